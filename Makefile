@@ -1,0 +1,49 @@
+# `make report` builds the default study's report, `make test` passes the tests; both set everything up first.
+PYTHON ?= $(shell for p in python3.11 python3.12 python3; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null && echo $$p && break; done)
+VENV := .venv
+READY := $(VENV)/ready
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+SOURCES := src tests workflow/scripts
+
+.PHONY: report test check lint format docs lock setup
+
+report: $(READY)
+	snakemake results/report.html
+
+test: $(READY)
+	pytest
+
+# Compares the results of `make report` with what was planted in the digits world.
+check: $(READY)
+	pytest tests/study
+
+lint: $(READY)
+	ruff format --check $(SOURCES)
+	ruff check $(SOURCES)
+	snakefmt --check Snakefile workflow/rules
+	snakemake --lint
+
+format: $(READY)
+	ruff format $(SOURCES)
+	ruff check --fix $(SOURCES)
+	snakefmt Snakefile workflow/rules
+
+docs: $(READY)
+	python -c "from augbench.config import markdown; print(markdown(), end='')" > config/README.md
+
+lock: $(READY)
+	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --no-annotate --no-header --quiet --output-file requirements.lock
+
+setup: $(READY)
+
+# uv installs the lock in half a minute where pip takes several; it comes from the lock itself.
+$(READY): requirements.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "augbench needs Python 3.11 or 3.12; give its path: make PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	sed -n '/^uv==/,/[^\\]$$/p' requirements.lock > $(VENV)/uv.txt
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(VENV)/uv.txt
+	$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --require-hashes -r requirements.lock
+	$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --no-deps --no-build-isolation -e .
+	@touch $@

@@ -1,0 +1,37 @@
+# augbench: retrieve or generate? `snakemake results/report.html` builds everything; see README.md.
+from snakemake.utils import min_version
+
+min_version("9.27")
+
+
+# Your own --configfile takes the place of the default study; methods it defines join the table.
+configfile: "config/methods.yaml"
+
+
+if "studies" not in config:
+
+    configfile: "config/config.yaml"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/digits.smk"
+include: "workflow/rules/target.smk"
+include: "workflow/rules/pool.smk"
+include: "workflow/rules/backbone.smk"
+include: "workflow/rules/retrieve.smk"
+include: "workflow/rules/dataset.smk"
+include: "workflow/rules/generate.smk"
+include: "workflow/rules/resample.smk"
+include: "workflow/rules/classify.smk"
+include: "workflow/rules/audit.smk"
+include: "workflow/rules/report.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        "results/report.html",
+
+
+onsuccess:
+    print_stage_times()

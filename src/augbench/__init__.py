@@ -1,0 +1,1 @@
+"""augbench: retrieve or generate? Data augmentation methods for image classifiers, compared like with like."""

@@ -1,0 +1,392 @@
+"""Trains the downstream classifier, whose test accuracy is what the study measures of every augmented set.
+
+The recipe is the paper's (section 3, "Data augmentation and classifier training"): SGD on randomly resized
+crops, learning rate lowered and training stopped by validation accuracy, best checkpoint scored. Every
+random choice is derived from (seed, epoch, position of the image), so a run can be resumed from the state
+of any epoch and its bytes do not depend on how images are read.
+"""
+
+import functools
+import hashlib
+import json
+import math
+import re
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from augbench.classifier_images import Batches, evaluation_image, random_crop, training_image
+from augbench.files import whole, write_csv, write_json
+from augbench.seeds import derive, generator
+
+SMALL = "small_cnn"
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, in [0, 1]
+MOMENTUM, WEIGHT_DECAY = 0.9, 1e-4
+EVALUATION_BATCH = 256  # fixed, because the batch can change low bits of a result
+STATE_EVERY = 30  # seconds between states to resume from
+STATE = "state.safetensors"
+
+
+# --- models ---------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def known_models() -> list[str]:
+    """``small_cnn`` and torchvision's classification models, without the seconds that importing it takes."""
+    from importlib.util import find_spec
+
+    folder = Path(find_spec("torchvision").origin).parent / "models"
+    registered = re.compile(r"^@register_model\(\).*?^def (\w+)\(", re.MULTILINE | re.DOTALL)
+    names = {name for file in folder.glob("*.py") for name in registered.findall(file.read_text("utf-8"))}
+    return [SMALL, *sorted(names)]
+
+
+def check_model(name: str) -> None:
+    """Raise ValueError, naming the nearest known names, unless ``name`` is a known classifier."""
+    import difflib
+
+    if name not in known_models():
+        near = difflib.get_close_matches(str(name).lower(), known_models(), n=3, cutoff=0.4)
+        names = " or ".join(map(repr, near or [SMALL, "resnet50"]))
+        raise ValueError(f"unknown classifier {name!r}; did you mean {names}?")
+
+
+def build(name: str, classes: int):
+    """An untrained classifier that maps (batch, 3, size, size) to (batch, ``classes``) logits."""
+    check_model(name)
+    if name == SMALL:
+        return _small_cnn(classes)
+    import torchvision
+
+    return torchvision.models.get_model(name, weights=None, num_classes=classes)
+
+
+def _small_cnn(classes: int):
+    """Three convolutional blocks and global pooling, about 70,000 parameters, for images of about 32 pixels."""
+    from torch import nn
+
+    def block(before: int, after: int):
+        convolution = nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False)
+        return [convolution, nn.BatchNorm2d(after), nn.ReLU()]
+
+    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(128, classes)]
+    return nn.Sequential(*block(3, 24), *block(24, 48), *block(48, 128), *head)
+
+
+# --- training -------------------------------------------------------------------------------------------
+
+
+def _labels(table: pd.DataFrame, classes: Sequence[str], what: str):
+    """Positions of the images' classes, int64 (n,). Raises ValueError when there is none or one is unknown."""
+    import torch
+
+    if table.empty:
+        raise ValueError(f"no {what} images")
+    position = {key: i for i, key in enumerate(classes)}
+    for image_id, key in zip(table["image_id"], table["class"], strict=True):
+        if key not in position:
+            raise ValueError(f"{what} image {image_id!r} has class {key!r}, which is not one of the classes")
+    return torch.tensor([position[key] for key in table["class"]])
+
+
+def plateau(
+    accuracies: Sequence[float], learning_rate: float, patience: int, stop_after: int
+) -> tuple[float, int, bool]:
+    """What a sequence of validation accuracies, one per epoch, asks for next.
+
+    Returns the learning rate of the next epoch (divided by 10 after every ``patience`` epochs without a
+    new best), the best epoch so far (from 1, the first of equals; 0 before any) and whether to stop
+    (``stop_after`` epochs without a new best).
+    """
+    best, best_epoch, reductions = -math.inf, 0, 0
+    for epoch, accuracy in enumerate(accuracies, 1):
+        if accuracy > best:
+            best, best_epoch = accuracy, epoch
+        elif (epoch - best_epoch) % patience == 0:
+            reductions += 1
+    return learning_rate / 10**reductions, best_epoch, len(accuracies) - best_epoch >= stop_after
+
+
+def epoch_order(count: int, batch_size: int, seed: int, epoch: int) -> list:
+    """Positions of all images in random order, cut into batches; never a batch of one, which has no variance."""
+    order = generator(seed, "classifier", "order", epoch).permutation(count)
+    batches = [order[start : start + batch_size] for start in range(0, count, batch_size)]
+    if len(batches) > 1 and len(batches[-1]) == 1:
+        batches[-2:] = [order[-len(batches[-2]) - 1 :]]
+    return batches
+
+
+class _Network:
+    """A classifier on the GPU, in mixed precision (float16, as V100 and T4 need it), or else on the CPU."""
+
+    def __init__(self, model: str, classes: int):
+        import torch
+
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.mixed = self.device.type == "cuda"
+        self.module = build(model, classes).to(self.device, memory_format=torch.channels_last)
+        self.mean = 255 * torch.tensor(MEAN, device=self.device).view(3, 1, 1)
+        self.std = 255 * torch.tensor(STD, device=self.device).view(3, 1, 1)
+
+    def logits(self, pixels):
+        import torch
+
+        pixels = (pixels.to(self.device).float() - self.mean) / self.std
+        with torch.autocast(self.device.type, torch.float16, enabled=self.mixed):
+            output = self.module(pixels)
+        return getattr(output, "logits", output).float()  # some models return auxiliary outputs in training
+
+    def weights(self) -> dict:
+        return {
+            key: value.detach().cpu().contiguous().clone() for key, value in self.module.state_dict().items()
+        }
+
+    def train_epoch(
+        self, data: Batches, labels, order: list, epoch: int, optimizer, scaler
+    ) -> tuple[float, float]:
+        """One pass; returns the mean loss (nats) and the accuracy (percent) on the augmented images."""
+        import torch
+        from torch.nn.functional import cross_entropy
+
+        self.module.train()
+        loss_sum, correct = 0.0, 0
+        for batch, pixels in zip(order, data.stream([(epoch, batch) for batch in order]), strict=True):
+            target = labels[torch.from_numpy(batch)].to(self.device)
+            logits = self.logits(pixels)
+            loss = cross_entropy(logits, target)
+            optimizer.zero_grad()
+            scaler.scale(loss).backward()
+            scaler.step(optimizer)
+            scaler.update()
+            loss_sum += loss.item() * len(batch)
+            correct += (logits.argmax(1) == target).sum().item()
+        return loss_sum / len(data), 100 * correct / len(data)
+
+    def predict(self, data: Batches):
+        """Predicted labels int64 (n,) and their softmax probabilities float32 (n,)."""
+        import torch
+
+        self.module.eval()
+        found = []
+        requests = [
+            (0, range(start, min(start + EVALUATION_BATCH, len(data))))
+            for start in range(0, len(data), EVALUATION_BATCH)
+        ]
+        with torch.inference_mode():
+            for pixels in data.stream(requests):
+                found.append(self.logits(pixels).softmax(1).max(1))
+        return torch.cat([label.cpu() for _, label in found]), torch.cat([share.cpu() for share, _ in found])
+
+
+def _evaluation(table: pd.DataFrame, model: str, image_size: int, workers: int) -> Batches:
+    prepare = functools.partial(evaluation_image, image_size=image_size, whole_image=model == SMALL)
+    return Batches(table, prepare, lambda image, epoch, position: image, workers)
+
+
+def _predictions(
+    network: _Network, table: pd.DataFrame, classes: Sequence[str], data: Batches
+) -> pd.DataFrame:
+    label, confidence = network.predict(data)
+    found = table[["image_id", "class"]].reset_index(drop=True)
+    found["predicted"] = [classes[i] for i in label.tolist()]
+    found["correct"] = found["predicted"] == found["class"]
+    found["confidence"] = confidence.numpy()
+    return found
+
+
+def train(
+    train: pd.DataFrame,
+    validation: pd.DataFrame,
+    test: pd.DataFrame,
+    classes: Sequence[str],
+    folder: str | Path,
+    *,
+    seed: int,
+    model: str,
+    image_size: int,
+    batch_size: int,
+    learning_rate: float,
+    max_epochs: int = 270,
+    patience: int = 10,
+    stop_after: int = 20,
+    crop_scale: tuple[float, float] = (0.08, 1.0),
+    horizontal_flip: bool = True,
+    workers: int = 0,
+    threads: int = 1,
+    progress: Callable[[int, int, str], None] = lambda done, total, note: None,
+) -> dict:
+    """Train a classifier on image tables and score its best-validation checkpoint on ``test`` (section 3).
+
+    Writes ``history.csv`` (epoch, learning_rate, train_loss in nats, train_accuracy and
+    validation_accuracy in percent), ``best.safetensors``, ``predictions.parquet`` (image_id, class,
+    predicted, correct, confidence; the test images in their order) and, last, ``metrics.json``, which is
+    also returned. A run that was killed goes on from ``state.safetensors`` and ends with the same bytes.
+
+    Parameters
+    ----------
+    classes : class keys; an image's label is the position of its class here
+    model : a torchvision classification model, trained from scratch, or ``small_cnn``
+    image_size : pixels a side; torchvision models are scored on the central crop (256 : 224)
+    learning_rate : initial; divided by 10 after ``patience`` epochs without better validation accuracy
+    stop_after : epochs without better validation accuracy after which training ends
+    crop_scale : smallest and largest share of the area that a training crop takes
+    workers : processes that read images, when these do not fit into memory; the result does not depend on it
+    threads : CPU threads of the network
+
+    Raises ValueError for an unknown model, an unreadable image (named), an image of no class, an empty set.
+    """
+    import torch
+    from safetensors.torch import save_file
+
+    classes, crop_scale, folder = list(classes), tuple(crop_scale), Path(folder)
+    torch.set_num_threads(threads)
+    torch.manual_seed(derive(seed, "classifier", "weights"))
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+    network = _Network(model, len(classes))
+    labels = {name: _labels(table, classes, name) for name, table in [("training", train), ("test", test)]}
+    target = _labels(validation, classes, "validation")
+    if len(train) < 2:
+        raise ValueError("one training image is not enough")
+
+    prepare = functools.partial(training_image, image_size=image_size, crop_scale=crop_scale)
+
+    def augment(image, epoch: int, position: int):
+        return random_crop(
+            image, image_size, crop_scale, horizontal_flip, (seed, "classifier", epoch, position)
+        )
+
+    data = Batches(train, prepare, augment, workers).keep()
+    held_out = _evaluation(validation, model, image_size, workers).keep()
+    scaler = torch.amp.GradScaler(network.device.type, enabled=network.mixed)
+    optimizer = torch.optim.SGD(
+        network.module.parameters(), lr=learning_rate, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY
+    )
+
+    settings = [seed, model, image_size, batch_size, learning_rate, max_epochs, patience, stop_after]
+    settings += [crop_scale, horizontal_flip, threads, classes]
+    identity = functools.cache(lambda: _identity(settings, [train, validation]))
+    state = _State(folder / STATE, identity, network, optimizer, scaler)
+    history, best = state.resume()
+    saved = time.monotonic()
+    while True:
+        accuracies = [row["validation_accuracy"] for row in history]
+        rate, best_epoch, stop = plateau(accuracies, learning_rate, patience, stop_after)
+        if history and best_epoch == len(history):
+            best = network.weights()
+        if history and time.monotonic() - saved >= STATE_EVERY:
+            state.save(history, best)
+            saved = time.monotonic()
+        if stop or len(history) >= max_epochs:
+            break
+        epoch = len(history) + 1
+        torch.manual_seed(derive(seed, "classifier", "dropout", epoch))
+        optimizer.param_groups[0]["lr"] = rate
+        order = epoch_order(len(train), batch_size, seed, epoch)
+        loss, fitted = network.train_epoch(data, labels["training"], order, epoch, optimizer, scaler)
+        accuracy = 100 * (network.predict(held_out)[0] == target).sum().item() / len(target)
+        row = {"epoch": epoch, "learning_rate": rate, "train_loss": loss, "train_accuracy": fitted}
+        history.append(row | {"validation_accuracy": accuracy})
+        progress(epoch, max_epochs, f"validation accuracy {accuracy:.1f}%")
+
+    network.module.load_state_dict(best)
+    scored = _predictions(network, test, classes, _evaluation(test, model, image_size, workers))
+    metrics = {
+        "accuracy": 100 * int(scored["correct"].sum()) / len(scored),
+        "best_epoch": best_epoch,
+        "best_validation_accuracy": accuracies[best_epoch - 1],
+        "epochs": len(history),
+        "n_train": len(train),
+        "n_validation": len(validation),
+        "n_test": len(test),
+        "seed": seed,
+        "model": model,
+    }
+    with whole(folder / "best.safetensors") as temporary:
+        save_file(best, temporary)
+    with whole(folder / "predictions.parquet") as temporary:
+        scored.to_parquet(temporary, index=False)
+    write_csv(folder / "history.csv", pd.DataFrame(history))
+    write_json(folder / "metrics.json", metrics)
+    (folder / STATE).unlink(missing_ok=True)
+    return metrics
+
+
+class _State:
+    """All that a killed run needs to go on: weights, best weights, momentum, loss scale and history, in one file."""
+
+    def __init__(self, path: Path, identity: Callable[[], str], network: _Network, optimizer, scaler):
+        self.path, self.identity = path, identity
+        self.network, self.optimizer, self.scaler = network, optimizer, scaler
+
+    def save(self, history: list[dict], best: dict) -> None:
+        from safetensors.torch import save_file
+
+        buffers = self.optimizer.state_dict()["state"]
+        momentum = {str(i): value["momentum_buffer"].cpu().contiguous() for i, value in buffers.items()}
+        parts = {"weights": self.network.weights(), "best": best, "momentum": momentum}
+        tensors = {f"{part}/{key}": value for part, of in parts.items() for key, value in of.items()}
+        note = {"identity": self.identity(), "history": history, "scaler": self.scaler.state_dict()}
+        with whole(self.path) as temporary:
+            save_file(tensors, temporary, {"state": json.dumps(note)})
+
+    def resume(self) -> tuple[list[dict], dict]:
+        """Restore what another run of the same identity left; returns history and best weights, empty if none."""
+        from safetensors import safe_open
+
+        if not self.path.exists():
+            return [], {}
+        parts = {"weights": {}, "best": {}, "momentum": {}}
+        with safe_open(self.path, "pt") as file:
+            note = json.loads(file.metadata()["state"])
+            if note["identity"] != self.identity():
+                return [], {}
+            for name in file.keys():  # noqa: SIM118
+                part, key = name.split("/", 1)
+                parts[part][key] = file.get_tensor(name)
+        self.network.module.load_state_dict(parts["weights"])
+        buffers = {int(i): {"momentum_buffer": value} for i, value in parts["momentum"].items()}
+        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": buffers})
+        self.scaler.load_state_dict(note["scaler"])
+        return note["history"], parts["best"]
+
+
+def _identity(settings: list, tables: list[pd.DataFrame]) -> str:
+    """A digest of what a run computes from: its settings, its images and when their files were written."""
+    import torch
+
+    digest = hashlib.sha256(json.dumps([torch.__version__, torch.cuda.is_available(), *settings]).encode())
+    for table in tables:
+        digest.update(table[["image_id", "class", "path", "offset", "length"]].to_csv(index=False).encode())
+        for path in dict.fromkeys(table["path"]):
+            facts = Path(path).stat()
+            digest.update(f"{facts.st_size} {facts.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+def recognised(
+    folder: str | Path,
+    classes: Sequence[str],
+    table: pd.DataFrame,
+    *,
+    model: str,
+    image_size: int,
+    threads: int = 1,
+) -> pd.DataFrame:
+    """What the classifier in ``folder`` (``best.safetensors``) sees in the images of a table, in their order.
+
+    ``classes``, ``model`` and ``image_size`` are those it was trained with. Returns image_id, class,
+    predicted, correct; classes the classifier does not know are never correct. Raises ValueError for an
+    unreadable image, naming it.
+    """
+    import torch
+    from safetensors.torch import load_file
+
+    torch.set_num_threads(threads)
+    columns = ["image_id", "class", "predicted", "correct"]
+    if table.empty:
+        return pd.DataFrame(columns=columns)
+    network = _Network(model, len(classes))
+    network.module.load_state_dict(load_file(Path(folder) / "best.safetensors"))
+    return _predictions(network, table, classes, _evaluation(table, model, image_size, 0))[columns]

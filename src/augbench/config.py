@@ -1,0 +1,403 @@
+"""The configuration: what it may say, checked before any work starts, with errors that say what to write."""
+
+import difflib
+import math
+import os
+import shutil
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+TEMPLATES = Path("resources/templates")
+FAMILIES = ("baseline", "unconditional", "prompting", "fine-tuning", "retrieval")
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.]*$")]
+
+
+class ConfigError(Exception):
+    """A mistake in the configuration or the data it names, told in one sentence."""
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class Method(Section):
+    """A row of the method table (paper, Figure 2B)."""
+
+    title: str = Field(description="name in tables and figures")
+    family: Literal["baseline", "unconditional", "prompting", "fine-tuning", "retrieval"] = Field(
+        description="group in Table 1"
+    )
+    conditioning: str | None = Field(None, description="file of prompt templates in resources/templates")
+    start: Literal["none", "more_real", "noise", "pool"] = Field(description="where an added image comes from")
+
+    @model_validator(mode="after")
+    def _conditioned(self):
+        if self.start in ("noise", "pool") and self.conditioning is None:
+            raise ValueError(f"start: {self.start} needs a conditioning, e.g. `conditioning: simple_prompt`")
+        if self.conditioning and not (TEMPLATES / f"{self.conditioning}.txt").is_file():
+            known = sorted(file.stem for file in TEMPLATES.glob("*.txt"))
+            raise ValueError(
+                f"there is no {TEMPLATES}/{self.conditioning}.txt{_meant(self.conditioning, known)}"
+                f" (known: {', '.join(known)})"
+            )
+        return self
+
+
+class Target(Section):
+    reader: Literal["digits", "folder"] = Field(description="digits: the built-in world; folder: your own images")
+    path: str | None = Field(None, description="folder with train/CLASS and test/CLASS, or with CLASS alone")
+    classes: str | None = Field(
+        None, description="CSV with columns class, lemmas, hypernyms, definition; else names come from folder names"
+    )
+    unreadable: Literal["stop", "skip"] = Field("stop", description="what to do with an image that cannot be read")
+
+    @model_validator(mode="after")
+    def _where(self):
+        if self.reader == "folder" and not self.path:
+            raise ValueError("reader: folder needs a path, e.g. `path: data/birds`")
+        return self
+
+
+class Dataset(Section):
+    train: Share = Field(0.1, description="share of a class's training images that make the small training set")
+    validation: Share = Field(0.1, description="share for the disjoint validation split")
+    test: Share = Field(0.1, description="share for the test split, only where the folder has none")
+
+    @model_validator(mode="after")
+    def _fits(self):
+        if self.train + self.validation > 1:
+            raise ValueError("train + validation must not exceed 1")
+        return self
+
+
+class Digits(Section):
+    test: Annotated[int, Field(ge=10, le=1200)] = Field(600, description="scans in the test split")
+    web_scans: Annotated[int, Field(ge=10, le=1200)] = Field(500, description="scans that appear on the web only")
+    web_pictures: Annotated[int, Field(ge=100)] = Field(6000, description="pictures on the web")
+    letters: Share = Field(0.08, description="share of pictures of printed letters")
+    handwritten: Share = Field(0.2, description="share of pictures of handwritten digits")
+    unsafe: Share = Field(0.05, description="share of pictures that show the unsafe concept")
+    unaesthetic: Share = Field(0.15, description="share of pictures with an aesthetic score below 5")
+    dead: Share = Field(0.1, description="share of dead links")
+    copies: int = Field(150, ge=0, description="pictures that are an exact copy of another")
+    near_duplicates: int = Field(200, ge=0, description="altered copies of images of the test split")
+
+
+class ClipTraining(Section):
+    image_size: Count = Field(description="pixels")
+    patch_size: Count = Field(description="pixels")
+    width: Count = Field(description="of both transformers")
+    layers: Count = Field(description="of both transformers")
+    heads: Count = Field(description="of both transformers")
+    projection: Count = Field(description="dimension of the embedding")
+    text_tokens: Annotated[int, Field(ge=4, le=77)] = Field(description="captions are cut to so many tokens")
+    steps: Count = Field(description="training steps")
+    batch_size: Count = Field(description="image-text pairs per step")
+    learning_rate: Positive = Field(description="peak, AdamW")
+    threads: Count = Field(1, description="CPU threads; part of the result's bits, so not taken from --cores")
+
+
+class Clip(Section):
+    model: str | None = Field(None, description="a name that clip-retrieval takes, e.g. ViT-L/14 or hf_clip:FOLDER")
+    train: ClipTraining | None = Field(None, description="train a small one on the pool instead")
+
+    @model_validator(mode="after")
+    def _one(self):
+        return _exactly_one(self, "clip", "model", "train", "model: ViT-L/14")
+
+
+class BackboneTraining(Section):
+    image_size: Count = Field(description="pixels")
+    vae_channels: list[Count] = Field(description="widths per resolution; each after the first halves it")
+    latent_channels: Count = Field(4, description="channels of the latents")
+    vae_steps: Count = Field(description="training steps of the autoencoder")
+    vae_batch_size: Count = Field(64, description="images per step of the autoencoder")
+    unet_channels: list[Count] = Field(description="widths per resolution; each after the first halves it")
+    unet_steps: Count = Field(description="training steps of the denoiser")
+    text_tokens: Annotated[int, Field(ge=4, le=77)] = Field(description="prompts are padded to so many tokens")
+    batch_size: Count = Field(description="images per step of the denoiser")
+    learning_rate: Positive = Field(description="peak, AdamW")
+    unsafe_words: list[str] = Field([], description="captions with one of them show what the safety checker stops")
+    threads: Count = Field(1, description="CPU threads; part of the result's bits, so not taken from --cores")
+
+
+class Backbone(Section):
+    model: str | None = Field(None, description="hub id or local diffusers folder, e.g. CompVis/stable-diffusion-v1-4")
+    train: BackboneTraining | None = Field(None, description="train a small one on the pool instead")
+
+    @model_validator(mode="after")
+    def _one(self):
+        return _exactly_one(self, "backbone", "model", "train", "model: CompVis/stable-diffusion-v1-4")
+
+
+class Pool(Section):
+    source: Literal["digits", "shards", "index"] = Field(
+        description="digits: the built-in web; shards: WebDataset shards; index: an existing clip-retrieval folder"
+    )
+    path: str | None = Field(None, description="folder of the shards (*.tar) or of the index")
+    exact: bool = Field(True, description="search exactly; false: let autofaiss choose an approximate index")
+
+    @model_validator(mode="after")
+    def _where(self):
+        if self.source != "digits" and not self.path:
+            raise ValueError(f"source: {self.source} needs a path, e.g. `path: data/laion`")
+        return self
+
+
+class Retrieval(Section):
+    images_per_class: Count | None = Field(None, description="130 in the paper; null: as many as the training set has")
+    overfetch: Positive = Field(1.4, description="neighbours asked for first, as a multiple of the images wanted")
+    overfetch_max: Positive = Field(14, description="neighbours asked for at most, as a multiple of the images wanted")
+    min_aesthetic: float = Field(5.0, description="images with a lower aesthetic score are discarded")
+    duplicate_threshold: Share = Field(0.94, description="cosine similarity from which two images are duplicates")
+    max_image_size: Count = Field(512, description="pixels; larger downloads are scaled down to it")
+    timeout: Count = Field(10, description="seconds to wait for an image")
+    retries: int = Field(1, ge=0, description="further attempts to download an image")
+    download_threads: Count = Field(16, description="downloads at a time")
+
+
+class Generate(Section):
+    image_size: Count = Field(512, description="pixels")
+    times: Positive = Field(3, description="images generated per class, as a multiple of its training images")
+    images_per_class: Count | None = Field(None, description="fixed number instead, e.g. 390 in the paper")
+    steps: Count = Field(50, description="denoising steps")
+    guidance: float = Field(7.5, description="classifier-free guidance scale")
+    batch_size: Count = Field(32, description="images denoised at a time")
+    max_replacements: Count = Field(50, description="draws per image before the safety checker's veto is an error")
+    threads: Count = Field(1, description="CPU threads; part of the result's bits, so not taken from --cores")
+
+
+class Classifier(Section):
+    model: str = Field("resnet50", description="any torchvision classification model, or small_cnn")
+    image_size: Count = Field(224, description="pixels")
+    batch_size: Count = Field(256, description="images per step")
+    learning_rate: Positive = Field(0.1, description="initial, SGD with momentum 0.9 and weight decay 1e-4")
+    max_epochs: Count = Field(270, description="at most so many epochs")
+    patience: Count = Field(10, description="epochs without better validation accuracy: learning rate / 10")
+    stop_after: Count = Field(20, description="epochs without better validation accuracy: stop")
+    crop_scale: tuple[Share, Share] = Field((0.08, 1.0), description="range of random resized crops, share of the area")
+    horizontal_flip: bool = Field(True, description="random horizontal flips")
+    workers: int = Field(0, ge=0, description="data loading processes")
+    threads: Count = Field(1, description="CPU threads; part of the result's bits, so not taken from --cores")
+
+
+class Jobs(Section):
+    """How work is cut into jobs. Results do not depend on it."""
+
+    classes_per_generation: Count = Field(1000, description="classes that one generation job takes")
+    runs_per_classifier: Count = Field(5, description="classifier runs that one job takes")
+
+
+class Study(Section):
+    seed: int = Field(0, ge=0, description="of every random choice of the study")
+    methods: list[str] = Field(min_length=1, description="rows of the method table")
+    runs: Count = Field(5, description="resampled sets and classifier runs per method")
+    ratios: list[Positive] = Field([1.0], min_length=1, description="added images per class / training images per class")
+    target: Target
+    dataset: Dataset = Dataset()
+    digits: Digits = Digits()
+    clip: Clip | None = None
+    pool: Pool | None = None
+    backbone: Backbone | None = None
+    retrieval: Retrieval = Retrieval()
+    generate: Generate = Generate()
+    classifier: Classifier = Classifier()
+    jobs: Jobs = Jobs()
+
+    @field_validator("methods")
+    @classmethod
+    def _once(cls, value):
+        twice = next((name for name in value if value.count(name) > 1), None)
+        if twice:
+            raise ValueError(f"{twice} is listed twice")
+        return value
+
+
+class Config(Section):
+    methods: dict[Name, Method]
+    studies: dict[Name, Study] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _complete(self):
+        for name, study in self.studies.items():
+            for method in study.methods:
+                if method not in self.methods:
+                    raise ValueError(
+                        f"studies.{name}.methods: there is no method {method!r}{_meant(method, self.methods)}"
+                        f" (known: {', '.join(self.methods)})"
+                    )
+            starts = {self.methods[method].start for method in study.methods}
+            for start, sections in {"noise": ["backbone"], "pool": ["backbone", "clip", "pool"]}.items():
+                for section in sections:
+                    if start in starts and getattr(study, section) is None:
+                        raise ValueError(f"studies.{name}: its methods need the section `{section}`, which is missing")
+            trained = [part for part in ("clip", "backbone") if getattr(getattr(study, part), "train", None)]
+            if trained and (study.pool is None or study.pool.source == "index"):
+                raise ValueError(f"studies.{name}.{trained[0]}.train needs a pool with images: digits or shards")
+            if getattr(study.backbone, "train", None) and study.clip is None:
+                raise ValueError(f"studies.{name}.backbone.train needs the section `clip`, whose text encoder it takes")
+        return self
+
+
+def _exactly_one(section, name, one, other, example):
+    if (getattr(section, one) is None) == (getattr(section, other) is None):
+        raise ValueError(f"{name} takes either `{one}` or `{other}`, e.g. `{example}`")
+    return section
+
+
+def _meant(word: str, known) -> str:
+    close = difflib.get_close_matches(str(word), list(map(str, known)), 1, 0.5)
+    return f", did you mean {close[0]!r}?" if close else ""
+
+
+def parse(raw: dict) -> Config:
+    """Check a configuration as Snakemake merged it. Raises ConfigError with one sentence per mistake."""
+    try:
+        return Config.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_sentence(raw, problem) for problem in error.errors())) from None
+
+
+def _sentence(raw: dict, problem: dict) -> str:
+    place = ".".join(map(str, problem["loc"]))
+    if problem["type"] == "extra_forbidden":
+        section = _section_at(problem["loc"][:-1])
+        known = list(section.model_fields) if section else []
+        key = problem["loc"][-1]
+        return f"{place}: there is no such key{_meant(key, known)} (known: {', '.join(known)})"
+    if problem["type"] == "missing":
+        return f"{place}: this key is missing"
+    message = problem["msg"].removeprefix("Value error, ")
+    said = f" (it says {problem['input']!r})" if isinstance(problem["input"], str | int | float | None) else ""
+    return f"{place}: {message}{said}" if place else message
+
+
+def _section_at(location) -> type[Section] | None:
+    """The section that a path of keys leads to."""
+    section: type[Section] | None = Config
+    keys = list(location)
+    while keys and section:
+        annotation = section.model_fields[keys.pop(0)].annotation
+        inner = [kind for kind in _flat(annotation) if isinstance(kind, type) and issubclass(kind, Section)]
+        section = inner[0] if inner else None
+        if keys and section in (Method, Study) and annotation not in (Method, Study):
+            keys.pop(0)  # a name of the user's: methods.NAME, studies.NAME
+    return section
+
+
+def _flat(annotation):
+    yield annotation
+    for argument in getattr(annotation, "__args__", ()):
+        yield from _flat(argument)
+
+
+def check_world(config: Config, results: Path = Path("results")) -> None:
+    """What can be known before any work starts about data and disk. Raises ConfigError."""
+    from augbench import target
+
+    try:
+        results.mkdir(parents=True, exist_ok=True)
+        probe = results / f".write-{os.getpid()}"
+        probe.write_text("x")
+        probe.unlink()
+    except OSError as error:
+        raise ConfigError(f"the folder {results} cannot be written: {error.strerror}") from None
+    free = shutil.disk_usage(results).free
+    for name, study in config.studies.items():
+        place = f"studies.{name}"
+        if study.target.reader == "folder":
+            try:
+                target.check_folder(study.target)
+            except ValueError as error:
+                raise ConfigError(f"{place}.target: {error}") from None
+        for section in ("pool", "backbone"):
+            path = getattr(getattr(study, section), "path", None)
+            if path and not Path(path).is_dir():
+                raise ConfigError(f"{place}.{section}.path: there is no folder {path}")
+        if study.pool and study.pool.source == "shards" and not any(Path(study.pool.path).glob("*.tar")):
+            raise ConfigError(f"{place}.pool.path: there is no *.tar in {study.pool.path}")
+        _check_classifier(study.classifier.model, f"{place}.classifier.model")
+        needed = disk_needed(study, len(target.class_keys(study.target)))
+        if needed > free:
+            raise ConfigError(
+                f"{place}: needs about {needed / 1e9:.1f} GB in {results}, but only {free / 1e9:.1f} GB are free"
+            )
+
+
+def _check_classifier(name: str, place: str) -> None:
+    """Compare with torchvision's names without importing it: that alone takes seconds."""
+    if name == "small_cnn":
+        return
+    known = torchvision_models()
+    if name not in known:
+        raise ConfigError(
+            f"{place}: torchvision has no classification model {name!r}{_meant(name, ['small_cnn', *known])}"
+        )
+
+
+def torchvision_models() -> list[str]:
+    """Names of torchvision's classification models, read from its sources."""
+    import importlib.util
+    import re
+
+    folder = Path(importlib.util.find_spec("torchvision").submodule_search_locations[0], "models")
+    pattern = re.compile(r"@register_model\((?:name=)?[^)]*\)\n(?:@.*\n)*def (\w+)\(")
+    return sorted({name for file in folder.glob("*.py") for name in pattern.findall(file.read_text())})
+
+
+def disk_needed(study: Study, classes: int) -> int:
+    """A rough lower bound in bytes: generated PNGs (1.5 bytes per pixel) of all generating methods."""
+    per_class = study.generate.images_per_class or 100
+    pixels = study.generate.image_size**2
+    return int(1.5 * pixels * per_class * classes * len(study.methods)) + 200_000_000
+
+
+def markdown() -> str:
+    """The reference of every key, as config/README.md holds it."""
+    lines = [
+        "# Configuration",
+        "",
+        "Made from `src/augbench/config.py` by `make docs`; a test compares. A configuration file holds one or more",
+        "studies under the key `studies`; the method table is `config/methods.yaml`.",
+    ]
+    sections = [("methods.NAME", Method), ("studies.NAME", Study)]
+    while sections:
+        place, section = sections.pop(0)
+        lines += ["", f"## `{place}`", "", "| key | type | default | meaning |", "|---|---|---|---|"]
+        for key, field in section.model_fields.items():
+            inner = [kind for kind in _flat(field.annotation) if isinstance(kind, type) and issubclass(kind, Section)]
+            if inner:
+                sections.append((f"{place}.{key}", inner[0]))
+                lines.append(f"| `{key}` | section | | see below |")
+                continue
+            default = "required" if field.is_required() else f"`{yaml_value(field.default)}`"
+            lines.append(f"| `{key}` | {_kind(field)} | {default} | {field.description} |")
+    return "\n".join(lines) + "\n"
+
+
+def yaml_value(value) -> str:
+    value = list(value) if isinstance(value, tuple) else value
+    return yaml.safe_dump(value, default_flow_style=True).removesuffix("...\n").strip()
+
+
+def _kind(field) -> str:
+    words = {float: "number", int: "whole number", str: "text", bool: "true/false", list: "list"}
+    parts = [part for part in _flat(field.annotation) if part in words or getattr(part, "__origin__", None) is list]
+    literal = [part for part in _flat(field.annotation) if getattr(part, "__origin__", None) is Literal]
+    if literal:
+        return ", ".join(map(str, literal[0].__args__))
+    if not parts:
+        return "list"
+    return words.get(getattr(parts[0], "__origin__", parts[0]), "list")
+
+
+def parts_of(count: int, size: int) -> int:
+    """Number of jobs when ``count`` things are cut into jobs of at most ``size``."""
+    return max(1, math.ceil(count / size))

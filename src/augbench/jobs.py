@@ -1,0 +1,27 @@
+"""What every job's script needs: a log that also holds uncaught errors, and progress with remaining time."""
+
+import sys
+import time
+
+
+def log_to(path: str | None) -> None:
+    """Send what the job prints, and an uncaught error, to its log file, one line at a time."""
+    if path:
+        sys.stdout = sys.stderr = open(path, "w", buffering=1, encoding="utf-8")  # noqa: SIM115
+
+
+def progress(every: float = 10.0):
+    """A callback (done, total, note) that prints share, rate and remaining time at most every few seconds."""
+    start = last = time.monotonic()
+
+    def report(done: int, total: int, note: str = "") -> None:
+        nonlocal last
+        now = time.monotonic()
+        if done < total and now - last < every:
+            return
+        last = now
+        rate = done / max(now - start, 1e-9)
+        left = (total - done) / rate if rate else float("inf")
+        print(f"{done}/{total} ({done / total:.0%}) {note}, {rate:.3g}/s, {left:.0f} s left", flush=True)
+
+    return report

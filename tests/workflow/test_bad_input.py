@@ -1,0 +1,103 @@
+"""A mistake in the configuration or the data gets one clear sentence and a non-zero exit, before any work."""
+
+import os
+
+import pytest
+import yaml
+from PIL import Image
+
+
+@pytest.fixture(scope="module")
+def fresh(clone):
+    return clone()
+
+
+def run(clone, config):
+    path = clone.folder / "my.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return clone.snakemake("-n", "results/report.html", "--configfile", "my.yaml")
+
+
+def study(**changes):
+    base = {
+        "methods": ["none", "more_real"],
+        "target": {"reader": "digits"},
+        "classifier": {"model": "small_cnn", "image_size": 32},
+    }
+    return {"studies": {"mine": base | changes}}
+
+
+def folder(clone, name, classes):
+    root = clone.folder / name
+    for key, count in classes.items():
+        (root / "train" / key).mkdir(parents=True)
+        for i in range(count):
+            Image.new("RGB", (16, 16), (i, 0, 0)).save(root / "train" / key / f"{i}.png")
+    return name
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"clasifier": {}}, "studies.mine.clasifier: there is no such key, did you mean 'classifier'?"),
+        ({"dataset": {"trian": 0.1}}, "studies.mine.dataset.trian: there is no such key, did you mean 'train'?"),
+        ({"runs": "five"}, "studies.mine.runs: Input should be a valid integer"),
+        ({"dataset": {"train": 1.5}}, "studies.mine.dataset.train: Input should be less than or equal to 1"),
+        ({"methods": ["none", "clip_prompt"]}, "there is no method 'clip_prompt', did you mean 'clip_prompts'?"),
+        ({"classifier": {"model": "resnet5"}}, "no classification model 'resnet5', did you mean 'resnet50'?"),
+        ({"methods": ["retrieval"]}, "its methods need the section `backbone`, which is missing"),
+        ({"target": {"reader": "folder", "path": "nowhere"}}, "there is no folder nowhere"),
+        ({"target": {"reader": "folder"}}, "needs a path, e.g. `path: data/birds`"),
+    ],
+)
+def test_mistakes_in_the_configuration(fresh, changes, sentence):
+    code, output = run(fresh, study(**changes))
+    assert code != 0
+    assert sentence in output
+    assert "Traceback" not in output
+
+
+def test_empty_class(fresh):
+    path = folder(fresh, "empty", {"cat": 2, "dog": 0})
+    code, output = run(fresh, study(target={"reader": "folder", "path": path}))
+    assert code != 0
+    assert "the class folder empty/train/dog holds no image" in output
+
+
+def test_two_classes_of_one_name(fresh):
+    path = folder(fresh, "twins", {"tiger_cat": 2, "tiger cat": 2})
+    code, output = run(fresh, study(target={"reader": "folder", "path": path}))
+    assert code != 0
+    assert "the classes tiger cat and tiger_cat have the same name 'tiger cat'" in output
+
+
+def test_unreadable_image_is_named_and_skipped_when_asked(fresh):
+    path = folder(fresh, "broken", {"cat": 9, "dog": 9})
+    (fresh.folder / path / "train" / "cat" / "bad.jpg").write_bytes(b"<html>not an image</html>")
+    given = {"reader": "folder", "path": path}
+    config = study(target=given, dataset={"train": 0.3, "validation": 0.3, "test": 0.3})
+    for policy, expected in (("stop", 1), ("skip", 0)):
+        config["studies"]["mine"]["target"] = given | {"unreadable": policy}
+        (fresh.folder / "my.yaml").write_text(yaml.safe_dump(config))
+        code, output = fresh.snakemake(
+            "results/mine/target/images.parquet", "--configfile", "my.yaml", "--cores", "1"
+        )
+        assert (code != 0) == bool(expected), output
+        log = (fresh.folder / "results/mine/logs/split_target.log").read_text()
+        assert "cannot read broken/train/cat/bad.jpg" in log
+
+
+def test_results_that_cannot_be_written(clone):
+    other = clone()
+    (other.folder / "results").write_text("a file where the folder should be")
+    code, output = run(other, study())
+    assert code != 0
+    assert "the folder results cannot be written" in output
+
+
+def test_no_disk_space(fresh):
+    generate = {"images_per_class": 10**9, "image_size": 512}
+    code, output = run(fresh, study(generate=generate))
+    assert code != 0
+    assert "are free" in output
+    assert os.path.basename("results") in output

@@ -1,0 +1,29 @@
+# The audit: duplicates between added images and what the classifiers are tested on or did not see.
+
+
+rule audit:
+    input:
+        added=lambda w: expand(
+            "results/{study}/augmentation/{method}/x{ratio}/split-{k}.parquet",
+            ratio=ratios(w.study, w.method),
+            k=range(1, study_of(w).runs + 1),
+            allow_missing=True,
+        ),
+        test="results/{study}/dataset/test.parquet",
+        validation="results/{study}/dataset/validation.parquet",
+        unused="results/{study}/dataset/unused.parquet",
+    output:
+        candidates="results/{study}/audit/{method}/candidates.parquet",
+        summary="results/{study}/audit/{method}/summary.json",
+    params:
+        code=code("audit"),
+    log:
+        "results/{study}/logs/audit/{method}.log",
+    benchmark:
+        "results/{study}/benchmarks/audit/{method}.tsv"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=240,
+    script:
+        "../scripts/audit.py"

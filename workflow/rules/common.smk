@@ -1,0 +1,120 @@
+# All Python that the rules share: the checked configuration, and what files a study consists of.
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+from augbench import config as configuration
+from augbench import provenance, target
+
+try:
+    CONFIG = configuration.parse(config)
+    configuration.check_world(CONFIG)
+except (configuration.ConfigError, ValueError) as error:
+    raise WorkflowError(str(error))
+
+METHODS = CONFIG.methods
+STUDIES = CONFIG.studies
+
+
+wildcard_constraints:
+    study="|".join(STUDIES),
+    method="|".join(METHODS),
+    candidate="[A-Za-z0-9_]+",
+    ratio=r"[0-9.]+",
+    shard="[0-9]+",
+
+
+def code(*modules):
+    """Digest of the library modules that a rule really uses: their edits, and no others, re-run it."""
+    return provenance.digest(*modules)
+
+
+def study_of(wildcards):
+    return STUDIES[wildcards.study]
+
+
+def setting(section):
+    """A params function: a section of the study, e.g. setting("generate"), or one value of it."""
+
+    def value(wildcards):
+        found = study_of(wildcards)
+        for key in section.split("."):
+            found = getattr(found, key)
+        return found.model_dump() if hasattr(found, "model_dump") else found
+
+    return value
+
+
+def target_of(study):
+    """Where a study's target lies: the digits world makes its own."""
+    given = STUDIES[study].target
+    if given.reader != "digits":
+        return given
+    folder = f"results/{study}/digits"
+    return given.model_copy(update={"path": f"{folder}/target", "classes": f"{folder}/classes.csv"})
+
+
+def starts(study, start):
+    """The study's methods whose added images start there."""
+    return [method for method in STUDIES[study].methods if METHODS[method].start == start]
+
+
+def adding(study):
+    """The study's methods that add images."""
+    return [method for method in STUDIES[study].methods if METHODS[method].start != "none"]
+
+
+def classes_per_job(study):
+    return STUDIES[study].jobs.classes_per_generation
+
+
+def shards(study, method, candidate, extension):
+    """The files of a method's generated images, one per generation job."""
+    count = configuration.parts_of(len(target.class_keys(STUDIES[study].target)), classes_per_job(study))
+    return [f"results/{study}/images/{method}/{candidate}/shard-{i}.{extension}" for i in range(count)]
+
+
+def image_tables(study, method):
+    """The tables of the images that a method can add."""
+    return {
+        "none": [],
+        "more_real": [f"results/{study}/dataset/more_real.parquet"],
+        "noise": shards(study, method, "base", "parquet"),
+        "pool": [f"results/{study}/retrieval/images.parquet"],
+    }[METHODS[method].start]
+
+
+def ratios(study, method):
+    return ["0"] if METHODS[method].start == "none" else [f"{ratio:g}" for ratio in STUDIES[study].ratios]
+
+
+def pool_shards(study):
+    pool = STUDIES[study].pool
+    if pool.source == "digits":
+        return [f"results/{study}/digits/web.tar"]
+    return sorted(map(str, Path(pool.path).glob("*.tar")))
+
+
+def index_folder(study):
+    pool = STUDIES[study].pool
+    return pool.path if pool.source == "index" else f"results/{study}/pool/index"
+
+
+def clip_model(study):
+    """The name under which clip-retrieval finds the study's CLIP."""
+    return STUDIES[study].clip.model or f"hf_clip:results/{study}/clip"
+
+
+def clip_folder(study):
+    """The trained CLIP as an input, where there is one."""
+    return [f"results/{study}/clip"] if STUDIES[study].clip.train else []
+
+
+def print_stage_times():
+    from augbench.report import stage_times
+
+    for study in STUDIES:
+        times = stage_times(f"results/{study}")
+        if len(times):
+            print(f"\nTime per stage, study {study}:\n{times.to_string(index=False)}", file=sys.stderr)

@@ -1,0 +1,24 @@
+# The data set of the study: the splits of the classes that retrieval could fill.
+
+
+rule dataset:
+    input:
+        classes=rules.split_target.output.classes,
+        images=rules.split_target.output.images,
+        candidates=lambda w: rules.retrieve.output.candidates if starts(w.study, "pool") else [],
+    output:
+        classes="results/{study}/dataset/classes.csv",
+        splits=expand("results/{{study}}/dataset/{split}.parquet", split=target.SPLITS),
+    params:
+        settings=setting("retrieval"),
+        ratio=lambda w: max(study_of(w).ratios),
+        code=code("target", "retrieval"),
+    log:
+        "results/{study}/logs/dataset.log",
+    benchmark:
+        "results/{study}/benchmarks/dataset/dataset.tsv"
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    script:
+        "../scripts/dataset.py"

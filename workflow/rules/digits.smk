@@ -1,0 +1,42 @@
+# The digits world: a target and a captioned web, made here (DESIGN of the default study).
+
+
+rule digits_target:
+    output:
+        folder=directory("results/{study}/digits/target"),
+        classes="results/{study}/digits/classes.csv",
+    params:
+        seed=setting("seed"),
+        test=setting("digits.test"),
+        web_scans=setting("digits.web_scans"),
+        code=code("digits"),
+    log:
+        "results/{study}/logs/digits_target.log",
+    benchmark:
+        "results/{study}/benchmarks/digits/target.tsv"
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    script:
+        "../scripts/digits_target.py"
+
+
+# `planted` is the ground truth of the web, for tests only: no rule may take it as an input.
+rule digits_web:
+    output:
+        shard="results/{study}/digits/web.tar",
+        web="results/{study}/digits/web.parquet",
+        planted="results/{study}/digits/planted.parquet",
+    params:
+        seed=setting("seed"),
+        digits=setting("digits"),
+        code=code("digits"),
+    log:
+        "results/{study}/logs/digits_web.log",
+    benchmark:
+        "results/{study}/benchmarks/digits/web.tsv"
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    script:
+        "../scripts/digits_web.py"

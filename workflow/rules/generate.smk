@@ -1,0 +1,26 @@
+# Generation: one job takes a stretch of the classes and writes one shard.
+
+
+rule generate:
+    input:
+        backbone="results/{study}/backbone",
+        classes=rules.dataset.output.classes,
+    output:
+        shard="results/{study}/images/{method}/{candidate}/shard-{shard}.tar",
+        images="results/{study}/images/{method}/{candidate}/shard-{shard}.parquet",
+    params:
+        seed=setting("seed"),
+        settings=setting("generate"),
+        conditioning=lambda w: METHODS[w.method].conditioning,
+        classes_per_job=lambda w: classes_per_job(w.study),
+        code=code("sampling"),
+    log:
+        "results/{study}/logs/generate/{method}-{candidate}-{shard}.log",
+    benchmark:
+        "results/{study}/benchmarks/generate/{method}-{candidate}-{shard}.tsv"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=1440,
+    script:
+        "../scripts/generate.py"

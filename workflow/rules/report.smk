@@ -1,0 +1,82 @@
+# Summaries, Table 1 and the report.
+
+
+rule summary:
+    input:
+        metrics=lambda w: [
+            f"results/{w.study}/classifier/{w.method}/x{ratio}/run-{k}/metrics.json"
+            for ratio in ratios(w.study, w.method)
+            for k in range(1, study_of(w).runs + 1)
+        ],
+        audit=lambda w: rules.audit.output.summary if w.method in adding(w.study) else [],
+    output:
+        "results/{study}/summary/{method}.json",
+    params:
+        method=lambda w: METHODS[w.method].model_dump(),
+        ratios=lambda w: ratios(w.study, w.method),
+        code=code("summary"),
+    log:
+        "results/{study}/logs/summary/{method}.log",
+    benchmark:
+        "results/{study}/benchmarks/report/summary-{method}.tsv"
+    resources:
+        mem_mb=500,
+        runtime=10,
+    script:
+        "../scripts/summary.py"
+
+
+rule tables:
+    input:
+        summaries=lambda w: expand(
+            "results/{study}/summary/{method}.json", method=study_of(w).methods, allow_missing=True
+        ),
+        paper="resources/paper_results.csv",
+    output:
+        report(
+            "results/{study}/tables/table1.csv",
+            category="Tables",
+            caption="../report/table1.rst",
+            labels={"study": "{study}", "table": "1"},
+        ),
+    params:
+        code=code("summary"),
+    log:
+        "results/{study}/logs/tables.log",
+    benchmark:
+        "results/{study}/benchmarks/report/tables.tsv"
+    resources:
+        mem_mb=500,
+        runtime=10,
+    script:
+        "../scripts/tables.py"
+
+
+rule report_page:
+    input:
+        tables=expand("results/{study}/tables/table1.csv", study=STUDIES),
+        candidates=[
+            f"results/{study}/retrieval/candidates.parquet" for study in STUDIES if starts(study, "pool")
+        ],
+    output:
+        page=report(
+            "results/report.html",
+            category="Report",
+            caption="../report/report.rst",
+        ),
+        figures=report(
+            expand("results/{study}/figures/accuracy.svg", study=STUDIES),
+            category="Figures",
+            caption="../report/accuracy.rst",
+        ),
+    params:
+        methods={name: method.model_dump() for name, method in METHODS.items()},
+        settings={name: study.model_dump(exclude={"jobs"}) for name, study in STUDIES.items()},
+        code=code("report"),
+    log:
+        "results/logs/report.log",
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    script:
+        "../scripts/report.py"

@@ -1,0 +1,23 @@
+# Resampling: five sets with the target's count per class.
+SPLITS = range(1, max(study.runs for study in STUDIES.values()) + 1)
+
+
+rule resample:
+    input:
+        classes=rules.dataset.output.classes,
+        images=lambda w: image_tables(w.study, w.method),
+    output:
+        expand("results/{{study}}/augmentation/{{method}}/x{{ratio}}/split-{k}.parquet", k=SPLITS),
+    params:
+        seed=setting("seed"),
+        start=lambda w: METHODS[w.method].start,
+        code=code("resampling"),
+    log:
+        "results/{study}/logs/resample/{method}-x{ratio}.log",
+    benchmark:
+        "results/{study}/benchmarks/resample/{method}-x{ratio}.tsv"
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    script:
+        "../scripts/resample.py"

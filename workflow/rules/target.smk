@@ -1,0 +1,24 @@
+# The target: all labelled images and their splits, before retrieval says which classes stay.
+
+
+rule split_target:
+    input:
+        lambda w: [rules.digits_target.output.folder] if study_of(w).target.reader == "digits" else [],
+        lambda w: target_of(w.study).classes or [],
+    output:
+        classes="results/{study}/target/classes.csv",
+        images="results/{study}/target/images.parquet",
+    params:
+        target=lambda w: target_of(w.study).model_dump(),
+        dataset=setting("dataset"),
+        seed=setting("seed"),
+        code=code("target"),
+    log:
+        "results/{study}/logs/split_target.log",
+    benchmark:
+        "results/{study}/benchmarks/dataset/split.tsv"
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    script:
+        "../scripts/split_target.py"

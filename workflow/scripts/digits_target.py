@@ -1,0 +1,13 @@
+from augbench.jobs import log_to, progress
+
+log_to(snakemake.log[0] if snakemake.log else None)
+
+from augbench.digits import write_target
+
+write_target(
+    snakemake.output.folder,
+    snakemake.output.classes,
+    seed=snakemake.params.seed,
+    test=snakemake.params.test,
+    web=snakemake.params.web_scans,
+)

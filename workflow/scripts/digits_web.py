@@ -1,0 +1,13 @@
+from augbench.jobs import log_to, progress
+
+log_to(snakemake.log[0] if snakemake.log else None)
+
+from augbench.digits import write_web
+
+write_web(
+    snakemake.output.shard,
+    snakemake.output.web,
+    snakemake.output.planted,
+    seed=snakemake.params.seed,
+    **snakemake.params.digits,
+)

@@ -1,0 +1,7 @@
+from augbench.jobs import log_to, progress
+
+log_to(snakemake.log[0] if snakemake.log else None)
+
+from augbench.pool import index
+
+index(snakemake.input[0], snakemake.output[0], exact=snakemake.params.exact, threads=snakemake.threads)

@@ -1,0 +1,14 @@
+from augbench.jobs import log_to, progress
+
+log_to(snakemake.log[0] if snakemake.log else None)
+
+from augbench import report
+
+methods, settings = snakemake.params.methods, snakemake.params.settings
+studies = [
+    report.gather(name, f"results/{name}", {key: methods[key] for key in study["methods"]}, study)
+    for name, study in settings.items()
+]
+for study in studies:
+    report.write_figures(study, f"results/{study['study']}")
+report.write(snakemake.output.page, studies)

@@ -1,0 +1,10 @@
+from augbench.jobs import log_to, progress
+
+log_to(snakemake.log[0] if snakemake.log else None)
+
+from augbench import config, files, images, target
+
+given = config.Target(**snakemake.params.target)
+table = target.split(given, config.Dataset(**snakemake.params.dataset), snakemake.params.seed)
+files.write_csv(snakemake.output.classes, target.class_table(given))
+images.write(snakemake.output.images, table, extra=["split"])

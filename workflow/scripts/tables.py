@@ -1,0 +1,11 @@
+from augbench.jobs import log_to, progress
+
+log_to(snakemake.log[0] if snakemake.log else None)
+
+import pandas as pd
+
+from augbench import files
+from augbench.summary import table1
+
+summaries = [files.read_json(path) for path in snakemake.input.summaries]
+files.write_csv(snakemake.output[0], table1(summaries, pd.read_csv(snakemake.input.paper)))

@@ -1,0 +1,13 @@
+from augbench.jobs import log_to, progress
+
+log_to(snakemake.log[0] if snakemake.log else None)
+
+from augbench.diffusion_training import train_safety_checker
+
+train_safety_checker(
+    snakemake.input.shards,
+    snakemake.input.clip,
+    snakemake.output[0],
+    unsafe_words=snakemake.params.unsafe_words,
+    threads=snakemake.params.threads,
+)

@@ -1,0 +1,19 @@
+from augbench.jobs import log_to, progress
+
+log_to(snakemake.log[0] if snakemake.log else None)
+
+from augbench.diffusion_training import train_unet
+
+train = snakemake.params.train
+train_unet(
+    snakemake.input.shards,
+    snakemake.input.vae[0],
+    snakemake.input.clip,
+    snakemake.input.safety,
+    snakemake.output[0],
+    seed=snakemake.params.seed,
+    channels=train["unet_channels"],
+    steps=train["unet_steps"],
+    progress=progress(),
+    **{key: train[key] for key in ("image_size", "text_tokens", "batch_size", "learning_rate", "threads")},
+)

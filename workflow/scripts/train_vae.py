@@ -1,0 +1,17 @@
+from augbench.jobs import log_to, progress
+
+log_to(snakemake.log[0] if snakemake.log else None)
+
+from augbench.diffusion_training import train_vae
+
+train = snakemake.params.train
+train_vae(
+    snakemake.input.shards,
+    snakemake.output[0],
+    seed=snakemake.params.seed,
+    channels=train["vae_channels"],
+    steps=train["vae_steps"],
+    batch_size=train["vae_batch_size"],
+    progress=progress(),
+    **{key: train[key] for key in ("image_size", "latent_channels", "learning_rate", "threads")},
+)
