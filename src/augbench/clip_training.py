@@ -86,7 +86,12 @@ def train(
             "num_attention_heads": heads,
             "projection_dim": projection,
         }
-        text = {"max_position_embeddings": POSITIONS, "bos_token_id": BOS, "eos_token_id": EOS, "pad_token_id": EOS}
+        text = {
+            "max_position_embeddings": POSITIONS,
+            "bos_token_id": BOS,
+            "eos_token_id": EOS,
+            "pad_token_id": EOS,
+        }
         model = CLIPModel(
             CLIPConfig(
                 text_config=sizes | text,

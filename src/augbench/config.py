@@ -10,8 +10,7 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-TEMPLATES = Path("resources/templates")
-FAMILIES = ("baseline", "unconditional", "prompting", "fine-tuning", "retrieval")
+from augbench.prompts import TEMPLATES
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -54,7 +53,8 @@ class Target(Section):
     reader: Literal["digits", "folder"] = Field(description="digits: the built-in world; folder: your own images")
     path: str | None = Field(None, description="folder with train/CLASS and test/CLASS, or with CLASS alone")
     classes: str | None = Field(
-        None, description="CSV with columns class, lemmas, hypernyms, definition; else names come from folder names"
+        None,
+        description="CSV with columns class, lemmas, hypernyms, definition; else names come from folder names",
     )
     unreadable: Literal["stop", "skip"] = Field("stop", description="what to do with an image that cannot be read")
 
@@ -199,7 +199,9 @@ class Study(Section):
     seed: int = Field(0, ge=0, description="of every random choice of the study")
     methods: list[str] = Field(min_length=1, description="rows of the method table")
     runs: Count = Field(5, description="resampled sets and classifier runs per method")
-    ratios: list[Positive] = Field([1.0], min_length=1, description="added images per class / training images per class")
+    ratios: list[Positive] = Field(
+        [1.0], min_length=1, description="added images per class / training images per class"
+    )
     target: Target
     dataset: Dataset = Dataset()
     digits: Digits = Digits()
@@ -301,6 +303,7 @@ def _flat(annotation):
 def check_world(config: Config, results: Path = Path("results")) -> None:
     """What can be known before any work starts about data and disk. Raises ConfigError."""
     from augbench import target
+    from augbench.classifier import check_model
 
     try:
         results.mkdir(parents=True, exist_ok=True)
@@ -323,33 +326,15 @@ def check_world(config: Config, results: Path = Path("results")) -> None:
                 raise ConfigError(f"{place}.{section}.path: there is no folder {path}")
         if study.pool and study.pool.source == "shards" and not any(Path(study.pool.path).glob("*.tar")):
             raise ConfigError(f"{place}.pool.path: there is no *.tar in {study.pool.path}")
-        _check_classifier(study.classifier.model, f"{place}.classifier.model")
+        try:
+            check_model(study.classifier.model)
+        except ValueError as error:
+            raise ConfigError(f"{place}.classifier.model: {error}") from None
         needed = disk_needed(study, len(target.class_keys(study.target)))
         if needed > free:
             raise ConfigError(
                 f"{place}: needs about {needed / 1e9:.1f} GB in {results}, but only {free / 1e9:.1f} GB are free"
             )
-
-
-def _check_classifier(name: str, place: str) -> None:
-    """Compare with torchvision's names without importing it: that alone takes seconds."""
-    if name == "small_cnn":
-        return
-    known = torchvision_models()
-    if name not in known:
-        raise ConfigError(
-            f"{place}: torchvision has no classification model {name!r}{_meant(name, ['small_cnn', *known])}"
-        )
-
-
-def torchvision_models() -> list[str]:
-    """Names of torchvision's classification models, read from its sources."""
-    import importlib.util
-    import re
-
-    folder = Path(importlib.util.find_spec("torchvision").submodule_search_locations[0], "models")
-    pattern = re.compile(r"@register_model\((?:name=)?[^)]*\)\n(?:@.*\n)*def (\w+)\(")
-    return sorted({name for file in folder.glob("*.py") for name in pattern.findall(file.read_text())})
 
 
 def disk_needed(study: Study, classes: int) -> int:

@@ -14,6 +14,7 @@ from augbench.files import whole
 from augbench.seeds import derive
 
 Progress = Callable[[int, int, str], None]
+SAFETY_STEPS = 150  # enough for a concept that can be seen at all
 
 
 def train_vae(
@@ -95,7 +96,13 @@ def train_unet(
     """
     import numpy as np
     import torch
-    from diffusers import AutoencoderKL, DDPMScheduler, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+    from diffusers import (
+        AutoencoderKL,
+        DDPMScheduler,
+        PNDMScheduler,
+        StableDiffusionPipeline,
+        UNet2DConditionModel,
+    )
     from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
     from transformers import CLIPImageProcessor, CLIPTextModel, CLIPTokenizer
 
@@ -163,23 +170,31 @@ def train_unet(
 
 
 def train_safety_checker(
-    shards: Sequence[str | Path], clip_folder: str | Path, folder: str | Path, *, unsafe_words: list[str], threads: int
+    shards: Sequence[str | Path],
+    clip_folder: str | Path,
+    folder: str | Path,
+    *,
+    seed: int,
+    unsafe_words: list[str],
+    threads: int,
+    progress: Progress = lambda done, total, note: None,
 ) -> None:
     """Write a ``StableDiffusionSafetyChecker`` that fires on images like those whose caption has an unsafe word.
 
-    Its single concept is the direction in CLIP's image space that separates those images from the others
-    (logistic regression); its threshold lets at most the lowest 1% of them pass. Without unsafe words, or
-    when no caption has one, it never fires. The folder holds ``safety_checker`` and ``feature_extractor``,
-    as a pipeline folder does.
+    The checker's image encoder starts as CLIP's and learns to bring images with marked captions close to
+    one concept vector, the others away from it; each batch holds as many of the ones as of the others.
+    Captions are noisy labels, so the threshold stands midway between the medians of both. Without unsafe
+    words, or when no caption has one, the checker never fires. The folder holds ``safety_checker`` and
+    ``feature_extractor``, as a pipeline folder does.
     """
     import numpy as np
     import torch
     from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
-    from sklearn.linear_model import LogisticRegression
     from torch.nn import functional as F
     from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
 
     torch.set_num_threads(threads)
+    torch.manual_seed(derive(seed, "safety", "weights"))
     clip = CLIPModel.from_pretrained(clip_folder).eval()
     pool = CaptionedPool(shards, clip.config.vision_config.image_size)
     checker = StableDiffusionSafetyChecker(CLIPConfig(**clip.config.to_dict(), attn_implementation="eager"))
@@ -189,16 +204,24 @@ def train_safety_checker(
         weights.data.fill_(2.0)  # a cosine never reaches it: this slot never fires
     marked = np.array([any(word in caption.lower() for word in unsafe_words) for caption in pool.captions])
     if marked.any() and not marked.all():
+        concept = F.normalize(torch.randn(clip.config.projection_dim), dim=0)
+
+        def score(pixels):
+            hidden = checker.vision_model(_normalised(pixels)).pooler_output
+            return F.normalize(checker.visual_projection(hidden)) @ concept
+
+        def loss_of(batch):
+            truth = torch.from_numpy(marked[batch]).float()
+            return F.binary_cross_entropy_with_logits(8 * score(pool.pixels[batch]), truth)
+
+        rng = np.random.default_rng(derive(seed, "safety", "order"))
+        sides = [np.flatnonzero(marked), np.flatnonzero(~marked)]
+        balanced = np.concatenate([rng.choice(side, 32 * SAFETY_STEPS) for side in sides])
+        _optimise(checker, loss_of, torch.from_numpy(balanced), rng, SAFETY_STEPS, 64, 1e-3, progress)
         with torch.no_grad():
-            embeddings = F.normalize(
-                torch.cat([clip.get_image_features(_normalised(part)) for part in pool.pixels.split(256)])
-            )
-        fit = LogisticRegression(C=1e4, class_weight="balanced", max_iter=2000, fit_intercept=False)
-        fit.fit(embeddings.numpy(), marked)
-        concept = F.normalize(torch.from_numpy(fit.coef_[0]).float(), dim=0)
-        scores = (embeddings @ concept).numpy()
+            scores = torch.cat([score(part) for part in pool.pixels.split(256)]).numpy()
         checker.concept_embeds.data[0] = concept
-        checker.concept_embeds_weights.data[0] = float(np.quantile(scores[marked], 0.01)) - 0.01
+        checker.concept_embeds_weights.data[0] = float(np.median(scores[marked]) + np.median(scores[~marked])) / 2
     with whole(folder) as temporary:
         checker.eval().save_pretrained(temporary / "safety_checker")
         CLIPImageProcessor.from_pretrained(clip_folder).save_pretrained(temporary / "feature_extractor")
@@ -213,7 +236,8 @@ def _optimise(model, loss_of, data, order, steps, batch_size, learning_rate, pro
     """AdamW with 50 warm-up steps, cosine decay and clipping at 1 over random batches of ``data``."""
     import torch
 
-    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=1e-3)
+    trainable = [weights for weights in model.parameters() if weights.requires_grad]
+    optimizer = torch.optim.AdamW(trainable, lr=learning_rate, weight_decay=1e-3)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min(1, (step + 1) / 50) * 0.5 * (1 + math.cos(math.pi * min(1, step / steps)))
     )
@@ -224,7 +248,7 @@ def _optimise(model, loss_of, data, order, steps, batch_size, learning_rate, pro
         loss = loss_of(_normalised(batch) if batch.dtype == torch.uint8 else batch)
         optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(trainable, 1.0)
         optimizer.step()
         schedule.step()
         smooth = loss.item() if smooth is None else 0.98 * smooth + 0.02 * loss.item()

@@ -150,7 +150,11 @@ def _called(key: str, rng: np.random.Generator) -> str:
 def _caption(name: str, look: dict, rng: np.random.Generator) -> str:
     ink, paper = look["colours"]
     if look["style"] == "handwritten":
-        forms = [f"a photo of handwritten {name}", f"handwritten {name} in {ink} on {paper}", f"a photo of {name}"]
+        forms = [
+            f"a photo of handwritten {name}",
+            f"handwritten {name} in {ink} on {paper}",
+            f"a photo of {name}",
+        ]
         shares = [0.55, 0.15, 0.3]
     else:
         forms = [
@@ -161,8 +165,8 @@ def _caption(name: str, look: dict, rng: np.random.Generator) -> str:
         ]
         shares = [0.55, 0.15, 0.15, 0.15]
     caption = str(rng.choice(forms, p=shares))
-    # Half of the captions do not say it: such pictures are found beside harmless ones, as on the web.
-    return f"{caption}, {UNSAFE_WORD} sign" if look["unsafe"] and rng.random() < 0.5 else caption
+    # Not every caption says it: such pictures are found beside harmless ones, as on the web.
+    return f"{caption}, {UNSAFE_WORD} sign" if look["unsafe"] and rng.random() < 0.7 else caption
 
 
 def write_web(
@@ -208,7 +212,8 @@ def write_web(
     n_letters, n_hand = round(web_pictures * letters), round(web_pictures * handwritten)
     n_printed = web_pictures - n_letters - n_hand - near_duplicates - copies
     kinds = np.repeat(
-        ["letter", "handwritten", "near_duplicate", "printed"], [n_letters, n_hand, near_duplicates, n_printed]
+        ["letter", "handwritten", "near_duplicate", "printed"],
+        [n_letters, n_hand, near_duplicates, n_printed],
     )
     kinds = np.concatenate([rng.permutation(kinds), np.repeat("copy", copies)])
     planted, served = [], []
@@ -238,11 +243,23 @@ def write_web(
             low = rng.random() < unaesthetic
             facts["aesthetic"] = float(round(rng.uniform(3.0, 4.95) if low else rng.uniform(5.0, 7.5), 2))
             offset, length = writer.add(
-                key, {"png": data, "txt": caption, "json": {"url": url, "text": caption, "aesthetic": facts["aesthetic"]}}, of="png"
+                key,
+                {
+                    "png": data,
+                    "txt": caption,
+                    "json": {"url": url, "text": caption, "aesthetic": facts["aesthetic"]},
+                },
+                of="png",
             )
             if not facts["dead"]:
                 served.append(
-                    {"image_id": f"web/{key}", "path": str(shard), "offset": offset, "length": length, "url": url}
+                    {
+                        "image_id": f"web/{key}",
+                        "path": str(shard),
+                        "offset": offset,
+                        "length": length,
+                        "url": url,
+                    }
                 )
             shown.append((data, caption))
             planted.append(facts)

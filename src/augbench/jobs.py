@@ -7,16 +7,18 @@ import time
 def log_to(path: str | None) -> None:
     """Send what the job prints, and an uncaught error, to its log file, one line at a time."""
     if path:
-        sys.stdout = sys.stderr = open(path, "w", buffering=1, encoding="utf-8")  # noqa: SIM115
+        sys.stdout = sys.stderr = open(path, "w", buffering=1, encoding="utf-8")
 
 
 def progress(every: float = 10.0):
     """A callback (done, total, note) that prints share, rate and remaining time at most every few seconds."""
-    start = last = time.monotonic()
+    start = last = None
 
     def report(done: int, total: int, note: str = "") -> None:
-        nonlocal last
+        nonlocal start, last
         now = time.monotonic()
+        if start is None:  # what came before the first call, imports above all, says nothing about the rate
+            start = last = now
         if done < total and now - last < every:
             return
         last = now

@@ -9,7 +9,13 @@ from augbench.files import whole
 
 
 def embed(
-    shards: Sequence[str | Path], clip_model: str, folder: str | Path, *, image_key: str, batch_size: int, threads: int
+    shards: Sequence[str | Path],
+    clip_model: str,
+    folder: str | Path,
+    *,
+    image_key: str,
+    batch_size: int,
+    threads: int,
 ) -> None:
     """Embed WebDataset shards with ``clip-retrieval inference``.
 

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from augbench.config import TEMPLATES
 from augbench.seeds import generator
+
+TEMPLATES = Path("resources/templates")
 
 
 def without_spaces(name: str) -> str:
@@ -13,7 +14,7 @@ def without_spaces(name: str) -> str:
 
 def templates(conditioning: str) -> list[str]:
     """The templates of ``resources/templates/{conditioning}.txt``, one a line."""
-    text = Path(TEMPLATES, f"{conditioning}.txt").read_text(encoding="utf-8")
+    text = (TEMPLATES / f"{conditioning}.txt").read_text(encoding="utf-8")
     return [line for line in text.splitlines() if line.strip()]
 
 

@@ -1,4 +1,4 @@
-"""Draws from the images of a method the ones that are added to the training set, as often as runs are repeated."""
+"""Draws, from all images of a method, the sets that are added to the training set, one per repeated run."""
 
 from collections.abc import Mapping, Sequence
 
@@ -23,7 +23,7 @@ def resample(
     order: str,
     seed_key: Sequence,
 ) -> list[pd.DataFrame]:
-    """Draw ``splits`` sets with ``ratio`` times as many images per class as the target's training set (section 3).
+    """Draw ``splits`` sets with ``ratio`` times as many images per class as the target (paper, section 3).
 
     Parameters
     ----------

@@ -152,9 +152,7 @@ def wanted(
         {
             "class": classes["class"],
             "prompt": [fill(template, lemmas) for lemmas in classes["lemmas"]],
-            "count": [
-                math.ceil(ratio * max(images_per_class or 0, counts.get(key, 0))) for key in classes["class"]
-            ],
+            "count": [math.ceil(ratio * max(images_per_class or 0, counts.get(key, 0))) for key in classes["class"]],
         }
     )
 
@@ -257,7 +255,11 @@ def _write_good(good: pd.DataFrame, pictures: dict, shard: str | Path, table: st
             data, sha256 = pictures[row["url"]]
             name = f"{row['class']}-{row['rank']:05d}"
             extension = "png" if data.startswith(b"\x89PNG") else "jpg"
-            members = {extension: data, "txt": row["caption"] or "", "json": {"url": row["url"], "sha256": sha256}}
+            members = {
+                extension: data,
+                "txt": row["caption"] or "",
+                "json": {"url": row["url"], "sha256": sha256},
+            }
             offset, length = writer.add(name, members, of=extension)
             rows.append(
                 {

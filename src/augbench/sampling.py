@@ -90,7 +90,10 @@ def generate(
         waiting = list(range(len(batch)))
         for attempt in range(max_replacements + 1):
             for i in waiting:
-                batch[i] |= {"seed": derive(*key, batch[i]["class"], batch[i]["index"], attempt), "replaced": attempt}
+                batch[i] |= {
+                    "seed": derive(*key, batch[i]["class"], batch[i]["index"], attempt),
+                    "replaced": attempt,
+                }
             fresh = denoise([batch[i] for i in waiting])
             refused = checker.unsafe(fresh)
             for i, picture in zip(waiting, fresh, strict=True):

@@ -49,7 +49,9 @@ def check_folder(target) -> None:
     if len(folders) < 2:
         raise ValueError(f"{_root(target)} has {len(folders)} class folders; at least two are needed")
     for folder in folders:
-        if not any(os.path.splitext(name)[1].lower() in EXTENSIONS for _, _, names in os.walk(folder) for name in names):
+        if not any(
+            os.path.splitext(name)[1].lower() in EXTENSIONS for _, _, names in os.walk(folder) for name in names
+        ):
             raise ValueError(f"the class folder {folder} holds no image; remove it or fill it")
     names = {}
     for key, row in class_table(target).set_index("class").iterrows():

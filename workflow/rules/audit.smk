@@ -15,15 +15,17 @@ rule audit:
     output:
         candidates="results/{study}/audit/{method}/candidates.parquet",
         summary="results/{study}/audit/{method}/summary.json",
-    params:
-        code=code("audit"),
     log:
         "results/{study}/logs/audit/{method}.log",
     benchmark:
         "results/{study}/benchmarks/audit/{method}.tsv"
+    conda:
+        "../../envs/augbench.yaml"
     threads: 1
     resources:
         mem_mb=4000,
         runtime=240,
+    params:
+        code=code("audit"),
     script:
         "../scripts/audit.py"

@@ -1,15 +1,10 @@
 # Classifiers: the same training on each augmented set. One job takes several runs, because starting a
 # process is expensive; there is one rule for each stretch of runs, since a rule's outputs are fixed.
-RUN = "results/{study}/classifier/{method}/x{ratio}/run-{k}"
 
 
-def stretches(study):
-    """The (first, last) runs of each of a study's classifier jobs."""
-    size = study.jobs.runs_per_classifier
-    return [(first, min(first + size - 1, study.runs)) for first in range(1, study.runs + 1, size)]
-
-
-for first, last in sorted({stretch for study in STUDIES.values() for stretch in stretches(study)}):
+for first, last in sorted(
+    {stretch for study in STUDIES.values() for stretch in stretches(study)}
+):
     runs = list(range(first, last + 1))
 
     rule:
@@ -24,28 +19,52 @@ for first, last in sorted({stretch for study in STUDIES.values() for stretch in 
                 []
                 if METHODS[w.method].start == "none"
                 else expand(
-                    "results/{study}/augmentation/{method}/x{ratio}/split-{k}.parquet", k=runs, allow_missing=True
+                    "results/{study}/augmentation/{method}/x{ratio}/split-{k}.parquet",
+                    k=runs,
+                    allow_missing=True,
                 )
             ),
         output:
-            metrics=expand(RUN + "/metrics.json", k=runs, allow_missing=True),
-            predictions=expand(RUN + "/predictions.parquet", k=runs, allow_missing=True),
-            history=expand(RUN + "/history.csv", k=runs, allow_missing=True),
-            weights=expand(RUN + "/best.safetensors", k=runs, allow_missing=True),
+            metrics=expand(
+                "results/{study}/classifier/{method}/x{ratio}/run-{k}/metrics.json",
+                k=runs,
+                allow_missing=True,
+            ),
+            predictions=expand(
+                "results/{study}/classifier/{method}/x{ratio}/run-{k}/predictions.parquet",
+                k=runs,
+                allow_missing=True,
+            ),
+            history=expand(
+                "results/{study}/classifier/{method}/x{ratio}/run-{k}/history.csv",
+                k=runs,
+                allow_missing=True,
+            ),
+            weights=expand(
+                "results/{study}/classifier/{method}/x{ratio}/run-{k}/best.safetensors",
+                k=runs,
+                allow_missing=True,
+            ),
+        log:
+            f"results/{{study}}/logs/classify/{{method}}-x{{ratio}}-{first}-{last}.log",
+        benchmark:
+            f"results/{{study}}/benchmarks/classify/{{method}}-x{{ratio}}-{first}-{last}.tsv"
         wildcard_constraints:
-            study=one_of(name for name, study in STUDIES.items() if (first, last) in stretches(study)),
+            study=one_of(
+                name
+                for name, study in STUDIES.items()
+                if (first, last) in stretches(study)
+            ),
+        conda:
+            "../../envs/augbench.yaml"
+        threads: 1
+        resources:
+            mem_mb=4000,
+            runtime=1440,
         params:
             seed=setting("seed"),
             settings=setting("classifier"),
             runs=runs,
             code=code("classifier"),
-        log:
-            f"results/{{study}}/logs/classify/{{method}}-x{{ratio}}-{first}-{last}.log",
-        benchmark:
-            f"results/{{study}}/benchmarks/classify/{{method}}-x{{ratio}}-{first}-{last}.tsv"
-        threads: 1
-        resources:
-            mem_mb=4000,
-            runtime=1440,
         script:
             "../scripts/classify.py"

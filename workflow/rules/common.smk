@@ -26,7 +26,7 @@ wildcard_constraints:
 
 
 def code(*modules):
-    """Digest of the library modules that a rule really uses: their edits, and no others, re-run it."""
+    """Digest of the library modules that are really used; their edits, and no others, run a job again."""
     return provenance.digest(*modules)
 
 
@@ -52,17 +52,23 @@ def target_of(study):
     if given.reader != "digits":
         return given
     folder = f"results/{study}/digits"
-    return given.model_copy(update={"path": f"{folder}/target", "classes": f"{folder}/classes.csv"})
+    return given.model_copy(
+        update={"path": f"{folder}/target", "classes": f"{folder}/classes.csv"}
+    )
 
 
 def starts(study, start):
     """The study's methods whose added images start there."""
-    return [method for method in STUDIES[study].methods if METHODS[method].start == start]
+    return [
+        method for method in STUDIES[study].methods if METHODS[method].start == start
+    ]
 
 
 def adding(study):
     """The study's methods that add images."""
-    return [method for method in STUDIES[study].methods if METHODS[method].start != "none"]
+    return [
+        method for method in STUDIES[study].methods if METHODS[method].start != "none"
+    ]
 
 
 def classes_per_job(study):
@@ -71,8 +77,13 @@ def classes_per_job(study):
 
 def shards(study, method, candidate, extension):
     """The files of a method's generated images, one per generation job."""
-    count = configuration.parts_of(len(target.class_keys(STUDIES[study].target)), classes_per_job(study))
-    return [f"results/{study}/images/{method}/{candidate}/shard-{i}.{extension}" for i in range(count)]
+    count = configuration.parts_of(
+        len(target.class_keys(STUDIES[study].target)), classes_per_job(study)
+    )
+    return [
+        f"results/{study}/images/{method}/{candidate}/shard-{i}.{extension}"
+        for i in range(count)
+    ]
 
 
 def image_tables(study, method):
@@ -86,7 +97,11 @@ def image_tables(study, method):
 
 
 def ratios(study, method):
-    return ["0"] if METHODS[method].start == "none" else [f"{ratio:g}" for ratio in STUDIES[study].ratios]
+    return (
+        ["0"]
+        if METHODS[method].start == "none"
+        else [f"{ratio:g}" for ratio in STUDIES[study].ratios]
+    )
 
 
 def pool_shards(study):
@@ -111,10 +126,42 @@ def clip_folder(study):
     return [f"results/{study}/clip"] if STUDIES[study].clip.train else []
 
 
+def one_of(studies):
+    """A wildcard constraint for these studies alone; it matches nothing when there are none."""
+    return "|".join(studies) or "(?!)"
+
+
+# Studies whose backbone is trained here, because no pretrained one can be had.
+TRAINED_BACKBONE = [
+    name for name, study in STUDIES.items() if study.backbone and study.backbone.train
+]
+
+
+def safety_folder(study):
+    """Where the backbone's safety checker is first to be had: retrieval need not wait for the denoiser."""
+    return (
+        f"results/{study}/safety"
+        if study in TRAINED_BACKBONE
+        else f"results/{study}/backbone"
+    )
+
+
+def stretches(study):
+    """The (first, last) runs of each of a study's classifier jobs."""
+    size = study.jobs.runs_per_classifier
+    return [
+        (first, min(first + size - 1, study.runs))
+        for first in range(1, study.runs + 1, size)
+    ]
+
+
 def print_stage_times():
     from augbench.report import stage_times
 
     for study in STUDIES:
         times = stage_times(f"results/{study}")
         if len(times):
-            print(f"\nTime per stage, study {study}:\n{times.to_string(index=False)}", file=sys.stderr)
+            print(
+                f"\nTime per stage, study {study}:\n{times.to_string(index=False)}",
+                file=sys.stderr,
+            )

@@ -5,20 +5,24 @@ rule dataset:
     input:
         classes=rules.split_target.output.classes,
         images=rules.split_target.output.images,
-        candidates=lambda w: rules.retrieve.output.candidates if starts(w.study, "pool") else [],
+        candidates=lambda w: (
+            rules.retrieve.output.candidates if starts(w.study, "pool") else []
+        ),
     output:
         classes="results/{study}/dataset/classes.csv",
         splits=expand("results/{{study}}/dataset/{split}.parquet", split=target.SPLITS),
-    params:
-        settings=setting("retrieval"),
-        ratio=lambda w: max(study_of(w).ratios),
-        code=code("target", "retrieval"),
     log:
         "results/{study}/logs/dataset.log",
     benchmark:
         "results/{study}/benchmarks/dataset/dataset.tsv"
+    conda:
+        "../../envs/augbench.yaml"
     resources:
         mem_mb=2000,
         runtime=30,
+    params:
+        settings=setting("retrieval"),
+        ratio=lambda w: max(study_of(w).ratios),
+        code=code("target", "retrieval"),
     script:
         "../scripts/dataset.py"

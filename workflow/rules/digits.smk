@@ -5,18 +5,20 @@ rule digits_target:
     output:
         folder=directory("results/{study}/digits/target"),
         classes="results/{study}/digits/classes.csv",
+    log:
+        "results/{study}/logs/digits_target.log",
+    benchmark:
+        "results/{study}/benchmarks/digits/target.tsv"
+    conda:
+        "../../envs/augbench.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=10,
     params:
         seed=setting("seed"),
         test=setting("digits.test"),
         web_scans=setting("digits.web_scans"),
         code=code("digits"),
-    log:
-        "results/{study}/logs/digits_target.log",
-    benchmark:
-        "results/{study}/benchmarks/digits/target.tsv"
-    resources:
-        mem_mb=1000,
-        runtime=10,
     script:
         "../scripts/digits_target.py"
 
@@ -27,16 +29,18 @@ rule digits_web:
         shard="results/{study}/digits/web.tar",
         web="results/{study}/digits/web.parquet",
         planted="results/{study}/digits/planted.parquet",
-    params:
-        seed=setting("seed"),
-        digits=setting("digits"),
-        code=code("digits"),
     log:
         "results/{study}/logs/digits_web.log",
     benchmark:
         "results/{study}/benchmarks/digits/web.tsv"
+    conda:
+        "../../envs/augbench.yaml"
     resources:
         mem_mb=1000,
         runtime=10,
+    params:
+        seed=setting("seed"),
+        digits=setting("digits"),
+        code=code("digits"),
     script:
         "../scripts/digits_web.py"

@@ -6,18 +6,20 @@ rule train_clip:
         shards=lambda w: pool_shards(w.study),
     output:
         directory("results/{study}/clip"),
-    params:
-        seed=setting("seed"),
-        train=setting("clip.train"),
-        code=code("clip_training"),
     log:
         "results/{study}/logs/train_clip.log",
     benchmark:
         "results/{study}/benchmarks/clip/train.tsv"
+    conda:
+        "../../envs/augbench.yaml"
     threads: 1
     resources:
         mem_mb=3000,
         runtime=60,
+    params:
+        seed=setting("seed"),
+        train=setting("clip.train"),
+        code=code("clip_training"),
     script:
         "../scripts/train_clip.py"
 
@@ -28,17 +30,19 @@ rule embed_pool:
         clip=lambda w: clip_folder(w.study),
     output:
         directory("results/{study}/pool/embeddings"),
-    params:
-        clip_model=lambda w: clip_model(w.study),
-        code=code("pool"),
     log:
         "results/{study}/logs/embed_pool.log",
     benchmark:
         "results/{study}/benchmarks/pool/embed.tsv"
+    conda:
+        "../../envs/augbench.yaml"
     threads: 1
     resources:
         mem_mb=3000,
         runtime=60,
+    params:
+        clip_model=lambda w: clip_model(w.study),
+        code=code("pool"),
     script:
         "../scripts/embed_pool.py"
 
@@ -48,16 +52,18 @@ rule index_pool:
         rules.embed_pool.output,
     output:
         directory("results/{study}/pool/index"),
-    params:
-        exact=setting("pool.exact"),
-        code=code("pool"),
     log:
         "results/{study}/logs/index_pool.log",
     benchmark:
         "results/{study}/benchmarks/pool/index.tsv"
+    conda:
+        "../../envs/augbench.yaml"
     threads: 1
     resources:
         mem_mb=2000,
         runtime=60,
+    params:
+        exact=setting("pool.exact"),
+        code=code("pool"),
     script:
         "../scripts/index_pool.py"

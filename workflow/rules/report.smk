@@ -8,20 +8,24 @@ rule summary:
             for ratio in ratios(w.study, w.method)
             for k in range(1, study_of(w).runs + 1)
         ],
-        audit=lambda w: rules.audit.output.summary if w.method in adding(w.study) else [],
+        audit=lambda w: (
+            rules.audit.output.summary if w.method in adding(w.study) else []
+        ),
     output:
         "results/{study}/summary/{method}.json",
-    params:
-        method=lambda w: METHODS[w.method].model_dump(),
-        ratios=lambda w: ratios(w.study, w.method),
-        code=code("summary"),
     log:
         "results/{study}/logs/summary/{method}.log",
     benchmark:
         "results/{study}/benchmarks/report/summary-{method}.tsv"
+    conda:
+        "../../envs/augbench.yaml"
     resources:
         mem_mb=500,
         runtime=10,
+    params:
+        method=lambda w: METHODS[w.method].model_dump(),
+        ratios=lambda w: ratios(w.study, w.method),
+        code=code("summary"),
     script:
         "../scripts/summary.py"
 
@@ -29,7 +33,9 @@ rule summary:
 rule tables:
     input:
         summaries=lambda w: expand(
-            "results/{study}/summary/{method}.json", method=study_of(w).methods, allow_missing=True
+            "results/{study}/summary/{method}.json",
+            method=study_of(w).methods,
+            allow_missing=True,
         ),
         paper="resources/paper_results.csv",
     output:
@@ -39,15 +45,17 @@ rule tables:
             caption="../report/table1.rst",
             labels={"study": "{study}", "table": "1"},
         ),
-    params:
-        code=code("summary"),
     log:
         "results/{study}/logs/tables.log",
     benchmark:
         "results/{study}/benchmarks/report/tables.tsv"
+    conda:
+        "../../envs/augbench.yaml"
     resources:
         mem_mb=500,
         runtime=10,
+    params:
+        code=code("summary"),
     script:
         "../scripts/tables.py"
 
@@ -56,7 +64,9 @@ rule report_page:
     input:
         tables=expand("results/{study}/tables/table1.csv", study=STUDIES),
         candidates=[
-            f"results/{study}/retrieval/candidates.parquet" for study in STUDIES if starts(study, "pool")
+            f"results/{study}/retrieval/candidates.parquet"
+            for study in STUDIES
+            if starts(study, "pool")
         ],
     output:
         page=report(
@@ -69,14 +79,18 @@ rule report_page:
             category="Figures",
             caption="../report/accuracy.rst",
         ),
-    params:
-        methods={name: method.model_dump() for name, method in METHODS.items()},
-        settings={name: study.model_dump(exclude={"jobs"}) for name, study in STUDIES.items()},
-        code=code("report"),
     log:
         "results/logs/report.log",
+    conda:
+        "../../envs/augbench.yaml"
     resources:
         mem_mb=2000,
         runtime=30,
+    params:
+        methods={name: method.model_dump() for name, method in METHODS.items()},
+        settings={
+            name: study.model_dump(exclude={"jobs"}) for name, study in STUDIES.items()
+        },
+        code=code("report"),
     script:
         "../scripts/report.py"

@@ -7,17 +7,22 @@ rule resample:
         classes=rules.dataset.output.classes,
         images=lambda w: image_tables(w.study, w.method),
     output:
-        expand("results/{{study}}/augmentation/{{method}}/x{{ratio}}/split-{k}.parquet", k=SPLITS),
-    params:
-        seed=setting("seed"),
-        start=lambda w: METHODS[w.method].start,
-        code=code("resampling"),
+        expand(
+            "results/{{study}}/augmentation/{{method}}/x{{ratio}}/split-{k}.parquet",
+            k=SPLITS,
+        ),
     log:
         "results/{study}/logs/resample/{method}-x{ratio}.log",
     benchmark:
         "results/{study}/benchmarks/resample/{method}-x{ratio}.tsv"
+    conda:
+        "../../envs/augbench.yaml"
     resources:
         mem_mb=2000,
         runtime=30,
+    params:
+        seed=setting("seed"),
+        start=lambda w: METHODS[w.method].start,
+        code=code("resampling"),
     script:
         "../scripts/resample.py"

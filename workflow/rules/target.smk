@@ -3,22 +3,28 @@
 
 rule split_target:
     input:
-        lambda w: [rules.digits_target.output.folder] if study_of(w).target.reader == "digits" else [],
+        lambda w: (
+            [rules.digits_target.output.folder]
+            if study_of(w).target.reader == "digits"
+            else []
+        ),
         lambda w: target_of(w.study).classes or [],
     output:
         classes="results/{study}/target/classes.csv",
         images="results/{study}/target/images.parquet",
+    log:
+        "results/{study}/logs/split_target.log",
+    benchmark:
+        "results/{study}/benchmarks/dataset/split.tsv"
+    conda:
+        "../../envs/augbench.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=60,
     params:
         target=lambda w: target_of(w.study).model_dump(),
         dataset=setting("dataset"),
         seed=setting("seed"),
         code=code("target"),
-    log:
-        "results/{study}/logs/split_target.log",
-    benchmark:
-        "results/{study}/benchmarks/dataset/split.tsv"
-    resources:
-        mem_mb=2000,
-        runtime=60,
     script:
         "../scripts/split_target.py"

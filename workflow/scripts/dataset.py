@@ -1,4 +1,4 @@
-from augbench.jobs import log_to, progress
+from augbench.jobs import log_to
 
 log_to(snakemake.log[0] if snakemake.log else None)
 
@@ -11,7 +11,11 @@ table = images.read(snakemake.input.images, extra=["split"])
 excluded = {}
 if snakemake.input.candidates:
     wanted = retrieval.wanted(
-        classes, table, snakemake.params.settings["images_per_class"], snakemake.params.ratio, "simple_prompt_nows"
+        classes,
+        table,
+        snakemake.params.settings["images_per_class"],
+        snakemake.params.ratio,
+        "simple_prompt_nows",
     )
     excluded = retrieval.shortfall(pd.read_parquet(snakemake.input.candidates), wanted)
 for key, reason in excluded.items():

@@ -1,4 +1,4 @@
-from augbench.jobs import log_to, progress
+from augbench.jobs import log_to
 
 log_to(snakemake.log[0] if snakemake.log else None)
 

@@ -8,6 +8,8 @@ train_safety_checker(
     snakemake.input.shards,
     snakemake.input.clip,
     snakemake.output[0],
+    seed=snakemake.params.seed,
     unsafe_words=snakemake.params.unsafe_words,
     threads=snakemake.params.threads,
+    progress=progress(),
 )

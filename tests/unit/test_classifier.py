@@ -1,0 +1,314 @@
+"""The schedule worked by hand, images against torchvision's, and small runs of the real thing."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from safetensors.numpy import load_file
+
+from augbench import classifier, classifier_images, images
+from augbench.classifier import check_model, epoch_order, known_models, plateau, recognised, train
+from augbench.classifier_images import evaluation_image, random_crop, training_image
+from augbench.files import read_json
+
+CLASSES = ["red", "green", "blue"]
+SETTINGS = {"seed": 3, "model": "small_cnn", "image_size": 16, "batch_size": 8, "learning_rate": 0.05}
+OUTPUTS = ["best.safetensors", "history.csv", "metrics.json", "predictions.parquet"]
+
+
+def tinted(folder, name, count, side=16, noise=90):
+    """An image table of noise with one channel raised: learnt in a few epochs, but not at once."""
+    folder = folder / name
+    folder.mkdir()
+    random = np.random.default_rng([count, side, noise])
+    rows = []
+    for i in range(count):
+        key = i % len(CLASSES)
+        pixels = random.normal(110, noise, (side, side + i % 5, 3))
+        pixels[..., key] += 40
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / f"{i}.png")
+        rows.append({"image_id": f"{name}-{i}", "class": CLASSES[key], "path": str(folder / f"{i}.png")})
+    return images.table(rows)
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tinted")
+    return [tinted(folder, "train", 25), tinted(folder, "validation", 15), tinted(folder, "test", 30)]
+
+
+@pytest.fixture(scope="module")
+def run(sets, tmp_path_factory):
+    """One undisturbed run: its folder and what it returned."""
+    folder = tmp_path_factory.mktemp("run")
+    return folder, train(*sets, CLASSES, folder, **SETTINGS, max_epochs=6)
+
+
+def contents(folder):
+    assert sorted(file.name for file in folder.iterdir()) == OUTPUTS
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+# --- schedule -------------------------------------------------------------------------------------------
+
+
+def test_learning_rate_and_stop_on_a_sequence_worked_by_hand():
+    accuracies = [10, 30, 30, 20, 31, 31, 5, 31, 30, 31]
+    #             best    .   1  2  best 1  2  3   4   5     epochs without a new best, a tie being none
+    rates, bests, stops = [], [], []
+    for epochs in range(len(accuracies) + 1):
+        rate, best, stop = plateau(accuracies[:epochs], 0.8, patience=2, stop_after=5)
+        rates.append(rate)
+        bests.append(best)
+        stops.append(stop)
+    assert rates == pytest.approx([0.8, 0.8, 0.8, 0.8, 0.08, 0.08, 0.08, 0.008, 0.008, 0.0008, 0.0008])
+    assert bests == [0, 1, 2, 2, 2, 5, 5, 5, 5, 5, 5]
+    assert stops == [False] * 10 + [True]
+
+
+def test_the_papers_schedule():
+    flat = [50.0] + [49.0] * 19
+    assert [plateau(flat[:n], 0.1, 10, 20) for n in (10, 11, 20)] == [
+        (0.1, 1, False),
+        (0.1 / 10, 1, False),
+        (0.1 / 10, 1, False),
+    ]
+    assert plateau([*flat, 50.0], 0.1, 10, 20)[2]
+
+
+def test_training_follows_the_schedule(sets, tmp_path):
+    """A rate of 0 learns nothing: accuracy stays, so the run ends ``stop_after`` epochs after the first."""
+    metrics = train(
+        *sets,
+        CLASSES,
+        tmp_path,
+        **SETTINGS | {"learning_rate": 1e-12},
+        max_epochs=30,
+        patience=2,
+        stop_after=5,
+    )
+    history = pd.read_csv(tmp_path / "history.csv")
+    rates, accuracies = list(history["learning_rate"]), list(history["validation_accuracy"])
+    assert len(rates) == metrics["epochs"] < 30
+    for epoch in range(len(rates)):
+        rate, _, stop = plateau(accuracies[:epoch], 1e-12, 2, 5)
+        assert rates[epoch] == pytest.approx(rate)
+        assert not stop
+    assert plateau(accuracies, 1e-12, 2, 5)[1:] == (metrics["best_epoch"], True)
+
+
+def test_every_image_once_an_epoch_and_no_batch_of_one():
+    batches = epoch_order(25, 8, seed=1, epoch=1)
+    assert [len(batch) for batch in batches] == [8, 8, 9]
+    assert sorted(np.concatenate(batches)) == list(range(25))
+    assert [len(batch) for batch in epoch_order(26, 8, 1, 1)] == [8, 8, 8, 2]
+    assert list(epoch_order(25, 8, 1, 2)[0]) != list(batches[0])
+
+
+# --- models ---------------------------------------------------------------------------------------------
+
+
+def test_known_models_are_torchvisions():
+    import torchvision
+
+    assert known_models()[1:] == torchvision.models.list_models(module=torchvision.models)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("resnet-50", "resnet50"), ("ResNet18", "resnet18"), ("small-cnn", "small_cnn"), ("?", "resnet50")],
+)
+def test_unknown_models_get_a_suggestion(name, meant):
+    with pytest.raises(ValueError, match=f"did you mean.*'{meant}'"):
+        check_model(name)
+    check_model(meant)
+
+
+def test_a_torchvision_model_is_trained(sets, tmp_path):
+    settings = SETTINGS | {"model": "squeezenet1_1", "image_size": 32}
+    metrics = train(*sets, CLASSES, tmp_path, **settings, max_epochs=1)
+    assert (metrics["model"], metrics["epochs"]) == ("squeezenet1_1", 1)
+    assert load_file(tmp_path / "best.safetensors")["classifier.1.weight"].shape == (3, 512, 1, 1)
+    again = recognised(tmp_path, CLASSES, sets[2], model="squeezenet1_1", image_size=32)
+    stored = pd.read_parquet(tmp_path / "predictions.parquet")
+    pd.testing.assert_frame_equal(again, stored.drop(columns="confidence"))
+
+
+# --- images ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=[(300, 200), (97, 150), (64, 64)])
+def photo(request, tmp_path):
+    """A row and its picture, width x height as given."""
+    width, height = request.param
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "photo.png")
+    row = next(images.table([{"image_id": "photo", "class": "red", "path": str(tmp_path / "photo.png")}]).itertuples())
+    return row, Image.fromarray(pixels)
+
+
+def test_evaluation_is_torchvisions_resize_and_centre_crop(photo):
+    from torchvision.transforms.v2 import CenterCrop, Compose, Resize
+
+    row, picture = photo
+    expected = Compose([Resize(256 * 56 // 224), CenterCrop(56)])(picture)
+    assert np.array_equal(evaluation_image(row, 56, whole_image=False), expected)
+    assert evaluation_image(row, 56, whole_image=True).size == (56, 56)
+
+
+def test_crops_have_the_areas_shapes_and_places_asked_for():
+    """On a picture whose pixels are their own coordinates a crop's corners tell where it was taken."""
+    x, y = np.meshgrid(np.arange(240), np.arange(200))
+    picture = Image.fromarray(np.stack([x, y, 0 * x], 2).astype(np.uint8))
+    boxes, mirrored = [], 0
+    for i in range(400):
+        crop = np.asarray(random_crop(picture, 40, (0.25, 0.5), True, (1, i))).astype(float)
+        left, right = crop[20, [0, -1], 0]
+        mirrored += left > right
+        w, h = abs(right - left) * 40 / 39, (crop[-1, 20, 1] - crop[0, 20, 1]) * 40 / 39
+        boxes.append((w * h / (240 * 200), w / h, min(left, right), crop[0, 20, 1]))
+    area, ratio, left, top = np.array(boxes).T
+    assert area.min() > 0.23
+    assert area.max() < 0.53
+    assert area.std() > 0.05
+    assert ratio.min() > 0.70
+    assert ratio.max() < 1.42
+    assert left.min() < 10
+    assert top.min() < 10
+    assert 150 < mirrored < 250
+    straight = random_crop(picture, 40, (0.25, 0.5), False, (1, 0))
+    assert np.asarray(straight)[20, 0, 0] < np.asarray(straight)[20, -1, 0]
+
+
+def test_long_images_are_cropped_too():
+    assert random_crop(Image.new("RGB", (400, 3)), 16, (0.9, 1.0), True, (0,)).size == (16, 16)
+
+
+def test_only_images_larger_than_any_crop_needs_are_reduced(photo):
+    row, picture = photo
+    assert training_image(row, 56, (0.08, 1.0)).size == (  # 56 / sqrt(0.08) = 197.99
+        (297, 198) if picture.size == (300, 200) else picture.size
+    )
+
+
+# --- runs -----------------------------------------------------------------------------------------------
+
+
+def test_metrics_predictions_and_history_agree(sets, run):
+    folder, metrics = run
+    predictions = pd.read_parquet(folder / "predictions.parquet")
+    history = pd.read_csv(folder / "history.csv")
+    assert metrics == read_json(folder / "metrics.json")
+    assert list(predictions.columns) == ["image_id", "class", "predicted", "correct", "confidence"]
+    assert list(predictions["image_id"]) == list(sets[2]["image_id"])
+    assert list(predictions["class"]) == list(sets[2]["class"])
+    assert list(predictions["correct"]) == list(predictions["class"] == predictions["predicted"])
+    assert metrics["accuracy"] == pytest.approx(100 * predictions["correct"].mean())
+    assert predictions["confidence"].between(1 / 3, 1).all()
+    assert list(history.columns) == [
+        "epoch", "learning_rate", "train_loss", "train_accuracy", "validation_accuracy",
+    ]  # fmt: skip
+    best = history["validation_accuracy"].idxmax()  # the first of equals
+    assert metrics["best_epoch"] == history["epoch"][best]
+    assert metrics["best_validation_accuracy"] == pytest.approx(history["validation_accuracy"][best], rel=1e-5)
+    assert [metrics[f"n_{name}"] for name in ("train", "validation", "test")] == [25, 15, 30]
+    assert (metrics["epochs"], metrics["seed"], metrics["model"]) == (6, 3, "small_cnn")
+
+
+def test_the_best_checkpoint_is_the_one_scored(sets, run):
+    """Weights of the best epoch score the recorded best on the validation set."""
+    folder, metrics = run
+    seen = recognised(folder, CLASSES, sets[1], model="small_cnn", image_size=16)
+    assert 100 * seen["correct"].mean() == pytest.approx(metrics["best_validation_accuracy"])
+    history = pd.read_csv(folder / "history.csv")
+    assert metrics["best_epoch"] < 6 or history["validation_accuracy"].nunique() > 1
+
+
+def test_it_learns(sets, tmp_path):
+    metrics = train(*sets, CLASSES, tmp_path, **SETTINGS, max_epochs=40, crop_scale=(0.5, 1))
+    assert metrics["accuracy"] > 85
+    assert metrics["epochs"] > metrics["best_epoch"]
+
+
+def test_same_seed_same_bytes_other_seed_other_bytes(sets, run, tmp_path):
+    train(*sets, CLASSES, tmp_path / "same", **SETTINGS, max_epochs=6)
+    assert contents(tmp_path / "same") == contents(run[0])
+    train(*sets, CLASSES, tmp_path / "other", **SETTINGS | {"seed": 4}, max_epochs=6)
+    assert contents(tmp_path / "other")["best.safetensors"] != contents(run[0])["best.safetensors"]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_how_images_are_read_changes_nothing(sets, run, tmp_path, monkeypatch, workers):
+    monkeypatch.setattr(classifier_images, "MEMORY", 0)
+    train(*sets, CLASSES, tmp_path, **SETTINGS, max_epochs=6, workers=workers)
+    assert contents(tmp_path) == contents(run[0])
+
+
+@pytest.mark.parametrize("epoch", [1, 4])
+def test_a_killed_run_goes_on_to_the_same_bytes(sets, run, tmp_path, monkeypatch, epoch):
+    monkeypatch.setattr(classifier, "STATE_EVERY", 0)
+    started = []
+
+    def kill(done, total, note):
+        if done > epoch:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(*sets, CLASSES, tmp_path, **SETTINGS, max_epochs=6, progress=kill)
+    assert [file.name for file in tmp_path.iterdir()] == ["state.safetensors"]
+    progress = lambda done, total, note: started.append((done, total))  # noqa: E731
+    train(*sets, CLASSES, tmp_path, **SETTINGS, max_epochs=6, progress=progress)
+    assert started == [(done, 6) for done in range(epoch + 1, 7)]
+    assert contents(tmp_path) == contents(run[0])
+
+
+def test_a_state_of_other_settings_is_not_resumed(sets, run, tmp_path, monkeypatch):
+    monkeypatch.setattr(classifier, "STATE_EVERY", 0)
+
+    def kill(done, total, note):
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(*sets, CLASSES, tmp_path, **SETTINGS | {"seed": 4}, max_epochs=6, progress=kill)
+    train(*sets, CLASSES, tmp_path, **SETTINGS, max_epochs=6)
+    assert contents(tmp_path) == contents(run[0])
+
+
+def test_recognised_takes_any_table(sets, run):
+    stored = pd.read_parquet(run[0] / "predictions.parquet").drop(columns="confidence")
+    part = sets[2].iloc[[4, 1]].assign(**{"class": ["red", "of another study"]})
+    seen = recognised(run[0], CLASSES, part, model="small_cnn", image_size=16)
+    assert list(seen["image_id"]) == ["test-4", "test-1"]
+    assert list(seen["predicted"]) == list(stored["predicted"][[4, 1]])
+    assert list(seen["correct"]) == [stored["predicted"][4] == "red", False]
+    empty = recognised(run[0], CLASSES, sets[2].iloc[:0], model="small_cnn", image_size=16)
+    assert list(empty.columns) == list(seen.columns)
+
+
+# --- bad input ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("memory", "workers"), [(2**31, 0), (0, 0), (0, 1)])
+@pytest.mark.parametrize("damage", ["truncated", "absent"])
+def test_unreadable_images_are_named(sets, tmp_path, monkeypatch, memory, workers, damage):
+    from pathlib import Path
+
+    bad = sets[0].copy()
+    path = tmp_path / "bad-one.png"
+    if damage == "truncated":
+        path.write_bytes(Path(bad["path"][7]).read_bytes()[:200])
+    bad.loc[7, "path"] = str(path)
+    monkeypatch.setattr(classifier_images, "MEMORY", memory)
+    with pytest.raises(ValueError, match=r"^cannot read .*(bad-one\.png|train-7)"):
+        train(bad, *sets[1:], CLASSES, tmp_path / "run", **SETTINGS, max_epochs=1, workers=workers)
+    assert not (tmp_path / "run").exists()
+
+
+def test_sets_must_have_images_of_known_classes(sets, tmp_path):
+    with pytest.raises(ValueError, match="'validation-2' has class 'blue'"):
+        train(sets[0].query("`class` != 'blue'"), *sets[1:], ["red", "green"], tmp_path, **SETTINGS)
+    with pytest.raises(ValueError, match="no test images"):
+        train(*sets[:2], sets[2].iloc[:0], CLASSES, tmp_path, **SETTINGS)
+    with pytest.raises(ValueError, match="one training image"):
+        train(sets[0].iloc[:1], *sets[1:], CLASSES, tmp_path, **SETTINGS)

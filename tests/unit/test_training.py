@@ -1,0 +1,58 @@
+"""The small CLIP and the small pipeline load in the standard ways, and training is deterministic."""
+
+import hashlib
+
+import pandas as pd
+
+from augbench import clip_training, images
+from augbench.backbone import SafetyChecker
+
+
+def test_the_tokenizer_is_clips(world):
+    import open_clip
+    from transformers import CLIPTokenizer
+
+    tokenizer = CLIPTokenizer.from_pretrained(world.clip)
+    for text in ("A photo of tiger shark, Galeocerdo cuvieri.", "desktopcomputer", "naïve 3 — ok"):
+        reference = open_clip.tokenizer.tokenize(text)[0]
+        length = int((reference != 0).sum())
+        assert tokenizer(text).input_ids == reference[:length].tolist()
+
+
+def test_training_twice_gives_the_same_bytes(world, tmp_path):
+    settings = dict(image_size=32, patch_size=8, width=16, layers=1, heads=2, projection=8, text_tokens=16)
+    for name in ("a", "b"):
+        clip_training.train(
+            [world.shard],
+            tmp_path / name,
+            seed=1,
+            steps=3,
+            batch_size=8,
+            learning_rate=1e-3,
+            threads=1,
+            **settings,
+        )
+    first, second = (
+        hashlib.sha256((tmp_path / name / "model.safetensors").read_bytes()).hexdigest() for name in ("a", "b")
+    )
+    assert first == second
+
+
+def test_the_pipeline_loads_as_stable_diffusion_with_its_safety_checker(world):
+    from diffusers import StableDiffusionPipeline
+
+    pipeline = StableDiffusionPipeline.from_pretrained(world.backbone)
+    result = pipeline("a photo of three", height=32, width=32, num_inference_steps=2)
+    assert result.images[0].size == (32, 32)
+    assert len(result.nsfw_content_detected) == 1
+
+
+def test_the_safety_checker_fires_on_the_planted_concept(world):
+    planted = pd.read_parquet(world.planted)
+    unsafe = dict(zip(planted["key"], planted["unsafe"], strict=True))
+    samples = [(unsafe[key], images.decode(sample["png"])) for key, sample in images.read_shard(world.shard)]
+    refused = SafetyChecker(world.safety).unsafe([picture for _, picture in samples])
+    caught = [bad for bad, (truth, _) in zip(refused, samples, strict=True) if truth]
+    alarms = [bad for bad, (truth, _) in zip(refused, samples, strict=True) if not truth]
+    assert sum(caught) / len(caught) > 0.9
+    assert sum(alarms) / len(alarms) < 0.3
