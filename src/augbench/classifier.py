@@ -275,7 +275,7 @@ def train(
             break
         epoch = len(history) + 1
         torch.manual_seed(derive(seed, "classifier", "dropout", epoch))
-        pass
+        optimizer.param_groups[0]["lr"] = rate
         order = epoch_order(len(train), batch_size, seed, epoch)
         loss, fitted = network.train_epoch(data, labels, order, epoch, optimizer, scaler)
         accuracy = 100 * (network.predict(held_out)[0] == target).sum().item() / len(target)

@@ -27,9 +27,7 @@ def _shrink(image, shorter: int):
 
     width, height = image.size
     scale = min(width, height)
-    return image.resize(
-        (int(shorter * width / scale), int(shorter * height / scale)), Image.Resampling.BILINEAR
-    )
+    return image.resize((int(shorter * width / scale), int(shorter * height / scale)), Image.Resampling.BILINEAR)
 
 
 def training_image(row, image_size: int, crop_scale: tuple[float, float]):
@@ -58,9 +56,7 @@ def random_crop(image, image_size: int, crop_scale: tuple[float, float], horizon
     else:  # the whole image, or its middle when it is too long or too tall
         w, h = min(width, round(height * RATIO[1])), min(height, round(width / RATIO[0]))
         left, top = (width - w) // 2, (height - h) // 2
-    crop = image.crop((left, top, left + w, top + h)).resize(
-        (image_size, image_size), Image.Resampling.BILINEAR
-    )
+    crop = image.crop((left, top, left + w, top + h)).resize((image_size, image_size), Image.Resampling.BILINEAR)
     flip = horizontal_flip and draw.random() < 0.5
     return crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip else crop
 

@@ -58,11 +58,14 @@ class LocalIndex:
         Columns id, similarity, url, caption, aesthetic (null where unknown), duplicate: whether
         clip-retrieval's duplicate detector finds it too close to a more similar one.
         """
+        from clip_retrieval.clip_back import normalized
+
         query = self._service.compute_query(self._resource, prompt, None, None, None, False, None, None)
         similarities, ids, vectors = self._resource.image_index.search_and_reconstruct(query, count)
         found = pd.DataFrame({"id": ids[0], "similarity": similarities[0].astype(float), "place": range(len(ids[0]))})
         found = found[found["id"] >= 0].sort_values(["similarity", "id"], ascending=[False, True], ignore_index=True)
-        duplicates = set(self._service.get_non_uniques(vectors[0][found.pop("place")], duplicate_threshold))
+        vectors = normalized(vectors[0][found.pop("place")])  # they are stored in half precision
+        duplicates = set(self._service.get_non_uniques(vectors, duplicate_threshold))
         facts = pd.DataFrame(self._resource.metadata_provider.get(list(found["id"]), self.columns))
         found["url"] = facts["url"]
         found["caption"] = _first(facts, ["caption", "text", "TEXT"])
@@ -105,7 +108,8 @@ def retrieve(
     wanted : columns class, prompt, count
     candidates_path : Parquet of every neighbour considered: class, rank, id, similarity, url, caption,
         aesthetic, fate (a key of FATES)
-    shard, table : the good images of all classes and their image table, by class and similarity
+    shard, table : the good images of all classes and their image table, by class and similarity. Images
+        are kept as downloaded if they are JPEG and not too large, else encoded again.
     proxy : address of an HTTP proxy for the downloads
     """
     factors = [overfetch]
@@ -222,15 +226,15 @@ def _download(urls: list[str], work: Path, size: int, timeout: int, retries: int
         "resize_mode": "keep_ratio",
         "resize_only_if_bigger": True,
         "skip_reencode": True,
-        "encode_format": "png" if size <= 64 else "jpg",
-        "encode_quality": 9 if size <= 64 else 95,
+        "encode_format": "jpg",
+        "encode_quality": 95,
         "processes_count": 1,
         "thread_count": threads,
         "timeout": timeout,
         "retries": retries,
         "number_sample_per_shard": 1000,
     }
-    environment = dict(os.environ)
+    environment = os.environ | {"NO_ALBUMENTATIONS_UPDATE": "1"}  # img2dataset's library would ask the network
     if proxy:
         environment |= {"http_proxy": proxy, "https_proxy": proxy, "no_proxy": ""}
     # A process of its own: img2dataset spawns workers that import the main module again.

@@ -38,7 +38,7 @@ def test_same_pixels_as_the_diffusers_pipeline(world, made):
 
     pipeline = StableDiffusionPipeline.from_pretrained(world.backbone, safety_checker=None)
     for row in made.itertuples():
-        noise = torch.randn((1, 4, 8, 8), generator=torch.Generator().manual_seed(row.seed))
+        noise = torch.randn((1, 4, 8, 8), generator=torch.Generator().manual_seed(int(row.seed)))
         reference = pipeline(
             row.prompt, height=32, width=32, num_inference_steps=4, guidance_scale=3.0, latents=noise
         ).images[0]

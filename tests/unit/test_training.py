@@ -54,5 +54,5 @@ def test_the_safety_checker_fires_on_the_planted_concept(world):
     refused = SafetyChecker(world.safety).unsafe([picture for _, picture in samples])
     caught = [bad for bad, (truth, _) in zip(refused, samples, strict=True) if truth]
     alarms = [bad for bad, (truth, _) in zip(refused, samples, strict=True) if not truth]
-    assert sum(caught) / len(caught) > 0.9
-    assert sum(alarms) / len(alarms) < 0.3
+    assert sum(caught) / len(caught) > 0.75  # a tenth of a full study, with three captions in ten silent
+    assert sum(alarms) / len(alarms) < 0.05

@@ -1,0 +1,259 @@
+import re
+import xml.etree.ElementTree as ET
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from augbench import files, images, report
+from augbench.summary import summarise, table1
+
+EVIL = '<script>alert("x")</script>'
+METHODS = {
+    "none": {"title": "Target data only", "family": "baseline", "start": "none"},
+    "more_real": {"title": "Twice the target data", "family": "baseline", "start": "more_real"},
+    "clip_prompts": {"title": f"CLIP {EVIL}", "family": "prompting", "start": "noise"},
+    "retrieval": {"title": "Retrieval", "family": "retrieval", "start": "pool"},
+}
+ACCURACIES = {
+    "none": [90.0, 90.4, 90.2],
+    "more_real": [98.0, 98.1, 98.2],
+    "clip_prompts": [94.8, 95.0, 95.2],
+    "retrieval": [96.8, 97.0, 97.2],
+}
+SETTINGS = {"seed": 1, "methods": list(METHODS), "runs": 3, "ratios": [1.0], "note": EVIL}
+
+
+def _images(folder, name, classes, **facts):
+    """An image table of five noisy pictures per class, as files."""
+    random = np.random.default_rng(0)
+    rows = []
+    for key in classes:
+        for _ in range(5):
+            path = folder / "pictures" / f"{name}-{len(rows)}.png"
+            path.parent.mkdir(exist_ok=True, parents=True)
+            size = 32 if name == "train" else 120
+            Image.fromarray(random.integers(0, 255, (size, size, 3), np.uint8)).save(path)
+            row = {"image_id": f"{name}/{len(rows)}", "class": key, "path": str(path)}
+            rows.append(row | {k: value(len(rows)) for k, value in facts.items()})
+    return images.table(rows)
+
+
+def _audit(folder, method, added, reference):
+    where = {"path": "path", "offset": "offset", "length": "length"}
+    candidates = pd.DataFrame({"added_id": added["image_id"], "class": added["class"]}).head(12)
+    candidates = candidates.assign(reference_set="test", reference_class=candidates["class"])
+    candidates["reference_id"] = reference["image_id"].iloc[0]
+    candidates["distance"] = range(12)[: len(candidates)]
+    for side, table in (("added", added), ("reference", reference)):
+        for column in where:
+            values = table[column].iloc[: len(candidates)] if side == "added" else table[column].iloc[0]
+            candidates[f"{side}_{column}"] = values
+    counts = {"images": 10, "pairs": 12, "added_images_with_candidate": 9, "reference_images_with_candidate": 1}
+    found = {"added": len(added), "radius": 10, "references": {"test": counts | {"share": 0.1}}}
+    place = folder / "audit" / method
+    files.write_json(place / "summary.json", found)
+    candidates.to_parquet(place / "candidates.parquet")
+    return found
+
+
+def make_results(folder, keys=("a", EVIL)):
+    """A results folder of a study as the workflow leaves it."""
+    classes = pd.DataFrame({"class": [*keys, "empty"], "lemmas": ["ay, alpha", f"b {EVIL}", "none at all"]})
+    classes = classes.assign(hypernyms="letter", definition="", train=[5, 5, 0])
+    classes["excluded"] = ["", "", f"3 images <b>only</b> {EVIL}"]
+    files.write_csv(folder / "dataset" / "classes.csv", classes)
+    train = _images(folder, "train", keys)
+    images.write(folder / "dataset" / "train.parquet", train)
+    facts = {
+        "more_real": {},
+        "clip_prompts": {"prompt": lambda i: f"a photo of {EVIL}"},
+        "retrieval": {"url": lambda i: f"http://example.org/{i}.png"},
+    }
+    summaries = []
+    for method, row in METHODS.items():
+        audit = None
+        if method in facts:
+            added = _images(folder, method, keys, **facts[method])
+            images.write(folder / "augmentation" / method / "x1" / "split-1.parquet", added)
+            audit = _audit(folder, method, added, train)
+        runs = [{"accuracy": value} for value in ACCURACIES[method]]
+        summaries.append(summarise(method, row, runs, audit, 0 if method == "none" else 1))
+        files.write_json(folder / "summary" / f"{method}.json", summaries[-1])
+        for k, value in enumerate(ACCURACIES[method], 1):
+            curve = pd.DataFrame({"epoch": range(1, 11), "validation_accuracy": value - 20 / np.arange(1, 11)})
+            place = folder / "classifier" / method / f"x{summaries[-1]['ratio']}" / f"run-{k}"
+            files.write_csv(place / "history.csv", curve)
+    files.write_csv(folder / "tables" / "table1.csv", table1(summaries, pd.read_csv("resources/paper_results.csv")))
+    fates = ["used"] * 5 + ["spare", "dead", "unaesthetic", "duplicate", "unsafe", "lost"]
+    ledger = [
+        {"class": key, "rank": i, "url": f"http://example.org/{i}.png", "caption": f"my {EVIL}", "fate": fate}
+        for key in keys
+        for i, fate in enumerate(fates)
+    ]
+    (folder / "retrieval").mkdir()
+    pd.DataFrame(ledger).to_parquet(folder / "retrieval" / "candidates.parquet")
+    for stage, name, seconds in (("classify", "a", 61), ("classify", "b", 10), ("audit", "a", 5)):
+        path = folder / "benchmarks" / stage / f"{name}.tsv"
+        files.write_text(path, f"s\th:m:s\tmax_rss\n{seconds}.0\t0:01:00\t{'-' if name == 'b' else 300}\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return make_results(tmp_path_factory.mktemp("results") / "digits")
+
+
+@pytest.fixture(scope="module")
+def page(folder):
+    report.write(folder / "report.html", [report.gather("digits", folder, METHODS, SETTINGS)])
+    return (folder / "report.html").read_text(encoding="utf-8")
+
+
+class Elements(HTMLParser):
+    """All start tags of a page with their attributes; checks that elements close in order."""
+
+    VOID = {"meta", "img", "br", "link", "input"}
+
+    def __init__(self, text):
+        super().__init__()
+        self.found, self.open = [], []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_text_from_data_is_escaped(page):
+    tags = {tag for tag, _ in Elements(page).found}
+    assert not tags & {"script", "iframe", "object", "link"}
+    assert "<b>only</b>" not in page
+    escaped = "&lt;script&gt;alert("
+    assert f"b {escaped}" in page  # class name
+    assert f"prompt: a photo of {escaped}" in page
+    assert f"caption: my {escaped}" in page
+    assert f"note: {escaped}" in page  # configuration
+
+
+def test_the_page_needs_nothing_else(page):
+    elements = Elements(page).found
+    for tag, attributes in elements:
+        for name in ("src", "href", "xlink:href", "data", "action", "srcset", "poster"):
+            value = attributes.get(name)
+            assert value is None or value.startswith("#" if tag != "img" else "data:image/"), (tag, value)
+        assert not any(name.startswith("on") for name in attributes)
+    assert "@import" not in page
+    assert not re.search(r"url\((?!#)", page)
+    known = {attributes["id"] for _, attributes in elements if "id" in attributes}
+    linked = {value[1:] for _, attributes in elements if (value := attributes.get("href") or "").startswith("#")}
+    assert linked <= known
+
+
+def test_ids_are_unique_and_the_page_is_accessible(page):
+    elements = Elements(page).found
+    ids = [attributes["id"] for _, attributes in elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    assert all(attributes.get("alt") for tag, attributes in elements if tag == "img")
+    assert all(attributes.get("scope") for tag, attributes in elements if tag == "th")
+    assert [tag for tag, _ in elements].count("h1") == 1
+    assert sum(tag == "table" for tag, _ in elements) == sum(tag == "caption" for tag, _ in elements)
+
+
+def test_the_page_shows_what_was_measured(page):
+    assert "<strong>Retrieve.</strong> Retrieval is the best of the methods that add images: 97.0\xa0±\xa00.1%" in page
+    assert "none at all" in page and "3 images &lt;b&gt;" in page  # excluded class
+    assert "the 10 closest of 10 candidate pairs" in page
+    assert ">lost<" in page  # a fate it does not know
+    assert "1 min 11 s" in page
+    assert "62.6" in page
+    assert len(page) < 1_500_000
+
+
+def test_gathered_numbers(folder):
+    study = report.gather("digits", folder, METHODS, SETTINGS)
+    assert study["classes"] == {"all": 3, "kept": 2, "train": 10}
+    assert study["funnel"]["total"] == [10, 2, 2, 2, 2, 2, 2]
+    assert len(study["gallery"]["rows"]) == 4
+    assert [len(cell) for cell in study["gallery"]["rows"][0]["cells"]] == [4, 4]
+    assert study["table1"][0]["paper_accuracy"] == 57.2
+    assert study["versions"]["pandas"] == pd.__version__
+
+
+def test_missing_parts_leave_the_rest(folder, tmp_path):
+    lean = make_results(tmp_path / "lean")
+    for path in (lean / "retrieval" / "candidates.parquet", *lean.glob("audit/*/summary.json")):
+        path.unlink()
+    for path in (*lean.glob("classifier/*/*/*/history.csv"), *lean.glob("benchmarks/*/*.tsv")):
+        path.unlink()
+    (lean / "pictures" / "train-0.png").write_bytes(b"not an image")
+    study = report.gather("lean", lean, METHODS, SETTINGS)
+    assert study["funnel"] is None
+    assert (study["audit"], study["curves"], study["stages"]) == ([], [], [])
+    report.write(tmp_path / "report.html", [study, report.gather("full", folder, METHODS, SETTINGS)])
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "cannot be read" in page
+    ids = [attributes["id"] for _, attributes in Elements(page).found if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    assert "s1-retrieval" not in ids and "s2-retrieval" in ids
+
+
+def test_stage_times(folder, tmp_path):
+    times = report.stage_times(folder)
+    assert list(times.itertuples(index=False, name=None)) == [
+        ("classify", 2, 71.0, 300.0),
+        ("audit", 1, 5.0, 300.0),
+    ]
+    assert list(report.stage_times(tmp_path)) == ["stage", "jobs", "seconds", "max_rss_mb"]
+
+
+def test_figure_files_are_the_same_bytes_for_the_same_data(folder, tmp_path):
+    study = report.gather("digits", folder, METHODS, SETTINGS)
+    report.write_figures(study, tmp_path / "a")
+    report.write_figures(study, tmp_path / "b")
+    svg = (tmp_path / "a" / "figures" / "accuracy.svg").read_bytes()
+    assert svg == (tmp_path / "b" / "figures" / "accuracy.svg").read_bytes()
+    assert b"<dc:date>" not in svg and b"<script" not in svg
+    ET.fromstring(svg)
+    table = pd.read_csv(tmp_path / "a" / "figures" / "accuracy.csv")
+    assert list(table) == ["method", "family", "accuracy_mean", "accuracy_se"]
+    assert list(table["accuracy_mean"]) == [90.2, 98.1, 95.0, 97.0]
+
+
+def _summary(method, mean, error=0.1, family="prompting"):
+    start = {"none": "none"}.get(method, "noise")
+    about = {"method": method, "title": method.title(), "family": family, "start": start, "runs": 5}
+    return about | {"accuracy_mean": mean, "accuracy_se": error}
+
+
+@pytest.mark.parametrize(
+    ("rows", "verdict", "words"),
+    [
+        ([("r", 92, 0.1, "retrieval"), ("g", 91, 0.1, "prompting")], "Retrieve.", "clearly ahead of G"),
+        ([("r", 91, 0.1, "retrieval"), ("g", 92, 0.1, "prompting")], "Generate.", "clearly ahead of R"),
+        ([("r", 91, 0.5, "retrieval"), ("g", 92, 0.5, "prompting")], "Undecided.", "does not separate"),
+        ([("r", 91, None, "retrieval"), ("g", 92, None, "prompting")], "Neither", "does not separate"),
+        ([("r", 90, 0.1, "retrieval"), ("g", 89, 0.1, "prompting")], "Neither", "R is the best"),
+        ([("g", 92, 0.1, "prompting")], "", "G is the best"),
+        ([], "", "No method that adds images"),
+    ],
+)
+def test_the_answer_says_no_more_than_the_intervals_allow(rows, verdict, words):
+    found = report.answer([_summary("none", 90, 0.1, "baseline"), *(_summary(*row) for row in rows)])
+    assert found["verdict"].startswith(verdict) and bool(found["verdict"]) == bool(verdict)
+    assert words in found["sentence"]
+
+
+def test_intervals_follow_students_t():
+    low, high = report.interval(_summary("g", 90, 1.0))
+    assert (low, high) == pytest.approx((90 - 2.776445, 90 + 2.776445))
