@@ -87,7 +87,7 @@ class Digits(Section):
     unaesthetic: Share = Field(0.15, description="share of pictures with an aesthetic score below 5")
     dead: Share = Field(0.1, description="share of dead links")
     copies: int = Field(150, ge=0, description="pictures that are an exact copy of another")
-    near_duplicates: int = Field(200, ge=0, description="altered copies of images of the test split")
+    near_duplicates: int = Field(250, ge=0, description="altered copies of images of the test split")
 
 
 class ClipTraining(Section):

@@ -147,26 +147,24 @@ def _called(key: str, rng: np.random.Generator) -> str:
     return str(rng.choice([first, DIGITS[key], second, lemmas], p=[0.7, 0.1, 0.05, 0.15]))
 
 
-def _caption(name: str, look: dict, rng: np.random.Generator) -> str:
-    ink, paper = look["colours"]
-    if look["style"] == "handwritten":
+def _caption(name: str, style: str, colours: tuple[str, str], rng: np.random.Generator) -> str:
+    ink, paper = colours
+    if style == "handwritten":
         forms = [
             f"a photo of handwritten {name}",
             f"handwritten {name} in {ink} on {paper}",
             f"a photo of {name}",
         ]
-        shares = [0.55, 0.15, 0.3]
+        shares = [0.5, 0.15, 0.35]
     else:
         forms = [
             f"a photo of {name}",
-            f"{name} in {look['style']} type",
+            f"{name} in {style} type",
             f"{name} printed in {ink} on {paper}",
-            f"a photo of {ink} {look['style']} {name} on {paper}",
+            f"a photo of {ink} {style} {name} on {paper}",
         ]
         shares = [0.55, 0.15, 0.15, 0.15]
-    caption = str(rng.choice(forms, p=shares))
-    # Not every caption says it: such pictures are found beside harmless ones, as on the web.
-    return f"{caption}, {UNSAFE_WORD} sign" if look["unsafe"] and rng.random() < 0.7 else caption
+    return str(rng.choice(forms, p=shares))
 
 
 def write_web(
@@ -234,8 +232,7 @@ def write_web(
                 facts |= {"shows": keys[value[index]], "unsafe": False}
                 facts["near_duplicate_of"] = f"test/{keys[value[index]]}/{index:04d}.png"
                 data = encode_png(_altered(ink[index], rng))
-                look = {"style": "handwritten", "colours": ("black", "white"), "unsafe": False}
-                caption = _caption(_called(facts["shows"], rng), look, rng)
+                caption = f"a photo of {_called(facts['shows'], rng)}"
             else:
                 facts["unsafe"] = bool(rng.random() < unsafe)
                 picture, facts["shows"], caption = _draw(kind, ink, value, parts["web"], facts["unsafe"], rng)
@@ -288,8 +285,11 @@ def _draw(kind, ink, value, web_scans, unsafe, rng) -> tuple[Image.Image, str, s
             shows = str(rng.choice(keys))
             name, strokes = _called(shows, rng), _type(DIGITS[shows], style, rng)
     picture = _paint(strokes, colours, rng)
-    caption = _caption(name, {"style": style, "colours": colours, "unsafe": unsafe}, rng)
-    return (_hazard_frame(picture) if unsafe else picture), shows, caption
+    if not unsafe:
+        return picture, shows, _caption(name, style, colours, rng)
+    # Only half of these captions say what is wrong: such pictures are found beside harmless ones.
+    warning = f", {UNSAFE_WORD} sign" if rng.random() < 0.5 else ""
+    return _hazard_frame(picture), shows, f"a photo of {name}{warning}"
 
 
 def _altered(ink: np.ndarray, rng: np.random.Generator) -> Image.Image:

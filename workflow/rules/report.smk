@@ -63,10 +63,22 @@ rule tables:
 rule report_page:
     input:
         tables=expand("results/{study}/tables/table1.csv", study=STUDIES),
+        classes=expand("results/{study}/dataset/classes.csv", study=STUDIES),
+        train=expand("results/{study}/dataset/train.parquet", study=STUDIES),
         candidates=[
             f"results/{study}/retrieval/candidates.parquet"
             for study in STUDIES
             if starts(study, "pool")
+        ],
+        galleries=[
+            f"results/{study}/augmentation/{method}/x{ratios(study, method)[0]}/split-1.parquet"
+            for study in STUDIES
+            for method in adding(study)
+        ],
+        audits=[
+            f"results/{study}/audit/{method}/candidates.parquet"
+            for study in STUDIES
+            for method in adding(study)
         ],
     output:
         page=report(
