@@ -98,8 +98,8 @@ def train_unet(
     import torch
     from diffusers import (
         AutoencoderKL,
+        DDIMScheduler,
         DDPMScheduler,
-        PNDMScheduler,
         StableDiffusionPipeline,
         UNet2DConditionModel,
     )

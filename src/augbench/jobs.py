@@ -1,13 +1,16 @@
 """What every job's script needs: a log that also holds uncaught errors, and progress with remaining time."""
 
+import os
 import sys
 import time
 
 
-def log_to(path: str | None) -> None:
-    """Send what the job prints, and an uncaught error, to its log file, one line at a time."""
-    if path:
-        sys.stdout = sys.stderr = open(path, "w", buffering=1, encoding="utf-8")
+def log_to(path: str) -> None:
+    """Send what the job and its child processes print, and an uncaught error, to its log file."""
+    log = open(path, "w", buffering=1, encoding="utf-8")
+    os.dup2(log.fileno(), 1)
+    os.dup2(log.fileno(), 2)
+    sys.stdout = sys.stderr = log
 
 
 def progress(every: float = 10.0):

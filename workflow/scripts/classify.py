@@ -1,16 +1,14 @@
-from augbench.jobs import log_to, progress
-
-log_to(snakemake.log[0] if snakemake.log else None)
-
 from pathlib import Path
 
 import pandas as pd
 
 from augbench import classifier, images, target
+from augbench.jobs import log_to, progress
 from augbench.seeds import derive
 
 # Data loading workers may import this file again.
 if __name__ == "__main__":
+    log_to(snakemake.log[0])
     classes = target.read_classes(snakemake.input.classes)
     classes = list(classes["class"][classes["excluded"] == ""])
     train, validation, test = (images.read(snakemake.input[name]) for name in ("train", "validation", "test"))

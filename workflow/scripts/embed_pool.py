@@ -1,12 +1,10 @@
-from augbench.jobs import log_to
-
-log_to(snakemake.log[0] if snakemake.log else None)
-
 from augbench.images import image_key
+from augbench.jobs import log_to
 from augbench.pool import embed
 
-# Data loaders of clip-retrieval start processes that import this file again.
+# clip-retrieval starts a process that imports this file again.
 if __name__ == "__main__":
+    log_to(snakemake.log[0])
     shards = list(snakemake.input.shards)
     embed(
         shards,

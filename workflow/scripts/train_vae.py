@@ -1,6 +1,6 @@
 from augbench.jobs import log_to, progress
 
-log_to(snakemake.log[0] if snakemake.log else None)
+log_to(snakemake.log[0])
 
 from augbench.diffusion_training import train_vae
 
