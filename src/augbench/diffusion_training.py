@@ -90,7 +90,7 @@ def train_unet(
 
     ``safety_folder`` is what :func:`train_safety_checker` wrote.
 
-    Noise prediction; one caption in ten is replaced by the empty one,
+    Velocity prediction with a schedule that ends in pure noise; one caption in ten is replaced by the empty one,
     which makes classifier-free guidance possible. VAE posteriors and text encodings are computed once.
     ``text_tokens`` is the length that prompts are padded to.
     """
@@ -134,13 +134,15 @@ def train_unet(
             norm_num_groups=math.gcd(*channels, 32),
             cross_attention_dim=text_encoder.config.hidden_size,
         )
-        # The schedule of Ho et al. (2020). Stable Diffusion's own leaves so much signal at its last step
-        # that small images with plain backgrounds would take their colours from the noise, not the prompt.
+        # Stable Diffusion's own schedule leaves so much signal at its last step that small pictures with
+        # plain backgrounds would take their colours from the noise instead of the prompt: Lin et al. (2024).
         schedule = {
-            "beta_start": 1e-4,
-            "beta_end": 0.02,
-            "beta_schedule": "linear",
-            "num_train_timesteps": 1000,
+            "beta_start": 0.00085,
+            "beta_end": 0.012,
+            "beta_schedule": "scaled_linear",
+            "prediction_type": "v_prediction",
+            "rescale_betas_zero_snr": True,
+            "timestep_spacing": "trailing",
         }
         training_noise = DDPMScheduler(**schedule)
         order = np.random.default_rng(derive(seed, "unet", "order"))
@@ -150,11 +152,12 @@ def train_unet(
             mean, log_variance = posteriors[batch].chunk(2, dim=1)
             latents = mean + (0.5 * log_variance).exp() * torch.randn(mean.shape, generator=noise)
             latents = latents * vae.config.scaling_factor
-            target = torch.randn(latents.shape, generator=noise)
+            fresh = torch.randn(latents.shape, generator=noise)
             steps_back = torch.randint(0, 1000, (len(batch),), generator=noise)
             dropped = torch.rand(len(batch), generator=noise) < 0.1
             condition = encodings[torch.where(dropped, empty, which[batch])]
-            noisy = training_noise.add_noise(latents, target, steps_back)
+            noisy = training_noise.add_noise(latents, fresh, steps_back)
+            target = training_noise.get_velocity(latents, fresh, steps_back)
             return (unet(noisy, steps_back, condition).sample - target).square().mean()
 
         everything = torch.arange(len(posteriors))
@@ -164,7 +167,7 @@ def train_unet(
             text_encoder=text_encoder,
             tokenizer=tokenizer,
             unet=unet.eval(),
-            scheduler=DDIMScheduler(**schedule, clip_sample=False, set_alpha_to_one=False, timestep_spacing="trailing"),
+            scheduler=DDIMScheduler(**schedule, clip_sample=False),
             safety_checker=StableDiffusionSafetyChecker.from_pretrained(Path(safety_folder, "safety_checker")),
             feature_extractor=CLIPImageProcessor.from_pretrained(Path(safety_folder, "feature_extractor")),
         )
