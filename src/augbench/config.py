@@ -243,8 +243,8 @@ class Config(Section):
             trained = [part for part in ("clip", "backbone") if getattr(getattr(study, part), "train", None)]
             if trained and (study.pool is None or study.pool.source == "index"):
                 raise ValueError(f"studies.{name}.{trained[0]}.train needs a pool with images: digits or shards")
-            if getattr(study.backbone, "train", None) and study.clip is None:
-                raise ValueError(f"studies.{name}.backbone.train needs the section `clip`, whose text encoder it takes")
+            if getattr(study.backbone, "train", None) and not getattr(study.clip, "train", None):
+                raise ValueError(f"studies.{name}.backbone.train needs `clip.train`, whose text encoder it takes")
         return self
 
 
