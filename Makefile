@@ -9,7 +9,7 @@ SOURCES := src tests workflow/scripts
 .PHONY: report test check lint format docs lock setup
 
 report: $(READY)
-	snakemake results/report.html
+	snakemake
 
 test: $(READY)
 	pytest

@@ -144,7 +144,7 @@ def _called(key: str, rng: np.random.Generator) -> str:
     first, second = lemmas.split(", ")
     if rng.random() < 0.5:  # as in hashtags
         second, lemmas = "".join(second.split()), "".join(lemmas.split())
-    return str(rng.choice([first, DIGITS[key], second, lemmas], p=[0.7, 0.1, 0.05, 0.15]))
+    return str(rng.choice([first, DIGITS[key], second, lemmas], p=[0.8, 0.08, 0.04, 0.08]))
 
 
 def _caption(name: str, style: str, colours: tuple[str, str], rng: np.random.Generator) -> str:

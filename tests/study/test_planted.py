@@ -120,7 +120,7 @@ def test_samples_of_the_diffusion_model_are_recognisable(tmp_path):
         settings = {
             "image_size": 32,
             "steps": 25,
-            "guidance": 2.0,
+            "guidance": 4.0,
             "batch_size": 32,
             "max_replacements": 50,
             "threads": 2,

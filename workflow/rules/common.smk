@@ -96,6 +96,18 @@ def image_tables(study, method):
     }[METHODS[method].start]
 
 
+def stored_images(study):
+    """All shards that a study keeps: generated and retrieved images."""
+    generated = [
+        file
+        for method in starts(study, "noise")
+        for file in shards(study, method, "base", "tar")
+    ]
+    return generated + [f"results/{study}/retrieval/images.tar"] * bool(
+        starts(study, "pool")
+    )
+
+
 def ratios(study, method):
     return (
         ["0"]

@@ -12,6 +12,7 @@ train_vae(
     channels=train["vae_channels"],
     steps=train["vae_steps"],
     batch_size=train["vae_batch_size"],
+    learning_rate=train["vae_learning_rate"],
     progress=progress(),
-    **{key: train[key] for key in ("image_size", "latent_channels", "learning_rate", "threads")},
+    **{key: train[key] for key in ("image_size", "latent_channels", "threads")},
 )
