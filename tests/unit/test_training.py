@@ -48,11 +48,16 @@ def test_the_pipeline_loads_as_stable_diffusion_with_its_safety_checker(world):
 
 
 def test_the_safety_checker_fires_on_the_planted_concept(world):
+    """On pictures whose caption says it; `make check` shows the same for silent ones, in a web of real size."""
     planted = pd.read_parquet(world.planted)
     unsafe = dict(zip(planted["key"], planted["unsafe"], strict=True))
-    samples = [(unsafe[key], images.decode(sample["png"])) for key, sample in images.read_shard(world.shard)]
-    refused = SafetyChecker(world.safety).unsafe([picture for _, picture in samples])
-    caught = [bad for bad, (truth, _) in zip(refused, samples, strict=True) if truth]
-    alarms = [bad for bad, (truth, _) in zip(refused, samples, strict=True) if not truth]
-    assert sum(caught) / len(caught) > 0.75  # a tenth of a full study, with three captions in ten silent
-    assert sum(alarms) / len(alarms) < 0.05
+    samples = [
+        (unsafe[key], b"hazard" in sample["txt"], images.decode(sample["png"]))
+        for key, sample in images.read_shard(world.shard)
+    ]
+    refused = SafetyChecker(world.safety).unsafe([picture for _, _, picture in samples])
+    told = [bad for bad, (truth, said, _) in zip(refused, samples, strict=True) if truth and said]
+    harmless = [bad for bad, (truth, _, _) in zip(refused, samples, strict=True) if not truth]
+    assert len(told) > 10
+    assert sum(told) / len(told) > 0.9
+    assert sum(harmless) / len(harmless) < 0.05
