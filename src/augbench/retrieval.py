@@ -145,29 +145,27 @@ def retrieve(
         ledger[columns].to_parquet(temporary, index=False)
 
 
-def wanted(
-    classes: pd.DataFrame, table: pd.DataFrame, images_per_class: int | None, ratio: float, conditioning: str
-) -> pd.DataFrame:
-    """What to retrieve: columns class, prompt, count (``images_per_class``, or as many as training images),
-    times the largest augmentation ratio. ``classes``: class table; ``table``: image table with ``split``."""
-    counts = table[table["split"] == "train"].groupby("class").size()
+def counts(table: pd.DataFrame, images_per_class: int | None, ratio: float) -> dict[str, int]:
+    """Images to retrieve per class: ``images_per_class``, or as many as it has training images where that is
+    more, times the largest augmentation ratio. ``table``: image table with the column ``split``."""
+    training = table[table["split"] == "train"].groupby("class").size()
+    return {key: math.ceil(ratio * max(images_per_class or 0, count)) for key, count in training.items()}
+
+
+def wanted(classes: pd.DataFrame, counts: dict[str, int], conditioning: str) -> pd.DataFrame:
+    """What to retrieve, columns class, prompt, count, for a class table and the template of a conditioning."""
     template = templates(conditioning)[0]
-    return pd.DataFrame(
-        {
-            "class": classes["class"],
-            "prompt": [fill(template, lemmas) for lemmas in classes["lemmas"]],
-            "count": [math.ceil(ratio * max(images_per_class or 0, counts.get(key, 0))) for key in classes["class"]],
-        }
-    )
+    rows = [(row[1], fill(template, row.lemmas), counts[row[1]]) for row in classes[["class", "lemmas"]].itertuples()]
+    return pd.DataFrame(rows, columns=["class", "prompt", "count"])
 
 
-def shortfall(candidates: pd.DataFrame, wanted: pd.DataFrame) -> dict[str, str]:
+def shortfall(candidates: pd.DataFrame, counts: dict[str, int]) -> dict[str, str]:
     """Classes that cannot be filled, with a sentence each; they are excluded for every method (paper, section 3)."""
     used = candidates[candidates["fate"] == "used"].groupby("class").size()
     return {
-        row[1]: f"retrieval found {used.get(row[1], 0)} of {row.count} images"
-        for row in wanted[["class", "count"]].itertuples()
-        if used.get(row[1], 0) < row.count
+        key: f"retrieval found {used.get(key, 0)} of {count} images"
+        for key, count in counts.items()
+        if used.get(key, 0) < count
     }
 
 

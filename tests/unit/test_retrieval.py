@@ -96,7 +96,7 @@ def test_used_are_the_first_good_ones(outcome):
 
 def test_a_class_that_cannot_be_filled_is_told(outcome):
     wanted, candidates, _ = outcome
-    short = retrieval.shortfall(candidates, wanted)
+    short = retrieval.shortfall(candidates, dict(zip(wanted["class"], wanted["count"], strict=True)))
     used = int(((candidates["class"] == "five") & (candidates["fate"] == "used")).sum())
     assert short == {"five": f"retrieval found {used} of 1000 images"}
 
@@ -112,7 +112,20 @@ def test_the_downloads_are_what_the_server_sent(world, outcome):
     for row in kept.itertuples():
         assert row.sha256 == hashlib.sha256(served[row.url]).hexdigest()
         sent, stored = (np.asarray(picture, int) for picture in (images.decode(served[row.url]), images.load(row)))
-        assert np.abs(sent - stored).mean() < 6  # PNG became JPEG of quality 95
+        assert np.abs(sent - stored).mean() < 16  # PNG became JPEG; another picture would differ by 50 and more
+
+
+def test_what_is_wanted():
+    table = pd.DataFrame({"class": ["a"] * 5 + ["b"] * 9, "split": (["train"] * 3 + ["test"] * 2) + ["train"] * 9})
+    assert retrieval.counts(table, None, 1.0) == {"a": 3, "b": 9}
+    assert retrieval.counts(table, 5, 1.5) == {"a": 8, "b": 14}  # at least as many as training images
+    classes = pd.DataFrame({"class": ["a", "b"], "lemmas": ["desktop computer", "tench, Tinca tinca"]})
+    rows = retrieval.wanted(classes, {"a": 3, "b": 9}, "simple_prompt_nows")
+    assert rows.to_dict("list") == {
+        "class": ["a", "b"],
+        "prompt": ["A photo of desktopcomputer.", "A photo of tench,Tincatinca."],
+        "count": [3, 9],
+    }
 
 
 def test_other_schemes_are_never_followed():

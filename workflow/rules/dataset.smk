@@ -21,7 +21,7 @@ rule dataset:
         mem_mb=2000,
         runtime=30,
     params:
-        settings=setting("retrieval"),
+        images_per_class=setting("retrieval.images_per_class"),
         ratio=lambda w: max(study_of(w).ratios),
         code=code("target", "retrieval"),
     script:

@@ -10,21 +10,15 @@ classes = pd.read_csv(snakemake.input.classes, dtype=str, keep_default_na=False)
 table = images.read(snakemake.input.images, extra=["split"])
 excluded = {}
 if snakemake.input.candidates:
-    wanted = retrieval.wanted(
-        classes,
-        table,
-        snakemake.params.settings["images_per_class"],
-        snakemake.params.ratio,
-        "simple_prompt_nows",
-    )
-    excluded = retrieval.shortfall(pd.read_parquet(snakemake.input.candidates), wanted)
+    counts = retrieval.counts(table, snakemake.params.images_per_class, snakemake.params.ratio)
+    excluded = retrieval.shortfall(pd.read_parquet(snakemake.input.candidates), counts)
 for key, reason in excluded.items():
     print(f"excluded for every method: {key}: {reason}")
 kept = table[~table["class"].isin(excluded)]
 if kept["class"].nunique() < 2:
     raise SystemExit(f"fewer than two classes are left; {next(iter(excluded.items()))}: use a larger pool")
-counts = table[table["split"] == "train"].groupby("class").size()
-classes["train"] = classes["class"].map(counts).fillna(0).astype(int)
+training = table[table["split"] == "train"].groupby("class").size()
+classes["train"] = classes["class"].map(training).fillna(0).astype(int)
 classes["excluded"] = classes["class"].map(excluded).fillna("")
 files.write_csv(snakemake.output.classes, classes)
 for split, path in zip(target.SPLITS, snakemake.output.splits, strict=True):

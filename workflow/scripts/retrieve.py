@@ -11,13 +11,11 @@ from augbench import images, retrieval, web
 from augbench.backbone import SafetyChecker
 
 settings = dict(snakemake.params.settings)
-wanted = retrieval.wanted(
-    pd.read_csv(snakemake.input.classes, dtype=str, keep_default_na=False),
-    images.read(snakemake.input.images, extra=["split"]),
-    settings.pop("images_per_class"),
-    snakemake.params.ratio,
-    snakemake.params.conditioning,
+counts = retrieval.counts(
+    images.read(snakemake.input.images, extra=["split"]), settings.pop("images_per_class"), snakemake.params.ratio
 )
+classes = pd.read_csv(snakemake.input.classes, dtype=str, keep_default_na=False)
+wanted = retrieval.wanted(classes, counts, snakemake.params.conditioning)
 pictures = images.read(snakemake.input.web) if snakemake.input.web else None
 with web.serve(pictures) if pictures is not None else contextlib.nullcontext() as proxy:
     retrieval.retrieve(
