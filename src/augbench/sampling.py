@@ -1,5 +1,6 @@
 """The sampler: generates images from prompts with a diffusion model, whatever the conditioning comes from."""
 
+import itertools
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -109,8 +110,7 @@ def generate(
 
     made = []
     with torch.inference_mode(), whole(shard) as temporary, images.ShardWriter(temporary) as writer:
-        for start in range(0, len(rows), batch_size):
-            batch = [dict(row) for row in rows[start : start + batch_size]]
+        for batch in _batches(rows, batch_size):
             for row, picture in zip(batch, draw_safely(batch), strict=True):
                 name = f"{row['class']}-{row['index']:05d}"
                 facts = {k: row[k] for k in ("class", "seed", "replaced")}
@@ -127,8 +127,20 @@ def generate(
                         "candidate": candidate,
                     }
                 )
-            progress(min(start + batch_size, len(rows)), len(rows), "images")
+            progress(len(made), len(rows), "images")
     images.write(table, images.table(made))
+
+
+def _batches(rows: list[dict], size: int) -> list[list[dict]]:
+    """Copies of the rows in batches of one class each.
+
+    The shape of a batch can change low bits of its images. A batch must therefore not depend on which other
+    classes a job takes.
+    """
+    of_class = [list(group) for _, group in itertools.groupby(rows, key=lambda row: row["class"])]
+    return [
+        [dict(row) for row in group[start : start + size]] for group in of_class for start in range(0, len(group), size)
+    ]
 
 
 def _noise(seed: int, pipeline, image_size: int):

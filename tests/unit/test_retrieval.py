@@ -111,8 +111,9 @@ def test_the_downloads_are_what_the_server_sent(world, outcome):
     assert len(kept) > 20
     for row in kept.itertuples():
         assert row.sha256 == hashlib.sha256(served[row.url]).hexdigest()
-        sent, stored = (np.asarray(picture, int) for picture in (images.decode(served[row.url]), images.load(row)))
-        assert np.abs(sent - stored).mean() < 16  # PNG became JPEG; another picture would differ by 50 and more
+        pictures = images.decode(served[row.url]), images.load(row)
+        sent, stored = (np.asarray(picture.convert("L"), float).ravel() for picture in pictures)
+        assert np.corrcoef(sent, stored)[0, 1] > 0.95  # the same picture, though PNG became JPEG
 
 
 def test_what_is_wanted():
