@@ -16,7 +16,7 @@ for key, reason in excluded.items():
     print(f"excluded for every method: {key}: {reason}")
 kept = table[~table["class"].isin(excluded)]
 if kept["class"].nunique() < 2:
-    raise SystemExit(f"fewer than two classes are left; {next(iter(excluded.items()))}: use a larger pool")
+    raise SystemExit("fewer than two classes are left, because retrieval could not fill the others: use a larger pool")
 training = table[table["split"] == "train"].groupby("class").size()
 classes["train"] = classes["class"].map(training).fillna(0).astype(int)
 classes["excluded"] = classes["class"].map(excluded).fillna("")
