@@ -4,9 +4,9 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3; do \
 VENV := .venv
 READY := $(VENV)/ready
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
-SOURCES := src tests workflow/scripts
+SOURCES := src tests workflow/scripts benchmarks
 
-.PHONY: report test check lint format docs lock setup
+.PHONY: report test check benchmark lint format docs lock setup
 
 report: $(READY)
 	snakemake
@@ -17,6 +17,10 @@ test: $(READY)
 # Compares the results of `make report` with what was planted in the digits world.
 check: $(READY)
 	pytest tests/study
+
+# Fine-tuning and sampling against plain diffusers loops, as ratios.
+benchmark: $(READY)
+	python benchmarks/diffusion.py
 
 lint: $(READY)
 	ruff format --check $(SOURCES)
@@ -38,12 +42,13 @@ lock: $(READY)
 
 setup: $(READY)
 
-# uv installs the lock in half a minute where pip takes several; it comes from the lock itself.
+# uv installs the lock in half a minute where pip takes several; it comes from the lock itself. Compiled modules
+# spare each of a study's hundred processes seconds of imports, also where Python may not write them itself.
 $(READY): requirements.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "augbench needs Python 3.11 or 3.12; give its path: make PYTHON=/path/to/python3.11"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	sed -n '/^uv==/,/[^\\]$$/p' requirements.lock > $(VENV)/uv.txt
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(VENV)/uv.txt
-	$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --require-hashes -r requirements.lock
+	$(VENV)/bin/uv pip install --quiet --compile-bytecode --python $(VENV)/bin/python --require-hashes -r requirements.lock
 	$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --no-deps --no-build-isolation -e .
 	@touch $@

@@ -7,16 +7,14 @@ of any epoch and its bytes do not depend on how images are read.
 """
 
 import functools
-import hashlib
-import json
 import math
 import re
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pandas as pd
 
+from augbench import resume
 from augbench.classifier_images import Batches, evaluation_image, random_crop, training_image
 from augbench.files import whole, write_csv, write_json
 from augbench.seeds import derive, generator
@@ -25,8 +23,8 @@ SMALL = "small_cnn"
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, in [0, 1]
 MOMENTUM, WEIGHT_DECAY = 0.9, 1e-4
 EVALUATION_BATCH = 256  # fixed, because the batch can change low bits of a result
-STATE_EVERY = 30  # seconds between states to resume from
 STATE = "state.safetensors"
+START = {"batch": 0, "loss": 0.0, "correct": 0}  # of an epoch: batches done, their summed loss and hits
 
 
 # --- models ---------------------------------------------------------------------------------------------
@@ -141,24 +139,17 @@ class _Network:
     def weights(self) -> dict:
         return {key: value.detach().cpu().contiguous().clone() for key, value in self.module.state_dict().items()}
 
-    def train_epoch(self, data: Batches, labels, order: list, epoch: int, optimizer, scaler) -> tuple[float, float]:
-        """One pass; returns the mean loss (nats) and the accuracy (percent) on the augmented images."""
-        import torch
+    def step(self, pixels, target, optimizer, scaler) -> tuple[float, int]:
+        """One step on a batch; returns the summed loss (nats) and how many images were recognised."""
         from torch.nn.functional import cross_entropy
 
-        self.module.train()
-        loss_sum, correct = 0.0, 0
-        for batch, pixels in zip(order, data.stream([(epoch, batch) for batch in order]), strict=True):
-            target = labels[torch.from_numpy(batch)].to(self.device)
-            logits = self.logits(pixels)
-            loss = cross_entropy(logits, target)
-            optimizer.zero_grad()
-            scaler.scale(loss).backward()
-            scaler.step(optimizer)
-            scaler.update()
-            loss_sum += loss.item() * len(batch)
-            correct += (logits.argmax(1) == target).sum().item()
-        return loss_sum / len(data), 100 * correct / len(data)
+        logits = self.logits(pixels)
+        loss = cross_entropy(logits, target)
+        optimizer.zero_grad()
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        return loss.item() * len(target), (logits.argmax(1) == target).sum().item()
 
     def predict(self, data: Batches):
         """Predicted labels int64 (n,) and their softmax probabilities float32 (n,)."""
@@ -209,6 +200,7 @@ def train(
     horizontal_flip: bool = True,
     workers: int = 0,
     threads: int = 1,
+    save_minutes: float = 10,
     progress: Callable[[int, int, str], None] = lambda done, total, note: None,
 ) -> dict:
     """Train a classifier on image tables and score its best-validation checkpoint on ``test`` (section 3).
@@ -228,8 +220,10 @@ def train(
     crop_scale : smallest and largest share of the area that a training crop takes
     workers : processes that read images, when these do not fit into memory; the result does not depend on it
     threads : CPU threads of the network; low bits depend on it, so give the same on every machine
+    save_minutes : time between states to go on from; one is also saved at SIGTERM, within an epoch as well
 
-    Raises ValueError for an unknown model, an unreadable image (named), an image of no class, an empty set.
+    Raises SystemExit(143) at SIGTERM, and
+    ValueError for an unknown model, an unreadable image (named), an image of no class, an empty set.
     """
     import torch
     from safetensors.torch import save_file
@@ -259,29 +253,41 @@ def train(
 
     settings = [seed, model, image_size, batch_size, learning_rate, max_epochs, patience, stop_after]
     settings += [crop_scale, horizontal_flip, threads, classes]
-    identity = functools.cache(lambda: _identity(settings, [train, validation]))
-    state = _State(folder / STATE, identity, network, optimizer, scaler)
-    history, best = state.resume()
-    saved = time.monotonic()
-    while True:
-        accuracies = [row["validation_accuracy"] for row in history]
-        rate, best_epoch, stop = plateau(accuracies, learning_rate, patience, stop_after)
-        if history and best_epoch == len(history):
-            best = network.weights()
-        if history and time.monotonic() - saved >= STATE_EVERY:
-            state.save(history, best)
-            saved = time.monotonic()
-        if stop or len(history) >= max_epochs:
-            break
-        epoch = len(history) + 1
-        torch.manual_seed(derive(seed, "classifier", "dropout", epoch))
-        optimizer.param_groups[0]["lr"] = rate
-        order = epoch_order(len(train), batch_size, seed, epoch)
-        loss, fitted = network.train_epoch(data, labels, order, epoch, optimizer, scaler)
-        accuracy = 100 * (network.predict(held_out)[0] == target).sum().item() / len(target)
-        row = {"epoch": epoch, "learning_rate": rate, "train_loss": loss, "train_accuracy": fitted}
-        history.append(row | {"validation_accuracy": accuracy})
-        progress(epoch, max_epochs, f"validation accuracy {accuracy:.1f}%")
+    settings += [_references(table) for table in (train, validation)]
+    data_files = dict.fromkeys([*train["path"], *validation["path"]])
+    state = _State(folder / STATE, resume.identity("classifier", settings, data_files), network, optimizer, scaler)
+    history, position, best = state.restore()
+    with resume.saver(save_minutes) as saver:
+        while True:
+            accuracies = [row["validation_accuracy"] for row in history]
+            rate, best_epoch, stop = plateau(accuracies, learning_rate, patience, stop_after)
+            if history and best_epoch == len(history) and not position["batch"]:
+                best = network.weights()
+            if stop or len(history) >= max_epochs:
+                break
+            epoch = len(history) + 1
+            optimizer.param_groups[0]["lr"] = rate
+            order = epoch_order(len(train), batch_size, seed, epoch)[position["batch"] :]
+            network.module.train()
+            for batch, pixels in zip(order, data.stream([(epoch, batch) for batch in order]), strict=True):
+                torch.manual_seed(derive(seed, "classifier", "dropout", epoch, position["batch"]))
+                loss, correct = network.step(
+                    pixels, labels[torch.from_numpy(batch)].to(network.device), optimizer, scaler
+                )
+                position = {
+                    "batch": position["batch"] + 1,
+                    "loss": position["loss"] + loss,
+                    "correct": position["correct"] + correct,
+                }
+                if saver.due():
+                    state.save(history, position, best)
+                    saver.done()
+            accuracy = 100 * (network.predict(held_out)[0] == target).sum().item() / len(target)
+            row = {"epoch": epoch, "learning_rate": rate, "train_loss": position["loss"] / len(train)}
+            row |= {"train_accuracy": 100 * position["correct"] / len(train), "validation_accuracy": accuracy}
+            history.append(row)
+            position = dict(START)
+            progress(epoch, max_epochs, f"validation accuracy {accuracy:.1f}%")
 
     network.module.load_state_dict(best)
     scored = _predictions(network, test, classes, _evaluation(test, model, image_size, workers))
@@ -307,58 +313,35 @@ def train(
 
 
 class _State:
-    """All that a killed run needs to go on, in one file: weights, best weights, momentum, history."""
+    """All that a killed run needs to go on, in one file: weights, best weights, momentum, history, position."""
 
-    def __init__(self, path: Path, identity: Callable[[], str], network: _Network, optimizer, scaler):
+    def __init__(self, path: Path, identity: str, network: _Network, optimizer, scaler):
         self.path, self.identity = path, identity
         self.network, self.optimizer, self.scaler = network, optimizer, scaler
 
-    def save(self, history: list[dict], best: dict) -> None:
-        from safetensors.torch import save_file
+    def save(self, history: list[dict], position: dict, best: dict) -> None:
+        momentum = resume.optimizer_tensors(self.optimizer)
+        groups = {"weights": self.network.module.state_dict(), "best": best, "momentum": momentum}
+        note = {"history": history, "position": position, "scaler": self.scaler.state_dict()}
+        resume.save(self.path, self.identity, note, groups)
 
-        buffers = self.optimizer.state_dict()["state"]
-        momentum = {str(i): value["momentum_buffer"].cpu().contiguous() for i, value in buffers.items()}
-        parts = {"weights": self.network.weights(), "best": best, "momentum": momentum}
-        tensors = {f"{part}/{key}": value for part, of in parts.items() for key, value in of.items()}
-        note = {"identity": self.identity(), "history": history, "scaler": self.scaler.state_dict()}
-        with whole(self.path) as temporary:
-            save_file(tensors, temporary, {"state": json.dumps(note)})
-
-    def resume(self) -> tuple[list[dict], dict]:
-        """Restore what a run of the same identity left; returns history and best weights, empty if none."""
-        from safetensors import safe_open
-
-        if not self.path.exists():
-            return [], {}
-        parts = {"weights": {}, "best": {}, "momentum": {}}
-        with safe_open(self.path, "pt") as file:
-            note = json.loads(file.metadata()["state"])
-            if note["identity"] != self.identity():
-                return [], {}
-            for name in file.keys():  # noqa: SIM118
-                part, key = name.split("/", 1)
-                parts[part][key] = file.get_tensor(name)
-        self.network.module.load_state_dict(parts["weights"])
-        buffers = {int(i): {"momentum_buffer": value} for i, value in parts["momentum"].items()}
-        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": buffers})
+    def restore(self) -> tuple[list[dict], dict, dict]:
+        """History, position in the epoch and best weights of a run of the same identity; empty if none."""
+        kept = resume.load(self.path, self.identity, ["weights", "best", "momentum"])
+        if not kept:
+            return [], dict(START), {}
+        note, groups = kept
+        self.network.module.load_state_dict(groups["weights"])
+        resume.restore_optimizer(self.optimizer, groups["momentum"])
         self.scaler.load_state_dict(note["scaler"])
-        return note["history"], parts["best"]
+        return note["history"], note["position"], groups["best"]
 
 
-def _identity(settings: list, tables: list[pd.DataFrame]) -> str:
-    """A digest of what a run computes from: its settings, its images and when their files were written."""
-    import torch
-
-    digest = hashlib.sha256(json.dumps([torch.__version__, torch.cuda.is_available(), *settings]).encode())
-    for table in tables:
-        digest.update(table[["image_id", "class", "path", "offset", "length"]].to_csv(index=False).encode())
-        for path in dict.fromkeys(table["path"]):
-            facts = Path(path).stat()
-            digest.update(f"{facts.st_size} {facts.st_mtime_ns}\n".encode())
-    return digest.hexdigest()
+def _references(table: pd.DataFrame) -> list:
+    return table[["image_id", "class", "path", "offset", "length"]].astype(str).to_numpy().tolist()
 
 
-def recognised(
+def look(
     folder: str | Path,
     classes: Sequence[str],
     table: pd.DataFrame,
@@ -366,20 +349,25 @@ def recognised(
     model: str,
     image_size: int,
     threads: int = 1,
-) -> pd.DataFrame:
+):
     """What the classifier in ``folder`` (``best.safetensors``) sees in the images of a table, in their order.
 
-    ``classes``, ``model`` and ``image_size`` are those it was trained with. Returns image_id, class,
-    predicted, correct; classes the classifier does not know are never correct. Raises ValueError for an
-    unreadable image, naming it.
+    ``classes``, ``model`` and ``image_size`` are those it was trained with. Returns features, float32 (n, d), the
+    input of its last linear layer (its output where it has none), and a table with image_id, class, predicted,
+    correct; classes that the classifier does not know are never correct. Raises ValueError naming an unreadable
+    image.
     """
     import torch
     from safetensors.torch import load_file
 
     torch.set_num_threads(threads)
-    columns = ["image_id", "class", "predicted", "correct"]
-    if table.empty:
-        return pd.DataFrame(columns=columns)
     network = _Network(model, len(classes))
     network.module.load_state_dict(load_file(Path(folder) / "best.safetensors"))
-    return _predictions(network, table, classes, _evaluation(table, model, image_size, 0))[columns]
+    found = []
+    linear = [module for module in network.module.modules() if isinstance(module, torch.nn.Linear)]
+    if linear:
+        linear[-1].register_forward_hook(lambda module, given, output: found.append(given[0].flatten(1).float().cpu()))
+    else:
+        network.module.register_forward_hook(lambda module, inputs, output: found.append(output.float().cpu()))
+    seen = _predictions(network, table, classes, _evaluation(table, model, image_size, 0))
+    return torch.cat(found).numpy(), seen[["image_id", "class", "predicted", "correct"]]

@@ -1,6 +1,7 @@
 """The configuration: what it may say, checked before any work starts, with errors that say what to write."""
 
 import difflib
+import ipaddress
 import math
 import os
 import shutil
@@ -10,7 +11,7 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from augbench.prompts import TEMPLATES
+from augbench.prompts import TEMPLATES, uses_pseudo_word
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -26,6 +27,9 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
 
+PARTS = ("conditioning", "pseudo_word", "unet")  # of the diffusion model, that a method may train
+
+
 class Method(Section):
     """A row of the method table (paper, Figure 2B)."""
 
@@ -33,11 +37,23 @@ class Method(Section):
     family: Literal["baseline", "unconditional", "prompting", "fine-tuning", "retrieval"] = Field(
         description="group in Table 1"
     )
-    conditioning: str | None = Field(None, description="file of prompt templates in resources/templates")
-    start: Literal["none", "more_real", "noise", "pool"] = Field(description="where an added image comes from")
+    conditioning: str | None = Field(
+        None, description="file of prompt templates in resources/templates; null: the empty prompt, no guidance"
+    )
+    templates: Literal["random", "equal"] = Field(
+        "random", description="draw templates at random with replacement, or each equally often"
+    )
+    start: Literal["none", "more_real", "noise", "image", "pool"] = Field(description="where an added image comes from")
+    trained: list[Literal[PARTS]] = Field([], description="what is fine-tuned on the target")
+    clusters: Count = Field(1, description="conditionings per class, one for each k-means cluster")
+    candidates: list[Annotated[str, Field(pattern=r"^(best_train|best_validation|epoch-[1-9][0-9]*)$")]] = Field(
+        ["best_train", "best_validation", "epoch-1", "epoch-2", "epoch-3"],
+        min_length=1,
+        description="states of a fine-tuning of which validation accuracy chooses",
+    )
 
     @model_validator(mode="after")
-    def _conditioned(self):
+    def _fits(self):
         if self.start in ("noise", "pool") and self.conditioning is None:
             raise ValueError(f"start: {self.start} needs a conditioning, e.g. `conditioning: simple_prompt`")
         if self.conditioning and not (TEMPLATES / f"{self.conditioning}.txt").is_file():
@@ -45,6 +61,17 @@ class Method(Section):
             raise ValueError(
                 f"there is no {TEMPLATES}/{self.conditioning}.txt{_meant(self.conditioning, known)}"
                 f" (known: {', '.join(known)})"
+            )
+        if self.trained and self.start != "noise":
+            raise ValueError(f"start: {self.start} goes without `trained`; fine-tuned methods have `start: noise`")
+        if {"conditioning", "pseudo_word"} <= set(self.trained):
+            raise ValueError("trained takes either conditioning or pseudo_word, or neither")
+        if self.clusters > 1 and "conditioning" not in self.trained:
+            raise ValueError("clusters needs `trained: [conditioning]`: only learned conditionings have clusters")
+        if self.conditioning and uses_pseudo_word(self.conditioning) != ("pseudo_word" in self.trained):
+            raise ValueError(
+                f"templates with {{p}}, the learned pseudo-word, go with `trained: [pseudo_word]` and no others do;"
+                f" see {TEMPLATES}/{self.conditioning}.txt"
             )
         return self
 
@@ -139,16 +166,25 @@ class Backbone(Section):
 
 
 class Pool(Section):
-    source: Literal["digits", "shards", "index"] = Field(
-        description="digits: the built-in web; shards: WebDataset shards; index: an existing clip-retrieval folder"
+    source: Literal["digits", "shards", "index", "service"] = Field(
+        description="digits: the built-in web; shards: WebDataset shards, to be embedded and indexed; "
+        "index: an existing clip-retrieval folder; service: a running clip-retrieval back"
     )
     path: str | None = Field(None, description="folder of the shards (*.tar) or of the index")
+    url: str | None = Field(None, description="of the service, e.g. http://localhost:1234/knn-service")
+    index: str | None = Field(None, description="name of the service's index")
+    pause: Annotated[float, Field(ge=0)] = Field(0.0, description="seconds between questions to the service")
+    memory: str = Field("4G", description="of an approximate index while it is searched, at most")
     exact: bool = Field(True, description="search exactly; false: let autofaiss choose an approximate index")
 
     @model_validator(mode="after")
     def _where(self):
-        if self.source != "digits" and not self.path:
+        if self.source in ("shards", "index") and not self.path:
             raise ValueError(f"source: {self.source} needs a path, e.g. `path: data/laion`")
+        if self.source == "service" and not (self.url and self.index):
+            raise ValueError(
+                "source: service needs url and index, e.g. `url: http://localhost:1234/knn-service, index: laion5B`"
+            )
         return self
 
 
@@ -158,10 +194,23 @@ class Retrieval(Section):
     overfetch_max: Positive = Field(14, description="neighbours asked for at most, as a multiple of the images wanted")
     min_aesthetic: float = Field(5.0, description="images with a lower aesthetic score are discarded")
     duplicate_threshold: Share = Field(0.94, description="cosine similarity from which two images are duplicates")
+    min_image_size: Count = Field(32, description="pixels; downloads whose shorter side has fewer are not used")
     max_image_size: Count = Field(512, description="pixels; larger downloads are scaled down to it")
-    timeout: Count = Field(10, description="seconds to wait for an image")
+    max_pixels: Count = Field(50_000_000, description="images with more are not decoded")
+    max_bytes: Count = Field(20_000_000, description="of a download; it is broken off there")
+    timeout: Count = Field(10, description="seconds for a whole download")
     retries: int = Field(1, ge=0, description="further attempts to download an image")
     download_threads: Count = Field(16, description="downloads at a time")
+    allowed_networks: list[str] = Field(
+        [], description="private networks that may be asked, e.g. 10.1.0.0/16; else only public addresses are"
+    )
+
+    @field_validator("allowed_networks")
+    @classmethod
+    def _networks(cls, value):
+        for network in value:
+            ipaddress.ip_network(network)
+        return value
 
 
 class Generate(Section):
@@ -172,6 +221,39 @@ class Generate(Section):
     guidance: float = Field(7.5, description="classifier-free guidance scale")
     batch_size: Count = Field(32, description="images denoised at a time")
     max_replacements: Count = Field(50, description="draws per image before the safety checker's veto is an error")
+    noise_share: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.2, description="share of the schedule that a start image is noised to (Boomerang)"
+    )
+    threads: Count = Field(1, description="CPU threads; part of the result's bits, so not taken from --cores")
+
+
+class LearningRates(Section):
+    """AdamW learning rates for a batch of one; larger batches scale them by their square root."""
+
+    conditioning: Positive = Field(2e-3, description="of learned conditionings (Imagic)")
+    pseudo_word: Positive = Field(5e-4, description="of learned token embeddings (textual inversion)")
+    unet: Positive = Field(5e-7, description="of the denoiser (Imagic)")
+
+
+class Finetune(Section):
+    learning_rates: LearningRates = LearningRates()
+    grid: list[Positive] = Field(
+        [1.0], min_length=1, description="factors on all learning rates; lowest validation loss chooses"
+    )
+    batch_size: Count = Field(64, description="images per step, over all processes")
+    images_at_a_time: Count = Field(
+        16, description="images per process and forward pass; gradients add up to the batch"
+    )
+    max_epochs: Count = Field(40, description="at most so many epochs; 3 for full ImageNet in the paper")
+    patience: Count = Field(3, description="epochs without lower validation loss: stop")
+    validation_images: Count = Field(5000, description="validation images that the loss is taken over, at most")
+    horizontal_flip: bool = Field(False, description="train on mirrored images as well")
+    gradient_checkpointing: bool = Field(True, description="less memory for about a third more time")
+    embedding: Literal["clip", "inception_v3"] = Field(
+        "clip",
+        description="of images, for clusters: the study's CLIP, or torchvision's Inception (fetched), as the paper",
+    )
+    processes: Count = Field(1, description="started by accelerate, one per GPU")
     threads: Count = Field(1, description="CPU threads; part of the result's bits, so not taken from --cores")
 
 
@@ -194,6 +276,9 @@ class Jobs(Section):
 
     classes_per_generation: Count = Field(1000, description="classes that one generation job takes")
     runs_per_classifier: Count = Field(5, description="classifier runs that one job takes")
+    shards_per_embedding: Count = Field(1000, description="shards of the pool that one embedding job takes")
+    candidates_per_screening: Count = Field(100, description="candidates of a fine-tuning that one job compares")
+    save_minutes: Positive = Field(10, description="time between the states that a killed training resumes from")
 
 
 class Study(Section):
@@ -210,6 +295,7 @@ class Study(Section):
     pool: Pool | None = None
     backbone: Backbone | None = None
     retrieval: Retrieval = Retrieval()
+    finetune: Finetune = Finetune()
     generate: Generate = Generate()
     classifier: Classifier = Classifier()
     jobs: Jobs = Jobs()
@@ -237,12 +323,30 @@ class Config(Section):
                         f" (known: {', '.join(self.methods)})"
                     )
             starts = {self.methods[method].start for method in study.methods}
-            for start, sections in {"noise": ["backbone"], "pool": ["backbone", "clip", "pool"]}.items():
+            for start, sections in {
+                "noise": ["backbone"],
+                "image": ["backbone"],
+                "pool": ["backbone", "clip", "pool"],
+            }.items():
                 for section in sections:
                     if start in starts and getattr(study, section) is None:
                         raise ValueError(f"studies.{name}: its methods need the section `{section}`, which is missing")
+                candidates = self.methods[method].candidates
+                if all(
+                    state.startswith("epoch-") and int(state[6:]) > study.finetune.max_epochs for state in candidates
+                ):
+                    raise ValueError(
+                        f"studies.{name}.finetune.max_epochs: {study.finetune.max_epochs} epochs are fewer than "
+                        f"{method} needs for its first candidate"
+                    )
+            clustered = [method for method in study.methods if self.methods[method].clusters > 1]
+            if clustered and study.finetune.embedding == "clip" and study.clip is None:
+                raise ValueError(
+                    f"studies.{name}: {clustered[0]} needs the section `clip`, or "
+                    "`finetune: {embedding: inception_v3}`"
+                )
             trained = [part for part in ("clip", "backbone") if getattr(getattr(study, part), "train", None)]
-            if trained and (study.pool is None or study.pool.source == "index"):
+            if trained and (study.pool is None or study.pool.source in ("index", "service")):
                 raise ValueError(f"studies.{name}.{trained[0]}.train needs a pool with images: digits or shards")
             if getattr(study.backbone, "train", None) and not getattr(study.clip, "train", None):
                 raise ValueError(f"studies.{name}.backbone.train needs `clip.train`, whose text encoder it takes")

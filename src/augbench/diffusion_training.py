@@ -143,6 +143,7 @@ def train_unet(
             "prediction_type": "v_prediction",
             "rescale_betas_zero_snr": True,
             "timestep_spacing": "trailing",
+            "steps_offset": 1,
         }
         training_noise = DDPMScheduler(**schedule)
         order = np.random.default_rng(derive(seed, "unet", "order"))

@@ -78,15 +78,38 @@ def load_bytes(row) -> bytes:
         return shard.read(int(row.length))
 
 
-def decode(data: bytes, name: str = "image"):
-    """Decode to an RGB ``PIL.Image``. Raises ValueError naming the image when that is impossible."""
+def decode(data: bytes, name: str = "image", max_pixels: int | None = None):
+    """Decode to an RGB ``PIL.Image``: the first frame, on white where it is transparent.
+
+    Raises ValueError naming the image when that is impossible, or when it has more than ``max_pixels``, which
+    is known before a pixel is decoded.
+    """
     from PIL import Image, ImageOps
 
     try:
         with Image.open(io.BytesIO(data)) as image:
-            return ImageOps.exif_transpose(image).convert("RGB")
+            if max_pixels and image.width * image.height > max_pixels:
+                raise ValueError(f"too many pixels: {image.width} x {image.height}")
+            return _rgb(ImageOps.exif_transpose(image))
+    except Image.DecompressionBombError as error:  # Pillow's own limit, which is higher
+        raise ValueError(f"cannot read {name}: too many pixels: {error}") from error
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged input
         raise ValueError(f"cannot read {name}: {error}") from error
+
+
+def _rgb(image):
+    from PIL import Image
+
+    if image.mode.startswith("I") or image.mode == "F":  # 16 bits a channel and more, which Pillow would clip
+        import numpy as np
+
+        values = np.asarray(image, dtype=float)
+        scale = 65535 if image.mode.startswith("I") else max(float(values.max()), 1.0)
+        image = Image.fromarray((values / scale * 255).clip(0, 255).round().astype(np.uint8))
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
 
 
 def load(row):
@@ -155,6 +178,14 @@ def read_shard(path: str | Path) -> Iterator[tuple[str, dict[str, bytes]]]:
             sample[extension] = tar.extractfile(member).read()
     if key is not None:
         yield key, sample
+
+
+def member_places(path: str | Path) -> Iterator[tuple[str, tuple[int, int]]]:
+    """Names of a tar's files, each with offset and length of its bytes."""
+    with tarfile.open(path) as tar:
+        for member in tar:
+            if member.isfile():
+                yield member.name, (member.offset_data, member.size)
 
 
 def image_key(shard: str | Path) -> str:

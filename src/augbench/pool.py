@@ -2,9 +2,10 @@
 
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from augbench import images, resume
 from augbench.files import whole
 
 
@@ -13,51 +14,74 @@ def embed(
     clip_model: str,
     folder: str | Path,
     *,
-    image_key: str,
     batch_size: int,
     threads: int,
+    progress: Callable[[int, int, str], None] = lambda done, total, note: None,
 ) -> None:
-    """Embed WebDataset shards with ``clip-retrieval inference``.
+    """Embed WebDataset shards with ``clip-retrieval inference``, one after the other.
 
-    Writes ``img_emb/*.npy`` (float, n x dimension, unit length) and ``metadata/*.parquet`` (one row per
-    image, in the order of the embeddings). ``clip_model`` is a name that clip-retrieval takes.
+    Writes ``img_emb/NNNNNN.npy`` (float, n x dimension, unit length) and ``metadata/NNNNNN.parquet`` (one row per
+    image, in the order of the embeddings) for each shard. Shards that are done are kept beside the folder until
+    all are, so a killed job goes on. ``clip_model`` is a name that clip-retrieval takes.
     """
     import torch
-    from clip_retrieval.clip_inference.main import main as clip_inference
 
     torch.set_num_threads(threads)
+    folder = Path(folder)
+    partial = folder.parent / f".{folder.name}.shards"
+    done = []
+    for number, shard in enumerate(shards):
+        done.append(partial / resume.identity("pool", [clip_model, batch_size], [shard])[:32])
+        if not done[-1].exists():
+            with whole(done[-1]) as temporary:
+                _embed_shard(shard, clip_model, temporary, batch_size)
+        progress(number + 1, len(shards), "shards")
     with whole(folder) as temporary:
-        clip_inference(
-            input_dataset="{" + ",".join(map(str, shards)) + "}" if len(shards) > 1 else str(shards[0]),
-            output_folder=str(temporary),
-            input_format="webdataset",
-            clip_model=clip_model,
-            enable_text=False,
-            enable_metadata=True,
-            wds_image_key=image_key,
-            batch_size=batch_size,
-            num_prepro_workers=1,  # with more, the order of the images would depend on their timing
-            output_partition_count=1,
-        )
-        shutil.rmtree(temporary / "stats", ignore_errors=True)  # wall times, nothing anyone reads
+        for part in ("img_emb", "metadata"):
+            (temporary / part).mkdir(parents=True)
+            for number, made in enumerate(done):
+                (file,) = (made / part).iterdir()
+                shutil.copyfile(file, temporary / part / f"{number:06d}{file.suffix}")
+    shutil.rmtree(partial, ignore_errors=True)
 
 
-def index(embeddings: str | Path, folder: str | Path, *, exact: bool, threads: int) -> None:
-    """Build ``image.index`` and copy ``metadata`` beside it: the folder that clip-retrieval serves from.
+def _embed_shard(shard: str | Path, clip_model: str, folder: Path, batch_size: int) -> None:
+    from clip_retrieval.clip_inference.main import main as clip_inference
 
-    Left to itself (``exact`` false), autofaiss picks and tunes an approximate index by timing searches,
-    which is what a large pool needs, but neither exact nor the same on each run.
+    clip_inference(
+        input_dataset=str(shard),
+        output_folder=str(folder),
+        input_format="webdataset",
+        clip_model=clip_model,
+        enable_text=False,
+        enable_metadata=True,
+        wds_image_key=images.image_key(shard),
+        batch_size=batch_size,
+        num_prepro_workers=1,  # with more, the order of the images would depend on their timing
+        output_partition_count=1,
+    )
+    shutil.rmtree(folder / "stats", ignore_errors=True)  # wall times, nothing anyone reads
+
+
+def index(embeddings: Sequence[str | Path], folder: str | Path, *, exact: bool, memory: str, threads: int) -> None:
+    """Build ``image.index`` over the folders of :func:`embed` and put their metadata beside it: what
+    clip-retrieval serves from.
+
+    Left to itself (``exact`` false), autofaiss picks and tunes an approximate index that takes at most ``memory``
+    by timing searches, which is what a large pool needs, but neither exact nor the same on each run.
     """
     from autofaiss import build_index
 
-    with whole(folder) as temporary:
-        temporary.mkdir()
-        with tempfile.TemporaryDirectory() as infos:
-            build_index(
-                embeddings=str(Path(embeddings, "img_emb")),
-                index_path=str(temporary / "image.index"),
-                index_infos_path=f"{infos}/infos.json",  # timings again
-                index_key="Flat" if exact else None,
-                nb_cores=threads,
-            )
-        shutil.copytree(Path(embeddings, "metadata"), temporary / "metadata")
+    with whole(folder) as temporary, tempfile.TemporaryDirectory() as infos:
+        (temporary / "metadata").mkdir(parents=True)
+        for part, given in enumerate(embeddings):
+            for file in sorted(Path(given, "metadata").iterdir()):
+                shutil.copyfile(file, temporary / "metadata" / f"{part:04d}-{file.name}")
+        build_index(
+            embeddings=[str(Path(given, "img_emb")) for given in embeddings],
+            index_path=str(temporary / "image.index"),
+            index_infos_path=f"{infos}/infos.json",  # timings again
+            index_key="Flat" if exact else None,
+            max_index_memory_usage=memory,
+            nb_cores=threads,
+        )

@@ -1,10 +1,13 @@
 """Prompts: from a class's names and a method's templates to the text that guides model or search."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from augbench.seeds import generator
 
 TEMPLATES = Path("resources/templates")
+BACKGROUNDS = Path("resources/backgrounds.txt")
+OPTIONAL = ", {h}", ", {d}"  # left out for a class without hypernyms or definition
 
 
 def without_spaces(name: str) -> str:
@@ -12,22 +15,77 @@ def without_spaces(name: str) -> str:
     return "".join(name.split())
 
 
+def lines(path: Path) -> list[str]:
+    return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
 def templates(conditioning: str) -> list[str]:
     """The templates of ``resources/templates/{conditioning}.txt``, one a line."""
-    text = (TEMPLATES / f"{conditioning}.txt").read_text(encoding="utf-8")
-    return [line for line in text.splitlines() if line.strip()]
+    return lines(TEMPLATES / f"{conditioning}.txt")
 
 
-def fill(template: str, name: str) -> str:
-    """Put a class name (all lemmas, separated by commas) into a template's {n} or {w}."""
-    return template.replace("{n}", name).replace("{w}", without_spaces(name))
+def uses_pseudo_word(conditioning: str) -> bool:
+    """Whether the templates have a place for a learned pseudo-word."""
+    return any("{p}" in template for template in templates(conditioning))
 
 
-def draw(conditioning: str, name: str, count: int, *key: object) -> list[str]:
-    """``count`` prompts with templates drawn at random with replacement (paper, section 3.1).
+def pseudo_word(key: str) -> str:
+    """How the learned word of a class is written in prompts."""
+    return f"<{key}>"
 
-    ``key`` seeds the draw; the first prompts do not depend on ``count``.
+
+def fill(template: str, about: Mapping[str, str], background: str = "") -> str:
+    """Put what is known of a class into a template.
+
+    ``about`` has ``class`` (key), ``lemmas`` (all names, separated by commas) and, where known,
+    ``hypernyms`` and ``definition``. In templates {n} is the class name, {w} the name without white space,
+    {h} hypernyms, {d} definition, {b} a background, {p} the learned pseudo-word.
     """
+    for part in OPTIONAL:
+        if not about.get({"h": "hypernyms", "d": "definition"}[part[3]]):
+            template = template.replace(part, "")
+    words = {
+        "{n}": about["lemmas"],
+        "{w}": without_spaces(about["lemmas"]),
+        "{h}": about.get("hypernyms", ""),
+        "{d}": about.get("definition", ""),
+        "{b}": background,
+        "{p}": pseudo_word(about["class"]),
+    }
+    for place, word in words.items():
+        template = template.replace(place, word)
+    return template
+
+
+def draw(conditioning: str | None, how: str, about: Mapping[str, str], count: int, *key: object) -> list[str]:
+    """``count`` prompts for a class (paper, section 3.1).
+
+    ``how`` is ``random``, templates drawn with replacement, or ``equal``, each equally often. Backgrounds are
+    drawn at random. ``key`` seeds the draws; the first prompts do not depend on ``count``. Without
+    ``conditioning`` the prompts are empty.
+    """
+    if conditioning is None:
+        return [""] * count
     choices = templates(conditioning)
     rng = generator(*key, "templates")
-    return [fill(choices[int(rng.integers(len(choices)))], name) for _ in range(count)]
+    places = lines(BACKGROUNDS) if any("{b}" in template for template in choices) else [""]
+    prompts = []
+    for i in range(count):
+        template = choices[i % len(choices) if how == "equal" else int(rng.integers(len(choices)))]
+        background = places[int(rng.integers(len(places)))] if "{b}" in template else ""
+        prompts.append(fill(template, about, background))
+    return prompts
+
+
+def spread(count: int, sizes: Sequence[int]) -> list[int]:
+    """Which of several clusters each of ``count`` images belongs to, in proportion to the clusters' sizes.
+
+    Any first images are spread likewise: each next image goes to the cluster furthest behind its share.
+    """
+    given = [0] * len(sizes)
+    chosen = []
+    for i in range(1, count + 1):
+        behind = [i * size / sum(sizes) - got for size, got in zip(sizes, given, strict=True)]
+        chosen.append(max(range(len(sizes)), key=lambda k: (behind[k], -k)))
+        given[chosen[-1]] += 1
+    return chosen

@@ -5,21 +5,31 @@ import functools
 import io
 import json
 import math
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from augbench import files, images
+from augbench.figures import (
+    FAMILY_COLOURS,
+    FATES,
+    FUNNEL_CLASSES,
+    OTHER_COLOUR,
+    accuracy,
+    accuracy_figure,
+    curve_figure,
+    funnel_figure,
+    loss_figure,
+)
 
 CLASSES = 6  # classes in a gallery
 PER_CLASS = 4  # images per class and method in a gallery
+EXAMPLES = 4  # classes of which a candidate shows an image
+PROMPTS = 80  # prompts of a method of which an image is shown
 PAIRS = 10  # closest candidate pairs per method
 THUMBNAIL = 96  # pixels, longer side: with the limits above it bounds the size of the page
 LOSSLESS = 48  # pixels, longer side: images up to this size stay as they are
-FUNNEL_CLASSES = 30  # bars in the retrieval figure
-LABEL = 34  # characters of a name in a figure
 CONFIDENCE = 0.95
 
 PACKAGES = (
@@ -33,25 +43,6 @@ PACKAGES = (
     "imagehash",
     "pandas",
 )
-FAMILY_COLOURS = {
-    "baseline": "#5b8bd0",
-    "unconditional": "#9a80c8",
-    "prompting": "#e08e33",
-    "fine-tuning": "#4aa36b",
-    "retrieval": "#d4574e",
-}
-OTHER_COLOUR = "#8a8f98"
-FATES = {  # fate of a retrieved neighbour: its colour; fates that are not listed come last
-    "used": "#2f9e62",
-    "spare": "#9bd3ae",
-    "unaesthetic": "#e6b450",
-    "duplicate": "#7f9bd1",
-    "dead": "#8a8f98",
-    "unreadable": "#b48ead",
-    "unsafe": "#d4574e",
-}
-# Colours that the page replaces by its own, so that figures follow light and dark.
-INK, GRID = "#123456", "#654321"
 
 
 def gather(study: str, folder: str | Path, methods: Mapping[str, Mapping], settings: Mapping) -> dict:
@@ -64,9 +55,12 @@ def gather(study: str, folder: str | Path, methods: Mapping[str, Mapping], setti
     folder = Path(folder)
     ratio = f"x{settings.get('ratios', [1])[0]:g}"
     summaries = [files.read_json(folder / "summary" / f"{key}.json") for key in methods]
+    families = list(dict.fromkeys(summary["family"] for summary in summaries))
+    summaries.sort(key=lambda summary: families.index(summary["family"]))  # as in the paper's Table 1
     for summary in summaries:
         summary["start"] = methods[summary["method"]].get("start", summary["method"])
     classes = pd.read_csv(folder / "dataset" / "classes.csv", dtype=str, keep_default_na=False)
+    shown = [_class(row) for row in _rows(classes) if not row["excluded"]][:CLASSES]
     table = pd.read_csv(folder / "tables" / "table1.csv", keep_default_na=False, na_values=[""])
     return {
         "study": study,
@@ -76,10 +70,19 @@ def gather(study: str, folder: str | Path, methods: Mapping[str, Mapping], setti
         "settings": json.loads(json.dumps(settings, default=str)),
         "summaries": summaries,
         "answer": answer(summaries),
-        "table1": table.astype(object).where(table.notna(), None).to_dict("records"),
+        "table1": sorted(
+            table.astype(object).where(table.notna(), None).to_dict("records"),
+            key=lambda row: families.index(row["family"]),
+        ),
         "classes": _classes(classes),
         "excluded": [_class(row) | {"why": row["excluded"]} for row in _rows(classes) if row["excluded"]],
-        "gallery": _gallery(folder, classes, summaries, ratio),
+        "figure1a": best_of_families(summaries),
+        "gap": (gap := _gap(folder, summaries)),
+        "judge": methods[gap[0]["classifier"]]["title"] if gap else None,
+        "finetuned": [found for summary in summaries if (found := _finetuned(folder, summary, shown, methods))],
+        "templates": [found for summary in summaries if (found := _templates(folder, summary, shown, methods))],
+        "clusters": [found for summary in summaries if (found := _clusters(folder, summary, shown, methods))],
+        "gallery": _gallery(folder, shown, summaries, ratio),
         "funnel": _funnel(folder, classes),
         "audit": [found for summary in summaries if (found := _audit(folder, summary))],
         "curves": [found for summary in summaries if (found := _curves(folder, summary))],
@@ -127,15 +130,15 @@ def answer(summaries: Sequence[Mapping]) -> dict:
     if not added:
         return {"verdict": "", "sentence": "No method that adds images was part of this study."}
     best, rivals = added[0], added[1:]
-    sentence = f"{best['title']} is the best of the methods that add images: {_accuracy(best)}"
+    sentence = f"{best['title']} is the best of the methods that add images: {accuracy(best)}"
     if rivals:
-        second = f"{rivals[0]['title']} ({_accuracy(rivals[0])})"
+        second = f"{rivals[0]['title']} ({accuracy(rivals[0])})"
         sentence += (
             f", clearly ahead of {second}"
             if separated(best, rivals[0])
             else f", but this does not separate it from the second, {second}: the 95% intervals overlap"
         )
-    baselines = [f"{row['title']} {_accuracy(row)}" for row in summaries if row["family"] == "baseline"]
+    baselines = [f"{row['title']} {accuracy(row)}" for row in summaries if row["family"] == "baseline"]
     if baselines:
         sentence += f"; baselines: {', '.join(baselines)}"
     return {"verdict": _verdict(best, rivals, floor), "sentence": sentence + "."}
@@ -151,13 +154,6 @@ def _verdict(best: Mapping, rivals: Sequence[Mapping], floor: Mapping | None) ->
     if not separated(best, other):
         return "Undecided."
     return "Retrieve." if retrieves else "Generate."
-
-
-def _accuracy(summary: Mapping) -> str:
-    error = (
-        "" if summary["accuracy_se"] is None else f"\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}{summary['accuracy_se']:.1f}"
-    )
-    return f"{summary['accuracy_mean']:.1f}{error}%"
 
 
 def stage_times(folder: str | Path) -> pd.DataFrame:
@@ -230,9 +226,8 @@ def thumbnail(row, text: str) -> dict:
     return {"src": f"data:image/{kind};base64,{data}", "alt": text, "small": small}
 
 
-def _gallery(folder: Path, classes: pd.DataFrame, summaries: Sequence[Mapping], ratio: str) -> dict:
+def _gallery(folder: Path, shown: Sequence[Mapping], summaries: Sequence[Mapping], ratio: str) -> dict:
     """Columns: the first classes; rows: the training set and each method; cells: their first images."""
-    shown = [_class(row) for row in _rows(classes) if not row["excluded"]][:CLASSES]
     captions = _captions(folder)
     rows = [("Training images", "", folder / "dataset" / "train.parquet")]
     rows += [
@@ -265,8 +260,100 @@ def _cell(members: pd.DataFrame, title: str, name: str, captions: Mapping) -> li
     return found
 
 
+def _gap(folder: Path, summaries: Sequence[Mapping]) -> list[dict]:
+    """Rows of the domain gap table, in the order of the methods."""
+    path = folder / "tables" / "domain_gap.csv"
+    if not path.exists():
+        return []
+    rows = pd.read_csv(path).set_index("method").to_dict("index")
+    return [
+        rows[row["method"]] | {"title": row["title"], "family": row["family"]}
+        for row in summaries
+        if row["method"] in rows
+    ]
+
+
+def _finetuned(folder: Path, summary: Mapping, shown: Sequence[Mapping], methods: Mapping) -> dict | None:
+    """The candidates of a fine-tuned method, why one was chosen, and images of each; None for another method."""
+    if not methods[summary["method"]].get("trained"):
+        return None
+    selection = files.read_json(folder / "selection" / f"{summary['method']}.json")
+    runs = sorted((folder / "finetune" / summary["method"]).glob("lr-*"))
+    histories = {run.name: pd.read_csv(run / "history.csv") for run in runs}
+    made = images.read(*sorted((folder / "images" / summary["method"] / "screen").glob("part-*.parquet")))
+    candidates = []
+    for row in selection["screened"]:
+        cells = []
+        of = made[made["candidate"] == row["candidate"]]
+        for about in shown[:EXAMPLES]:
+            members = of[of["class"] == about["class"]].head(1).itertuples()
+            cells += [thumbnail(member, f"{about['name']}, epoch {row['epoch']}") for member in members]
+        candidates.append(row | {"pictures": cells, "chosen": row["candidate"] == selection["candidate"]})
+    return {
+        "method": summary["method"],
+        "title": summary["title"],
+        "family": summary["family"],
+        "rate": selection["candidate"].split("_", 1)[0],
+        "rates": {name: float(history["validation_loss"].min()) for name, history in histories.items()},
+        "histories": {name: history.to_dict("list") for name, history in histories.items()},
+        "chosen": selection,
+        "candidates": candidates,
+        "classes": [about["name"] for about in shown[:EXAMPLES]],
+    }
+
+
+def _made(folder: Path, method: str) -> pd.DataFrame:
+    """The images of a generating method, without those of candidates that were not chosen."""
+    place = folder / "images" / method
+    return images.read(*sorted([*place.glob("base/*.parquet"), *place.glob("selected/*.parquet")]))
+
+
+def _templates(folder: Path, summary: Mapping, shown: Sequence[Mapping], methods: Mapping) -> dict | None:
+    """One image for each prompt of the first class (Figures 11 and 12); None for methods with a single prompt."""
+    row = methods[summary["method"]]
+    if row.get("start") != "noise" or "conditioning" in row.get("trained", []):
+        return None
+    table = _made(folder, summary["method"])
+    table = table[table["class"] == shown[0]["class"]].drop_duplicates("prompt").sort_values("prompt")
+    if len(table) < 2:
+        return None
+    return {
+        "title": summary["title"],
+        "class": shown[0]["name"],
+        "source": f"{folder}/images/{summary['method']}",
+        "pictures": [
+            {"prompt": member.prompt} | thumbnail(member, member.prompt) for member in table.head(PROMPTS).itertuples()
+        ],
+    }
+
+
+def _clusters(folder: Path, summary: Mapping, shown: Sequence[Mapping], methods: Mapping) -> dict | None:
+    """Training images of each cluster of the first class beside what its conditioning generates (Figure 10)."""
+    k = methods[summary["method"]].get("clusters", 1)
+    if k < 2:
+        return None
+    members = pd.read_parquet(folder / "finetune" / "clusters.parquet")
+    members = members[(members["k"] == k) & (members["split"] == "train") & (members["class"] == shown[0]["class"])]
+    train = images.read(folder / "dataset" / "train.parquet").set_index("image_id", drop=False)
+    made = _made(folder, summary["method"])
+    made = made[made["class"] == shown[0]["class"]]
+    rows = []
+    for cluster, group in members.groupby("cluster"):
+        text = f"(cluster {cluster + 1} of "
+        real = train.loc[group["image_id"].head(PER_CLASS)].itertuples(index=False)
+        generated = made[made["prompt"].str.contains(text, regex=False)].head(PER_CLASS).itertuples()
+        rows.append(
+            {
+                "size": len(group),
+                "real": [thumbnail(row, f"training image of cluster {cluster + 1}") for row in real],
+                "generated": [thumbnail(row, f"generated for cluster {cluster + 1}") for row in generated],
+            }
+        )
+    return {"title": summary["title"], "class": shown[0]["name"], "rows": rows}
+
+
 def _captions(folder: Path) -> dict[str, str]:
-    path = folder / "retrieval" / "candidates.parquet"
+    path = folder / "retrieval" / "ledger.parquet"
     if not path.exists():
         return {}
     table = pd.read_parquet(path, columns=["url", "caption"]).dropna()
@@ -278,7 +365,7 @@ def _captions(folder: Path) -> dict[str, str]:
 
 def _funnel(folder: Path, classes: pd.DataFrame) -> dict | None:
     """How many neighbours of each class met which fate; None without retrieval."""
-    path = folder / "retrieval" / "candidates.parquet"
+    path = folder / "retrieval" / "ledger.parquet"
     if not path.exists():
         return None
     counts = pd.read_parquet(path, columns=["class", "fate"]).groupby(["class", "fate"]).size()
@@ -334,143 +421,28 @@ def _curves(folder: Path, summary: Mapping) -> dict | None:
     return {"title": summary["title"], "family": summary["family"], "runs": runs}
 
 
-# --- figures
+def best_of_families(summaries: Sequence[Mapping]) -> list[dict]:
+    """The bars of Figure 1A: the target data only, and of each family that adds images its best method."""
+    floor = [row for row in summaries if row["start"] == "none"]
+    families = dict.fromkeys(row["family"] for row in summaries if row["family"] != "baseline")
+    best = [
+        max((row for row in summaries if row["family"] == family), key=lambda row: row["accuracy_mean"])
+        for family in families
+    ]
+    return [_bar(row) for row in floor + best]
 
 
-def _figure(draw, size: tuple[float, float], name: str, themed: bool) -> str:
-    """SVG text of a figure of ``size`` inches that ``draw(figure)`` fills; the same bytes for the same data.
-
-    ``themed`` figures are for the page: without prologue, their ids prefixed by ``name`` and their ink
-    and grid in the page's colours.
-    """
-    import matplotlib
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
-
-    style = {
-        "svg.hashsalt": "augbench",
-        "svg.fonttype": "none",
-        "text.parse_math": False,
-        "font.family": "sans-serif",
-        "font.sans-serif": ["DejaVu Sans"],
-        "font.size": 9,
-        "axes.linewidth": 0.7,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK),
-        "grid.color": GRID,
-        "grid.linewidth": 0.6,
-    }
-    buffer = io.StringIO()
-    with matplotlib.rc_context(style):
-        figure = Figure(figsize=size, layout="constrained")
-        FigureCanvasSVG(figure)
-        draw(figure)
-        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
-    text = buffer.getvalue()
-    if not themed:
-        return text.replace(INK, "#222222").replace(GRID, "#dddddd")
-    text = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.S)
-    text = text.replace(INK, "currentColor").replace(GRID, "var(--line)")
-    text = re.sub(r'(\sid="|href="#|url\(#)', rf"\g<1>{name}-", text)
-    return re.sub(r"<svg [^>]*?viewBox=(\"[^\"]*\")[^>]*>", r'<svg viewBox=\1 aria-hidden="true">', text, count=1)
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= LABEL else f"{name[: LABEL - 1]}…"
-
-
-def accuracy_rows(study: Mapping) -> list[dict]:
-    """The data of the accuracy figure: methods grouped by family, in order of first appearance."""
-    order = list(dict.fromkeys(row["family"] for row in study["summaries"]))
-    rows = sorted(study["summaries"], key=lambda row: order.index(row["family"]))
-    keys = ("method", "title", "family", "start", "accuracy_mean", "accuracy_se")
-    return [{key: row[key] for key in keys} for row in rows]
-
-
-def accuracy_figure(study: Mapping, name: str = "accuracy", themed: bool = False) -> str:
-    """Figure 1A: accuracy (percent) with standard errors, as SVG; lines mark the baselines."""
-    rows = accuracy_rows(study)
-    low = min(row["accuracy_mean"] for row in rows)
-    high = max(row["accuracy_mean"] + (row["accuracy_se"] or 0) for row in rows)
-    start = max(0.0, 5 * math.floor((low - 0.35 * (high - low) - 0.5) / 5))
-
-    marks = {"none": "dashed", "more_real": "dotted"}
-
-    def draw(figure):
-        axes = figure.subplots()
-        for row in rows:
-            if row["start"] in marks:  # across the bars only: between them are names
-                bands = [y - 0.21 for y in range(len(rows))], [y + 0.21 for y in range(len(rows))]
-                axes.vlines(
-                    [row["accuracy_mean"]] * len(rows), *bands, color=INK, linestyles=marks[row["start"]], linewidth=1
-                )
-        for y, row in enumerate(rows):
-            colour = FAMILY_COLOURS.get(row["family"], OTHER_COLOUR)
-            axes.barh(y, row["accuracy_mean"] - start, left=start, height=0.42, color=colour)
-            error = row["accuracy_se"] or 0
-            if error:
-                axes.errorbar(row["accuracy_mean"], y, xerr=error, color=INK, capsize=2.5, elinewidth=1, capthick=1)
-            names = [_short(row["title"])] + [row["family"]] * (row["title"].lower() != row["family"])
-            label = " · ".join(names)
-            axes.annotate(label, (start, y - 0.24), (0, 1), textcoords="offset points", va="bottom")
-            value = (row["accuracy_mean"] + error, y)
-            axes.annotate(_accuracy(row)[:-1], value, (4, 0), textcoords="offset points", va="center", fontsize=8)
-        axes.set_ylim(len(rows) - 0.6, -0.75)
-        axes.set_xlim(start, high + 0.17 * (high - start))
-        axes.set_yticks([])
-        axes.spines["left"].set_visible(False)
-        axes.set_xlabel("top-1 accuracy on the test set (%)")
-
-    return _figure(draw, (4.6, 0.62 + 0.43 * len(rows)), name, themed)
-
-
-def funnel_figure(funnel: Mapping, name: str) -> str:
-    """Fates of the neighbours of the first classes as stacked bars (number of neighbours), as SVG."""
-    rows = funnel["rows"][:FUNNEL_CLASSES]
-
-    def draw(figure):
-        axes = figure.subplots()
-        left = [0] * len(rows)
-        for k, fate in enumerate(funnel["fates"]):
-            widths = [row["counts"][k] for row in rows]
-            colour = FATES.get(fate, OTHER_COLOUR)
-            axes.barh(range(len(rows)), widths, left=left, height=0.7, color=colour, label=fate)
-            left = [a + b for a, b in zip(left, widths, strict=True)]
-        axes.set_yticks(range(len(rows)), [_short(row["name"])[:18] for row in rows])
-        axes.set_ylim(len(rows) - 0.5, -0.5)
-        axes.tick_params(axis="y", length=0)
-        axes.grid(axis="x")
-        axes.set_axisbelow(True)
-        axes.set_xlabel("neighbours")
-        figure.legend(loc="outside upper left", ncols=4, frameon=False, fontsize=8, handlelength=1, columnspacing=1)
-
-    return _figure(draw, (4.6, 0.95 + 0.24 * len(rows)), name, True)
-
-
-def curve_figure(curves: Mapping, limits: tuple[float, float], name: str) -> str:
-    """Validation accuracy (percent) over the epochs, a line per run, as SVG."""
-
-    def draw(figure):
-        axes = figure.subplots()
-        colour = FAMILY_COLOURS.get(curves["family"], OTHER_COLOUR)
-        for run in curves["runs"]:
-            axes.plot(run["epoch"], run["accuracy"], color=colour, linewidth=0.9, alpha=0.8)
-        axes.set_ylim(*limits)
-        axes.grid(axis="y")
-        axes.set_xlabel("epoch")
-        axes.set_ylabel("validation accuracy (%)", fontsize=8)
-
-    return _figure(draw, (2.9, 1.9), name, True)
+def _bar(summary: Mapping) -> dict:
+    return {key: summary[key] for key in ("method", "title", "family", "start", "accuracy_mean", "accuracy_se")}
 
 
 def write_figures(study: Mapping, folder: str | Path) -> None:
-    """Write ``folder``/figures/accuracy.svg and .csv, its data: accuracies and standard errors in percent."""
+    """Write ``folder``/figures/{figure1a,accuracy}.svg and .csv, their data: accuracies and errors in percent."""
     place = Path(folder) / "figures"
-    files.write_text(place / "accuracy.svg", accuracy_figure(study))
-    columns = ["method", "family", "accuracy_mean", "accuracy_se"]
-    files.write_csv(place / "accuracy.csv", pd.DataFrame(accuracy_rows(study))[columns])
+    for name, rows in {"figure1a": study["figure1a"], "accuracy": study["summaries"]}.items():
+        files.write_text(place / f"{name}.svg", accuracy_figure(rows))
+        columns = ["method", "family", "accuracy_mean", "accuracy_se"]
+        files.write_csv(place / f"{name}.csv", pd.DataFrame(rows)[columns])
 
 
 # --- page
@@ -504,7 +476,15 @@ def write(path: str | Path, studies: Sequence[Mapping]) -> None:
 
 
 def _figures(study: Mapping, name: str) -> dict[str, str]:
-    made = {"accuracy": accuracy_figure(study, f"{name}-accuracy", themed=True)}
+    made = {
+        "accuracy": accuracy_figure(study["summaries"], f"{name}-accuracy", themed=True),
+        "figure1a": accuracy_figure(study["figure1a"], f"{name}-figure1a", themed=True),
+    }
+    for number, item in enumerate(study["finetuned"]):
+        colour = FAMILY_COLOURS.get(item["family"], OTHER_COLOUR)
+        made[f"loss-{number}"] = loss_figure(
+            item["histories"], item["rate"], item["chosen"]["epoch"], colour, f"{name}-loss-{number}"
+        )
     if study["funnel"]:
         made["funnel"] = funnel_figure(study["funnel"], f"{name}-funnel")
     values = [value for curves in study["curves"] for run in curves["runs"] for value in run["accuracy"]]

@@ -4,14 +4,10 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from augbench.classes import added as added_count
 from augbench.seeds import generator
 
 ORDERS = ("random", "similarity", "all")
-
-
-def wanted(count: int, ratio: float) -> int:
-    """How many images are added to a class of ``count`` training images: the rounded share, at least one."""
-    return max(1, round(ratio * count))
 
 
 def resample(
@@ -47,7 +43,7 @@ def resample(
     drawn = []
     for split in range(1, splits + 1):
         parts = [
-            _pick(groups.get(key, missing), key, wanted(count, ratio), order, (*seed_key, split, key))
+            _pick(groups.get(key, missing), key, added_count(count, ratio), order, (*seed_key, split, key))
             for key, count in counts.items()
         ]
         drawn.append(pd.concat([missing, *parts], ignore_index=True) if parts else missing.copy())

@@ -1,89 +1,43 @@
 """Retrieval, the paper's baseline: nearest neighbours of a class's prompt in CLIP space, downloaded and filtered."""
 
-import hashlib
-import json
+import io
 import math
-import os
-import subprocess
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pandas as pd
 
-from augbench import images
+from augbench import fetching, images
 from augbench.backbone import SafetyChecker
 from augbench.files import whole
 from augbench.prompts import fill, templates
 
 FATES = {  # what became of a neighbour, in the order in which it is found out
     "unaesthetic": "aesthetic score too low",
-    "duplicate": "duplicate of a more similar neighbour",
+    "duplicate": "duplicate of a more similar neighbour, or the same bytes",
+    "refused": "an address or scheme that must not be asked",
     "dead": "could not be downloaded",
+    "timeout": "the server was too slow",
+    "opted out": "the server says that it must not be used",
+    "too large": "more bytes or pixels than allowed",
+    "too small": "fewer pixels than wanted",
     "unreadable": "not an image",
     "unsafe": "refused by the safety checker",
+    "other class": "used for another class, to which it is more similar",
     "spare": "good, but not needed",
     "used": "good and among the most similar",
 }
-
-
-class LocalIndex:
-    """A clip-retrieval index folder on this machine, searched by clip-retrieval's own service class."""
-
-    columns = ["url", "caption", "text", "TEXT", "aesthetic", "AESTHETIC_SCORE"]
-
-    def __init__(self, folder: str | Path, clip_model: str):
-        from clip_retrieval.clip_back import ClipOptions, KnnService, load_clip_index
-
-        options = ClipOptions(
-            indice_folder=str(folder),
-            clip_model=clip_model,
-            enable_hdf5=False,
-            enable_faiss_memory_mapping=True,
-            columns_to_return=self.columns,
-            reorder_metadata_by_ivf_index=False,
-            enable_mclip_option=False,
-            use_jit=False,
-            use_arrow=False,
-            provide_safety_model=False,
-            provide_violence_detector=False,
-            provide_aesthetic_embeddings=False,
-        )
-        self._resource = load_clip_index(options)
-        self._service = KnnService(clip_resources={"pool": self._resource})
-
-    def neighbours(self, prompt: str, count: int, duplicate_threshold: float) -> pd.DataFrame:
-        """The ``count`` most similar images to a prompt, most similar first, ties by id.
-
-        Columns id, similarity, url, caption, aesthetic (null where unknown), duplicate: whether
-        clip-retrieval's duplicate detector finds it too close to a more similar one.
-        """
-        from clip_retrieval.clip_back import normalized
-
-        query = self._service.compute_query(self._resource, prompt, None, None, None, False, None, None)
-        similarities, ids, vectors = self._resource.image_index.search_and_reconstruct(query, count)
-        found = pd.DataFrame({"id": ids[0], "similarity": similarities[0].astype(float), "place": range(len(ids[0]))})
-        found = found[found["id"] >= 0].sort_values(["similarity", "id"], ascending=[False, True], ignore_index=True)
-        vectors = normalized(vectors[0][found.pop("place")])  # they are stored in half precision
-        duplicates = set(self._service.get_non_uniques(vectors, duplicate_threshold))
-        facts = pd.DataFrame(self._resource.metadata_provider.get(list(found["id"]), self.columns))
-        found["url"] = facts["url"]
-        found["caption"] = _first(facts, ["caption", "text", "TEXT"])
-        found["aesthetic"] = pd.to_numeric(_first(facts, ["aesthetic", "AESTHETIC_SCORE"]), errors="coerce")
-        found["duplicate"] = [place in duplicates for place in found.index]
-        return found
-
-
-def _first(facts: pd.DataFrame, names: list[str]):
-    return next((facts[name] for name in names if name in facts), None)
+LEDGER = ["class", "rank", "id", "similarity", "url", "caption", "aesthetic", "fate", "reason", "sha256"]
+AT_A_TIME = 64  # pictures in memory
+KEPT_AS_THEY_CAME = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}
 
 
 def retrieve(
     wanted: pd.DataFrame,
-    source: LocalIndex,
+    source,
     checker: SafetyChecker,
     work: str | Path,
-    candidates_path: str | Path,
+    ledger: str | Path,
     shard: str | Path,
     table: str | Path,
     *,
@@ -91,58 +45,138 @@ def retrieve(
     overfetch_max: float,
     min_aesthetic: float,
     duplicate_threshold: float,
+    min_image_size: int,
     max_image_size: int,
-    timeout: int,
-    retries: int,
-    download_threads: int,
-    proxy: str | None = None,
+    max_pixels: int,
+    fetch: Mapping,
     progress: Callable[[int, int, str], None] = lambda done, total, note: None,
 ) -> None:
     """Retrieve images for each class (paper, section 3.1, "Laion nearest neighbor retrieval").
 
     Neighbours asked for grow from ``overfetch`` x n, doubling, to ``overfetch_max`` x n, for classes that
-    are still short only. What was downloaded is kept in ``work``, so a repeated run continues.
+    are still short only. What was downloaded is kept in ``work``, so a repeated run goes on, and one that wants
+    more uses it again.
 
     Parameters
     ----------
     wanted : columns class, prompt, count
-    candidates_path : Parquet of every neighbour considered: class, rank, id, similarity, url, caption,
-        aesthetic, fate (a key of FATES)
-    shard, table : the good images of all classes and their image table, by class and similarity. Images
-        are kept as downloaded if they are JPEG and not too large, else encoded again.
-    proxy : address of an HTTP proxy for the downloads
+    source : where neighbours come from, see :mod:`augbench.neighbours`
+    ledger : Parquet of every neighbour ever considered: LEDGER; fate is a key of FATES
+    shard, table : the good images of all classes and their image table, by class and similarity. Images are kept
+        as they came if every reader takes them so and they are not too large, else encoded again.
+    min_image_size, max_image_size : pixels of the shorter and the longer side; larger ones are scaled down
+    max_pixels : images with more are not decoded
+    fetch : how to download, the settings of :func:`augbench.fetching.fetch`
     """
     factors = [overfetch]
     while factors[-1] < overfetch_max:
         factors.append(min(2 * factors[-1], overfetch_max))
     found: dict[str, pd.DataFrame] = {}
-    pictures: dict[str, tuple | None] = {}  # url -> (encoded bytes, sha256), or None where it could not be had
-    verdicts: dict[str, str] = {}  # url -> unreadable, unsafe or good
+    known: dict[str, dict] = {}  # url -> fate, reason, and where its bytes are
     short = wanted
     for turn, factor in enumerate(factors):
-        for row in short.itertuples():
-            count = -int(-(factor * row.count) // 1)
-            found[row[1]] = source.neighbours(row.prompt, count, duplicate_threshold)
-        urls = {
-            url
-            for key in short["class"]
-            for url in found[key].loc[_eligible(found[key], min_aesthetic), "url"]
-            if url not in pictures
-        }
-        pictures |= _download(sorted(urls), Path(work), max_image_size, timeout, retries, download_threads, proxy)
-        verdicts |= _judge({url: pictures[url] for url in sorted(urls)}, checker)
-        for row in short.itertuples():
-            found[row[1]] = _fates(found[row[1]], pictures, verdicts, row.count, min_aesthetic)
-        have = {key: int((rows["fate"] == "used").sum()) for key, rows in found.items()}
-        short = wanted[[have[key] < count for key, count in zip(wanted["class"], wanted["count"], strict=True)]]
+        counts = [math.ceil(factor * count - 1e-9) for count in short["count"]]
+        tables = source.neighbours(list(short["prompt"]), counts, duplicate_threshold)
+        for key, rows in zip(short["class"], tables, strict=True):
+            found[key] = _before_download(rows, min_aesthetic)
+        fresh = {url for key in short["class"] for url in found[key].loc[found[key]["fate"] == "", "url"]} - set(known)
+        fetched = fetching.fetch(sorted(fresh), work, **fetch)
+        known |= {row["url"]: row for row in _judged(fetched, checker, min_image_size, max_pixels, progress)}
+        outcome = settle(found, known, dict(zip(wanted["class"], wanted["count"], strict=True)))
+        have = outcome[outcome["fate"] == "used"].groupby("class").size()
+        short = wanted[[have.get(key, 0) < n for key, n in zip(wanted["class"], wanted["count"], strict=True)]]
         progress(turn + 1, len(factors), f"rounds: {len(wanted) - len(short)} of {len(wanted)} classes filled")
         if short.empty:
             break
-    ledger = pd.concat([rows.assign(**{"class": key, "rank": range(len(rows))}) for key, rows in found.items()])
-    columns = ["class", "rank", "id", "similarity", "url", "caption", "aesthetic", "fate"]
-    _write_good(ledger[ledger["fate"].isin(["used", "spare"])], pictures, shard, table)
-    with whole(candidates_path) as temporary:
-        ledger[columns].to_parquet(temporary, index=False)
+    _write_good(outcome[outcome["fate"].isin(["used", "spare"])], known, max_image_size, max_pixels, shard, table)
+    with whole(ledger) as temporary:
+        outcome[LEDGER].to_parquet(temporary, index=False)
+
+
+def _before_download(rows: pd.DataFrame, min_aesthetic: float) -> pd.DataFrame:
+    """Neighbours with fate and reason as far as these are known without a download, else empty."""
+    fates, reasons = [], []
+    for row in rows.itertuples():
+        fate, reason = "", ""
+        if row.aesthetic < min_aesthetic:
+            fate, reason = "unaesthetic", f"{row.aesthetic:g}"
+        elif pd.notna(row.duplicate_of):
+            fate, reason = "duplicate", f"of {row.duplicate_of}" if row.duplicate_of >= 0 else ""
+        elif not isinstance(row.url, str):
+            fate, reason = "dead", "no URL is known"
+        fates.append(fate)
+        reasons.append(reason)
+    return rows.assign(fate=fates, reason=reasons)
+
+
+def _judged(fetched: pd.DataFrame, checker, min_size: int, max_pixels: int, progress) -> list[dict]:
+    """Rows of :func:`augbench.fetching.fetch` whose fate is final, or ``good``; some pictures at a time."""
+    rows = fetched.to_dict("records")
+    for start in range(0, len(rows), AT_A_TIME):
+        pictures, judged = [], []
+        for row in rows[start : start + AT_A_TIME]:
+            if row["fate"] != "fetched":
+                continue
+            try:
+                picture = images.decode(images.load_bytes(pd.Series(row)), row["url"], max_pixels)
+            except ValueError as error:
+                row["fate"] = "too large" if "too many pixels" in str(error) else "unreadable"
+                row["reason"] = str(error).removeprefix(f"cannot read {row['url']}: ")[:200]
+                continue
+            if min(picture.size) < min_size:
+                row["fate"], row["reason"] = "too small", f"{picture.width} x {picture.height}"
+                continue
+            pictures.append(picture)
+            judged.append(row)
+        for row, refused in zip(judged, checker.unsafe(pictures), strict=True):
+            row["fate"] = "unsafe" if refused else "good"
+        progress(min(start + AT_A_TIME, len(rows)), len(rows), "downloads judged")
+    return rows
+
+
+def settle(found: Mapping[str, pd.DataFrame], known: Mapping[str, Mapping], counts: Mapping[str, int]) -> pd.DataFrame:
+    """The ledger: every neighbour of every class with its final fate.
+
+    Good images go to the class to which they are most similar, ties to the earlier class, as long as that wants
+    more; no image, told by its bytes, is used twice.
+    """
+    tables = []
+    for place, (key, rows) in enumerate(found.items()):
+        facts = [known.get(url, {}) if fate == "" else {} for url, fate in zip(rows["url"], rows["fate"], strict=True)]
+        tables.append(
+            rows.assign(
+                **{"class": key, "rank": range(len(rows)), "place": place},
+                fate=[fact.get("fate") or fate for fact, fate in zip(facts, rows["fate"], strict=True)],
+                reason=[fact.get("reason") or reason for fact, reason in zip(facts, rows["reason"], strict=True)],
+                sha256=[fact.get("sha256") for fact in facts],
+            )
+        )
+    ledger = pd.concat(tables, ignore_index=True)
+    good = ledger[ledger["fate"] == "good"].sort_values(["similarity", "place", "rank"], ascending=[False, True, True])
+    owner: dict[str, tuple[str, int]] = {}  # sha256 -> class and id of the image that is used
+    used = dict.fromkeys(counts, 0)
+    fates, reasons, spare = ledger["fate"].tolist(), ledger["reason"].tolist(), []
+    for row in good[["class", "id", "sha256"]].itertuples():
+        key = row[1]
+        if row.sha256 in owner:
+            fate = _taken(owner[row.sha256], key)
+        elif used[key] < counts[key]:
+            owner[row.sha256], fate = (key, row.id), ("used", "")
+            used[key] += 1
+        else:
+            spare.append(row)
+            continue
+        fates[row.Index], reasons[row.Index] = fate
+    for row in spare:
+        fates[row.Index], reasons[row.Index] = _taken(owner.get(row.sha256), row[1]) or ("spare", "")
+    return ledger.assign(fate=fates, reason=reasons).drop(columns="place")
+
+
+def _taken(owner: tuple[str, int] | None, key: str) -> tuple[str, str] | None:
+    """Fate and reason of an image for class ``key`` when its bytes are used as ``owner`` (class and id)."""
+    if owner is None:
+        return None
+    return ("duplicate", f"of {owner[1]}") if owner[0] == key else ("other class", f"used for {owner[0]}")
 
 
 def counts(table: pd.DataFrame, images_per_class: int | None, ratio: float) -> dict[str, int]:
@@ -155,13 +189,13 @@ def counts(table: pd.DataFrame, images_per_class: int | None, ratio: float) -> d
 def wanted(classes: pd.DataFrame, counts: dict[str, int], conditioning: str) -> pd.DataFrame:
     """What to retrieve, columns class, prompt, count, for a class table and the template of a conditioning."""
     template = templates(conditioning)[0]
-    rows = [(row[1], fill(template, row.lemmas), counts[row[1]]) for row in classes[["class", "lemmas"]].itertuples()]
+    rows = [(row["class"], fill(template, row), counts[row["class"]]) for row in classes.to_dict("records")]
     return pd.DataFrame(rows, columns=["class", "prompt", "count"])
 
 
-def shortfall(candidates: pd.DataFrame, counts: dict[str, int]) -> dict[str, str]:
+def shortfall(ledger: pd.DataFrame, counts: dict[str, int]) -> dict[str, str]:
     """Classes that cannot be filled, with a sentence each; they are excluded for every method (paper, section 3)."""
-    used = candidates[candidates["fate"] == "used"].groupby("class").size()
+    used = ledger[ledger["fate"] == "used"].groupby("class").size()
     return {
         key: f"retrieval found {used.get(key, 0)} of {count} images"
         for key, count in counts.items()
@@ -169,100 +203,40 @@ def shortfall(candidates: pd.DataFrame, counts: dict[str, int]) -> dict[str, str
     }
 
 
-def _eligible(rows: pd.DataFrame, min_aesthetic: float) -> pd.Series:
-    return ~rows["duplicate"] & ~(rows["aesthetic"] < min_aesthetic) & rows["url"].str.match(r"https?://", na=False)
+def _encoded(data: bytes, max_image_size: int, max_pixels: int) -> tuple[str, bytes]:
+    """Extension and bytes of an image as it is kept."""
+    from PIL import Image
+
+    with Image.open(io.BytesIO(data)) as opened:
+        simple = opened.mode in ("RGB", "L") and getattr(opened, "n_frames", 1) == 1
+        extension = KEPT_AS_THEY_CAME.get(opened.format)
+        if simple and extension and max(opened.size) <= max_image_size:
+            return extension, data
+    picture = images.decode(data, max_pixels=max_pixels)
+    picture.thumbnail((max_image_size, max_image_size), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=95)
+    return "jpg", buffer.getvalue()
 
 
-def _fates(rows: pd.DataFrame, pictures: dict, verdicts: dict, count: int, min_aesthetic: float) -> pd.DataFrame:
-    fates, good = [], 0
-    for row in rows.itertuples():
-        if row.aesthetic < min_aesthetic:
-            fate = "unaesthetic"
-        elif row.duplicate:
-            fate = "duplicate"
-        elif pictures.get(row.url) is None:
-            fate = "dead"
-        elif verdicts[row.url] != "good":
-            fate = verdicts[row.url]
-        else:
-            good += 1
-            fate = "used" if good <= count else "spare"
-        fates.append(fate)
-    return rows.assign(fate=fates)
-
-
-def _judge(pictures: dict, checker: SafetyChecker) -> dict[str, str]:
-    decoded, verdicts = {}, {}
-    for url, downloaded in pictures.items():
-        if downloaded is not None:
-            try:
-                decoded[url] = images.decode(downloaded[0], url)
-            except ValueError:
-                verdicts[url] = "unreadable"
-    for url, refused in zip(decoded, checker.unsafe(list(decoded.values())), strict=True):
-        verdicts[url] = "unsafe" if refused else "good"
-    return verdicts
-
-
-def _download(urls: list[str], work: Path, size: int, timeout: int, retries: int, threads: int, proxy) -> dict:
-    """url -> (encoded bytes, sha256 of what was downloaded), or None; by img2dataset, resumable."""
-    if not urls:
-        return {}
-    # img2dataset takes a shard for done if its JSON exists, even for other URLs: one folder per list.
-    digest = hashlib.sha256("\n".join([str(size), *urls]).encode()).hexdigest()[:16]
-    folder = work / digest
-    folder.mkdir(parents=True, exist_ok=True)
-    listing = work / f"{digest}.parquet"
-    with whole(listing) as temporary:
-        pd.DataFrame({"url": urls}).to_parquet(temporary, index=False)
-    options = {
-        "url_list": str(listing),
-        "input_format": "parquet",
-        "output_folder": str(folder),
-        "output_format": "webdataset",
-        "image_size": size,
-        "resize_mode": "keep_ratio",
-        "resize_only_if_bigger": True,
-        "skip_reencode": True,
-        "encode_format": "jpg",
-        "encode_quality": 95,
-        "processes_count": 1,
-        "thread_count": threads,
-        "timeout": timeout,
-        "retries": retries,
-        "number_sample_per_shard": 1000,
-    }
-    environment = os.environ | {"NO_ALBUMENTATIONS_UPDATE": "1"}  # img2dataset's library would ask the network
-    if proxy:
-        environment |= {"http_proxy": proxy, "https_proxy": proxy, "no_proxy": ""}
-    # A process of its own: img2dataset spawns workers that import the main module again.
-    command = "import sys, json; from img2dataset import download; download(**json.loads(sys.argv[1]))"
-    subprocess.run([sys.executable, "-c", command, json.dumps(options)], env=environment, check=True)
-    result = dict.fromkeys(urls)
-    for tar in sorted(folder.glob("*.tar")):
-        status = pd.read_parquet(tar.with_suffix(".parquet"))
-        sha256 = dict(zip(status["url"], status["sha256"], strict=True))
-        url_of = dict(zip(status["key"], status["url"], strict=True))
-        for key, sample in images.read_shard(tar):
-            data = sample.get("jpg") or sample.get("png")
-            if data:
-                result[url_of[key]] = (data, sha256[url_of[key]])
-    return result
-
-
-def _write_good(good: pd.DataFrame, pictures: dict, shard: str | Path, table: str | Path) -> None:
+def _write_good(
+    good: pd.DataFrame,
+    known: Mapping[str, Mapping],
+    max_image_size: int,
+    max_pixels: int,
+    shard: str | Path,
+    table: str | Path,
+) -> None:
     rows = []
+    number = {key: i for i, key in enumerate(dict.fromkeys(good["class"]))}
     with whole(shard) as temporary, images.ShardWriter(temporary) as writer:
         for row in good.to_dict("records"):
-            data, sha256 = pictures[row["url"]]
-            name = f"{row['class']}-{row['rank']:05d}"
-            extension = "png" if data.startswith(b"\x89PNG") else "jpg"
-            members = {
-                extension: data,
-                "txt": row["caption"] or "",
-                "json": {"url": row["url"], "sha256": sha256},
-            }
-            offset, length = writer.add(name, members, of=extension)
+            bytes_of = images.load_bytes(pd.Series(known[row["url"]]))
+            extension, data = _encoded(bytes_of, max_image_size, max_pixels)
+            facts = {"class": row["class"], "url": row["url"], "sha256": row["sha256"]}
+            members = {extension: data, "txt": row["caption"] or "", "json": facts}
+            # By number: neither a class's name nor anything from the web is a part of a file's name.
+            offset, length = writer.add(f"{number[row['class']]:04d}-{row['rank']:06d}", members, of=extension)
             rows.append(
                 {
                     "image_id": f"retrieval/{row['class']}/{row['id']}",
@@ -272,7 +246,7 @@ def _write_good(good: pd.DataFrame, pictures: dict, shard: str | Path, table: st
                     "length": length,
                     "url": row["url"],
                     "similarity": row["similarity"],
-                    "sha256": sha256,
+                    "sha256": row["sha256"],
                 }
             )
     images.write(table, images.table(rows))

@@ -1,171 +1,279 @@
-"""The sampler: generates images from prompts with a diffusion model, whatever the conditioning comes from."""
+"""The sampler: generates images with a diffusion model, wherever conditioning and start come from."""
 
-import itertools
-from collections.abc import Callable, Iterable
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
-from augbench import images
-from augbench.backbone import SafetyChecker
+from augbench import conditioning, images, prompts
+from augbench.backbone import SafetyChecker, load_pipeline
 from augbench.files import whole
-from augbench.prompts import draw
 from augbench.seeds import derive
 
 
-def plan(classes: Iterable[tuple[str, str, int]], conditioning: str, key: tuple) -> list[dict]:
-    """What to generate: one row (class, index, prompt) per image.
+def plan(
+    classes: Sequence[Mapping],
+    counts: Sequence[int],
+    method: Mapping,
+    key: tuple,
+    *,
+    cluster_sizes: Mapping[str, Sequence[int]] | None = None,
+    starts: Mapping[str, Sequence[int]] | None = None,
+) -> list[dict]:
+    """What to generate: one row per image, with class, index, prompt and what else guides it.
 
     Parameters
     ----------
-    classes : (class key, class name, number of images)
+    classes : what is known of each class, see :func:`augbench.prompts.fill`
+    counts : images of each class; the first rows of a class do not depend on it
+    method : the method's row of the method table
     key : (study seed, method, candidate); with class and index it seeds every image
+    cluster_sizes : class -> training images in each of its clusters, for learned conditionings of clusters
+    starts : class -> positions of its images among the latents, for methods that start from an image
+
+    Rows have ``word`` (number of the class's pseudo-word), ``vector`` (row of the learned conditionings) and
+    ``start`` (position of the start image) where the method has such.
     """
     rows = []
-    for class_key, name, count in classes:
-        prompts = draw(conditioning, name, count, *key, class_key)
-        rows += [{"class": class_key, "index": i, "prompt": prompt} for i, prompt in enumerate(prompts)]
+    for number, (about, count) in enumerate(zip(classes, counts, strict=True)):
+        name = about["class"]
+        texts = prompts.draw(method["conditioning"], method["templates"], about, count, *key, name)
+        made = [{"class": name, "number": number, "index": i, "prompt": text} for i, text in enumerate(texts)]
+        if "pseudo_word" in method["trained"]:
+            for row in made:
+                row["word"] = number
+        if "conditioning" in method["trained"]:
+            sizes = cluster_sizes[name] if cluster_sizes else [1]
+            for row, cluster in zip(made, prompts.spread(count, sizes), strict=True):
+                row["vector"] = number * method["clusters"] + cluster
+                which = f"cluster {cluster + 1} of {len(sizes)}, " if cluster_sizes else ""
+                row["prompt"] += f" ({which}learned)"
+        if method["start"] == "image":
+            for i, row in enumerate(made):
+                row["start"] = int(starts[name][i % len(starts[name])])
+        rows += made
     return rows
 
 
-def generate(
-    pipeline_folder: str | Path,
-    rows: list[dict],
-    shard: str | Path,
-    table: str | Path,
-    *,
-    key: tuple,
-    image_size: int,
-    steps: int,
-    guidance: float,
-    batch_size: int,
-    max_replacements: int,
-    threads: int,
-    progress: Callable[[int, int, str], None] = lambda done, total, note: None,
-) -> None:
-    """Generate the images of ``rows`` into a WebDataset shard and its image table.
+def batches(rows: list[dict], size: int, part: int = 0, parts: int = 1) -> list[list[dict]]:
+    """One part's share of the rows in batches.
 
-    Each image starts from noise of its own seed, derived from ``key``, class, index and attempt; an image
-    that the safety checker refuses is drawn again with the next attempt's seed (paper, section 3). Text
-    encodings are computed once per prompt; both halves of the guidance run as one batch.
-
-    Parameters
-    ----------
-    image_size : pixels; steps : denoising steps of the pipeline's own scheduler
-    guidance : classifier-free guidance scale; 1 or less means none
-
-    Raises RuntimeError when an image was refused more than ``max_replacements`` times.
+    Batches run across classes and prompts. They are cut before they are dealt out: the make-up of a batch can
+    change low bits of its images, so it must not depend on the number of parts.
     """
-    import torch
-    from diffusers import StableDiffusionPipeline
+    cut = [rows[start : start + size] for start in range(0, len(rows), size)]
+    return cut[part * len(cut) // parts : (part + 1) * len(cut) // parts]
 
-    torch.set_num_threads(threads)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    dtype = torch.float16 if device == "cuda" else torch.float32
-    checker = SafetyChecker(pipeline_folder)
-    pipeline = StableDiffusionPipeline.from_pretrained(pipeline_folder, safety_checker=None, torch_dtype=dtype)
-    pipeline.to(device)
-    encode = _text_encoder(pipeline)
-    method, candidate = key[1], key[2]
 
-    def denoise(batch: list[dict]) -> list:
-        """The pictures of a batch, as RGB ``PIL.Image``."""
-        latents = torch.stack([_noise(row["seed"], pipeline, image_size) for row in batch]).to(device, dtype)
-        conditions = torch.stack([encode(row["prompt"]) for row in batch])
-        if guidance > 1:
-            conditions = torch.cat([torch.stack([encode("")] * len(batch)), conditions])
-        scheduler = pipeline.scheduler
-        scheduler.set_timesteps(steps, device=device)
-        latents = latents * scheduler.init_noise_sigma
-        for step in scheduler.timesteps:
-            inputs = scheduler.scale_model_input(torch.cat([latents] * 2) if guidance > 1 else latents, step)
-            output = pipeline.unet(inputs, step, encoder_hidden_states=conditions).sample
-            if guidance > 1:
-                unguided, guided = output.chunk(2)
-                output = unguided + guidance * (guided - unguided)
-            latents = scheduler.step(output, step, latents).prev_sample
-        decoded = pipeline.vae.decode(latents / pipeline.vae.config.scaling_factor).sample
+class Sampler:
+    """A diffusion model in memory, ready to turn batches of rows into pictures."""
+
+    def __init__(
+        self,
+        pipeline_folder: str | Path,
+        *,
+        start_latents: str | Path | None = None,
+        image_size: int,
+        steps: int,
+        guidance: float,
+        noise_share: float,
+        max_replacements: int,
+        threads: int,
+    ):
+        """
+        Parameters
+        ----------
+        start_latents : file of the start images' posteriors, see :mod:`augbench.latents`
+        image_size : pixels; steps : denoising steps of the pipeline's own scheduler
+        guidance : classifier-free guidance scale; 1 or less means none, and an empty prompt has none
+        noise_share : share of the schedule to which start images are noised
+        """
+        import torch
+
+        torch.set_num_threads(threads)
+        self.pipeline = load_pipeline(pipeline_folder)
+        self.checker = SafetyChecker(pipeline_folder)
+        self.device, self.dtype = self.pipeline.device, self.pipeline.unet.dtype
+        self.use({})
+        self.image_size, self.steps = image_size, steps
+        self.latents = self._means(start_latents) if start_latents else None
+        self.guidance, self.noise_share, self.max_replacements = guidance, noise_share, max_replacements
+
+    def use(self, candidate: Mapping) -> "Sampler":
+        """Take what a fine-tuning left, see :mod:`augbench.conditioning`, in place of another one's of its kind."""
+        if weights := conditioning.unet_weights(candidate):
+            self.pipeline.unet.load_state_dict(weights)
+        if "pseudo_word" in candidate:
+            conditioning.with_pseudo_words(self.pipeline.text_encoder, candidate["pseudo_word"].to(self.device))
+        self.vectors = candidate.get("conditioning")
+        self.encode = conditioning.TextEncodings(self.pipeline.tokenizer, self.pipeline.text_encoder)
+        return self
+
+    def _means(self, file: str | Path):
+        """The means of posteriors, scaled as the denoiser knows latents, float32 (n, channels, height, width)."""
+        from safetensors.torch import load_file
+
+        return load_file(file)["parameters"].float().chunk(2, dim=1)[0] * self.pipeline.vae.config.scaling_factor
+
+    def encodings(self, rows: Sequence[Mapping]):
+        """What guides each row, (n, tokens, width)."""
+        import torch
+
+        if "vector" in rows[0]:
+            return torch.stack([self.vectors[row["vector"]] for row in rows]).to(self.device, self.dtype)
+        words = [(prompts.pseudo_word(row["class"]), row["word"]) if "word" in row else None for row in rows]
+        return self.encode([row["prompt"] for row in rows], words)
+
+    def noise(self, seed: int):
+        """Standard normal latents (channels, height, width); drawn on the CPU, the same for every device."""
+        import torch
+
+        side = self.image_size // self.pipeline.vae_scale_factor
+        shape = (self.pipeline.unet.config.in_channels, side, side)
+        return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+    def denoise(self, rows: Sequence[Mapping]) -> list:
+        """The pictures of a batch of rows with ``seed``, as RGB ``PIL.Image``."""
+        import torch
+
+        pipeline, scheduler = self.pipeline, self.pipeline.scheduler
+        guided = self.guidance > 1 and any(row["prompt"] for row in rows)
+        guides = self.encodings(rows)
+        if guided:
+            guides = torch.cat([self.encode([""] * len(rows)), guides])
+        scheduler.set_timesteps(self.steps, device=self.device)
+        timesteps = scheduler.timesteps
+        latents = torch.stack([self.noise(row["seed"]) for row in rows])
+        if "start" in rows[0]:
+            first = (self.steps - max(1, round(self.noise_share * self.steps))) * scheduler.order
+            timesteps = timesteps[first:]
+            if hasattr(scheduler, "set_begin_index"):
+                scheduler.set_begin_index(first)
+            begin = self.latents[[row["start"] for row in rows]]
+            latents = scheduler.add_noise(begin, latents, timesteps[:1].cpu().repeat(len(rows)))
+        else:
+            latents = latents * scheduler.init_noise_sigma
+        latents = latents.to(self.device, self.dtype)
+        for step in timesteps:
+            inputs = scheduler.scale_model_input(torch.cat([latents] * 2) if guided else latents, step)
+            output = pipeline.unet(inputs, step, encoder_hidden_states=guides, return_dict=False)[0]
+            if guided:
+                without, towards = output.chunk(2)
+                output = without + self.guidance * (towards - without)
+            latents = scheduler.step(output, step, latents, return_dict=False)[0]
+        decoded = pipeline.vae.decode(latents / pipeline.vae.config.scaling_factor, return_dict=False)[0]
         return pipeline.image_processor.postprocess(decoded.float(), output_type="pil")
 
-    def draw_safely(batch: list[dict]) -> list:
-        """Pictures of a batch, those refused drawn again; notes seed and replacements in the rows."""
-        pictures = [None] * len(batch)
-        waiting = list(range(len(batch)))
-        for attempt in range(max_replacements + 1):
-            for i in waiting:
-                batch[i] |= {
-                    "seed": derive(*key, batch[i]["class"], batch[i]["index"], attempt),
-                    "replaced": attempt,
-                }
-            fresh = denoise([batch[i] for i in waiting])
-            refused = checker.unsafe(fresh)
-            for i, picture in zip(waiting, fresh, strict=True):
-                pictures[i] = picture
-            waiting = [i for i, bad in zip(waiting, refused, strict=True) if bad]
-            if not waiting:
-                return pictures
-        row = batch[waiting[0]]
+    def draw(self, rows: Sequence[dict], key: tuple) -> list:
+        """Pictures of a batch, those that the safety checker refuses drawn again with the next seed (section 3).
+
+        Notes ``seed`` and ``replaced``, the number of refused draws, in the rows. Raises RuntimeError when an
+        image was refused more than ``max_replacements`` times.
+        """
+        import torch
+
+        pictures = [None] * len(rows)
+        waiting = list(range(len(rows)))
+        with torch.inference_mode():
+            for attempt in range(self.max_replacements + 1):
+                for i in waiting:
+                    seed = derive(*key, rows[i]["class"], rows[i]["index"], attempt)
+                    rows[i] |= {"seed": seed, "replaced": attempt}
+                fresh = self.denoise([rows[i] for i in waiting])
+                refused = self.checker.unsafe(fresh)
+                for i, picture in zip(waiting, fresh, strict=True):
+                    pictures[i] = picture
+                waiting = [i for i, bad in zip(waiting, refused, strict=True) if bad]
+                if not waiting:
+                    return pictures
+        row = rows[waiting[0]]
         raise RuntimeError(
-            f"the safety checker refused {max_replacements + 1} draws for the prompt {row['prompt']!r} "
+            f"the safety checker refused {self.max_replacements + 1} draws for the prompt {row['prompt']!r} "
             f"of class {row['class']}; change the prompt or raise max_replacements"
         )
 
+
+@dataclass(frozen=True)
+class Work:
+    """Batches to generate with one model.
+
+    ``key`` is (study seed, method, candidate); ``who`` identifies model and settings, see
+    :func:`augbench.resume.identity`; ``sampler`` loads the model and is called only if there is work.
+    """
+
+    sampler: Callable[[], Sampler]
+    batches: list[list[dict]]
+    key: tuple
+    who: str
+
+
+def generate(
+    work: Sequence[Work],
+    shard: str | Path,
+    table: str | Path,
+    progress: Callable[[int, int, str], None] = lambda done, total, note: None,
+) -> None:
+    """Generate images into a WebDataset shard and its image table.
+
+    Each image starts from noise of its own seed, derived from the key, class, index and attempt. Finished
+    batches are kept beside the shard until it is complete; a killed job goes on after them. Encoding and
+    writing run in the background.
+    """
+    shard = Path(shard)
+    done = shard.parent / f".{shard.name}.batches"
+    total, made, parts = sum(len(rows) for of in work for rows in of.batches), 0, []
+    with ThreadPoolExecutor(1) as writer:
+        writing = []
+        for of in work:
+            sampler = None
+            for rows in of.batches:
+                name = hashlib.sha256(json.dumps([of.who, of.key, rows]).encode()).hexdigest()
+                parts.append((of.key, done / f"{name}.tar"))
+                if not parts[-1][1].exists():
+                    sampler = sampler or of.sampler()
+                    drawn = [dict(row) for row in rows]
+                    writing.append(writer.submit(_write_batch, parts[-1][1], drawn, sampler.draw(drawn, of.key)))
+                    if len(writing) > 2:
+                        writing.pop(0).result()  # an error must not wait for the end, nor may memory fill up
+                made += len(rows)
+                progress(made, total, "images")
+        for batch in writing:
+            batch.result()
+    _join(parts, shard, table)
+    shutil.rmtree(done, ignore_errors=True)
+
+
+def _write_batch(path: Path, rows: Sequence[Mapping], pictures: Sequence) -> None:
+    with whole(path) as temporary, images.ShardWriter(temporary) as writer:
+        for row, picture in zip(rows, pictures, strict=True):
+            facts = {name: row[name] for name in ("class", "index", "seed", "replaced")}
+            members = {"png": images.encode_png(picture), "txt": row["prompt"], "json": facts}
+            # Not the class's own name: WebDataset ends a sample's name at its first dot.
+            writer.add(f"{row['number']:04d}-{row['index']:05d}", members, of="png")
+
+
+def _join(parts: Sequence[tuple[tuple, Path]], shard: Path, table: str | Path) -> None:
+    """One shard, and its image table, from the shards of the batches."""
     made = []
-    with torch.inference_mode(), whole(shard) as temporary, images.ShardWriter(temporary) as writer:
-        for batch in _batches(rows, batch_size):
-            for row, picture in zip(batch, draw_safely(batch), strict=True):
-                name = f"{row['class']}-{row['index']:05d}"
-                facts = {k: row[k] for k in ("class", "seed", "replaced")}
-                members = {"png": images.encode_png(picture), "txt": row["prompt"], "json": facts}
-                offset, length = writer.add(name, members, of="png")
+    with whole(shard) as temporary, images.ShardWriter(temporary) as writer:
+        for (_, method, candidate), file in parts:
+            for name, members in images.read_shard(file):
+                offset, length = writer.add(f"{candidate.replace('.', '_')}-{name}", members, of="png")
+                facts = json.loads(members["json"])
                 made.append(
-                    facts
-                    | {
-                        "image_id": f"{method}/{candidate}/{name}",
+                    {
+                        "image_id": f"{method}/{candidate}/{facts['class']}-{facts['index']:05d}",
+                        "class": facts["class"],
                         "path": str(shard),
                         "offset": offset,
                         "length": length,
-                        "prompt": row["prompt"],
+                        "prompt": members["txt"].decode(),
+                        "seed": facts["seed"],
                         "candidate": candidate,
+                        "replaced": facts["replaced"],
                     }
                 )
-            progress(len(made), len(rows), "images")
     images.write(table, images.table(made))
-
-
-def _batches(rows: list[dict], size: int) -> list[list[dict]]:
-    """Copies of the rows in batches of one class each.
-
-    The shape of a batch can change low bits of its images. A batch must therefore not depend on which other
-    classes a job takes.
-    """
-    of_class = [list(group) for _, group in itertools.groupby(rows, key=lambda row: row["class"])]
-    return [
-        [dict(row) for row in group[start : start + size]] for group in of_class for start in range(0, len(group), size)
-    ]
-
-
-def _noise(seed: int, pipeline, image_size: int):
-    """Standard normal latents (channels, height, width) of one image; on the CPU, the same on every device."""
-    import torch
-
-    side = image_size // pipeline.vae_scale_factor
-    shape = (pipeline.unet.config.in_channels, side, side)
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
-
-def _text_encoder(pipeline):
-    """A function from prompt to text encoding (tokens, width) that computes each prompt once."""
-    known = {}
-
-    def encode(prompt: str):
-        if prompt not in known:
-            tokens = pipeline.tokenizer(
-                prompt,
-                padding="max_length",
-                max_length=pipeline.tokenizer.model_max_length,
-                truncation=True,
-                return_tensors="pt",
-            ).input_ids.to(pipeline.device)
-            known[prompt] = pipeline.text_encoder(tokens)[0][0]
-        return known[prompt]
-
-    return encode

@@ -90,12 +90,6 @@ def class_table(target, default: str | None = None) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["class", "lemmas", "hypernyms", "definition"])
 
 
-def read_classes(path: str | Path) -> pd.DataFrame:
-    """Read ``dataset/classes.csv``: a class table with the columns train (number of images) and excluded
-    (why the class takes no part, else empty)."""
-    return pd.read_csv(path, dtype={"train": int}, keep_default_na=False)
-
-
 def split(target, dataset, seed: int) -> pd.DataFrame:
     """All images of the target as an image table with the further column ``split``.
 

@@ -11,6 +11,11 @@ from augbench.audit import audit
 
 RESULTS = Path("results/digits")
 CLASSIFIER = RESULTS / "classifier" / "more_real" / "x1" / "run-1"
+METHODS = [
+    "none", "more_real", "boomerang", "simple_prompt_nows", "simple_prompt", "sariyildiz_prompts", "clip_prompts",
+    "ft_conditioning", "ft_cluster_conditioning_k5", "ft_cluster_conditioning_k10", "ft_cluster_conditioning_k15",
+    "imagic", "textual_inversion", "pseudoword_dm", "retrieval",
+]  # fmt: skip
 HANDWRITING = "a photo of handwritten {n}"  # the form that captions of the pool use for handwriting
 
 
@@ -22,7 +27,7 @@ def planted():
 @pytest.fixture(scope="module")
 def candidates(planted):
     """Every neighbour that retrieval considered, with what is planted at its URL."""
-    found = pd.read_parquet(RESULTS / "retrieval" / "candidates.parquet")
+    found = pd.read_parquet(RESULTS / "retrieval" / "ledger.parquet")
     return found.join(planted.drop(columns="aesthetic"), on="url")
 
 
@@ -92,44 +97,69 @@ def test_the_audit_finds_every_planted_duplicate_of_the_whole_web(planted, tmp_p
     assert wanted <= pairs
 
 
-def recognised(rows_by_method: dict, folder: Path) -> dict[str, float]:
-    """Share of images that the `more_real` classifier recognises, per name."""
-    from augbench import classifier
-
-    classes = pd.read_csv(RESULTS / "dataset" / "classes.csv", keep_default_na=False)
-    names = list(classes["class"][classes["excluded"] == ""])
-    result = {}
-    for name, table in rows_by_method.items():
-        verdict = classifier.recognised(CLASSIFIER, names, table, model="small_cnn", image_size=32)
-        result[name] = float(verdict["correct"].mean())
-    return result
-
-
 def test_samples_of_the_diffusion_model_are_recognisable(tmp_path):
-    from augbench import sampling
+    from augbench import classes, classifier, sampling
 
-    classes = pd.read_csv(RESULTS / "dataset" / "classes.csv", keep_default_na=False)
-    tables = {}
+    kept = classes.kept(RESULTS / "dataset" / "classes.csv")
+    names = [about["class"] for about in kept]
+    settings = {
+        "image_size": 32,
+        "steps": 12,
+        "guidance": 4.0,
+        "noise_share": 0.2,
+        "max_replacements": 50,
+        "threads": 1,
+    }
+    shares = {}
     for name, form in {"handwriting": HANDWRITING, "simple prompt": "A photo of {n}."}.items():
         rows = [
-            {"class": row[1], "index": i, "prompt": form.replace("{n}", row.lemmas.split(", ")[0])}
-            for row in classes.itertuples()
+            {
+                "class": about["class"],
+                "number": number,
+                "index": i,
+                "prompt": form.replace("{n}", about["lemmas"].split(", ")[0]),
+            }
+            for number, about in enumerate(kept)
             for i in range(16)
         ]
         paths = tmp_path / f"{name}.tar", tmp_path / f"{name}.parquet"
-        settings = {
-            "image_size": 32,
-            "steps": 25,
-            "guidance": 4.0,
-            "batch_size": 32,
-            "max_replacements": 50,
-            "threads": 2,
-        }
-        sampling.generate(RESULTS / "backbone", rows, *paths, key=(0, "check", name), **settings)
-        tables[name] = images.read(paths[1])
-    shares = recognised(tables, tmp_path)
+        sampler = sampling.Sampler(RESULTS / "backbone", **settings)
+        work = sampling.Work(lambda sampler=sampler: sampler, sampling.batches(rows, 16), (0, "check", name), name)
+        sampling.generate([work], *paths)
+        _, seen = classifier.look(CLASSIFIER, names, images.read(paths[1]), model="small_cnn", image_size=32)
+        shares[name] = float(seen["correct"].mean())
     print(f"\nrecognised by the more_real classifier: { ({k: f'{v:.0%}' for k, v in shares.items()}) }")
     assert shares["handwriting"] >= 0.8
+
+
+def test_the_domain_gap_is_measured_for_every_method_that_adds_images():
+    gap = pd.read_csv(RESULTS / "tables" / "domain_gap.csv")
+    print(f"\n{gap.to_string(index=False)}")
+    assert list(gap["method"]) == METHODS[1:]
+    assert gap["recognised"].between(0, 100).all()
+    assert gap.set_index("method")["frechet_distance"].idxmin() == "more_real"
+
+
+def test_fine_tuned_images_are_the_chosen_candidates():
+    """The screened first images and the rest make one set: the chosen candidate's, with no index twice."""
+    for method in METHODS:
+        path = RESULTS / "selection" / f"{method}.json"
+        if not path.exists():
+            continue
+        chosen = json.loads(path.read_text())
+        best = max(row["validation_accuracy"] for row in chosen["screened"])
+        assert chosen["validation_accuracy"] == best
+        screened = images.read(RESULTS / "images" / method / "screen" / "part-0.parquet")
+        rest = images.read(*(RESULTS / "images" / method / "selected").glob("*.parquet"))
+        assert set(rest["candidate"]) == {chosen["candidate"]}
+        both = pd.concat([screened[screened["candidate"] == chosen["candidate"]], rest])
+        assert not both["image_id"].duplicated().any()
+        train = images.read(RESULTS / "dataset" / "train.parquet")
+        counts = both.groupby("class").size()
+        assert (counts >= 3 * train.groupby("class").size()).all()
+        added = images.read(RESULTS / "augmentation" / method / "x1" / "split-1.parquet")
+        assert set(added["image_id"]) <= set(both["image_id"])
+        print(f"{method}: {chosen['candidate']} of {len(chosen['screened'])} candidates")
 
 
 def test_no_rule_reads_the_ledger():
@@ -151,9 +181,7 @@ def test_every_method_was_measured_five_times():
     assert list(table.columns) == [
         "method", "family", "ratio", "runs", "accuracy_mean", "accuracy_se", "paper_accuracy",
     ]  # fmt: skip
-    assert list(table["method"]) == [
-        "none", "more_real", "simple_prompt_nows", "simple_prompt", "clip_prompts", "retrieval",
-    ]  # fmt: skip
+    assert list(table["method"]) == METHODS
     assert (table["runs"] == 5).all()
     for row in table.itertuples():
         ratio = "x0" if row.method == "none" else "x1"

@@ -1,5 +1,10 @@
 """The schedule worked by hand, images against torchvision's, and small runs of the real thing."""
 
+import os
+import pickle
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +14,13 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from augbench import classifier, classifier_images, images
-from augbench.classifier import check_model, epoch_order, known_models, plateau, recognised, train
+from augbench.classifier import check_model, epoch_order, known_models, look, plateau, train
 from augbench.classifier_images import evaluation_image, random_crop, training_image
 from augbench.files import read_json
 
 CLASSES = ["red", "green", "blue"]
 SETTINGS = {"seed": 3, "model": "small_cnn", "image_size": 16, "batch_size": 8, "learning_rate": 0.05}
+STEPS = 3  # in an epoch of 25 images
 OUTPUTS = ["best.safetensors", "history.csv", "metrics.json", "predictions.parquet"]
 
 
@@ -131,7 +137,7 @@ def test_a_torchvision_model_is_trained(sets, tmp_path):
     metrics = train(*sets, CLASSES, tmp_path, **settings, max_epochs=1)
     assert (metrics["model"], metrics["epochs"]) == ("squeezenet1_1", 1)
     assert load_file(tmp_path / "best.safetensors")["classifier.1.weight"].shape == (3, 512, 1, 1)
-    again = recognised(tmp_path, CLASSES, sets[2], model="squeezenet1_1", image_size=32)
+    again = look(tmp_path, CLASSES, sets[2], model="squeezenet1_1", image_size=32)[1]
     stored = pd.read_parquet(tmp_path / "predictions.parquet")
     pd.testing.assert_frame_equal(again, stored.drop(columns="confidence"))
 
@@ -221,7 +227,7 @@ def test_the_best_checkpoint_is_the_one_scored(sets, tmp_path):
     """At a rate at which accuracy jumps about, best and last weights see different things."""
     metrics = train(*sets, CLASSES, tmp_path, **SETTINGS | {"learning_rate": 0.5}, max_epochs=8)
     assert metrics["best_epoch"] < metrics["epochs"]
-    seen = [recognised(tmp_path, CLASSES, table, model="small_cnn", image_size=16) for table in sets[1:]]
+    seen = [look(tmp_path, CLASSES, table, model="small_cnn", image_size=16)[1] for table in sets[1:]]
     assert 100 * seen[0]["correct"].mean() == pytest.approx(metrics["best_validation_accuracy"])
     stored = pd.read_parquet(tmp_path / "predictions.parquet")
     pd.testing.assert_frame_equal(seen[1], stored.drop(columns="confidence"))
@@ -256,55 +262,94 @@ def test_how_images_are_read_changes_nothing(sets, run, tmp_path, monkeypatch, w
     assert contents(tmp_path) == contents(run[0])
 
 
-@pytest.mark.parametrize("epoch", [1, 4])
-def test_a_killed_run_goes_on_to_the_same_bytes(sets, run, tmp_path, monkeypatch, epoch):
-    monkeypatch.setattr(classifier, "STATE_EVERY", 0)
-    started = []
+def ended(sets, folder, step):
+    """A run that SIGTERM ends at its ``step``-th training step, as a scheduler ends a job."""
+    steps = []
+    original = classifier._Network.step
 
-    def kill(done, total, note):
-        if done > epoch:
-            raise KeyboardInterrupt
+    def counted(*arguments):
+        steps.append(0)
+        if len(steps) == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(*arguments)
 
-    with pytest.raises(KeyboardInterrupt):
-        train(*sets, CLASSES, tmp_path, **SETTINGS, max_epochs=6, progress=kill)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as end:
+        patch.setattr(classifier._Network, "step", counted)
+        train(*sets, CLASSES, folder, **SETTINGS, max_epochs=6)
+    assert end.value.code == 143
+
+
+@pytest.mark.parametrize("step", [1, 7, 15])
+def test_a_run_ended_by_sigterm_goes_on_to_the_same_bytes(sets, run, tmp_path, step):
+    ended(sets, tmp_path, step)
     assert [file.name for file in tmp_path.iterdir()] == ["state.safetensors"]
-    progress = lambda done, total, note: started.append((done, total))  # noqa: E731
-    train(*sets, CLASSES, tmp_path, **SETTINGS, max_epochs=6, progress=progress)
-    assert started == [(done, 6) for done in range(epoch + 1, 7)]
+    seen = []
+    train(*sets, CLASSES, tmp_path, **SETTINGS, max_epochs=6, progress=lambda done, total, note: seen.append(done))
+    assert seen == list(range((step - 1) // STEPS + 1, 7))
     assert contents(tmp_path) == contents(run[0])
 
 
+def test_a_killed_run_goes_on_from_the_last_state(sets, run, tmp_path):
+    """SIGKILL gives no warning: a process that saves at every step dies in the middle of an epoch."""
+    script = """
+import os, pickle, signal, sys
+from augbench import classifier
+sets, classes, folder, settings = pickle.load(open(sys.argv[1], "rb"))
+steps, original = [], classifier._Network.step
+def counted(*arguments):
+    steps.append(0)
+    if len(steps) == 11:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return original(*arguments)
+classifier._Network.step = counted
+classifier.train(*sets, classes, folder, **settings, max_epochs=6, save_minutes=1e-9)
+"""
+    call = tmp_path / "call.pickle"
+    call.write_bytes(pickle.dumps((list(sets), CLASSES, tmp_path / "run", SETTINGS)))
+    killed = subprocess.run([sys.executable, "-c", script, str(call)])
+    assert killed.returncode == -signal.SIGKILL
+    seen = []
+    folder = tmp_path / "run"
+    train(*sets, CLASSES, folder, **SETTINGS, max_epochs=6, progress=lambda done, total, note: seen.append(done))
+    assert seen[0] == 10 // STEPS + 1
+    assert contents(folder) == contents(run[0])
+
+
 @pytest.mark.parametrize("change", ["settings", "image"])
-def test_a_state_of_other_input_is_not_resumed(sets, run, tmp_path, monkeypatch, change):
+def test_a_state_of_other_input_is_not_resumed(sets, run, tmp_path, change):
     """The killed run had another seed, or one image was blank then and has the same path and table now."""
-    monkeypatch.setattr(classifier, "STATE_EVERY", 0)
     path = Path(sets[0]["path"][5])
     original = path.read_bytes()
-
-    def kill(done, total, note):
-        if done == 3:
-            raise KeyboardInterrupt
 
     if change == "image":
         Image.new("RGB", (16, 16)).save(path)
     settings = SETTINGS | ({"seed": 4} if change == "settings" else {})
-    with pytest.raises(KeyboardInterrupt):
-        train(*sets, CLASSES, tmp_path, **settings, max_epochs=6, progress=kill)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(SETTINGS, "seed", settings["seed"])
+        ended(sets, tmp_path, 12)
     path.write_bytes(original)
     assert (tmp_path / "state.safetensors").exists()
     train(*sets, CLASSES, tmp_path, **SETTINGS, max_epochs=6)
     assert contents(tmp_path) == contents(run[0])
 
 
-def test_recognised_takes_any_table(sets, run):
+def test_any_table_can_be_looked_at(sets, run):
     stored = pd.read_parquet(run[0] / "predictions.parquet").drop(columns="confidence")
     part = sets[2].iloc[[4, 1]].assign(**{"class": ["red", "of another study"]})
-    seen = recognised(run[0], CLASSES, part, model="small_cnn", image_size=16)
+    features, seen = look(run[0], CLASSES, part, model="small_cnn", image_size=16)
+    assert features.shape == (2, 128)
     assert list(seen["image_id"]) == ["test-4", "test-1"]
     assert list(seen["predicted"]) == list(stored["predicted"][[4, 1]])
     assert list(seen["correct"]) == [stored["predicted"][4] == "red", False]
-    empty = recognised(run[0], CLASSES, sets[2].iloc[:0], model="small_cnn", image_size=16)
-    assert list(empty.columns) == list(seen.columns)
+
+
+def test_features_are_what_the_last_layer_sees(sets, run):
+    """The last layer's weights on them give the stored predictions."""
+    features, seen = look(run[0], CLASSES, sets[2], model="small_cnn", image_size=16)
+    weights = load_file(run[0] / "best.safetensors")
+    last = max(int(name.split(".")[0]) for name in weights)
+    logits = features @ weights[f"{last}.weight"].T + weights[f"{last}.bias"]
+    assert [CLASSES[i] for i in logits.argmax(1)] == list(seen["predicted"])
 
 
 # --- bad input ------------------------------------------------------------------------------------------

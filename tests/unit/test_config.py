@@ -53,3 +53,54 @@ def test_a_missing_template_names_the_known_ones():
     }
     with pytest.raises(config.ConfigError, match=r"clip_promts.txt, did you mean 'clip_prompts'\?"):
         config.parse(raw)
+
+
+@pytest.mark.parametrize(
+    ("row", "sentence"),
+    [
+        ({"start": "pool", "trained": ["unet"]}, "start: pool goes without `trained`"),
+        ({"trained": ["conditioning", "pseudo_word"]}, "either conditioning or pseudo_word"),
+        ({"clusters": 5}, "clusters needs `trained: [conditioning]`"),
+        ({"trained": ["pseudo_word"]}, "templates with {p}, the learned pseudo-word, go with"),
+        ({"conditioning": "textual_inversion"}, "templates with {p}, the learned pseudo-word, go with"),
+        ({"conditioning": None}, "start: noise needs a conditioning"),
+        ({"trained": ["vae"]}, "Input should be 'conditioning', 'pseudo_word' or 'unet'"),
+        ({"candidates": ["best"]}, "String should match pattern"),
+    ],
+)
+def test_rows_that_make_no_method_are_refused(row, sentence):
+    raw = load("config/methods.yaml", "config/config.yaml")
+    mine = {"title": "m", "family": "fine-tuning", "start": "noise", "conditioning": "simple_prompt"}
+    raw["methods"]["mine"] = mine | row
+    with pytest.raises(config.ConfigError, match=r"^methods\.mine") as error:
+        config.parse(raw)
+    assert sentence in str(error.value)
+
+
+def test_a_denoiser_alone_can_be_trained():
+    raw = load("config/methods.yaml", "config/config.yaml")
+    row = {
+        "title": "m",
+        "family": "fine-tuning",
+        "start": "noise",
+        "conditioning": "simple_prompt",
+        "trained": ["unet"],
+    }
+    raw["methods"]["mine"] = row
+    assert config.parse(raw).methods["mine"].trained == ["unet"]
+
+
+def test_clusters_need_an_embedding_and_candidates_their_epochs():
+    raw = load("config/methods.yaml", "config/config.yaml")
+    study = raw["studies"]["digits"]
+    study["methods"] = ["imagic"]
+    study["finetune"] |= {"max_epochs": 2}
+    config.parse(raw)
+    raw["methods"]["imagic"]["candidates"] = ["epoch-3"]
+    with pytest.raises(config.ConfigError, match="2 epochs are fewer than imagic needs"):
+        config.parse(raw)
+    study |= {"methods": ["ft_cluster_conditioning_k5"], "clip": None, "backbone": {"model": "x/y"}}
+    with pytest.raises(
+        config.ConfigError, match=r"needs the section `clip`, or `finetune: \{embedding: inception_v3\}`"
+    ):
+        config.parse(raw)

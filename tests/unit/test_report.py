@@ -16,12 +16,20 @@ METHODS = {
     "more_real": {"title": "Twice the target data", "family": "baseline", "start": "more_real"},
     "clip_prompts": {"title": f"CLIP {EVIL}", "family": "prompting", "start": "noise"},
     "retrieval": {"title": "Retrieval", "family": "retrieval", "start": "pool"},
+    "ft": {
+        "title": f"FT {EVIL}",
+        "family": "fine-tuning",
+        "start": "noise",
+        "trained": ["conditioning"],
+        "clusters": 2,
+    },
 }
 ACCURACIES = {
     "none": [90.0, 90.4, 90.2],
     "more_real": [98.0, 98.1, 98.2],
     "clip_prompts": [94.8, 95.0, 95.2],
     "retrieval": [96.8, 97.0, 97.2],
+    "ft": [95.9, 96.0, 96.1],
 }
 SETTINGS = {"seed": 1, "methods": list(METHODS), "runs": 3, "ratios": [1.0], "note": EVIL}
 
@@ -59,6 +67,31 @@ def _audit(folder, method, added, reference):
     return found
 
 
+def _finetuned(folder, keys, train):
+    """What fine-tuning, selection, generation and the domain gap leave."""
+    made = {
+        "clip_prompts/base/shard-0": {"prompt": lambda i: f"{EVIL} {i}"},
+        "ft/selected/shard-0": {"prompt": lambda i: f"A photo of {EVIL} (cluster {i % 2 + 1} of 2, learned)"},
+        "ft/screen/part-0": {"candidate": lambda i: f"lr-2_epoch-{i % 2 + 1}"},
+    }
+    for name, facts in made.items():
+        images.write(folder / "images" / f"{name}.parquet", _images(folder, name.replace("/", "-"), keys, **facts))
+    for rate, best in (("lr-1", 0.5), ("lr-2", 0.4)):
+        losses = {"epoch": [1, 2], "train_loss": [0.6, 0.5], "validation_loss": [0.7, best]}
+        files.write_csv(folder / "finetune" / "ft" / rate / "history.csv", pd.DataFrame(losses))
+    rows = [
+        {"candidate": f"lr-2_epoch-{i}", "epoch": i, "names": [f"epoch-{i}", EVIL], "train_loss": 0.5}
+        | {"validation_loss": 0.4, "validation_accuracy": 80.0 + i}
+        for i in (1, 2)
+    ]
+    files.write_json(folder / "selection" / "ft.json", rows[1] | {"screened": rows})
+    members = train[["image_id", "class"]].assign(split="train", k=2, cluster=[i % 2 for i in range(len(train))])
+    members.to_parquet(folder / "finetune" / "clusters.parquet")
+    gap = {"method": ["more_real", "ft"], "frechet_distance": [0.5, 7.25], "recognised": [99.0, 61.5]}
+    gap = pd.DataFrame(gap).assign(images=10, sets=3, classifier="more_real")
+    files.write_csv(folder / "tables" / "domain_gap.csv", gap)
+
+
 def make_results(folder, keys=("a", EVIL)):
     """A results folder of a study as the workflow leaves it."""
     classes = pd.DataFrame({"class": [*keys, "empty"], "lemmas": ["ay, alpha", f"b {EVIL}", "none at all"]})
@@ -71,6 +104,7 @@ def make_results(folder, keys=("a", EVIL)):
         "more_real": {},
         "clip_prompts": {"prompt": lambda i: f"a photo of {EVIL}"},
         "retrieval": {"url": lambda i: f"http://example.org/{i}.png"},
+        "ft": {"prompt": lambda i: f"A photo of {EVIL} (cluster {i % 2 + 1} of 2, learned)"},
     }
     summaries = []
     for method, row in METHODS.items():
@@ -87,6 +121,7 @@ def make_results(folder, keys=("a", EVIL)):
             place = folder / "classifier" / method / f"x{summaries[-1]['ratio']}" / f"run-{k}"
             files.write_csv(place / "history.csv", curve)
     files.write_csv(folder / "tables" / "table1.csv", table1(summaries, pd.read_csv("resources/paper_results.csv")))
+    _finetuned(folder, keys, train)
     fates = ["used"] * 5 + ["spare", "dead", "unaesthetic", "duplicate", "unsafe", "lost"]
     ledger = [
         {"class": key, "rank": i, "url": f"http://example.org/{i}.png", "caption": f"my {EVIL}", "fate": fate}
@@ -94,7 +129,7 @@ def make_results(folder, keys=("a", EVIL)):
         for i, fate in enumerate(fates)
     ]
     (folder / "retrieval").mkdir()
-    pd.DataFrame(ledger).to_parquet(folder / "retrieval" / "candidates.parquet")
+    pd.DataFrame(ledger).to_parquet(folder / "retrieval" / "ledger.parquet")
     for stage, name, seconds in (("classify", "a", 61), ("classify", "b", 10), ("audit", "a", 5)):
         path = folder / "benchmarks" / stage / f"{name}.tsv"
         files.write_text(path, f"s\th:m:s\tmax_rss\n{seconds}.0\t0:01:00\t{'-' if name == 'b' else 300}\n")
@@ -184,7 +219,9 @@ def test_gathered_numbers(folder):
     study = report.gather("digits", folder, METHODS, SETTINGS)
     assert study["classes"] == {"all": 3, "kept": 2, "train": 10}
     assert study["funnel"]["total"] == [10, 2, 2, 2, 2, 2, 2]
-    assert len(study["gallery"]["rows"]) == 4
+    assert len(study["gallery"]["rows"]) == 5
+    assert [row["method"] for row in study["figure1a"]] == ["none", "clip_prompts", "retrieval", "ft"]
+    assert [row["title"] for row in study["gap"]] == ["Twice the target data", METHODS["ft"]["title"]]
     assert [len(cell) for cell in study["gallery"]["rows"][0]["cells"]] == [4, 4]
     assert study["table1"][0]["paper_accuracy"] == 57.2
     assert study["versions"]["pandas"] == pd.__version__
@@ -192,7 +229,7 @@ def test_gathered_numbers(folder):
 
 def test_missing_parts_leave_the_rest(folder, tmp_path):
     lean = make_results(tmp_path / "lean")
-    for path in (lean / "retrieval" / "candidates.parquet", *lean.glob("audit/*/summary.json")):
+    for path in (lean / "retrieval" / "ledger.parquet", *lean.glob("audit/*/summary.json")):
         path.unlink()
     for path in (*lean.glob("classifier/*/*/*/history.csv"), *lean.glob("benchmarks/*/*.tsv")):
         path.unlink()
@@ -227,7 +264,31 @@ def test_figure_files_are_the_same_bytes_for_the_same_data(folder, tmp_path):
     ET.fromstring(svg)
     table = pd.read_csv(tmp_path / "a" / "figures" / "accuracy.csv")
     assert list(table) == ["method", "family", "accuracy_mean", "accuracy_se"]
-    assert list(table["accuracy_mean"]) == [90.2, 98.1, 95.0, 97.0]
+    assert list(table["accuracy_mean"]) == [90.2, 98.1, 95.0, 97.0, 96.0]
+
+
+def test_a_fine_tuned_method_shows_its_candidates_clusters_and_prompts(folder, page):
+    study = report.gather("digits", folder, METHODS, SETTINGS)
+    (item,) = study["finetuned"]
+    assert (item["rate"], item["rates"]) == ("lr-2", {"lr-1": 0.5, "lr-2": 0.4})
+    assert [(row["epoch"], row["chosen"]) for row in item["candidates"]] == [(1, False), (2, True)]
+    assert [len(row["pictures"]) for row in item["candidates"]] == [2, 2]  # one for each class
+    (clusters,) = study["clusters"]
+    assert [(row["size"], len(row["real"]), len(row["generated"])) for row in clusters["rows"]] == [
+        (3, 3, 3),
+        (2, 2, 2),
+    ]
+    (prompts,) = study["templates"]
+    assert len(prompts["pictures"]) == 5
+    assert "82.0%" in page and "7.25" in page and "61.5%" in page
+    assert "Lowest validation loss: lr-1 0.5000, lr-2 0.4000; kept: lr-2." in page
+
+
+def test_methods_are_grouped_by_family(folder):
+    shuffled = {name: METHODS[name] for name in ("ft", "none", "retrieval", "clip_prompts", "more_real")}
+    study = report.gather("digits", folder, shuffled, SETTINGS)
+    assert [row["method"] for row in study["summaries"]] == ["ft", "none", "more_real", "retrieval", "clip_prompts"]
+    assert [row["family"] for row in study["table1"]][:2] == ["fine-tuning", "baseline"]
 
 
 def _summary(method, mean, error=0.1, family="prompting"):

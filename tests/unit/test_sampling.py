@@ -6,19 +6,29 @@ from augbench import images, sampling
 from augbench.seeds import derive
 
 KEY = (1, "simple_prompt", "base")
-SETTINGS = {"image_size": 32, "steps": 4, "guidance": 3.0, "max_replacements": 50, "threads": 1}
+SETTINGS = {"image_size": 32, "steps": 4, "guidance": 3.0, "noise_share": 0.5, "max_replacements": 50, "threads": 1}
+CLASSES = [{"class": "three", "lemmas": "three, trey"}, {"class": "five", "lemmas": "five, cinque"}]
+METHOD = {"conditioning": "simple_prompt", "templates": "random", "trained": [], "clusters": 1, "start": "noise"}
 
 
-def make(world, folder, rows, backbone=None, **changes):
-    settings = {"batch_size": 8} | SETTINGS | changes
+def work(world, rows, key=KEY, backbone=None, batch_size=8, part=0, parts=1, latents=None, who="", **changes):
+    return sampling.Work(
+        lambda: sampling.Sampler(backbone or world.backbone, start_latents=latents, **(SETTINGS | changes)),
+        sampling.batches(rows, batch_size, part, parts),
+        key,
+        who,
+    )
+
+
+def make(world, folder, rows, **changes):
     shard, table = folder / "shard.tar", folder / "shard.parquet"
-    sampling.generate(backbone or world.backbone, rows, shard, table, key=KEY, **settings)
+    sampling.generate([work(world, rows, **changes)], shard, table)
     return images.read(table)
 
 
 @pytest.fixture(scope="module")
 def rows():
-    return sampling.plan([("three", "three, trey", 4), ("five", "five, cinque", 3)], "simple_prompt", KEY)
+    return sampling.plan(CLASSES, [4, 3], METHOD, KEY)
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +39,28 @@ def made(world, rows, tmp_path_factory):
 def test_the_plan_counts_and_names(rows):
     assert [row["class"] for row in rows] == ["three"] * 4 + ["five"] * 3
     assert rows[0]["prompt"] == "A photo of three, trey."
+    assert sampling.plan(CLASSES, [2, 3], METHOD, KEY) == rows[:2] + rows[4:]
+
+
+def test_the_plan_of_learned_conditionings_spreads_over_clusters():
+    method = METHOD | {"trained": ["conditioning"], "clusters": 5}
+    planned = sampling.plan(CLASSES, [3, 4], method, KEY, cluster_sizes={"three": [2, 1], "five": [1, 1, 1, 1]})
+    assert [row["vector"] for row in planned] == [0, 1, 0, 5, 6, 7, 8]
+    assert planned[1]["prompt"] == "A photo of three, trey. (cluster 2 of 2, learned)"
+
+
+def test_the_plan_of_images_takes_each_in_turn():
+    method = METHOD | {"conditioning": None, "start": "image"}
+    planned = sampling.plan(CLASSES, [3, 2], method, KEY, starts={"three": [7, 2], "five": [0, 1, 3]})
+    assert [row["start"] for row in planned] == [7, 2, 7, 0, 1]
+    assert {row["prompt"] for row in planned} == {""}
+
+
+def test_batches_run_across_classes_and_do_not_depend_on_the_parts(rows):
+    whole = sampling.batches(rows, 3)
+    assert [[row["index"] for row in batch] for batch in whole] == [[0, 1, 2], [3, 0, 1], [2]]
+    for parts in (1, 2, 3, 5):
+        assert [batch for part in range(parts) for batch in sampling.batches(rows, 3, part, parts)] == whole
 
 
 def test_same_pixels_as_the_diffusers_pipeline(world, made):
@@ -46,17 +78,72 @@ def test_same_pixels_as_the_diffusers_pipeline(world, made):
         assert difference.max() <= 1  # a rounding step: the reference runs one image at a time
 
 
-def test_bytes_do_not_depend_on_the_other_classes_of_a_job(world, rows, made, tmp_path):
-    alone = make(world, tmp_path, [row for row in rows if row["class"] == "five"])
-    together = {row.image_id: images.load_bytes(row) for row in made.itertuples()}
-    assert len(alone) == 3
-    assert all(images.load_bytes(row) == together[row.image_id] for row in alone.itertuples())
+def test_bytes_do_not_depend_on_the_number_of_jobs(world, rows, tmp_path):
+    found = {}
+    for parts in (1, 3):
+        found[parts] = {}
+        for part in range(parts):
+            table = make(world, tmp_path, rows, batch_size=3, part=part, parts=parts, who=f"{parts}")
+            found[parts] |= {row.image_id: images.load_bytes(row) for row in table.itertuples()}
+    assert len(found[3]) == 7
+    assert found[1] == found[3]
 
 
-def test_a_batch_holds_one_class_and_no_more_than_its_size():
-    rows = [{"class": key, "index": i} for key, count in {"a": 5, "b": 2}.items() for i in range(count)]
-    shapes = [[(row["class"], row["index"]) for row in batch] for batch in sampling._batches(rows, 3)]
-    assert shapes == [[("a", 0), ("a", 1), ("a", 2)], [("a", 3), ("a", 4)], [("b", 0), ("b", 1)]]
+def test_boomerang_is_the_img2img_pipeline_without_a_prompt(world, tmp_path):
+    """Noised to half of the schedule and denoised with the empty prompt, without guidance."""
+    import numpy as np
+    import torch
+    from diffusers import StableDiffusionPipeline
+    from safetensors.torch import save_file
+
+    pipeline = StableDiffusionPipeline.from_pretrained(world.backbone)
+    parameters = torch.randn((2, 8, 8, 8), generator=torch.Generator().manual_seed(5))
+    save_file({"parameters": parameters}, tmp_path / "latents.safetensors")
+    method = METHOD | {"conditioning": None, "start": "image"}
+    planned = sampling.plan(CLASSES, [1, 2], method, KEY, starts={"three": [1], "five": [0]})
+    table = make(world, tmp_path, planned, latents=tmp_path / "latents.safetensors")
+    with torch.no_grad():
+        tokens = pipeline.tokenizer([""], padding="max_length", return_tensors="pt").input_ids
+        empty = pipeline.text_encoder(tokens)[0]
+        for row, start in zip(table.itertuples(), (1, 0, 0), strict=True):
+            noise = torch.randn((1, 4, 8, 8), generator=torch.Generator().manual_seed(int(row.seed)))
+            pipeline.scheduler.set_timesteps(4)
+            steps = pipeline.scheduler.timesteps[2:]
+            begin = parameters[start : start + 1, :4] * pipeline.vae.config.scaling_factor
+            latents = pipeline.scheduler.add_noise(begin, noise, steps[:1])
+            for step in steps:
+                output = pipeline.unet(latents, step, encoder_hidden_states=empty).sample
+                latents = pipeline.scheduler.step(output, step, latents).prev_sample
+            decoded = pipeline.vae.decode(latents / pipeline.vae.config.scaling_factor).sample
+            reference = pipeline.image_processor.postprocess(decoded)[0]
+            assert np.abs(np.asarray(reference, int) - np.asarray(images.load(row), int)).max() <= 1
+
+
+def test_a_killed_job_goes_on_after_its_finished_batches(world, rows, tmp_path):
+    """The writer dies while it writes the second of three batches."""
+    whole = make(world, tmp_path, rows, batch_size=3)
+    wanted = {name: (tmp_path / name).read_bytes() for name in ("shard.tar", "shard.parquet")}
+    for name in wanted:
+        (tmp_path / name).unlink()
+
+    drawn, original = [], sampling.Sampler.draw
+
+    def draw(self, batch, key):
+        drawn.append(len(batch))
+        if len(drawn) == 3:
+            raise KeyboardInterrupt
+        return original(self, batch, key)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sampling.Sampler, "draw", draw)
+        with pytest.raises(KeyboardInterrupt):
+            make(world, tmp_path, rows, batch_size=3)
+        assert not (tmp_path / "shard.tar").exists()
+        again = make(world, tmp_path, rows, batch_size=3)
+    assert drawn == [3, 3, 1, 1]
+    assert {name: (tmp_path / name).read_bytes() for name in wanted} == wanted
+    assert list(again["image_id"]) == list(whole["image_id"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["shard.parquet", "shard.tar"]
 
 
 def test_provenance(made):

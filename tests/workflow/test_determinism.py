@@ -17,6 +17,7 @@ def generated(clone) -> dict[str, bytes]:
     results = clone.folder / "results" / "small"
     tables = sorted([*results.glob("images/*/*/*.parquet"), results / "retrieval" / "images.parquet"])
     found = images.read(*tables)
+    found = found.sort_values("image_id")
     found["path"] = [str(clone.folder / path) for path in found["path"]]
     return {row.image_id: images.load_bytes(row) for row in found.itertuples()}
 
@@ -26,7 +27,7 @@ def test_other_granularity_one_core_and_a_kill_give_the_same_bytes(built, clone)
     path = other.folder / "tests/workflow/small.yaml"
     path.write_text(path.read_text().replace("classes_per_generation: 5", "classes_per_generation: 3"))
     with path.open("a") as config:
-        config.write("      runs_per_classifier: 1\n")
+        config.write("      runs_per_classifier: 1\n      candidates_per_screening: 2\n      save_minutes: 0.02\n")
 
     process = other.start("results/report.html", "--cores", "1", start_new_session=True)
     time.sleep(random.uniform(20, 90))

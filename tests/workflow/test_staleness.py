@@ -36,7 +36,21 @@ def test_edited_audit_reruns_audit_and_report_only(built):
 def test_edited_sampler_reruns_generation_and_after_but_no_training(built):
     with edited(built, "src/augbench/sampling.py", appended):
         planned = built.planned()
-    assert planned == {"generate", "resample", "classify_1_2", "audit", "summary", "tables", "report_page"}
+    assert planned == {
+        "generate", "screen", "select", "resample", "classify_1_2", "audit", "domain_gap", "summary", "tables",
+        "report_page",
+    }  # fmt: skip
+
+
+def test_edited_fine_tuner_reruns_fine_tuning_and_what_follows_of_these_methods_only(built):
+    with edited(built, "src/augbench/finetuning.py", appended):
+        planned = built.planned()
+        _, output = built.snakemake("-n", "results/report.html")
+    assert {"finetune", "screen", "select", "generate"} <= planned
+    assert not planned & {"train_unet", "encode_latents", "cluster", "retrieve"}
+    jobs = [line.strip() for line in output.splitlines() if line.strip().startswith("wildcards:")]
+    methods = {part.split("=")[1] for line in jobs for part in line.split(", ") if part.startswith("method=")}
+    assert methods == {"ft_cluster_conditioning_k5", "pseudoword_dm"}
 
 
 def test_edited_clip_training_reruns_its_training(built):

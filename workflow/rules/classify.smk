@@ -65,6 +65,7 @@ for first, last in sorted(
             seed=setting("seed"),
             settings=setting("classifier"),
             runs=runs,
+            save_minutes=setting("jobs.save_minutes"),
             code=code("classifier"),
         script:
             "../scripts/classify.py"

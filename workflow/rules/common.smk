@@ -20,7 +20,9 @@ STUDIES = CONFIG.studies
 wildcard_constraints:
     study="|".join(STUDIES),
     method="|".join(METHODS),
-    candidate="[A-Za-z0-9_]+",
+    candidate="base|selected",
+    rate=r"[0-9.e+-]+",
+    part="[0-9]+",
     ratio=r"[0-9.]+",
     shard="[0-9]+",
 
@@ -57,10 +59,10 @@ def target_of(study):
     )
 
 
-def starts(study, start):
+def starts(study, *places):
     """The study's methods whose added images start there."""
     return [
-        method for method in STUDIES[study].methods if METHODS[method].start == start
+        method for method in STUDIES[study].methods if METHODS[method].start in places
     ]
 
 
@@ -71,41 +73,94 @@ def adding(study):
     ]
 
 
-def classes_per_job(study):
-    return STUDIES[study].jobs.classes_per_generation
+def generating(study):
+    """The study's methods whose added images a diffusion model makes."""
+    return starts(study, "noise", "image")
 
 
-def shards(study, method, candidate, extension):
-    """The files of a method's generated images, one per generation job."""
-    count = configuration.parts_of(
-        len(target.class_keys(STUDIES[study].target)), classes_per_job(study)
+def trained(method):
+    return bool(METHODS[method].trained)
+
+
+def clustered(study):
+    """The numbers of clusters that the study's methods want."""
+    wanted = {METHODS[method].clusters for method in STUDIES[study].methods}
+    return sorted(wanted - {1})
+
+
+def generation_jobs(study):
+    return configuration.parts_of(
+        len(target.class_keys(STUDIES[study].target)),
+        STUDIES[study].jobs.classes_per_generation,
     )
-    return [
-        f"results/{study}/images/{method}/{candidate}/shard-{i}.{extension}"
-        for i in range(count)
+
+
+def screening_jobs(study, method):
+    return configuration.parts_of(
+        len(METHODS[method].candidates), STUDIES[study].jobs.candidates_per_screening
+    )
+
+
+def generated(study, method, extension):
+    """The files of a method's generated images; of a fine-tuned method, also those made to compare candidates."""
+    folder = f"results/{study}/images/{method}"
+    made = [
+        f"{folder}/{'selected' if trained(method) else 'base'}/shard-{i}.{extension}"
+        for i in range(generation_jobs(study))
     ]
+    if trained(method):
+        made += [
+            f"{folder}/screen/part-{i}.{extension}"
+            for i in range(screening_jobs(study, method))
+        ]
+    return made
 
 
 def image_tables(study, method):
     """The tables of the images that a method can add."""
     return {
-        "none": [],
-        "more_real": [f"results/{study}/dataset/more_real.parquet"],
-        "noise": shards(study, method, "base", "parquet"),
-        "pool": [f"results/{study}/retrieval/images.parquet"],
-    }[METHODS[method].start]
+        "none": lambda: [],
+        "more_real": lambda: [f"results/{study}/dataset/more_real.parquet"],
+        "noise": lambda: generated(study, method, "parquet"),
+        "image": lambda: generated(study, method, "parquet"),
+        "pool": lambda: [f"results/{study}/retrieval/images.parquet"],
+    }[METHODS[method].start]()
 
 
 def stored_images(study):
     """All shards that a study keeps: generated and retrieved images."""
-    generated = [
-        file
-        for method in starts(study, "noise")
-        for file in shards(study, method, "base", "tar")
+    made = [
+        file for method in generating(study) for file in generated(study, method, "tar")
     ]
-    return generated + [f"results/{study}/retrieval/images.tar"] * bool(
+    return made + [f"results/{study}/retrieval/images.tar"] * bool(
         starts(study, "pool")
     )
+
+
+def finetuned(wildcards):
+    """The folders of a method's fine-tunings, one per learning rate; none for a method without."""
+    if not trained(wildcards.method):
+        return []
+    return [
+        f"results/{wildcards.study}/finetune/{wildcards.method}/lr-{rate:g}"
+        for rate in study_of(wildcards).finetune.grid
+    ]
+
+
+def clusters_of(wildcards):
+    wanted = METHODS[wildcards.method].clusters > 1
+    return f"results/{wildcards.study}/finetune/clusters.parquet" if wanted else []
+
+
+def row_of(wildcards):
+    """The method's row of the method table."""
+    return METHODS[wildcards.method].model_dump(exclude={"title", "family"})
+
+
+def judge(study):
+    """The method whose classifier says how real added images look: trained on real images, on as many as can be."""
+    known = starts(study, "more_real") + starts(study, "none")
+    return known[0] if known else None
 
 
 def ratios(study, method):
@@ -124,8 +179,16 @@ def pool_shards(study):
 
 
 def index_folder(study):
+    """The index as an input; a service has its own."""
     pool = STUDIES[study].pool
-    return pool.path if pool.source == "index" else f"results/{study}/pool/index"
+    places = {"index": [pool.path], "service": []}
+    return places.get(pool.source, [f"results/{study}/pool/index"])
+
+
+def embedding_jobs(study):
+    return configuration.parts_of(
+        len(pool_shards(study)), STUDIES[study].jobs.shards_per_embedding
+    )
 
 
 def clip_model(study):

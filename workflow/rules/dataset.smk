@@ -5,8 +5,8 @@ rule dataset:
     input:
         classes=rules.split_target.output.classes,
         images=rules.split_target.output.images,
-        candidates=lambda w: (
-            rules.retrieve.output.candidates if starts(w.study, "pool") else []
+        ledger=lambda w: (
+            rules.retrieve.output.ledger if starts(w.study, "pool") else []
         ),
     output:
         classes="results/{study}/dataset/classes.csv",

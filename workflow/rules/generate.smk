@@ -1,10 +1,23 @@
-# Generation: one job takes a stretch of the classes and writes one shard.
+# Generation: one job takes a stretch of a method's images and writes one shard.
 
 
 rule generate:
     input:
         backbone="results/{study}/backbone",
         classes=rules.dataset.output.classes,
+        train=lambda w: (
+            "results/{study}/dataset/train.parquet"
+            if METHODS[w.method].start == "image"
+            else []
+        ),
+        latents=lambda w: (
+            rules.encode_latents.output.train
+            if METHODS[w.method].start == "image"
+            else []
+        ),
+        selection=lambda w: rules.select.output[0] if trained(w.method) else [],
+        finetuned=finetuned,
+        clusters=clusters_of,
     output:
         shard="results/{study}/images/{method}/{candidate}/shard-{shard}.tar",
         images="results/{study}/images/{method}/{candidate}/shard-{shard}.parquet",
@@ -21,8 +34,9 @@ rule generate:
     params:
         seed=setting("seed"),
         settings=setting("generate"),
-        conditioning=lambda w: METHODS[w.method].conditioning,
-        classes_per_job=lambda w: classes_per_job(w.study),
+        method=row_of,
+        ratio=lambda w: max(study_of(w).ratios),
+        parts=lambda w: generation_jobs(w.study),
         code=code("sampling"),
     script:
         "../scripts/generate.py"

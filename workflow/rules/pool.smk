@@ -29,11 +29,11 @@ rule embed_pool:
         shards=lambda w: pool_shards(w.study),
         clip=lambda w: clip_folder(w.study),
     output:
-        directory("results/{study}/pool/embeddings"),
+        directory("results/{study}/pool/embeddings/{part}"),
     log:
-        "results/{study}/logs/embed_pool.log",
+        "results/{study}/logs/embed_pool/{part}.log",
     benchmark:
-        "results/{study}/benchmarks/pool/embed.tsv"
+        "results/{study}/benchmarks/pool/embed-{part}.tsv"
     conda:
         "../../envs/augbench.yaml"
     threads: 1
@@ -42,6 +42,7 @@ rule embed_pool:
         runtime=60,
     params:
         clip_model=lambda w: clip_model(w.study),
+        shards_per_job=setting("jobs.shards_per_embedding"),
         code=code("pool"),
     script:
         "../scripts/embed_pool.py"
@@ -49,7 +50,10 @@ rule embed_pool:
 
 rule index_pool:
     input:
-        rules.embed_pool.output,
+        lambda w: [
+            f"results/{w.study}/pool/embeddings/{part}"
+            for part in range(embedding_jobs(w.study))
+        ],
     output:
         directory("results/{study}/pool/index"),
     log:
@@ -64,6 +68,7 @@ rule index_pool:
         runtime=60,
     params:
         exact=setting("pool.exact"),
+        memory=setting("pool.memory"),
         code=code("pool"),
     script:
         "../scripts/index_pool.py"

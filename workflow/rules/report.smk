@@ -63,10 +63,32 @@ rule tables:
 rule report_page:
     input:
         tables=expand("results/{study}/tables/table1.csv", study=STUDIES),
+        gaps=[
+            f"results/{study}/tables/domain_gap.csv"
+            for study in STUDIES
+            if judge(study) and adding(study)
+        ],
+        selections=[
+            f"results/{study}/selection/{method}.json"
+            for study in STUDIES
+            for method in generating(study)
+            if trained(method)
+        ],
+        clusters=[
+            f"results/{study}/finetune/clusters.parquet"
+            for study in STUDIES
+            if clustered(study)
+        ],
+        generated=[
+            file
+            for study in STUDIES
+            for method in generating(study)
+            for file in generated(study, method, "parquet")
+        ],
         classes=expand("results/{study}/dataset/classes.csv", study=STUDIES),
         train=expand("results/{study}/dataset/train.parquet", study=STUDIES),
-        candidates=[
-            f"results/{study}/retrieval/candidates.parquet"
+        ledgers=[
+            f"results/{study}/retrieval/ledger.parquet"
             for study in STUDIES
             if starts(study, "pool")
         ],
@@ -87,7 +109,11 @@ rule report_page:
             caption="../report/report.rst",
         ),
         figures=report(
-            expand("results/{study}/figures/accuracy.svg", study=STUDIES),
+            expand(
+                "results/{study}/figures/{figure}.svg",
+                study=STUDIES,
+                figure=["figure1a", "accuracy"],
+            ),
             category="Figures",
             caption="../report/accuracy.rst",
         ),

@@ -6,6 +6,7 @@ rule resample:
     input:
         classes=rules.dataset.output.classes,
         images=lambda w: image_tables(w.study, w.method),
+        selection=lambda w: rules.select.output[0] if trained(w.method) else [],
     output:
         expand(
             "results/{{study}}/augmentation/{{method}}/x{{ratio}}/split-{k}.parquet",

@@ -12,7 +12,7 @@ rule retrieve:
             rules.digits_web.output.web if study_of(w).pool.source == "digits" else []
         ),
     output:
-        candidates="results/{study}/retrieval/candidates.parquet",
+        ledger="results/{study}/retrieval/ledger.parquet",
         shard="results/{study}/retrieval/images.tar",
         images="results/{study}/retrieval/images.parquet",
     log:
@@ -27,9 +27,10 @@ rule retrieve:
         runtime=2880,
     params:
         settings=setting("retrieval"),
+        pool=setting("pool"),
         ratio=lambda w: max(study_of(w).ratios),
         conditioning=lambda w: METHODS[starts(w.study, "pool")[0]].conditioning,
         clip_model=lambda w: clip_model(w.study),
-        code=code("retrieval", "web"),
+        code=code("retrieval", "neighbours", "web"),
     script:
         "../scripts/retrieve.py"

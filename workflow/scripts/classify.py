@@ -2,15 +2,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from augbench import classifier, images, target
+from augbench import classes, classifier, images
 from augbench.jobs import log_to, progress
 from augbench.seeds import derive
 
 # Data loading workers may import this file again.
 if __name__ == "__main__":
     log_to(snakemake.log[0])
-    classes = target.read_classes(snakemake.input.classes)
-    classes = list(classes["class"][classes["excluded"] == ""])
+    names = [about["class"] for about in classes.kept(snakemake.input.classes)]
     train, validation, test = (images.read(snakemake.input[name]) for name in ("train", "validation", "test"))
     for place, run in enumerate(snakemake.params.runs):
         print(f"run {run}", flush=True)
@@ -19,10 +18,11 @@ if __name__ == "__main__":
             pd.concat([train, added], ignore_index=True),
             validation,
             test,
-            classes,
+            names,
             Path(snakemake.output.metrics[place]).parent,
             # The same seed for every method: run k of two methods differs in its images alone.
             seed=derive(snakemake.params.seed, "classifier", run),
+            save_minutes=snakemake.params.save_minutes,
             progress=progress(),
             **snakemake.params.settings,
         )

@@ -9,9 +9,9 @@ from augbench import files, images, retrieval, target
 classes = pd.read_csv(snakemake.input.classes, dtype=str, keep_default_na=False)
 table = images.read(snakemake.input.images, extra=["split"])
 excluded = {}
-if snakemake.input.candidates:
+if snakemake.input.ledger:
     counts = retrieval.counts(table, snakemake.params.images_per_class, snakemake.params.ratio)
-    excluded = retrieval.shortfall(pd.read_parquet(snakemake.input.candidates), counts)
+    excluded = retrieval.shortfall(pd.read_parquet(snakemake.input.ledger), counts)
 for key, reason in excluded.items():
     print(f"excluded for every method: {key}: {reason}")
 kept = table[~table["class"].isin(excluded)]

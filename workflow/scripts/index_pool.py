@@ -4,4 +4,10 @@ log_to(snakemake.log[0])
 
 from augbench.pool import index
 
-index(snakemake.input[0], snakemake.output[0], exact=snakemake.params.exact, threads=snakemake.threads)
+index(
+    list(snakemake.input),
+    snakemake.output[0],
+    exact=snakemake.params.exact,
+    memory=snakemake.params.memory,
+    threads=snakemake.threads,
+)

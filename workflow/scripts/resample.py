@@ -2,17 +2,18 @@ from augbench.jobs import log_to
 
 log_to(snakemake.log[0])
 
-from augbench import images, target
+from augbench import classes, files, images
 from augbench.resampling import resample
 
-classes = target.read_classes(snakemake.input.classes)
-counts = {row[1]: row.train for row in classes.itertuples() if not row.excluded}
+added = images.read(*snakemake.input.images)
+if snakemake.input.get("selection"):  # of the images made for comparison, those of the chosen candidate
+    added = added[added["candidate"] == files.read_json(snakemake.input.selection)["candidate"]]
 splits = resample(
-    images.read(*snakemake.input.images),
-    counts,
+    added,
+    {about["class"]: about["train"] for about in classes.kept(snakemake.input.classes)},
     ratio=float(snakemake.wildcards.ratio),
     splits=len(snakemake.output),
-    order={"noise": "random", "pool": "similarity", "more_real": "all"}[snakemake.params.start],
+    order={"noise": "random", "image": "random", "pool": "similarity", "more_real": "all"}[snakemake.params.start],
     seed_key=(snakemake.params.seed, "resample", snakemake.wildcards.method),
 )
 for path, split in zip(snakemake.output, splits, strict=True):

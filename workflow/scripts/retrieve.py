@@ -7,26 +7,38 @@ from pathlib import Path
 
 import pandas as pd
 
-from augbench import images, retrieval, web
+from augbench import images, neighbours, retrieval, web
 from augbench.backbone import SafetyChecker
 
-settings = dict(snakemake.params.settings)
+settings, pool, given = dict(snakemake.params.settings), snakemake.params.pool, snakemake.input
 counts = retrieval.counts(
-    images.read(snakemake.input.images, extra=["split"]), settings.pop("images_per_class"), snakemake.params.ratio
+    images.read(given.images, extra=["split"]), settings.pop("images_per_class"), snakemake.params.ratio
 )
-classes = pd.read_csv(snakemake.input.classes, dtype=str, keep_default_na=False)
+classes = pd.read_csv(given.classes, dtype=str, keep_default_na=False)
 wanted = retrieval.wanted(classes, counts, snakemake.params.conditioning)
-pictures = images.read(snakemake.input.web) if snakemake.input.web else None
+work = Path(snakemake.output.ledger).parent / "downloads"
+if pool["source"] == "service":
+    source = neighbours.Service(pool["url"], pool["index"], pause=pool["pause"])
+else:
+    source = neighbours.LocalIndex(given.index[0], snakemake.params.clip_model, work)
+fetch = {
+    "timeout": settings.pop("timeout"),
+    "retries": settings.pop("retries"),
+    "max_bytes": settings.pop("max_bytes"),
+    "threads": settings.pop("download_threads"),
+    "networks": settings.pop("allowed_networks"),
+}
+pictures = images.read(given.web) if given.web else None
 with web.serve(pictures) if pictures is not None else contextlib.nullcontext() as proxy:
     retrieval.retrieve(
         wanted,
-        retrieval.LocalIndex(snakemake.input.index, snakemake.params.clip_model),
-        SafetyChecker(snakemake.input.safety),
-        Path(snakemake.output.candidates).parent / "downloads",
-        snakemake.output.candidates,
+        source,
+        SafetyChecker(given.safety),
+        work,
+        snakemake.output.ledger,
         snakemake.output.shard,
         snakemake.output.images,
-        proxy=proxy,
+        fetch=fetch | {"proxy": proxy},
         progress=progress(0),
         **settings,
     )

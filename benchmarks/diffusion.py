@@ -1,0 +1,273 @@
+"""How fast fine-tuning and sampling are against what a user would write with diffusers, measured in one run.
+
+    python benchmarks/diffusion.py            # a tiny pipeline; on a GPU also one of Stable Diffusion v1.4's size
+
+Prints ratios: both sides run in turn, on the same images, steps and precision, so that the machine's speed
+cancels. Weights are random where that does not matter for time.
+"""
+
+import argparse
+import itertools
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
+from augbench import backbone, config, digits, finetuning, images, latents, sampling
+
+ROUNDS = 3
+RATES = {"conditioning": 2e-3, "pseudo_word": 5e-4, "unet": 5e-7}
+
+
+def method(name: str) -> dict:
+    import yaml
+
+    return config.Method(**yaml.safe_load(Path("config/methods.yaml").read_text())["methods"][name]).model_dump()
+
+
+# --- pipelines ------------------------------------------------------------------------------------------
+
+
+def write_pipeline(folder: Path, size: str) -> None:
+    """A pipeline of random weights: ``v1.4``, Stable Diffusion's configuration, or ``tiny``, the digits study's."""
+    from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+    from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
+    from transformers import CLIPConfig, CLIPImageProcessor, CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+    from augbench.clip_training import write_tokenizer
+
+    full = size == "v1.4"
+    torch.manual_seed(0)
+    width = 768 if full else 96
+    text = {"hidden_size": width, "intermediate_size": 4 * width, "projection_dim": width}
+    text |= (
+        {"num_hidden_layers": 12, "num_attention_heads": 12}
+        if full
+        else {"num_hidden_layers": 2, "num_attention_heads": 3}
+    )
+    vision = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16}
+    vision |= {"image_size": 224, "patch_size": 14, "projection_dim": 768}
+    if not full:
+        vision = {"hidden_size": 96, "intermediate_size": 384, "num_hidden_layers": 2, "num_attention_heads": 3}
+        vision |= {"image_size": 32, "patch_size": 8, "projection_dim": 64}
+    channels = (320, 640, 1280, 1280) if full else (48, 64)
+    vae_channels = (128, 256, 512, 512) if full else (16, 32, 32)
+    write_tokenizer(folder / "tokenizer", 77 if full else 20)
+    unet = UNet2DConditionModel(
+        sample_size=64 if full else 8,
+        block_out_channels=channels,
+        down_block_types=["CrossAttnDownBlock2D"] * (len(channels) - 1) + ["DownBlock2D"],
+        up_block_types=["UpBlock2D"] + ["CrossAttnUpBlock2D"] * (len(channels) - 1),
+        layers_per_block=2 if full else 1,
+        attention_head_dim=8 if full else 2,
+        norm_num_groups=32 if full else 16,
+        cross_attention_dim=width,
+    )
+    vae = AutoencoderKL(
+        down_block_types=["DownEncoderBlock2D"] * len(vae_channels),
+        up_block_types=["UpDecoderBlock2D"] * len(vae_channels),
+        block_out_channels=vae_channels,
+        layers_per_block=2 if full else 1,
+        latent_channels=4,
+        norm_num_groups=32 if full else 8,
+        sample_size=512 if full else 32,
+    )
+    checker = StableDiffusionSafetyChecker(
+        CLIPConfig(vision_config=vision, projection_dim=vision["projection_dim"], attn_implementation="eager")
+    )
+    for weights in (checker.concept_embeds_weights, checker.special_care_embeds_weights):
+        weights.data.fill_(2.0)  # never fires: random pictures are to be drawn once
+    side = {"height": vision["image_size"], "width": vision["image_size"]}
+    StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=CLIPTextModel(CLIPTextConfig(**text)),
+        tokenizer=CLIPTokenizer.from_pretrained(folder / "tokenizer"),
+        unet=unet,
+        scheduler=DDIMScheduler(
+            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, steps_offset=1
+        ),
+        safety_checker=checker,
+        feature_extractor=CLIPImageProcessor(size={"shortest_edge": vision["image_size"]}, crop_size=side),
+    ).save_pretrained(folder)
+
+
+def target(folder: Path, side: int, count: int) -> pd.DataFrame:
+    """Pictures of two classes at ``side`` pixels."""
+    digits.write_target(folder / "digits", folder / "classes.csv", seed=0, test=600, web=600)
+    rows = []
+    for key in ("three", "six"):
+        for i, path in enumerate(sorted((folder / "digits" / "train" / key).glob("*.png"))[: count // 2]):
+            file = folder / f"{key}-{i}.png"
+            images.decode(path.read_bytes()).resize((side, side)).save(file)
+            rows.append({"image_id": file.stem, "class": key, "path": str(file)})
+    return images.table(rows)
+
+
+# --- fine-tuning ----------------------------------------------------------------------------------------
+
+
+def plain_finetuning(folder: Path, table: pd.DataFrame, classes: list, steps: int, batch: int, trained: list) -> float:
+    """Steps per second of the plain loop: decode, encode image and text, add noise, predict, step, each time."""
+    from diffusers import DDPMScheduler, StableDiffusionPipeline
+    from torchvision.transforms.functional import pil_to_tensor
+
+    precision = finetuning._precision()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(precision, torch.float32)
+    pipeline = StableDiffusionPipeline.from_pretrained(folder, **backbone.UNCHECKED).to(device)
+    vae, encoder, unet = pipeline.vae.requires_grad_(False), pipeline.text_encoder.requires_grad_(False), pipeline.unet
+    encoder.get_input_embeddings().weight.requires_grad_("pseudo_word" in trained)
+    unet.requires_grad_("unet" in trained)
+    weights = [p for module in (encoder, unet) for p in module.parameters() if p.requires_grad]
+    extra = torch.zeros((1, 1, encoder.config.hidden_size), device=device, requires_grad="conditioning" in trained)
+    optimizer = torch.optim.AdamW([*weights, *([extra] if extra.requires_grad else [])], lr=1e-6)
+    scaler = torch.amp.GradScaler(device, enabled=precision == "fp16")
+    schedule = DDPMScheduler.from_config(pipeline.scheduler.config)
+    names = {about["class"]: about["lemmas"] for about in classes}
+
+    def step(rows):
+        pixels = torch.stack([pil_to_tensor(images.load(row)) for row in rows]).to(device).float() / 127.5 - 1
+        prompts = [f"A photo of {names[row[2]]}." for row in rows]
+        tokens = pipeline.tokenizer(prompts, padding="max_length", truncation=True, return_tensors="pt").input_ids
+        with torch.autocast(device, dtype, enabled=dtype != torch.float32):
+            with torch.no_grad():
+                latent = vae.encode(pixels).latent_dist.sample() * vae.config.scaling_factor
+            noise = torch.randn_like(latent)
+            times = torch.randint(0, 1000, (len(rows),), device=device)
+            encoded = encoder(tokens.to(device))[0] + extra
+            predicted = unet(schedule.add_noise(latent, noise, times), times, encoder_hidden_states=encoded).sample
+            loss = torch.nn.functional.mse_loss(predicted.float(), noise.float())
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad()
+
+    rows = list(table.itertuples())
+    parts = list(
+        itertools.islice(itertools.cycle([rows[i : i + batch] for i in range(0, len(rows), batch)]), steps + 1)
+    )
+    step(parts[0])
+    start = _now()
+    for part in parts[1:]:
+        step(part)
+    return steps / (_now() - start)
+
+
+def our_finetuning(folder: Path, work: Path, table, classes, name: str, epochs: int, batch: int) -> float:
+    """Steps per second of the fine-tuner; one image makes the validation set."""
+    path = work / "latents.safetensors"
+    if not path.exists():
+        side = images.load(next(table.itertuples())).size[0]
+        latents.encode(folder, {path: table}, image_size=side, mirrored=False, threads=torch.get_num_threads())
+    ticks = []
+    finetuning.finetune(
+        folder, table, table.iloc[:1], path, path, classes,
+        method(name) | {"candidates": [f"epoch-{epochs + 1}"]}, work / f"finetune-{time.time_ns()}",
+        seed=0, rate=1.0, learning_rates=RATES, batch_size=batch, images_at_a_time=batch, max_epochs=epochs + 1,
+        patience=99, validation_images=1, horizontal_flip=False, gradient_checkpointing=False,
+        threads=torch.get_num_threads(), save_minutes=60, progress=lambda *_: ticks.append(_now()),
+    )  # fmt: skip
+    return epochs * -(-len(table) // batch) / (ticks[-1] - ticks[0])
+
+
+# --- sampling -------------------------------------------------------------------------------------------
+
+
+def plain_sampling(folder: Path, prompts: list[str], side: int, steps: int) -> float:
+    """Images per second of ``StableDiffusionPipeline`` called for each prompt with its defaults."""
+    from diffusers import StableDiffusionPipeline
+
+    gpu = torch.cuda.is_available()
+    pipeline = StableDiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float16 if gpu else torch.float32)
+    pipeline.to("cuda" if gpu else "cpu").set_progress_bar_config(disable=True)
+    pipeline(prompts[0], height=side, width=side, num_inference_steps=1)
+    start = _now()
+    for prompt in prompts:
+        pipeline(prompt, height=side, width=side, num_inference_steps=steps).images[0].tobytes()
+    return len(prompts) / (_now() - start)
+
+
+def our_sampling(
+    folder: Path, work: Path, prompts: list[str], side: int, steps: int, batch: int
+) -> tuple[float, float]:
+    """Images per second of the sampler, written to a shard, and the share of its time outside the U-Net."""
+    sampler = sampling.Sampler(
+        folder, image_size=side, steps=steps, guidance=7.5, noise_share=0.2, max_replacements=9,
+        threads=torch.get_num_threads(),
+    )  # fmt: skip
+    inside, unet = [], sampler.pipeline.unet.forward
+
+    def timed(*arguments, **keywords):
+        start = _now()
+        found = unet(*arguments, **keywords)
+        inside.append(_now() - start)
+        return found
+
+    sampler.pipeline.unet.forward = timed
+    rows = [{"class": "c", "number": 0, "index": i, "prompt": prompt} for i, prompt in enumerate(prompts)]
+    sampler.draw([dict(row) for row in rows[:batch]], (0, "warm", "up"))
+    inside.clear()
+    start = _now()
+    part = sampling.Work(lambda: sampler, sampling.batches(rows, batch), (0, "bench", "base"), str(time.time_ns()))
+    sampling.generate([part], work / "shard.tar", work / "shard.parquet")
+    total = _now() - start
+    return len(prompts) / total, 1 - sum(inside) / total
+
+
+def _now() -> float:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def _report(what: str, ours: list[float], plain: list[float], unit: str) -> None:
+    ratios = [a / b for a, b in zip(ours, plain, strict=True)]
+    spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
+    print(
+        f"  {what}: {statistics.median(ratios):.2f}x ({spread}); "
+        f"{statistics.median(ours):.3g} against {statistics.median(plain):.3g} {unit}",
+        flush=True,
+    )
+
+
+def measure(size: str, side: int, batch: int, count: int, drawn: int, steps: int, epochs: int) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        work = Path(name)
+        folder = work / "pipeline"
+        write_pipeline(folder, size)
+        table = target(work, side, count)
+        classes = [{"class": "three", "lemmas": "three, trey"}, {"class": "six", "lemmas": "six, half a dozen"}]
+        print(f"{size}, {side} pixels, batches of {batch}", flush=True)
+        for trained in ("ft_conditioning", "imagic", "textual_inversion"):
+            ours, plain = [], []
+            for _ in range(ROUNDS):
+                ours.append(our_finetuning(folder, work, table, classes, trained, epochs, batch))
+                total = epochs * -(-len(table) // batch)
+                plain.append(plain_finetuning(folder, table, classes, total, batch, method(trained)["trained"]))
+            _report(f"fine-tuning, {trained}", ours, plain, "steps/s")
+        prompts = [f"A photo of {word}." for word in itertools.islice(itertools.cycle(["three, trey", "six"]), drawn)]
+        ours, plain, outside = [], [], []
+        for _ in range(ROUNDS):
+            speed, share = our_sampling(folder, work, prompts, side, steps, batch)
+            ours.append(speed)
+            outside.append(share)
+            plain.append(plain_sampling(folder, prompts, side, steps))
+        _report(f"sampling, {steps} steps", ours, plain, "images/s")
+        print(f"  sampler time outside the U-Net: {statistics.median(outside):.1%}", flush=True)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
+    torch.set_num_threads(parser.parse_args().threads)
+    gpu = torch.cuda.is_available()
+    print(f"{torch.cuda.get_device_name() if gpu else platform.machine()}, torch {torch.__version__}")
+    measure("tiny", side=32, batch=16, count=96, drawn=32, steps=25, epochs=3)
+    if gpu:
+        measure("v1.4", side=512, batch=8, count=48, drawn=16, steps=50, epochs=2)

@@ -1,0 +1,101 @@
+"""Clusters of a class's training images, each of which gets a conditioning of its own (paper, section 3.1)."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+
+from augbench import images
+from augbench.seeds import derive
+
+BATCH = 64
+
+
+def embedder(name: str, clip_model: str | None) -> Callable[[list], object]:
+    """What embeds a list of pictures: ``inception_v3``, or ``clip``, the CLIP ``clip_model``."""
+    return inception_embeddings() if name == "inception_v3" else clip_embeddings(clip_model)
+
+
+def clip_embeddings(model: str) -> Callable[[list], object]:
+    """Image embeddings of a CLIP that clip-retrieval knows, e.g. ``hf_clip:FOLDER``."""
+    import torch
+    from all_clip import load_clip
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    clip, prepare, _ = load_clip(model, use_jit=False, device=device, warmup_batch_size=1)
+    return lambda pictures: clip.encode_image(torch.stack([prepare(picture) for picture in pictures]).to(device))
+
+
+def inception_embeddings() -> Callable[[list], object]:
+    """The pooled features of torchvision's Inception-v3, as in the paper; its weights are fetched."""
+    import torch
+    from torchvision.models import Inception_V3_Weights, inception_v3
+
+    weights = Inception_V3_Weights.DEFAULT
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = inception_v3(weights=weights).to(device).eval()
+    model.fc = torch.nn.Identity()
+    prepare = weights.transforms()
+    return lambda pictures: model(torch.stack([prepare(picture) for picture in pictures]).to(device))
+
+
+def embed(table: pd.DataFrame, embedder: Callable[[list], object], progress: Callable):
+    """Embeddings of a table's images, float32 (n, width), each of length 1."""
+    import numpy as np
+    import torch
+
+    found = []
+    with torch.inference_mode():
+        for start in range(0, len(table), BATCH):
+            pictures = [images.load(row) for row in table.iloc[start : start + BATCH].itertuples()]
+            found.append(embedder(pictures).float().cpu().numpy())
+            progress(start + len(pictures), len(table), "images embedded")
+    vectors = np.concatenate(found)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def cluster(train: pd.DataFrame, validation: pd.DataFrame, vectors: dict, counts: list[int], seed: int) -> pd.DataFrame:
+    """k-means inside each class, for every k in ``counts``; a validation image joins the nearest centre.
+
+    ``vectors`` maps ``train`` and ``validation`` to embeddings (n, width). Returns image_id, split, class, k,
+    cluster (from 0). A class with fewer images than k has that many clusters.
+    """
+    import numpy as np
+    from sklearn.cluster import KMeans
+    from threadpoolctl import threadpool_limits
+
+    parts = []
+    for key in dict.fromkeys(train["class"]):
+        here = {name: np.flatnonzero(table["class"] == key) for name, table in _both(train, validation)}
+        for k in counts:
+            number = min(k, len(here["train"]))
+            model = KMeans(number, n_init=10, random_state=derive(seed, "clusters", key, k) % 2**32)
+            with threadpool_limits(1):  # sums in another order could move an image to another cluster
+                model.fit(vectors["train"][here["train"]])
+                for name, table in _both(train, validation):
+                    if not len(here[name]):
+                        continue
+                    members = table.iloc[here[name]][["image_id", "class"]]
+                    found = model.predict(vectors[name][here[name]])
+                    parts.append(members.assign(split=name, k=k, cluster=found))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _both(train: pd.DataFrame, validation: pd.DataFrame):
+    return ("train", train), ("validation", validation)
+
+
+def read_sizes(path: str | Path, k: int) -> dict[str, list[int]]:
+    """Class -> number of training images in each of its clusters."""
+    found = pd.read_parquet(path)
+    chosen = found[(found["k"] == k) & (found["split"] == "train")]
+    return {
+        key: group["cluster"].value_counts().sort_index().tolist() for key, group in chosen.groupby("class", sort=False)
+    }
+
+
+def read_members(path: str | Path, k: int, tables: dict[str, pd.DataFrame]) -> dict[str, list[int]]:
+    """``train`` and ``validation`` -> the cluster of each image, in the order of these image tables."""
+    found = pd.read_parquet(path)
+    found = found[found["k"] == k].set_index(["split", "image_id"])["cluster"]
+    return {name: [int(found[name, image]) for image in table["image_id"]] for name, table in tables.items()}

@@ -1,0 +1,53 @@
+"""The domain gap: how far a method's added images are from real ones, in the eyes of a classifier of real images."""
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+COLUMNS = ["method", "frechet_distance", "recognised", "images", "sets", "classifier"]
+
+
+def frechet_distance(first, second) -> float:
+    """Squared Fréchet distance of two Gaussians fitted to features (n, d) and (m, d) (Heusel et al. 2017).
+
+    ``|mu1 - mu2|^2 + trace(C1 + C2 - 2 (C1 C2)^(1/2))``. It grows as sets get smaller, so compare sets of one
+    size. Raises ValueError for fewer than two images.
+    """
+    import numpy as np
+
+    first, second = np.asarray(first, float), np.asarray(second, float)
+    if min(len(first), len(second)) < 2:
+        raise ValueError("a Fréchet distance needs at least two images on each side")
+    difference = first.mean(0) - second.mean(0)
+    one, two = np.atleast_2d(np.cov(first, rowvar=False)), np.atleast_2d(np.cov(second, rowvar=False))
+    # The eigenvalues of C1 C2 are those of the symmetric C1^(1/2) C2 C1^(1/2), which are real and not negative.
+    values, vectors = np.linalg.eigh(one)
+    root = (vectors * np.sqrt(values.clip(0))) @ vectors.T
+    mixed = np.sqrt(np.linalg.eigvalsh(root @ two @ root).clip(0)).sum()
+    return max(0.0, float(difference @ difference + np.trace(one) + np.trace(two) - 2 * mixed))
+
+
+def measure(
+    sets: Mapping[str, Sequence[pd.DataFrame]], reference: pd.DataFrame, look, classifier_name: str
+) -> pd.DataFrame:
+    """The gap of each method: mean over its sets of added images, each against the real ``reference`` images.
+
+    ``look(table)`` gives features (n, d) and whether each image is recognised (n,). Returns ``COLUMNS``:
+    Fréchet distance, recognised images in percent, images per set, number of distinct sets.
+    """
+    import numpy as np
+
+    real, _ = look(reference)
+    rows = []
+    for method, tables in sets.items():
+        distinct = {tuple(table["image_id"]): table for table in tables}
+        whole = pd.concat(distinct.values()).drop_duplicates("image_id", ignore_index=True)
+        features, correct = look(whole)
+        place = {image: i for i, image in enumerate(whole["image_id"])}
+        found = []
+        for table in distinct.values():
+            here = [place[image] for image in table["image_id"]]
+            found.append((frechet_distance(features[here], real), 100 * float(np.mean(correct[here])), len(here)))
+        distance, share, count = (float(np.mean(column)) for column in zip(*found, strict=True))
+        rows.append((method, round(distance, 4), round(share, 4), round(count), len(distinct), classifier_name))
+    return pd.DataFrame(rows, columns=COLUMNS)

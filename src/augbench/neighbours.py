@@ -1,0 +1,226 @@
+"""Nearest neighbours of prompts in CLIP space: from an index on this machine, or from a service.
+
+Both give the same: for each prompt a table, most similar first, ties by id, with the columns id, similarity
+(cosine), url, caption, aesthetic (null where unknown) and duplicate_of (id of a more similar image of which
+clip-retrieval's detector finds this one a duplicate; null for none).
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from augbench.files import whole
+
+CHUNK = 64 << 20  # bytes of vectors that are reconstructed at a time
+URL, CAPTION, AESTHETIC = ["url", "URL"], ["caption", "text", "TEXT"], ["aesthetic", "AESTHETIC_SCORE"]
+COLUMNS = [*URL, *CAPTION, *AESTHETIC]
+
+
+def duplicate_of(vectors, threshold: float) -> list[int | None]:
+    """For each vector (n, d; unit length) the place of the first of its group, None for the first itself.
+
+    Groups are the connected components of inner products of at least ``threshold``, as in clip-retrieval.
+    """
+    from clip_retrieval.clip_back import KnnService
+
+    groups = KnnService(clip_resources={})
+    found: list[int | None] = [None] * len(vectors)
+    if not len(vectors):
+        return found
+    import faiss
+    import numpy as np
+
+    vectors = np.ascontiguousarray(vectors, dtype=np.float32)
+    flat = faiss.IndexFlatIP(vectors.shape[1])
+    flat.add(vectors)
+    limits, _, near = flat.range_search(vectors, threshold)
+    mapping = {i: [int(j) for j in near[limits[i] : limits[i + 1]]] for i in range(len(vectors))}
+    for group in groups.connected_components(mapping):
+        for place in group:
+            found[place] = min(group) if place != min(group) else None
+    return found
+
+
+class LocalIndex:
+    """A clip-retrieval folder: ``image.index`` (memory-mapped) and metadata as HDF5, Arrow or Parquet."""
+
+    def __init__(self, folder: str | Path, clip_model: str, work: str | Path):
+        """``work`` receives a memory-mapped copy of metadata that are Parquet, which cannot be mapped."""
+        from all_clip import load_clip
+        from clip_retrieval.clip_back import load_index
+
+        folder = Path(folder)
+        self.index = load_index(str(folder / "image.index"), True)
+        self.metadata = _metadata(folder, Path(work))
+        self.model, _, self.tokenize = load_clip(clip_model, use_jit=False, device=_device())
+
+    def embed(self, prompts: Sequence[str]):
+        """Text embeddings of unit length, float32 (n, d)."""
+        import numpy as np
+        import torch
+
+        found = []
+        with torch.no_grad():
+            for prompt in prompts:  # one at a time, as clip-retrieval does: the same low bits
+                vector = self.model.encode_text(self.tokenize([prompt]).to(_device()))
+                found.append((vector / vector.norm(dim=-1, keepdim=True)).cpu().float().numpy())
+        return np.concatenate(found)
+
+    def neighbours(self, prompts: Sequence[str], counts: Sequence[int], threshold: float) -> Iterator[pd.DataFrame]:
+        """The tables of the prompts, in their order, each with (at most) its count of neighbours."""
+        import numpy as np
+
+        vectors = self.embed(prompts)
+        size = max(1, CHUNK // (4 * self.index.d * max(counts)))
+        for start in range(0, len(prompts), size):
+            few = counts[start : start + size]
+            similarities, ids, found = self.index.search_and_reconstruct(vectors[start : start + size], max(few))
+            for row, count in enumerate(few):
+                table = pd.DataFrame({"id": ids[row], "similarity": similarities[row].astype(float)})
+                table["place"] = range(len(table))
+                table = table[table["id"] >= 0].sort_values(["similarity", "id"], ascending=[False, True])
+                table = table.head(count).reset_index(drop=True)
+                own = found[row][table.pop("place")].astype(np.float32)  # they may be stored in half precision
+                own /= np.maximum(np.linalg.norm(own, axis=1, keepdims=True), 1e-12)
+                groups = duplicate_of(own, threshold)
+                table["duplicate_of"] = [None if i is None else int(table["id"].iloc[i]) for i in groups]
+                yield _complete(table, self.metadata(table["id"].tolist()))
+
+
+class Service:
+    """A running ``clip-retrieval back``, asked through its own client.
+
+    Its duplicate detector has a fixed threshold and does not say of what an image is a duplicate, so each
+    prompt is asked twice, with and without it; ``duplicate_of`` is then -1.
+    """
+
+    def __init__(self, url: str, index: str, *, attempts: int = 6, pause: float = 0.0, wait: float = 1.0):
+        """
+        Parameters
+        ----------
+        attempts : for each question, with a wait between them that doubles from ``wait`` seconds
+        pause : seconds between questions, to spare the service
+        """
+        self.url, self.index, self.attempts, self.pause, self.wait = url, index, attempts, pause, wait
+
+    def neighbours(self, prompts: Sequence[str], counts: Sequence[int], threshold: float) -> Iterator[pd.DataFrame]:
+        """The tables of the prompts; ``threshold`` has no effect here, the service has its own."""
+        for prompt, count in zip(prompts, counts, strict=True):
+            everything = pd.DataFrame(self._ask(prompt, count, deduplicate=False))
+            if everything.empty:
+                yield _complete(pd.DataFrame({"id": [], "similarity": [], "duplicate_of": []}), everything)
+                continue
+            distinct = {row["id"] for row in self._ask(prompt, count, deduplicate=True)}
+            everything = everything.sort_values(["similarity", "id"], ascending=[False, True], ignore_index=True)
+            table = everything[["id", "similarity"]].copy()
+            table["duplicate_of"] = [None if image in distinct else -1 for image in table["id"]]
+            yield _complete(table, everything)
+
+    def _ask(self, prompt: str, count: int, deduplicate: bool) -> list[dict]:
+        from clip_retrieval.clip_client import ClipClient
+
+        client = ClipClient(
+            self.url,
+            self.index,
+            aesthetic_score="",  # nothing may bend the query
+            aesthetic_weight=0,
+            num_images=count,
+            deduplicate=deduplicate,
+            use_safety_model=False,
+            use_violence_detector=False,
+        )
+        for attempt in range(self.attempts):
+            time.sleep(self.pause if attempt == 0 else self.wait * 2 ** (attempt - 1))
+            try:
+                answer = client.query(text=prompt)
+                if isinstance(answer, list):
+                    return answer
+                problem = f"it answered {str(answer)[:200]}"
+            except (OSError, ValueError) as error:  # no connection, or an answer that is no JSON
+                problem = str(error)[:200]
+        raise ConnectionError(
+            f"the retrieval service at {self.url} failed {self.attempts} times ({problem}); "
+            "is `clip-retrieval back` running there? What was retrieved is kept; start again to go on"
+        )
+
+
+def _complete(table: pd.DataFrame, facts: pd.DataFrame) -> pd.DataFrame:
+    """``table`` with the metadata ``facts`` of its rows."""
+    table["url"] = _first(facts, URL)
+    table["caption"] = _first(facts, CAPTION)
+    table["aesthetic"] = pd.to_numeric(_first(facts, AESTHETIC), errors="coerce") if len(table) else []
+    return table.astype({"id": "int64", "similarity": float, "aesthetic": float, "duplicate_of": "Int64"})
+
+
+def _first(facts: pd.DataFrame, names: Sequence[str]):
+    return next((facts[name].to_numpy() for name in names if name in facts), None)
+
+
+def _device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+# --- metadata -------------------------------------------------------------------------------------------
+
+
+def _metadata(folder: Path, work: Path) -> Callable[[Sequence[int]], pd.DataFrame]:
+    """A function from ids to their metadata, in that order, that keeps nothing in memory."""
+    hdf5 = folder / "metadata.hdf5"
+    if hdf5.is_file():
+        return _from_hdf5(hdf5)
+    files = sorted((folder / "metadata").glob("**/*.arrow"))
+    if not files:
+        parquet = sorted((folder / "metadata").glob("*.parquet"))
+        if not parquet:
+            raise FileNotFoundError(f"{folder} has no metadata: metadata.hdf5, metadata/*.arrow or metadata/*.parquet")
+        files = [_as_arrow(parquet, work / "metadata.arrow")]
+    import pyarrow as pa
+
+    tables = [pa.ipc.open_file(pa.memory_map(str(file), "r")).read_all() for file in files]
+    names = [name for name in COLUMNS if all(name in table.column_names for table in tables)]
+    table = pa.concat_tables([table.select(names) for table in tables])
+    return lambda ids: table.take(pa.array(ids, pa.int64())).to_pandas()
+
+
+def _as_arrow(parquet: Sequence[Path], path: Path) -> Path:
+    """The Parquet files as one Arrow file, which can be memory-mapped; a batch at a time, once."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if path.exists() and path.stat().st_mtime >= max(file.stat().st_mtime for file in parquet):
+        return path
+    names = [name for name in COLUMNS if name in pq.read_schema(parquet[0]).names]
+    with whole(path) as temporary:
+        writer = None
+        for file in parquet:
+            for batch in pq.ParquetFile(file).iter_batches(columns=names, batch_size=100_000):
+                writer = writer or pa.ipc.new_file(str(temporary), batch.schema)
+                writer.write_batch(batch.cast(writer.schema) if hasattr(batch, "cast") else batch)
+        writer.close()
+    return path
+
+
+def _from_hdf5(path: Path) -> Callable[[Sequence[int]], pd.DataFrame]:
+    import h5py
+    import numpy as np
+
+    data = h5py.File(path, "r")["dataset"]
+    names = [name for name in COLUMNS if name in data]
+
+    def get(ids):
+        order = np.argsort(ids, kind="stable")  # HDF5 reads increasing places only
+        unique, back = np.unique(np.asarray(ids)[order], return_inverse=True)
+        found = {}
+        for name in names:
+            values = data[name][unique] if len(unique) else np.array([])
+            values = np.array([v.decode() if isinstance(v, bytes) else v for v in values], dtype=object)
+            column = np.empty(len(ids), dtype=object)
+            column[order] = values[back]
+            found[name] = column
+        return pd.DataFrame(found)
+
+    return get

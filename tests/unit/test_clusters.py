@@ -1,0 +1,73 @@
+"""Clusters of images that were made in clusters."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from augbench import clusters, images
+
+COLOURS = {"red": (220, 20, 20), "green": (20, 220, 20), "blue": (20, 20, 220)}
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory):
+    """Two classes with red, green and blue pictures: 6, 3 and 3 for training, one of each for validation."""
+    folder = tmp_path_factory.mktemp("coloured")
+    random = np.random.default_rng(0)
+    made = {"train": [], "validation": []}
+    for key in ("x", "y"):
+        for split, counts in {"train": (6, 3, 3), "validation": (1, 1, 1)}.items():
+            for (name, colour), count in zip(COLOURS.items(), counts, strict=True):
+                for i in range(count):
+                    path = folder / f"{key}-{split}-{name}-{i}.png"
+                    pixels = np.array(colour) + random.normal(0, 8, (32, 32, 3))
+                    Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(path)
+                    made[split].append({"image_id": path.stem, "class": key, "path": str(path)})
+    return {split: images.table(rows) for split, rows in made.items()}
+
+
+@pytest.fixture(scope="module")
+def found(tables, tmp_path_factory):
+    def mean_colour(pictures):
+        import torch
+
+        return torch.tensor(np.stack([np.asarray(picture).mean((0, 1)) for picture in pictures]))
+
+    vectors = {name: clusters.embed(table, mean_colour, lambda *_: None) for name, table in tables.items()}
+    assert np.allclose(np.linalg.norm(vectors["train"], axis=1), 1)
+    path = tmp_path_factory.mktemp("clusters") / "clusters.parquet"
+    clusters.cluster(**tables, vectors=vectors, counts=[3, 20], seed=1).to_parquet(path)
+    return path
+
+
+def test_clusters_are_the_colours(tables, found):
+    members = clusters.read_members(found, 3, tables)
+    for key in ("x", "y"):
+        groups = {}
+        for split, table in tables.items():
+            for row, cluster in zip(table.itertuples(), members[split], strict=True):
+                if row.image_id.startswith(key):
+                    groups.setdefault(cluster, set()).add(row.image_id.split("-")[2])
+        assert sorted(map(sorted, groups.values())) == [["blue"], ["green"], ["red"]]
+
+
+def test_sizes_are_those_of_the_training_images(found):
+    sizes = clusters.read_sizes(found, 3)
+    assert list(sizes) == ["x", "y"]
+    assert [sorted(row) for row in sizes.values()] == [[3, 3, 6]] * 2
+
+
+def test_a_small_class_has_as_many_clusters_as_images(found):
+    assert {key: sum(row) for key, row in clusters.read_sizes(found, 20).items()} == {"x": 12, "y": 12}
+    assert all(len(row) <= 12 for row in clusters.read_sizes(found, 20).values())
+
+
+def test_the_trained_clip_embeds_images(world, tables):
+    embedder = clusters.embedder("clip", f"hf_clip:{world.clip}")
+    vectors = clusters.embed(tables["train"], embedder, lambda *_: None)
+    assert vectors.shape == (24, 16)
+    colour = pd.Series([image.split("-")[2] for image in tables["train"]["image_id"]])
+    likeness = vectors @ vectors.T
+    same = np.equal.outer(colour.to_numpy(), colour.to_numpy())
+    assert likeness[same].mean() > likeness[~same].mean()

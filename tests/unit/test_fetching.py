@@ -1,0 +1,318 @@
+"""Downloads from a real server that does everything a server on the web may do."""
+
+import contextlib
+import hashlib
+import io
+import struct
+import threading
+import time
+import zlib
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from augbench import fetching, images, retrieval
+from augbench.backbone import SafetyChecker
+
+SETTINGS = {"timeout": 2, "retries": 1, "max_bytes": 200_000, "threads": 8, "networks": ["127.0.0.1/32"]}
+
+
+def picture(kind="JPEG", mode="RGB", size=(40, 40)):
+    pixels = np.random.default_rng(0).integers(0, 255, (*size[::-1], 3), np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).convert(mode).save(buffer, kind)
+    return buffer.getvalue()
+
+
+GOOD = picture()
+HANGS = 30  # seconds that the slow servers would take
+
+
+class Hostile(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def answer(self, data, code=200, kind="image/jpeg", length=None, **headers):
+        self.send_response(code)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(data) if length is None else length))
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.end_headers()
+        self.wfile.write(data)
+
+    def do_GET(self):  # the name that http.server calls
+        path = self.path.strip("/").split("?")[0]
+        self.server.asked.append(path)
+        self.server.times.append(time.monotonic())
+        with contextlib.suppress(OSError):
+            getattr(self, f"do_{path}")()
+
+    def do_good(self):
+        self.answer(GOOD)
+
+    def do_wrong_type(self):
+        self.answer(GOOD, kind="text/html")
+
+    def do_missing(self):
+        self.answer(b"no", 404)
+
+    def do_broken(self):
+        self.answer(b"oh", 500)
+
+    def do_hangs(self):
+        time.sleep(HANGS)
+
+    def do_drips(self):
+        self.answer(b"", length=1000)
+        for _ in range(10 * HANGS):
+            self.wfile.write(b"x")
+            time.sleep(0.1)
+
+    def do_drips_headers(self):
+        self.wfile.write(b"HTTP/1.1 200 OK\r\n")
+        for i in range(10 * HANGS):
+            self.wfile.write(b"X-%d: y\r\n" % i)
+            time.sleep(0.1)
+
+    def do_endless(self):
+        self.wfile.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")
+        for _ in range(1000):
+            self.wfile.write(bytes(100_000))
+
+    def do_redirect_to_file(self):
+        self.answer(b"", 302, Location="file:///etc/passwd")
+
+    def do_redirect_to_ftp(self):
+        self.answer(b"", 302, Location="ftp://127.0.0.1/x")
+
+    def do_redirect_to_private(self):
+        self.answer(b"", 302, Location=f"http://127.0.0.2:{self.server.server_port}/good")
+
+    def do_redirect_to_good(self):
+        self.answer(b"", 302, Location="/good")
+
+    def do_redirect_forever(self):
+        self.answer(b"", 302, Location="/redirect_forever")
+
+    def do_opted_out(self):
+        self.answer(GOOD, X_Robots_Tag="noai")
+
+    def do_truncated(self):
+        self.answer(GOOD[:300])
+
+    def do_cut_short(self):
+        self.answer(GOOD[:300], length=len(GOOD))
+
+    def do_empty(self):
+        self.answer(b"")
+
+    def do_html(self):
+        self.answer(b"<html>no</html>")
+
+    def do_bomb(self):
+        self.answer(bomb(50_000), kind="image/png")
+
+    def log_message(self, *_):
+        pass
+
+
+def bomb(side):
+    """A PNG of side x side pixels in a few kilobytes, as far as its header is concerned."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(bytes(1_000_000)))
+        + chunk(b"IEND", b"")
+    )
+
+
+@contextlib.contextmanager
+def serving():
+    server = ThreadingHTTPServer(("0.0.0.0", 0), Hostile)
+    server.asked, server.times, server.daemon_threads = [], [], True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+FATES = {
+    "good": "fetched",
+    "wrong_type": "fetched",
+    "redirect_to_good": "fetched",
+    "truncated": "fetched",
+    "empty": "fetched",
+    "html": "fetched",
+    "bomb": "fetched",
+    "missing": "dead",
+    "broken": "dead",
+    "redirect_forever": "dead",
+    "cut_short": "dead",
+    "hangs": "timeout",
+    "drips": "timeout",
+    "drips_headers": "timeout",
+    "endless": "too large",
+    "redirect_to_file": "refused",
+    "redirect_to_ftp": "refused",
+    "redirect_to_private": "refused",
+    "opted_out": "opted out",
+}
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory):
+    """The outcome of asking for everything, and the seconds from the first to the last question."""
+    work = tmp_path_factory.mktemp("downloads")
+    with serving() as server:
+        base = f"http://127.0.0.1:{server.server_port}"
+        others = ["file:///etc/passwd", "ftp://127.0.0.1/x", "http://127.0.0.3:1/x"]
+        urls = [f"{base}/{name}" for name in FATES] + others
+        table = fetching.fetch(urls, work, **SETTINGS)
+        took = server.times[-1] - server.times[0]
+        asked = list(server.asked)
+        again = fetching.fetch(urls, work, **SETTINGS)
+        assert server.asked == asked  # nothing is asked again
+        assert again.equals(table)
+    return table.set_index("url"), asked, took, work, base
+
+
+def test_everything_ends_with_the_right_fate(hostile):
+    table, _, _, _, base = hostile
+    found = {name: table.loc[f"{base}/{name}", "fate"] for name in FATES}
+    assert found == FATES
+    assert table.loc["file:///etc/passwd", "fate"] == "refused"
+    assert table.loc["ftp://127.0.0.1/x", "fate"] == "refused"
+    assert table.loc["http://127.0.0.3:1/x", "fate"] == "refused"
+    assert (table.loc[table["fate"] != "fetched", "reason"] != "").all()
+
+
+def test_what_is_no_fit_picture_is_found_out(hostile, world):
+    """The pixels of what was fetched, judged with a real safety checker."""
+    table = hostile[0]
+    rows = retrieval._judged(table.reset_index(), SafetyChecker(world.safety), 32, 50_000_000, lambda *_: None)
+    judged = {row["url"].rsplit("/", 1)[1]: row["fate"] for row in rows}
+    assert {name: judged[name] for name, fate in FATES.items() if fate == "fetched"} == {
+        "good": "good",
+        "wrong_type": "good",
+        "redirect_to_good": "good",
+        "truncated": "unreadable",
+        "empty": "unreadable",
+        "html": "unreadable",
+        "bomb": "too large",
+    }
+    assert all(judged[name] == fate for name, fate in FATES.items() if fate != "fetched")
+    rows = retrieval._judged(table.reset_index(), SafetyChecker(world.safety), 41, 50_000_000, lambda *_: None)
+    assert {row["url"].rsplit("/", 1)[1]: row["fate"] for row in rows}["good"] == "too small"
+
+
+def test_each_is_tried_as_often_as_configured(hostile):
+    _, asked, *_ = hostile
+    assert asked.count("missing") == asked.count("hangs") == 2
+    assert asked.count("good") == 2  # once itself, once by the redirect: the one to 127.0.0.2 never arrived
+
+
+def test_the_bytes_are_as_they_came(hostile):
+    table, _, _, _, base = hostile
+    row = table.loc[f"{base}/good"]
+    assert images.load_bytes(row) == GOOD
+    assert row["sha256"] == hashlib.sha256(GOOD).hexdigest()
+
+
+def test_slow_servers_are_not_waited_for(hostile):
+    """Each is asked a second time, which must not have to wait for the end of the first answer."""
+    _, asked, took, *_ = hostile
+    assert asked.count("drips") == asked.count("drips_headers") == asked.count("hangs") == 2
+    assert took < HANGS
+
+
+def test_nothing_is_named_after_a_url(hostile):
+    *_, work, _ = hostile
+    names = {path.name for path in work.rglob("*")}
+    assert not any("passwd" in name or "good" in name or "hangs" in name for name in names)
+
+
+def test_a_name_that_resolves_to_a_private_address_is_refused():
+    with pytest.raises(OSError, match="refused: 127.0.0.1 is not a public address"):
+        fetching._connect(fetching.Limits(1, 1000))(("localhost", 80))
+    for address in ("10.0.0.1", "192.168.1.1", "169.254.169.254", "::1", "::ffff:10.0.0.1", "224.0.0.1", "0.0.0.0"):
+        with pytest.raises(OSError, match="refused"):
+            fetching._check(address, [])
+    fetching._check("8.8.8.8", [])
+    fetching._check("10.0.0.1", ["10.0.0.0/8"])
+
+
+def test_a_kill_during_the_download_costs_no_result(tmp_path):
+    """img2dataset is killed when the server has answered a third; the next call gives the same table."""
+    import multiprocessing
+    import os
+    import signal
+
+    with serving() as server:
+        base = f"http://127.0.0.1:{server.server_port}"
+        urls = [f"{base}/good?{i}" for i in range(60)] + [f"{base}/missing?{i}" for i in range(10)]
+        context = multiprocessing.get_context("spawn")
+        process = context.Process(target=_own_session, args=(urls, tmp_path / "killed"))
+        process.start()
+        while len(server.asked) < 20:
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.join()
+        found = fetching.fetch(urls, tmp_path / "killed", **SETTINGS)
+        wanted = fetching.fetch(urls, tmp_path / "clean", **SETTINGS)
+    facts = ["url", "fate", "sha256"]
+    assert found[facts].equals(wanted[facts])
+
+
+def _own_session(urls, work):
+    import os
+
+    os.setsid()
+    fetching.fetch(urls, work, **SETTINGS)
+
+
+# --- decoding -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode"), [("JPEG", "CMYK"), ("JPEG", "L"), ("PNG", "P"), ("PNG", "LA"), ("WEBP", "RGBA")]
+)
+def test_odd_pictures_are_decoded_to_rgb(kind, mode):
+    assert images.decode(picture(kind, mode)).mode == "RGB"
+
+
+def test_sixteen_bits_are_scaled_and_not_clipped():
+    values = np.linspace(0, 65535, 64 * 64).reshape(64, 64).astype(np.uint16)
+    buffer = io.BytesIO()
+    Image.fromarray(values).save(buffer, "PNG")
+    found = np.asarray(images.decode(buffer.getvalue()))
+    assert np.abs(found[..., 0] - values / 257).max() <= 1
+
+
+def test_transparent_pixels_are_white_and_animations_their_first_frame():
+    buffer = io.BytesIO()
+    Image.new("RGBA", (8, 8), (10, 20, 30, 0)).save(buffer, "PNG")
+    assert images.decode(buffer.getvalue()).getpixel((3, 3)) == (255, 255, 255)
+    buffer = io.BytesIO()
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:])
+    assert images.decode(buffer.getvalue()).getpixel((3, 3))[0] > 200
+
+
+def test_a_bomb_is_refused_before_it_is_decoded():
+    import resource
+
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ValueError, match="too many pixels: 8000 x 8000"):
+        images.decode(bomb(8_000), max_pixels=50_000_000)
+    with pytest.raises(ValueError, match="too many pixels"):
+        images.decode(bomb(50_000))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KiB

@@ -1,0 +1,28 @@
+# VAE posteriors of the target, encoded once for every fine-tuning.
+
+
+rule encode_latents:
+    input:
+        backbone="results/{study}/backbone",
+        train="results/{study}/dataset/train.parquet",
+        validation="results/{study}/dataset/validation.parquet",
+    output:
+        train="results/{study}/latents/train.safetensors",
+        validation="results/{study}/latents/validation.safetensors",
+    log:
+        "results/{study}/logs/encode_latents.log",
+    benchmark:
+        "results/{study}/benchmarks/latents/encode.tsv"
+    conda:
+        "../../envs/augbench.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=1440,
+    params:
+        image_size=setting("generate.image_size"),
+        mirrored=setting("finetune.horizontal_flip"),
+        threads=setting("generate.threads"),
+        code=code("latents"),
+    script:
+        "../scripts/encode_latents.py"

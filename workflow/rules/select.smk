@@ -1,0 +1,59 @@
+# Selection: a classifier on each candidate's first images; the best validation accuracy chooses.
+
+
+rule screen:
+    input:
+        backbone="results/{study}/backbone",
+        classes=rules.dataset.output.classes,
+        train="results/{study}/dataset/train.parquet",
+        validation="results/{study}/dataset/validation.parquet",
+        finetuned=finetuned,
+        clusters=clusters_of,
+    output:
+        shard="results/{study}/images/{method}/screen/part-{part}.tar",
+        images="results/{study}/images/{method}/screen/part-{part}.parquet",
+        screened="results/{study}/selection/{method}/part-{part}.json",
+    log:
+        "results/{study}/logs/screen/{method}-{part}.log",
+    benchmark:
+        "results/{study}/benchmarks/screen/{method}-{part}.tsv"
+    conda:
+        "../../envs/augbench.yaml"
+    threads: 1
+    resources:
+        mem_mb=8000,
+        runtime=2880,
+    params:
+        seed=setting("seed"),
+        settings=setting("generate"),
+        classifier=setting("classifier"),
+        method=row_of,
+        ratio=lambda w: max(study_of(w).ratios),
+        parts=lambda w: screening_jobs(w.study, w.method),
+        save_minutes=setting("jobs.save_minutes"),
+        code=code("sampling", "classifier", "selection"),
+    script:
+        "../scripts/screen.py"
+
+
+rule select:
+    input:
+        lambda w: [
+            f"results/{w.study}/selection/{w.method}/part-{i}.json"
+            for i in range(screening_jobs(w.study, w.method))
+        ],
+    output:
+        "results/{study}/selection/{method}.json",
+    log:
+        "results/{study}/logs/select/{method}.log",
+    benchmark:
+        "results/{study}/benchmarks/screen/select-{method}.tsv"
+    conda:
+        "../../envs/augbench.yaml"
+    resources:
+        mem_mb=500,
+        runtime=10,
+    params:
+        code=code("selection"),
+    script:
+        "../scripts/select.py"

@@ -1,0 +1,14 @@
+from augbench.jobs import log_to, progress
+
+log_to(snakemake.log[0])
+
+from augbench import images, latents
+
+latents.encode(
+    snakemake.input.backbone,
+    {snakemake.output[name]: images.read(snakemake.input[name]) for name in ("train", "validation")},
+    image_size=snakemake.params.image_size,
+    mirrored=snakemake.params.mirrored,
+    threads=snakemake.params.threads,
+    progress=progress(),
+)

@@ -1,0 +1,60 @@
+from augbench.jobs import log_to, progress
+
+# Data loading workers may import this file again.
+if __name__ == "__main__":
+    log_to(snakemake.log[0])
+
+    import functools
+    from pathlib import Path
+
+    import pandas as pd
+
+    from augbench import classes, classifier, clusters, conditioning, files, images, resume, sampling, selection
+    from augbench.seeds import derive
+
+    settings, method, given = dict(snakemake.params.settings), snakemake.params.method, snakemake.input
+    batch_size = [settings.pop(key) for key in ("times", "images_per_class", "batch_size")][-1]
+    kept = classes.kept(given.classes)
+    counts = [classes.added(about["train"], snakemake.params.ratio) for about in kept]
+    sizes = clusters.read_sizes(given.clusters, method["clusters"]) if given.get("clusters") else None
+    folder = selection.best_rate([Path(folder) for folder in given.finetuned])
+    distinct = selection.distinct(pd.read_csv(folder / "candidates.csv"), folder.name)
+    mine = distinct[int(snakemake.wildcards.part) :: snakemake.params.parts]
+
+    @functools.cache
+    def sampler():
+        return sampling.Sampler(given.backbone, **settings)
+
+    def work(candidate):
+        key = (snakemake.params.seed, snakemake.wildcards.method, candidate["candidate"])
+        rows = sampling.plan(kept, counts, method, key, cluster_sizes=sizes)
+        file = folder.parent / candidate["file"]
+        return sampling.Work(
+            lambda: sampler().use(conditioning.load(file)),
+            sampling.batches(rows, batch_size),
+            key,
+            resume.identity("sampling", settings, [given.backbone, file]),
+        )
+
+    sampling.generate(
+        [work(candidate) for candidate in mine], snakemake.output.shard, snakemake.output.images, progress()
+    )
+
+    made = images.read(snakemake.output.images)
+    train, validation = images.read(given.train), images.read(given.validation)
+    for candidate in mine:
+        print(f"classifier for {candidate['candidate']}", flush=True)
+        added = made[made["candidate"] == candidate["candidate"]]
+        metrics = classifier.train(
+            pd.concat([train, added], ignore_index=True),
+            validation,
+            validation,  # the test images take no part in a selection
+            [about["class"] for about in kept],
+            Path(snakemake.output.screened).parent / candidate["candidate"],
+            seed=derive(snakemake.params.seed, "classifier", 1),
+            save_minutes=snakemake.params.save_minutes,
+            progress=progress(),
+            **snakemake.params.classifier,
+        )
+        candidate["validation_accuracy"] = metrics["best_validation_accuracy"]
+    files.write_json(snakemake.output.screened, mine)
