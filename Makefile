@@ -12,15 +12,17 @@ report: $(READY)
 	snakemake
 
 test: $(READY)
-	pytest
+	pytest -n 2 --dist loadgroup
 
 # Compares the results of `make report` with what was planted in the digits world.
 check: $(READY)
 	pytest tests/study
 
-# Fine-tuning and sampling against plain diffusers loops, as ratios.
+# Fine-tuning and sampling against plain diffusers loops, retrieval against ClipClient, as ratios; memory at scale.
 benchmark: $(READY)
 	python benchmarks/diffusion.py
+	python benchmarks/retrieval.py search
+	python benchmarks/retrieval.py pool
 
 lint: $(READY)
 	ruff format --check $(SOURCES)

@@ -296,6 +296,7 @@ def train(
         "best_epoch": best_epoch,
         "best_validation_accuracy": accuracies[best_epoch - 1],
         "epochs": len(history),
+        "n_classes": len(classes),
         "n_train": len(train),
         "n_validation": len(validation),
         "n_test": len(test),

@@ -5,25 +5,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from augbench import images
+from augbench.clip import Clip
 from augbench.seeds import derive
-
-BATCH = 64
 
 
 def embedder(name: str, clip_model: str | None) -> Callable[[list], object]:
     """What embeds a list of pictures: ``inception_v3``, or ``clip``, the CLIP ``clip_model``."""
-    return inception_embeddings() if name == "inception_v3" else clip_embeddings(clip_model)
-
-
-def clip_embeddings(model: str) -> Callable[[list], object]:
-    """Image embeddings of a CLIP that clip-retrieval knows, e.g. ``hf_clip:FOLDER``."""
-    import torch
-    from all_clip import load_clip
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    clip, prepare, _ = load_clip(model, use_jit=False, device=device, warmup_batch_size=1)
-    return lambda pictures: clip.encode_image(torch.stack([prepare(picture) for picture in pictures]).to(device))
+    return inception_embeddings() if name == "inception_v3" else Clip(clip_model).pictures
 
 
 def inception_embeddings() -> Callable[[list], object]:
@@ -36,22 +24,12 @@ def inception_embeddings() -> Callable[[list], object]:
     model = inception_v3(weights=weights).to(device).eval()
     model.fc = torch.nn.Identity()
     prepare = weights.transforms()
-    return lambda pictures: model(torch.stack([prepare(picture) for picture in pictures]).to(device))
 
+    def embed(pictures):
+        with torch.inference_mode():
+            return model(torch.stack([prepare(picture) for picture in pictures]).to(device)).float().cpu().numpy()
 
-def embed(table: pd.DataFrame, embedder: Callable[[list], object], progress: Callable):
-    """Embeddings of a table's images, float32 (n, width), each of length 1."""
-    import numpy as np
-    import torch
-
-    found = []
-    with torch.inference_mode():
-        for start in range(0, len(table), BATCH):
-            pictures = [images.load(row) for row in table.iloc[start : start + BATCH].itertuples()]
-            found.append(embedder(pictures).float().cpu().numpy())
-            progress(start + len(pictures), len(table), "images embedded")
-    vectors = np.concatenate(found)
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return embed
 
 
 def cluster(train: pd.DataFrame, validation: pd.DataFrame, vectors: dict, counts: list[int], seed: int) -> pd.DataFrame:

@@ -46,6 +46,12 @@ class Method(Section):
     start: Literal["none", "more_real", "noise", "image", "pool"] = Field(description="where an added image comes from")
     trained: list[Literal[PARTS]] = Field([], description="what is fine-tuned on the target")
     clusters: Count = Field(1, description="conditionings per class, one for each k-means cluster")
+    query: Literal["text", "text_and_images"] = Field(
+        "text", description="what retrieval searches for: the prompts, or the mean of prompts and training images"
+    )
+    diversity: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="of retrieved images: weight of unlikeness in maximal marginal relevance; 0: the most similar"
+    )
     candidates: list[Annotated[str, Field(pattern=r"^(best_train|best_validation|epoch-[1-9][0-9]*)$")]] = Field(
         ["best_train", "best_validation", "epoch-1", "epoch-2", "epoch-3"],
         min_length=1,
@@ -62,6 +68,8 @@ class Method(Section):
                 f"there is no {TEMPLATES}/{self.conditioning}.txt{_meant(self.conditioning, known)}"
                 f" (known: {', '.join(known)})"
             )
+        if self.start != "pool" and (self.query != "text" or self.diversity):
+            raise ValueError(f"start: {self.start} goes without query and diversity; retrieval has `start: pool`")
         if self.trained and self.start != "noise":
             raise ValueError(f"start: {self.start} goes without `trained`; fine-tuned methods have `start: noise`")
         if {"conditioning", "pseudo_word"} <= set(self.trained):
@@ -166,20 +174,30 @@ class Backbone(Section):
 
 
 class Pool(Section):
-    source: Literal["digits", "shards", "index", "service"] = Field(
-        description="digits: the built-in web; shards: WebDataset shards, to be embedded and indexed; "
-        "index: an existing clip-retrieval folder; service: a running clip-retrieval back"
+    source: Literal["digits", "folder", "shards", "urls", "index", "service"] = Field(
+        description="where images come from, and who makes their index. digits: the built-in web. Embedded and indexed "
+        "here: folder: images, with captions in NAME.txt beside NAME.jpg; shards: WebDataset shards; urls: Parquet "
+        "with URLs and captions. index: an existing clip-retrieval folder. service: a running clip-retrieval back"
     )
-    path: str | None = Field(None, description="folder of the shards (*.tar) or of the index")
+    path: str | None = Field(
+        None, description="folder of images, shards (*.tar) or index; of urls, a Parquet file or a folder of them"
+    )
     url: str | None = Field(None, description="of the service, e.g. http://localhost:1234/knn-service")
     index: str | None = Field(None, description="name of the service's index")
     pause: Annotated[float, Field(ge=0)] = Field(0.0, description="seconds between questions to the service")
-    memory: str = Field("4G", description="of an approximate index while it is searched, at most")
+    memory: Annotated[str, Field(pattern=r"^[0-9.]+[MG]$")] = Field(
+        "4G", description="of an approximate index, while it is built and while it is searched, at most"
+    )
     exact: bool = Field(True, description="search exactly; false: let autofaiss choose an approximate index")
+
+    @property
+    def local(self) -> bool:
+        """Whether the images lie on this machine."""
+        return self.source in ("folder", "shards", "urls")
 
     @model_validator(mode="after")
     def _where(self):
-        if self.source in ("shards", "index") and not self.path:
+        if (self.local or self.source == "index") and not self.path:
             raise ValueError(f"source: {self.source} needs a path, e.g. `path: data/laion`")
         if self.source == "service" and not (self.url and self.index):
             raise ValueError(
@@ -193,6 +211,10 @@ class Retrieval(Section):
     overfetch: Positive = Field(1.4, description="neighbours asked for first, as a multiple of the images wanted")
     overfetch_max: Positive = Field(14, description="neighbours asked for at most, as a multiple of the images wanted")
     min_aesthetic: float = Field(5.0, description="images with a lower aesthetic score are discarded")
+    aesthetic_model: str | None = Field(
+        None,
+        description="a LAION head (.safetensors, .pth) that scores the index's images; null: the pool's own scores",
+    )
     duplicate_threshold: Share = Field(0.94, description="cosine similarity from which two images are duplicates")
     min_image_size: Count = Field(32, description="pixels; downloads whose shorter side has fewer are not used")
     max_image_size: Count = Field(512, description="pixels; larger downloads are scaled down to it")
@@ -276,6 +298,7 @@ class Jobs(Section):
 
     classes_per_generation: Count = Field(1000, description="classes that one generation job takes")
     runs_per_classifier: Count = Field(5, description="classifier runs that one job takes")
+    images_per_shard: Count = Field(10_000, description="images in a shard, of a pool that is a folder or URLs")
     shards_per_embedding: Count = Field(1000, description="shards of the pool that one embedding job takes")
     candidates_per_screening: Count = Field(100, description="candidates of a fine-tuning that one job compares")
     save_minutes: Positive = Field(10, description="time between the states that a killed training resumes from")
@@ -299,6 +322,11 @@ class Study(Section):
     generate: Generate = Generate()
     classifier: Classifier = Classifier()
     jobs: Jobs = Jobs()
+
+    @property
+    def main_ratio(self) -> float:
+        """The ratio of Table 1, at which retrieval must fill a class or it is excluded for every method."""
+        return 1.0 if 1.0 in self.ratios else min(self.ratios)
 
     @field_validator("methods")
     @classmethod
@@ -347,7 +375,17 @@ class Config(Section):
                 )
             trained = [part for part in ("clip", "backbone") if getattr(getattr(study, part), "train", None)]
             if trained and (study.pool is None or study.pool.source in ("index", "service")):
-                raise ValueError(f"studies.{name}.{trained[0]}.train needs a pool with images: digits or shards")
+                raise ValueError(
+                    f"studies.{name}.{trained[0]}.train needs a pool with images, not an index or a service"
+                )
+            if study.pool and study.pool.source == "service":
+                diverse = next((method for method in study.methods if self.methods[method].diversity), None)
+                asking = f"methods: {diverse}" if diverse else "retrieval.aesthetic_model"
+                if diverse or study.retrieval.aesthetic_model:
+                    raise ValueError(
+                        f"studies.{name}.{asking} needs the embeddings of the images, which a service does not tell: "
+                        "use `pool: {source: index}`"
+                    )
             if getattr(study.backbone, "train", None) and not getattr(study.clip, "train", None):
                 raise ValueError(f"studies.{name}.backbone.train needs `clip.train`, whose text encoder it takes")
         return self
@@ -425,12 +463,7 @@ def check_world(config: Config, results: Path = Path("results")) -> None:
                 target.check_folder(study.target)
             except ValueError as error:
                 raise ConfigError(f"{place}.target: {error}") from None
-        for section in ("pool", "backbone"):
-            path = getattr(getattr(study, section), "path", None)
-            if path and not Path(path).is_dir():
-                raise ConfigError(f"{place}.{section}.path: there is no folder {path}")
-        if study.pool and study.pool.source == "shards" and not any(Path(study.pool.path).glob("*.tar")):
-            raise ConfigError(f"{place}.pool.path: there is no *.tar in {study.pool.path}")
+        check_pool(study, place)
         try:
             check_model(study.classifier.model)
         except ValueError as error:
@@ -440,6 +473,21 @@ def check_world(config: Config, results: Path = Path("results")) -> None:
             raise ConfigError(
                 f"{place}: needs about {needed / 1e9:.1f} GB in {results}, but only {free / 1e9:.1f} GB are free"
             )
+
+
+def check_pool(study: Study, place: str) -> None:
+    """Whether what the pool and retrieval name is there. Raises ConfigError."""
+    head = study.retrieval.aesthetic_model
+    if head and not Path(head).is_file():
+        raise ConfigError(f"{place}.retrieval.aesthetic_model: there is no file {head}")
+    if not study.pool or not study.pool.path:
+        return
+    path, source = Path(study.pool.path), study.pool.source
+    if not (path.is_dir() or (source == "urls" and path.is_file())):
+        raise ConfigError(f"{place}.pool.path: there is no folder {path}")
+    wanted = {"shards": "*.tar", "urls": "*.parquet", "index": "image.index"}.get(source, "*")
+    if path.is_dir() and not any(path.glob(wanted)):
+        raise ConfigError(f"{place}.pool.path: there is no {wanted} in {path}")
 
 
 def disk_needed(study: Study, classes: int) -> int:

@@ -16,6 +16,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Sequence
@@ -28,6 +29,7 @@ from augbench import images
 from augbench.files import whole
 
 GUARD = "AUGBENCH_FETCH"  # environment variable that hands the limits to img2dataset's processes
+SETTINGS = ("timeout", "retries", "max_bytes", "download_threads", "allowed_networks")  # of the configuration
 SCHEMES = ("http", "https")
 ANY = ("0.0.0.0/0", "::/0")
 LIST_SIZE = 10_000  # URLs that one img2dataset run takes: what a kill may cost
@@ -87,70 +89,104 @@ def _connect(limits: Limits) -> Callable:
     return connect
 
 
+class _Clock:
+    """Ends a connection when its time is up: a timeout of the socket alone begins anew with each byte."""
+
+    def __init__(self, connected: socket.socket, seconds: float):
+        self.late = threading.Event()
+        self.twin = connected.dup()  # TLS takes over the socket itself
+        self.timer = threading.Timer(seconds, self._end)
+        self.timer.daemon = True
+        self.timer.start()
+
+    def _end(self) -> None:
+        self.late.set()
+        with contextlib.suppress(OSError):  # it has ended by itself
+            self.twin.shutdown(socket.SHUT_RDWR)
+
+    def stop(self) -> None:
+        self.timer.cancel()
+        self.twin.close()
+
+
 def guarded_opener(limits: Limits) -> urllib.request.OpenerDirector:
     """An opener for http and https within ``limits``; it has no other scheme, and redirects lead to no other."""
+    too_late = f"time limit of {limits.seconds:g} s"
 
     class Response(http.client.HTTPResponse):
         def read(self, amount=None):
             data = super().read(limits.bytes + 1 if amount is None else amount)
             if amount is None and len(data) > limits.bytes:
                 raise OSError(f"too many bytes: more than {limits.bytes}")
-            if self.late.is_set():
-                raise TimeoutError(f"time limit of {limits.seconds:g} s")
+            if self.clock.late.is_set():
+                raise TimeoutError(too_late)
             if amount is None and self.length:  # a read of so many bytes does not mind that they are too few
                 raise http.client.IncompleteRead(data, self.length)
             return data
 
         def close(self):
-            self.clock.cancel()
+            self.clock.stop()
             super().close()
 
     def connection(base):
         class Connection(base):
+            clock = None
+
             def __init__(self, *arguments, **keywords):
                 super().__init__(*arguments, **keywords)
-                self._create_connection = _connect(limits)
+                self._create_connection = self._connect
+
+            def _connect(self, *arguments, **keywords):
+                made = _connect(limits)(*arguments, **keywords)
+                self.clock = _Clock(made, self.timeout)
+                self.response_class = type("Guarded", (Response,), {"clock": self.clock})
+                return made
 
             def connect(self):
-                super().connect()
-                # A timeout of the socket begins anew with each byte: this one does not.
-                late = threading.Event()
-
-                def end(made=self.sock):
-                    late.set()
-                    with contextlib.suppress(OSError):  # it has ended by itself
-                        made.shutdown(socket.SHUT_RDWR)
-
-                clock = threading.Timer(limits.seconds, end)
-                clock.daemon = True
-                clock.start()
-                self.response_class = type("Guarded", (Response,), {"late": late, "clock": clock})
+                with self._in_time():
+                    super().connect()
 
             def getresponse(self):
-                try:
+                with self._in_time():
                     return super().getresponse()
+
+            @contextlib.contextmanager
+            def _in_time(self):
+                try:
+                    yield
                 except Exception:
-                    late = self.response_class.late.is_set()
-                    self.response_class.clock.cancel()
-                    if late:
-                        raise TimeoutError(f"time limit of {limits.seconds:g} s") from None
+                    if self.clock is None:
+                        raise
+                    self.clock.stop()
+                    if self.clock.late.is_set():
+                        raise TimeoutError(too_late) from None
                     raise
 
         return Connection
 
+    def in_time(request):
+        """The request with what is left of its time; redirects do not begin anew."""
+        request.until = getattr(request, "until", time.monotonic() + limits.seconds)
+        request.timeout = request.until - time.monotonic()
+        if request.timeout <= 0:
+            raise TimeoutError(too_late)
+        return request
+
     class Http(urllib.request.HTTPHandler):
         def http_open(self, request):
-            return self.do_open(connection(http.client.HTTPConnection), request)
+            return self.do_open(connection(http.client.HTTPConnection), in_time(request))
 
     class Https(urllib.request.HTTPSHandler):
         def https_open(self, request):
-            return self.do_open(connection(http.client.HTTPSConnection), request, context=self._context)
+            return self.do_open(connection(http.client.HTTPSConnection), in_time(request), context=self._context)
 
     class Redirect(urllib.request.HTTPRedirectHandler):
         def redirect_request(self, request, answer, code, message, headers, url):
             if urllib.parse.urlsplit(url).scheme not in SCHEMES:
                 raise OSError(f"refused: redirect to {url[:80]!r}")
-            return super().redirect_request(request, answer, code, message, headers, url)
+            found = super().redirect_request(request, answer, code, message, headers, url)
+            found.until = request.until
+            return found
 
     opener = urllib.request.OpenerDirector()
     for handler in (
@@ -176,9 +212,10 @@ def fetch(
     timeout: float,
     retries: int,
     max_bytes: int,
-    threads: int,
-    networks: Sequence[str] = (),
+    download_threads: int,
+    allowed_networks: Sequence[str] = (),
     proxy: str | None = None,
+    owner: str = "",
 ) -> pd.DataFrame:
     """Download ``urls`` with img2dataset into folders below ``work``; what is there already is not asked again.
 
@@ -189,18 +226,22 @@ def fetch(
     Parameters
     ----------
     timeout : seconds for a whole download; retries : further attempts; max_bytes : of an answer
-    networks : which may be asked though their addresses are not public
+    allowed_networks : which may be asked though their addresses are not public
+    owner : of several processes that share ``work``, each has a name of its own
     proxy : address of an HTTP proxy; it is trusted, so nothing is known about the addresses behind it
     """
     allowed = [url for url in urls if url.split(":", 1)[0].lower() in SCHEMES]
-    limits = Limits(timeout, max_bytes, ANY if proxy else tuple(networks))
+    limits = Limits(timeout, max_bytes, ANY if proxy else tuple(allowed_networks))
     # Another limit can lead to another fate: what was downloaded under other ones is not asked.
     place = Path(work) / hashlib.sha256(json.dumps([asdict(limits), retries]).encode()).hexdigest()[:8]
     found = [pd.read_parquet(path) for path in sorted(place.glob("*/fetched.parquet"))]
     known = {url for table in found for url in table["url"]}
     fresh = [url for url in dict.fromkeys(allowed) if url not in known]
     for start in range(0, len(fresh), LIST_SIZE):
-        found.append(_fetch_list(fresh[start : start + LIST_SIZE], place, limits, retries, threads, proxy))
+        few = fresh[start : start + LIST_SIZE]
+        # img2dataset takes a shard for done if its JSON exists, even for other URLs: one folder per list.
+        folder = place / hashlib.sha256("\n".join([owner, *few]).encode()).hexdigest()[:16]
+        found.append(_fetch_list(few, folder, limits, retries, download_threads, proxy))
     columns = ["url", "fate", "reason", "path", "offset", "length", "sha256"]
     table = pd.concat(found) if found else pd.DataFrame(columns=columns)
     table = table.drop_duplicates("url").set_index("url").reindex(urls).reset_index(names="url")
@@ -211,9 +252,7 @@ def fetch(
     return table[columns]
 
 
-def _fetch_list(urls: list[str], place: Path, limits: Limits, retries: int, threads: int, proxy) -> pd.DataFrame:
-    # img2dataset takes a shard for done if its JSON exists, even for other URLs: one folder per list.
-    folder = place / hashlib.sha256("\n".join(urls).encode()).hexdigest()[:16]
+def _fetch_list(urls: list[str], folder: Path, limits: Limits, retries: int, threads: int, proxy) -> pd.DataFrame:
     table = folder / "fetched.parquet"
     if not table.exists():
         folder.mkdir(parents=True, exist_ok=True)

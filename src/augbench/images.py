@@ -117,6 +117,25 @@ def load(row):
     return decode(load_bytes(row), row.path if pd.isna(row.offset) else f"{row.image_id} in {row.path}")
 
 
+def portable(data: bytes, max_size: int, max_pixels: int | None = None) -> tuple[str, bytes]:
+    """Extension and bytes of an image as every reader takes it: as it came, where it is a plain RGB or grey JPEG, PNG
+    or WebP of at most ``max_size`` pixels a side, else scaled down and encoded again.
+
+    Raises ValueError like :func:`decode`.
+    """
+    from PIL import Image
+
+    picture = decode(data, max_pixels=max_pixels)
+    with Image.open(io.BytesIO(data)) as opened:
+        simple = opened.mode in ("RGB", "L") and getattr(opened, "n_frames", 1) == 1
+        if simple and opened.format in KEPT_AS_THEY_CAME and max(opened.size) <= max_size:
+            return KEPT_AS_THEY_CAME[opened.format], data
+    picture.thumbnail((max_size, max_size), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=95)
+    return "jpg", buffer.getvalue()
+
+
 def encode_png(image) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
@@ -124,6 +143,7 @@ def encode_png(image) -> bytes:
 
 
 IMAGE_KEYS = ("png", "jpg", "jpeg", "webp")  # extensions of images in a shard
+KEPT_AS_THEY_CAME = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}
 
 
 class ShardWriter:
@@ -188,10 +208,10 @@ def member_places(path: str | Path) -> Iterator[tuple[str, tuple[int, int]]]:
                 yield member.name, (member.offset_data, member.size)
 
 
-def image_key(shard: str | Path) -> str:
-    """The extension under which a WebDataset shard holds its images, e.g. ``jpg``."""
+def image_key(shard: str | Path) -> tuple[str, bool]:
+    """The extension under which a WebDataset shard holds its images, e.g. ``jpg``, and whether there is JSON too."""
     for _, sample in read_shard(shard):
         for kind in IMAGE_KEYS:
             if kind in sample:
-                return kind
+                return kind, "json" in sample
     raise ValueError(f"{shard} holds no image ({', '.join(IMAGE_KEYS)})")

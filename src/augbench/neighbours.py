@@ -1,8 +1,11 @@
-"""Nearest neighbours of prompts in CLIP space: from an index on this machine, or from a service.
+"""Nearest neighbours of queries in CLIP space: from an index on this machine, or from a service.
 
-Both give the same: for each prompt a table, most similar first, ties by id, with the columns id, similarity
-(cosine), url, caption, aesthetic (null where unknown) and duplicate_of (id of a more similar image of which
-clip-retrieval's detector finds this one a duplicate; null for none).
+Both give the same: for each query a table, the best first, with the columns id, similarity (cosine), url, caption,
+aesthetic (null where unknown), duplicate_of (id of a better image of which clip-retrieval's detector finds this
+one a duplicate; null for none) and, where the image lies on this machine, its path, offset and length.
+
+A query is a text, or an embedding of unit length. The best are the most similar, ties by id; with a ``diversity``
+above 0 they are ordered by maximal marginal relevance.
 """
 
 import time
@@ -11,10 +14,12 @@ from pathlib import Path
 
 import pandas as pd
 
+from augbench import aesthetics
 from augbench.files import whole
 
 CHUNK = 64 << 20  # bytes of vectors that are reconstructed at a time
 URL, CAPTION, AESTHETIC = ["url", "URL"], ["caption", "text", "TEXT"], ["aesthetic", "AESTHETIC_SCORE"]
+PLACE = ["path", "offset", "length"]
 COLUMNS = [*URL, *CAPTION, *AESTHETIC]
 
 
@@ -43,50 +48,81 @@ def duplicate_of(vectors, threshold: float) -> list[int | None]:
     return found
 
 
+def by_marginal_relevance(similarities, vectors, diversity: float) -> list[int]:
+    """The order in which greedy maximal marginal relevance picks all of n images (Carbonell and Goldstein, 1998).
+
+    Each next one has the largest (1 - ``diversity``) * similarity to the query - ``diversity`` * similarity to the
+    most similar image before it; ties go to the earlier one.
+
+    Parameters
+    ----------
+    similarities : (n,) to the query; vectors : (n, width), of unit length
+    """
+    import numpy as np
+
+    relevance = (1 - diversity) * np.asarray(similarities, dtype=float)
+    between, nearest = vectors @ vectors.T, None  # nearest: similarity to the most similar image that is picked
+    left, order = np.ones(len(vectors), dtype=bool), []
+    for _ in range(len(vectors)):
+        gain = relevance if nearest is None else relevance - diversity * nearest
+        picked = int(np.argmax(np.where(left, gain, -np.inf)))
+        order.append(picked)
+        left[picked] = False
+        nearest = between[picked] if nearest is None else np.maximum(nearest, between[picked])
+    return order
+
+
 class LocalIndex:
     """A clip-retrieval folder: ``image.index`` (memory-mapped) and metadata as HDF5, Arrow or Parquet."""
 
-    def __init__(self, folder: str | Path, clip_model: str, work: str | Path):
-        """``work`` receives a memory-mapped copy of metadata that are Parquet, which cannot be mapped."""
-        from all_clip import load_clip
+    def __init__(
+        self, folder: str | Path, clip, work: str | Path, *, head: str | Path | None = None, places: bool = False
+    ):
+        """
+        Parameters
+        ----------
+        clip : embeds texts, see :class:`augbench.clip.Clip`; of the images' own space
+        work : receives a memory-mapped copy of metadata that are Parquet, which cannot be mapped
+        head : scores aesthetics instead of the metadata, see :mod:`augbench.aesthetics`
+        places : whether to believe the metadata that an image lies on this machine; never those of a stranger
+        """
         from clip_retrieval.clip_back import load_index
 
         folder = Path(folder)
         self.index = load_index(str(folder / "image.index"), True)
-        self.metadata = _metadata(folder, Path(work))
-        self.model, _, self.tokenize = load_clip(clip_model, use_jit=False, device=_device())
+        self.metadata = _metadata(folder, Path(work), COLUMNS + PLACE * places)
+        self.clip, self.score = clip, aesthetics.scorer(head) if head else None
+        about = (folder / "image.index").stat()
+        #: What its answers depend on, beside the question.
+        self.identity = [str(folder), about.st_size, about.st_mtime_ns, str(head)]
 
-    def embed(self, prompts: Sequence[str]):
-        """Text embeddings of unit length, float32 (n, d)."""
-        import numpy as np
-        import torch
-
-        found = []
-        with torch.no_grad():
-            for prompt in prompts:  # one at a time, as clip-retrieval does: the same low bits
-                vector = self.model.encode_text(self.tokenize([prompt]).to(_device()))
-                found.append((vector / vector.norm(dim=-1, keepdim=True)).cpu().float().numpy())
-        return np.concatenate(found)
-
-    def neighbours(self, prompts: Sequence[str], counts: Sequence[int], threshold: float) -> Iterator[pd.DataFrame]:
-        """The tables of the prompts, in their order, each with (at most) its count of neighbours."""
+    def neighbours(
+        self, queries: Sequence, counts: Sequence[int], threshold: float, *, diversity: float = 0.0, of: Sequence = ()
+    ) -> Iterator[pd.DataFrame]:
+        """The tables of the queries, in their order, each with (at most) its count of neighbours; with a
+        ``diversity`` the best among ``of`` nearest."""
         import numpy as np
 
-        vectors = self.embed(prompts)
-        size = max(1, CHUNK // (4 * self.index.d * max(counts)))
-        for start in range(0, len(prompts), size):
-            few = counts[start : start + size]
-            similarities, ids, found = self.index.search_and_reconstruct(vectors[start : start + size], max(few))
-            for row, count in enumerate(few):
+        vectors = np.stack([self.clip.texts([q])[0] if isinstance(q, str) else np.float32(q) for q in queries])
+        searched = list(of) if diversity else list(counts)
+        size = max(1, CHUNK // (4 * self.index.d * max(searched)))
+        for start in range(0, len(queries), size):
+            most = max(searched[start : start + size])
+            similarities, ids, found = self.index.search_and_reconstruct(vectors[start : start + size], most)
+            for row, place in enumerate(range(start, min(start + size, len(queries)))):
                 table = pd.DataFrame({"id": ids[row], "similarity": similarities[row].astype(float)})
-                table["place"] = range(len(table))
+                table["row"] = range(len(table))
                 table = table[table["id"] >= 0].sort_values(["similarity", "id"], ascending=[False, True])
-                table = table.head(count).reset_index(drop=True)
-                own = found[row][table.pop("place")].astype(np.float32)  # they may be stored in half precision
+                table = table.head(searched[place]).reset_index(drop=True)
+                own = found[row][table.pop("row")].astype(np.float32)  # they may be stored in half precision
                 own /= np.maximum(np.linalg.norm(own, axis=1, keepdims=True), 1e-12)
+                if diversity:
+                    order = by_marginal_relevance(table["similarity"], own, diversity)[: counts[place]]
+                    table, own = table.iloc[order].reset_index(drop=True), own[order]
                 groups = duplicate_of(own, threshold)
                 table["duplicate_of"] = [None if i is None else int(table["id"].iloc[i]) for i in groups]
-                yield _complete(table, self.metadata(table["id"].tolist()))
+                table = _complete(table, self.metadata(table["id"].tolist()))
+                yield table.assign(aesthetic=self.score(own)) if self.score else table
 
 
 class Service:
@@ -104,21 +140,27 @@ class Service:
         pause : seconds between questions, to spare the service
         """
         self.url, self.index, self.attempts, self.pause, self.wait = url, index, attempts, pause, wait
+        self.identity = [url, index]
 
-    def neighbours(self, prompts: Sequence[str], counts: Sequence[int], threshold: float) -> Iterator[pd.DataFrame]:
-        """The tables of the prompts; ``threshold`` has no effect here, the service has its own."""
-        for prompt, count in zip(prompts, counts, strict=True):
-            everything = pd.DataFrame(self._ask(prompt, count, deduplicate=False))
+    def neighbours(
+        self, queries: Sequence, counts: Sequence[int], threshold: float, *, diversity: float = 0.0, of: Sequence = ()
+    ) -> Iterator[pd.DataFrame]:
+        """The tables of the queries; ``threshold`` has no effect here, the service has its own. Raises ValueError
+        for a ``diversity``: a service does not tell embeddings."""
+        if diversity:
+            raise ValueError("a service does not tell embeddings, so its images cannot be diversified; use an index")
+        for query, count in zip(queries, counts, strict=True):
+            everything = pd.DataFrame(self._ask(query, count, deduplicate=False))
             if everything.empty:
                 yield _complete(pd.DataFrame({"id": [], "similarity": [], "duplicate_of": []}), everything)
                 continue
-            distinct = {row["id"] for row in self._ask(prompt, count, deduplicate=True)}
+            distinct = {row["id"] for row in self._ask(query, count, deduplicate=True)}
             everything = everything.sort_values(["similarity", "id"], ascending=[False, True], ignore_index=True)
             table = everything[["id", "similarity"]].copy()
             table["duplicate_of"] = [None if image in distinct else -1 for image in table["id"]]
             yield _complete(table, everything)
 
-    def _ask(self, prompt: str, count: int, deduplicate: bool) -> list[dict]:
+    def _ask(self, query, count: int, deduplicate: bool) -> list[dict]:
         from clip_retrieval.clip_client import ClipClient
 
         client = ClipClient(
@@ -131,10 +173,11 @@ class Service:
             use_safety_model=False,
             use_violence_detector=False,
         )
+        asked = {"text": query} if isinstance(query, str) else {"embedding_input": [float(x) for x in query]}
         for attempt in range(self.attempts):
             time.sleep(self.pause if attempt == 0 else self.wait * 2 ** (attempt - 1))
             try:
-                answer = client.query(text=prompt)
+                answer = client.query(**asked)
                 if isinstance(answer, list):
                     return answer
                 problem = f"it answered {str(answer)[:200]}"
@@ -151,49 +194,46 @@ def _complete(table: pd.DataFrame, facts: pd.DataFrame) -> pd.DataFrame:
     table["url"] = _first(facts, URL)
     table["caption"] = _first(facts, CAPTION)
     table["aesthetic"] = pd.to_numeric(_first(facts, AESTHETIC), errors="coerce") if len(table) else []
-    return table.astype({"id": "int64", "similarity": float, "aesthetic": float, "duplicate_of": "Int64"})
+    for name in PLACE:
+        table[name] = _first(facts, [name])
+    kinds = {"id": "int64", "similarity": float, "aesthetic": float, "duplicate_of": "Int64"}
+    return table.astype(kinds | {"path": object, "offset": "Int64", "length": "Int64"})
 
 
 def _first(facts: pd.DataFrame, names: Sequence[str]):
     return next((facts[name].to_numpy() for name in names if name in facts), None)
 
 
-def _device() -> str:
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
 # --- metadata -------------------------------------------------------------------------------------------
 
 
-def _metadata(folder: Path, work: Path) -> Callable[[Sequence[int]], pd.DataFrame]:
+def _metadata(folder: Path, work: Path, wanted: Sequence[str]) -> Callable[[Sequence[int]], pd.DataFrame]:
     """A function from ids to their metadata, in that order, that keeps nothing in memory."""
     hdf5 = folder / "metadata.hdf5"
     if hdf5.is_file():
-        return _from_hdf5(hdf5)
+        return _from_hdf5(hdf5, wanted)
     files = sorted((folder / "metadata").glob("**/*.arrow"))
     if not files:
         parquet = sorted((folder / "metadata").glob("*.parquet"))
         if not parquet:
             raise FileNotFoundError(f"{folder} has no metadata: metadata.hdf5, metadata/*.arrow or metadata/*.parquet")
-        files = [_as_arrow(parquet, work / "metadata.arrow")]
+        files = [_as_arrow(parquet, work / "metadata.arrow", wanted)]
     import pyarrow as pa
 
     tables = [pa.ipc.open_file(pa.memory_map(str(file), "r")).read_all() for file in files]
-    names = [name for name in COLUMNS if all(name in table.column_names for table in tables)]
+    names = [name for name in wanted if all(name in table.column_names for table in tables)]
     table = pa.concat_tables([table.select(names) for table in tables])
     return lambda ids: table.take(pa.array(ids, pa.int64())).to_pandas()
 
 
-def _as_arrow(parquet: Sequence[Path], path: Path) -> Path:
+def _as_arrow(parquet: Sequence[Path], path: Path, wanted: Sequence[str]) -> Path:
     """The Parquet files as one Arrow file, which can be memory-mapped; a batch at a time, once."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     if path.exists() and path.stat().st_mtime >= max(file.stat().st_mtime for file in parquet):
         return path
-    names = [name for name in COLUMNS if name in pq.read_schema(parquet[0]).names]
+    names = [name for name in wanted if name in pq.read_schema(parquet[0]).names]
     with whole(path) as temporary:
         writer = None
         for file in parquet:
@@ -204,12 +244,12 @@ def _as_arrow(parquet: Sequence[Path], path: Path) -> Path:
     return path
 
 
-def _from_hdf5(path: Path) -> Callable[[Sequence[int]], pd.DataFrame]:
+def _from_hdf5(path: Path, wanted: Sequence[str]) -> Callable[[Sequence[int]], pd.DataFrame]:
     import h5py
     import numpy as np
 
     data = h5py.File(path, "r")["dataset"]
-    names = [name for name in COLUMNS if name in data]
+    names = [name for name in wanted if name in data]
 
     def get(ids):
         order = np.argsort(ids, kind="stable")  # HDF5 reads increasing places only

@@ -27,6 +27,7 @@ CLASSES = 6  # classes in a gallery
 PER_CLASS = 4  # images per class and method in a gallery
 EXAMPLES = 4  # classes of which a candidate shows an image
 PROMPTS = 80  # prompts of a method of which an image is shown
+CLOSEST = 10  # classes that retrieval could fill only just, or not
 PAIRS = 10  # closest candidate pairs per method
 THUMBNAIL = 96  # pixels, longer side: with the limits above it bounds the size of the page
 LOSSLESS = 48  # pixels, longer side: images up to this size stay as they are
@@ -49,16 +50,16 @@ def gather(study: str, folder: str | Path, methods: Mapping[str, Mapping], setti
     """Everything the page shows of a study, as plain data, from the files in ``folder`` (results/{study}).
 
     ``methods`` maps method keys, in their order, to rows of the method table (title, family, start);
-    ``settings`` is the study's configuration. Of several augmentation ratios the first is shown. What a
+    ``settings`` is the study's configuration. Of several augmentation ratios the main one is shown. What a
     study has no files for (retrieval, audit, curves) is empty.
     """
     folder = Path(folder)
-    ratio = f"x{settings.get('ratios', [1])[0]:g}"
     summaries = [files.read_json(folder / "summary" / f"{key}.json") for key in methods]
     families = list(dict.fromkeys(summary["family"] for summary in summaries))
     summaries.sort(key=lambda summary: families.index(summary["family"]))  # as in the paper's Table 1
     for summary in summaries:
         summary["start"] = methods[summary["method"]].get("start", summary["method"])
+    ratio = f"x{max(summary['ratio'] for summary in summaries):g}"  # 0 for what adds nothing
     classes = pd.read_csv(folder / "dataset" / "classes.csv", dtype=str, keep_default_na=False)
     shown = [_class(row) for row in _rows(classes) if not row["excluded"]][:CLASSES]
     table = pd.read_csv(folder / "tables" / "table1.csv", keep_default_na=False, na_values=[""])
@@ -83,7 +84,7 @@ def gather(study: str, folder: str | Path, methods: Mapping[str, Mapping], setti
         "templates": [found for summary in summaries if (found := _templates(folder, summary, shown, methods))],
         "clusters": [found for summary in summaries if (found := _clusters(folder, summary, shown, methods))],
         "gallery": _gallery(folder, shown, summaries, ratio),
-        "funnel": _funnel(folder, classes),
+        "funnels": [found for summary in summaries if (found := _funnel(folder, summary, classes))],
         "audit": [found for summary in summaries if (found := _audit(folder, summary))],
         "curves": [found for summary in summaries if (found := _curves(folder, summary))],
         "stages": stage_times(folder).to_dict("records"),
@@ -353,30 +354,41 @@ def _clusters(folder: Path, summary: Mapping, shown: Sequence[Mapping], methods:
 
 
 def _captions(folder: Path) -> dict[str, str]:
-    path = folder / "retrieval" / "ledger.parquet"
-    if not path.exists():
-        return {}
-    table = pd.read_parquet(path, columns=["url", "caption"]).dropna()
-    return dict(zip(table["url"], table["caption"], strict=True))
+    tables = [
+        pd.read_parquet(path, columns=["url", "caption"]).dropna() for path in folder.glob("retrieval/*/ledger.parquet")
+    ]
+    return {url: caption for table in tables for url, caption in zip(table["url"], table["caption"], strict=True)}
 
 
 # --- stages
 
 
-def _funnel(folder: Path, classes: pd.DataFrame) -> dict | None:
-    """How many neighbours of each class met which fate; None without retrieval."""
-    path = folder / "retrieval" / "ledger.parquet"
+def _funnel(folder: Path, summary: Mapping, classes: pd.DataFrame) -> dict | None:
+    """How many neighbours of each class met which fate, and the classes that were nearly not, or not, filled."""
+    path = folder / "retrieval" / summary["method"] / "funnel.csv"
     if not path.exists():
         return None
-    counts = pd.read_parquet(path, columns=["class", "fate"]).groupby(["class", "fate"]).size()
-    counts = counts.unstack(fill_value=0)
-    fates = [fate for fate in FATES if fate in counts] + sorted(set(counts) - set(FATES))
+    table = pd.read_csv(path, dtype={"class": str}, keep_default_na=False).set_index("class")
+    known = list(table)[2:]  # after wanted and considered
+    fates = [fate for fate in sorted(known, key=[*FATES, *known].index) if table[fate].any()]
     rows = []
     for row in _rows(classes):
-        found = counts.loc[row["class"]] if row["class"] in counts.index else {}
-        rows.append(_class(row) | {"counts": [int(found.get(fate, 0)) for fate in fates]})
-    total = [sum(column) for column in zip(*(row["counts"] for row in rows), strict=True)]
-    return {"fates": fates, "rows": rows, "total": total, "source": str(path)}
+        found = table.loc[row["class"]]
+        rows.append(
+            _class(row)
+            | {"counts": [int(found[fate]) for fate in fates], "good": int(found["used"] + found["spare"])}
+            | {name: int(found[name]) for name in ("wanted", "considered", "used")}
+        )
+    closest = sorted(rows, key=lambda row: (row["used"] / row["wanted"], row["good"] / max(1, row["considered"])))
+    return {
+        "method": summary["method"],
+        "title": summary["title"],
+        "fates": fates,
+        "rows": rows,
+        "closest": closest[:CLOSEST],
+        "total": [int(table[fate].sum()) for fate in fates],
+        "source": str(path),
+    }
 
 
 def _audit(folder: Path, summary: Mapping) -> dict | None:
@@ -485,8 +497,8 @@ def _figures(study: Mapping, name: str) -> dict[str, str]:
         made[f"loss-{number}"] = loss_figure(
             item["histories"], item["rate"], item["chosen"]["epoch"], colour, f"{name}-loss-{number}"
         )
-    if study["funnel"]:
-        made["funnel"] = funnel_figure(study["funnel"], f"{name}-funnel")
+    for k, funnel in enumerate(study["funnels"]):
+        made[f"funnel-{funnel['method']}"] = funnel_figure(funnel, f"{name}-funnel-{k}")
     values = [value for curves in study["curves"] for run in curves["runs"] for value in run["accuracy"]]
     if values:
         limits = max(0.0, min(values) - 3), min(100.0, max(values)) + 3

@@ -7,7 +7,7 @@ import pandas as pd
 from augbench.classes import added as added_count
 from augbench.seeds import generator
 
-ORDERS = ("random", "similarity", "all")
+ORDERS = ("random", "listed", "all")
 
 
 def resample(
@@ -23,21 +23,20 @@ def resample(
 
     Parameters
     ----------
-    added : image table; its row order does not matter, classes that are not in ``counts`` are dropped
+    added : image table; classes that are not in ``counts`` are dropped
     counts : class -> number of training images of the target
-    order : ``random``, each split an independent draw without replacement; ``similarity``, the images most
-        similar to their query, ties by ``image_id``, so that all splits are equal; or ``all``, every image
-        whatever the ratio
+    order : ``random``, each split an independent draw without replacement, whatever the order of rows;
+        ``listed``, the first of each class, so that all splits are equal, and a class with too few is left out
+        (paper, Figure 5B); or ``all``, every image whatever the ratio
     seed_key : what the draws are derived from, together with split (from 1) and class
 
     Returns image tables with classes in the order of ``counts``. Raises ValueError for an unknown order, and
-    when a class has too few images, naming it, or images without a similarity are to be ordered by it.
+    when a class has too few images, naming it; of ``listed`` ones when all have.
     """
     if order not in ORDERS:
         raise ValueError(f"unknown order {order!r}; use one of {', '.join(ORDERS)}")
-    added = added.sort_values("image_id", kind="stable", ignore_index=True)
-    if order == "similarity":
-        added = added.sort_values("similarity", ascending=False, kind="stable", ignore_index=True)
+    if order != "listed":
+        added = added.sort_values("image_id", kind="stable", ignore_index=True)
     groups = dict(iter(added.groupby("class", sort=False)))
     missing = added.iloc[:0]
     drawn = []
@@ -46,6 +45,8 @@ def resample(
             _pick(groups.get(key, missing), key, added_count(count, ratio), order, (*seed_key, split, key))
             for key, count in counts.items()
         ]
+        if order == "listed" and counts and all(part.empty for part in parts):
+            raise ValueError(f"no class has as many images as ratio {ratio:g} wants")
         drawn.append(pd.concat([missing, *parts], ignore_index=True) if parts else missing.copy())
     return drawn
 
@@ -55,11 +56,9 @@ def _pick(group: pd.DataFrame, key: str, number: int, order: str, seed_key: tupl
         if group.empty:
             raise ValueError(f"class {key!r}: at least one image is wanted, there is none")
         return group
+    if order == "listed":
+        return group.iloc[: number if len(group) >= number else 0]
     if len(group) < number:
         raise ValueError(f"class {key!r}: {number} images are wanted, there are {len(group)}")
-    if order == "similarity":
-        if group["similarity"].isna().any():
-            raise ValueError(f"class {key!r}: cannot order by similarity, some images have none")
-        return group.iloc[:number]
     chosen = generator(*seed_key).permutation(len(group))[:number]
     return group.iloc[sorted(chosen)]

@@ -1,15 +1,16 @@
 """Retrieval, the paper's baseline: nearest neighbours of a class's prompt in CLIP space, downloaded and filtered."""
 
-import io
+import hashlib
+import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from augbench import fetching, images
 from augbench.backbone import SafetyChecker
-from augbench.files import whole
+from augbench.files import whole, write_csv
 from augbench.prompts import fill, templates
 
 FATES = {  # what became of a neighbour, in the order in which it is found out
@@ -25,11 +26,10 @@ FATES = {  # what became of a neighbour, in the order in which it is found out
     "unsafe": "refused by the safety checker",
     "other class": "used for another class, to which it is more similar",
     "spare": "good, but not needed",
-    "used": "good and among the most similar",
+    "used": "good and among the best",
 }
 LEDGER = ["class", "rank", "id", "similarity", "url", "caption", "aesthetic", "fate", "reason", "sha256"]
 AT_A_TIME = 64  # pictures in memory
-KEPT_AS_THEY_CAME = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}
 
 
 def retrieve(
@@ -40,6 +40,7 @@ def retrieve(
     ledger: str | Path,
     shard: str | Path,
     table: str | Path,
+    funnel: str | Path,
     *,
     overfetch: float,
     overfetch_max: float,
@@ -49,39 +50,51 @@ def retrieve(
     max_image_size: int,
     max_pixels: int,
     fetch: Mapping,
+    diversity: float = 0.0,
     progress: Callable[[int, int, str], None] = lambda done, total, note: None,
 ) -> None:
     """Retrieve images for each class (paper, section 3.1, "Laion nearest neighbor retrieval").
 
     Neighbours asked for grow from ``overfetch`` x n, doubling, to ``overfetch_max`` x n, for classes that
-    are still short only. What was downloaded is kept in ``work``, so a repeated run goes on, and one that wants
-    more uses it again.
+    are still short only. What was found and downloaded is kept in ``work``, so a repeated run goes on, and one
+    that wants more uses it again.
 
     Parameters
     ----------
-    wanted : columns class, prompt, count
+    wanted : columns class, query (see :mod:`augbench.neighbours`), count
     source : where neighbours come from, see :mod:`augbench.neighbours`
     ledger : Parquet of every neighbour ever considered: LEDGER; fate is a key of FATES
-    shard, table : the good images of all classes and their image table, by class and similarity. Images are kept
+    shard, table : the good images of all classes and their image table, by class and rank. Images are kept
         as they came if every reader takes them so and they are not too large, else encoded again.
+    funnel : CSV of :func:`count_fates`
     min_image_size, max_image_size : pixels of the shorter and the longer side; larger ones are scaled down
     max_pixels : images with more are not decoded
     fetch : how to download, the settings of :func:`augbench.fetching.fetch`
+    diversity : 0, the most similar images; above, the best by maximal marginal relevance
     """
     factors = [overfetch]
     while factors[-1] < overfetch_max:
         factors.append(min(2 * factors[-1], overfetch_max))
     found: dict[str, pd.DataFrame] = {}
-    known: dict[str, dict] = {}  # url -> fate, reason, and where its bytes are
+    known: dict[str, dict] = {}  # address -> fate, reason, and where its bytes are
     short = wanted
     for turn, factor in enumerate(factors):
-        counts = [math.ceil(factor * count - 1e-9) for count in short["count"]]
-        tables = source.neighbours(list(short["prompt"]), counts, duplicate_threshold)
+        tables = _search(
+            source,
+            Path(work) / "neighbours",
+            list(short["query"]),
+            [_times(factor, count) for count in short["count"]],
+            threshold=duplicate_threshold,
+            diversity=diversity,
+            of=[_times(overfetch_max, count) for count in short["count"]] if diversity else [],
+            progress=progress,
+        )
         for key, rows in zip(short["class"], tables, strict=True):
             found[key] = _before_download(rows, min_aesthetic)
-        fresh = {url for key in short["class"] for url in found[key].loc[found[key]["fate"] == "", "url"]} - set(known)
-        fetched = fetching.fetch(sorted(fresh), work, **fetch)
-        known |= {row["url"]: row for row in _judged(fetched, checker, min_image_size, max_pixels, progress)}
+        fresh = pd.concat([found[key][found[key]["fate"] == ""] for key in short["class"]]).drop_duplicates("address")
+        fresh = fresh[~fresh["address"].isin(known.keys())]
+        fetched = _bytes_of(fresh, Path(work) / "downloads", fetch)
+        known |= {row["address"]: row for row in _judged(fetched, checker, min_image_size, max_pixels, progress)}
         outcome = settle(found, known, dict(zip(wanted["class"], wanted["count"], strict=True)))
         have = outcome[outcome["fate"] == "used"].groupby("class").size()
         short = wanted[[have.get(key, 0) < n for key, n in zip(wanted["class"], wanted["count"], strict=True)]]
@@ -91,26 +104,77 @@ def retrieve(
     _write_good(outcome[outcome["fate"].isin(["used", "spare"])], known, max_image_size, max_pixels, shard, table)
     with whole(ledger) as temporary:
         outcome[LEDGER].to_parquet(temporary, index=False)
+    write_csv(funnel, count_fates(outcome, dict(zip(wanted["class"], wanted["count"], strict=True))))
+
+
+def count_fates(ledger: pd.DataFrame, counts: Mapping[str, int]) -> pd.DataFrame:
+    """What became of the neighbours of each class: columns class, wanted, considered, and one for each of FATES."""
+    found = ledger.groupby(["class", "fate"]).size().unstack(fill_value=0)
+    found = found.reindex(index=list(counts), columns=list(FATES), fill_value=0)
+    found.insert(0, "considered", found.sum(axis=1))
+    found.insert(0, "wanted", list(counts.values()))
+    return found.rename_axis("class").rename_axis(None, axis=1).reset_index()
+
+
+def _times(factor: float, count: int) -> int:
+    return math.ceil(factor * count - 1e-9)  # 1.4 x 5 is 7, whatever the low bits say
+
+
+def _search(source, kept: Path, queries: list, counts: list[int], *, threshold, diversity, of, progress) -> list:
+    """The tables of ``source.neighbours``; each is kept as a file as soon as it is there, for a killed job."""
+    settings = [source.identity, threshold, diversity]
+    paths = []
+    for place, (query, count) in enumerate(zip(queries, counts, strict=True)):
+        asked = query if isinstance(query, str) else query.tolist()
+        facts = [*settings, asked, count, of[place] if of else None]
+        paths.append(kept / f"{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]}.parquet")
+    left = [place for place, path in enumerate(paths) if not path.exists()]
+    answers = source.neighbours(
+        [queries[place] for place in left],
+        [counts[place] for place in left],
+        threshold,
+        diversity=diversity,
+        of=[of[place] for place in left] if of else [],
+    )
+    for number, (place, rows) in enumerate(zip(left, answers if left else (), strict=True)):
+        with whole(paths[place]) as temporary:
+            rows.to_parquet(temporary, index=False)
+        progress(number + 1, len(left), "queries answered")
+    return [pd.read_parquet(path) for path in paths]
+
+
+def _bytes_of(rows: pd.DataFrame, folder: Path, fetch: Mapping) -> pd.DataFrame:
+    """Fate, reason, and place of the bytes of neighbours, by address; downloads those that lie nowhere here."""
+    here = rows["path"].notna()
+    local = rows[here][["address", "path", "offset", "length"]].assign(fate="fetched", reason="")
+    local["sha256"] = [hashlib.sha256(images.load_bytes(row)).hexdigest() for row in local.itertuples()]
+    web = fetching.fetch(sorted(rows.loc[~here, "address"]), folder, **fetch).rename(columns={"url": "address"})
+    return pd.concat([local, web], ignore_index=True) if len(local) else web
 
 
 def _before_download(rows: pd.DataFrame, min_aesthetic: float) -> pd.DataFrame:
-    """Neighbours with fate and reason as far as these are known without a download, else empty."""
-    fates, reasons = [], []
+    """Neighbours with their address, and fate and reason as far as known without a download, else empty.
+
+    An image's address is its place on this machine, else its URL.
+    """
+    addresses, fates, reasons = [], [], []
     for row in rows.itertuples():
         fate, reason = "", ""
+        address = f"{row.path}:{row.offset}" if isinstance(row.path, str) else row.url
         if row.aesthetic < min_aesthetic:
             fate, reason = "unaesthetic", f"{row.aesthetic:g}"
         elif pd.notna(row.duplicate_of):
             fate, reason = "duplicate", f"of {row.duplicate_of}" if row.duplicate_of >= 0 else ""
-        elif not isinstance(row.url, str):
+        elif not isinstance(address, str):
             fate, reason = "dead", "no URL is known"
+        addresses.append(address)
         fates.append(fate)
         reasons.append(reason)
-    return rows.assign(fate=fates, reason=reasons)
+    return rows.assign(address=addresses, fate=fates, reason=reasons)
 
 
 def _judged(fetched: pd.DataFrame, checker, min_size: int, max_pixels: int, progress) -> list[dict]:
-    """Rows of :func:`augbench.fetching.fetch` whose fate is final, or ``good``; some pictures at a time."""
+    """Rows of :func:`_bytes_of` whose fate is final, or ``good``; some pictures at a time."""
     rows = fetched.to_dict("records")
     for start in range(0, len(rows), AT_A_TIME):
         pictures, judged = [], []
@@ -118,10 +182,10 @@ def _judged(fetched: pd.DataFrame, checker, min_size: int, max_pixels: int, prog
             if row["fate"] != "fetched":
                 continue
             try:
-                picture = images.decode(images.load_bytes(pd.Series(row)), row["url"], max_pixels)
+                picture = images.decode(images.load_bytes(pd.Series(row)), row["address"], max_pixels)
             except ValueError as error:
                 row["fate"] = "too large" if "too many pixels" in str(error) else "unreadable"
-                row["reason"] = str(error).removeprefix(f"cannot read {row['url']}: ")[:200]
+                row["reason"] = str(error).removeprefix(f"cannot read {row['address']}: ")[:200]
                 continue
             if min(picture.size) < min_size:
                 row["fate"], row["reason"] = "too small", f"{picture.width} x {picture.height}"
@@ -137,12 +201,16 @@ def _judged(fetched: pd.DataFrame, checker, min_size: int, max_pixels: int, prog
 def settle(found: Mapping[str, pd.DataFrame], known: Mapping[str, Mapping], counts: Mapping[str, int]) -> pd.DataFrame:
     """The ledger: every neighbour of every class with its final fate.
 
-    Good images go to the class to which they are most similar, ties to the earlier class, as long as that wants
-    more; no image, told by its bytes, is used twice.
+    Each class takes the best of its good images, by rank. No image, told by its bytes, is used twice: of the
+    classes that want it, the one to which it is most similar has it, ties to the earlier class, and the others
+    take the next. (Stable matching, classes proposing; the outcome does not depend on the order of classes.)
     """
     tables = []
     for place, (key, rows) in enumerate(found.items()):
-        facts = [known.get(url, {}) if fate == "" else {} for url, fate in zip(rows["url"], rows["fate"], strict=True)]
+        facts = [
+            known.get(address, {}) if fate == "" else {}
+            for address, fate in zip(rows["address"], rows["fate"], strict=True)
+        ]
         tables.append(
             rows.assign(
                 **{"class": key, "rank": range(len(rows)), "place": place},
@@ -152,31 +220,47 @@ def settle(found: Mapping[str, pd.DataFrame], known: Mapping[str, Mapping], coun
             )
         )
     ledger = pd.concat(tables, ignore_index=True)
-    good = ledger[ledger["fate"] == "good"].sort_values(["similarity", "place", "rank"], ascending=[False, True, True])
-    owner: dict[str, tuple[str, int]] = {}  # sha256 -> class and id of the image that is used
-    used = dict.fromkeys(counts, 0)
-    fates, reasons, spare = ledger["fate"].tolist(), ledger["reason"].tolist(), []
-    for row in good[["class", "id", "sha256"]].itertuples():
-        key = row[1]
-        if row.sha256 in owner:
-            fate = _taken(owner[row.sha256], key)
-        elif used[key] < counts[key]:
-            owner[row.sha256], fate = (key, row.id), ("used", "")
-            used[key] += 1
-        else:
-            spare.append(row)
-            continue
-        fates[row.Index], reasons[row.Index] = fate
-    for row in spare:
-        fates[row.Index], reasons[row.Index] = _taken(owner.get(row.sha256), row[1]) or ("spare", "")
+    good = ledger.loc[ledger["fate"] == "good", ["class", "place", "id", "similarity", "sha256"]]
+    offers = {key: list(rows.itertuples()) for key, rows in good.groupby("class", sort=False)}  # by rank
+    owner = _matched(offers, counts)
+    fates, reasons = ledger["fate"].tolist(), ledger["reason"].tolist()
+    for key, rows in offers.items():
+        for row in rows:
+            fates[row.Index], reasons[row.Index] = _fate(row, key, owner.get(row.sha256))
     return ledger.assign(fate=fates, reason=reasons).drop(columns="place")
 
 
-def _taken(owner: tuple[str, int] | None, key: str) -> tuple[str, str] | None:
-    """Fate and reason of an image for class ``key`` when its bytes are used as ``owner`` (class and id)."""
-    if owner is None:
-        return None
-    return ("duplicate", f"of {owner[1]}") if owner[0] == key else ("other class", f"used for {owner[0]}")
+def _matched(offers: Mapping[str, list], counts: Mapping[str, int]) -> dict[str, tuple]:
+    """sha256 -> class and row that it is used for, given each class's good images, the best first."""
+    owner: dict[str, tuple] = {}
+    rest = {key: iter(rows) for key, rows in offers.items()}
+    have = dict.fromkeys(offers, 0)
+    waiting = list(offers)
+    while waiting:
+        key = waiting.pop()
+        row = next(rest[key], None) if have[key] < counts[key] else None
+        if row is None:
+            continue
+        waiting.append(key)
+        holder = owner.get(row.sha256)
+        if holder is None or (row.similarity, -row.place) > (holder[1].similarity, -holder[1].place):
+            if holder and holder[0] == key:
+                continue  # the same bytes again, at another place in this class
+            owner[row.sha256] = (key, row)
+            have[key] += 1
+            if holder:
+                have[holder[0]] -= 1
+                waiting.append(holder[0])
+    return owner
+
+
+def _fate(row, key: str, holder: tuple | None) -> tuple[str, str]:
+    """Fate and reason of a good image for class ``key``, given class and row that its bytes are used for."""
+    if holder is None:
+        return "spare", ""
+    if holder[0] != key:
+        return "other class", f"used for {holder[0]}"
+    return ("used", "") if holder[1].Index == row.Index else ("duplicate", f"of {holder[1].id}")
 
 
 def counts(table: pd.DataFrame, images_per_class: int | None, ratio: float) -> dict[str, int]:
@@ -186,37 +270,48 @@ def counts(table: pd.DataFrame, images_per_class: int | None, ratio: float) -> d
     return {key: math.ceil(ratio * max(images_per_class or 0, count)) for key, count in training.items()}
 
 
-def wanted(classes: pd.DataFrame, counts: dict[str, int], conditioning: str) -> pd.DataFrame:
-    """What to retrieve, columns class, prompt, count, for a class table and the template of a conditioning."""
-    template = templates(conditioning)[0]
-    rows = [(row["class"], fill(template, row), counts[row["class"]]) for row in classes.to_dict("records")]
-    return pd.DataFrame(rows, columns=["class", "prompt", "count"])
+def prompts(classes: pd.DataFrame, conditioning: str) -> list[list[str]]:
+    """The prompts of each class of a class table: all templates of a conditioning, filled in."""
+    return [[fill(template, row) for template in templates(conditioning)] for row in classes.to_dict("records")]
 
 
-def shortfall(ledger: pd.DataFrame, counts: dict[str, int]) -> dict[str, str]:
-    """Classes that cannot be filled, with a sentence each; they are excluded for every method (paper, section 3)."""
-    used = ledger[ledger["fate"] == "used"].groupby("class").size()
-    return {
-        key: f"retrieval found {used.get(key, 0)} of {count} images"
-        for key, count in counts.items()
-        if used.get(key, 0) < count
-    }
+def query(texts: Sequence[str], pictures, clip):
+    """What to search for: the text; of several, their mean in CLIP space; with pictures, the mean of texts and
+    pictures.
+
+    Parameters
+    ----------
+    texts : prompts of a class; pictures : embeddings (n, width) of its training images, or None
+    clip : a :class:`augbench.clip.Clip`, used unless there is a single text and nothing else
+    """
+    if pictures is None and len(texts) == 1:
+        return texts[0]
+    import numpy as np
+
+    found = _mean(clip.texts(texts))
+    return found if pictures is None else _mean(np.stack([found, _mean(pictures)]))
 
 
-def _encoded(data: bytes, max_image_size: int, max_pixels: int) -> tuple[str, bytes]:
-    """Extension and bytes of an image as it is kept."""
-    from PIL import Image
+def _mean(vectors):
+    """The direction of the mean of unit vectors (n, width), float32 (width,)."""
+    import numpy as np
 
-    with Image.open(io.BytesIO(data)) as opened:
-        simple = opened.mode in ("RGB", "L") and getattr(opened, "n_frames", 1) == 1
-        extension = KEPT_AS_THEY_CAME.get(opened.format)
-        if simple and extension and max(opened.size) <= max_image_size:
-            return extension, data
-    picture = images.decode(data, max_pixels=max_pixels)
-    picture.thumbnail((max_image_size, max_image_size), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=95)
-    return "jpg", buffer.getvalue()
+    mean = vectors.mean(0)
+    return (mean / np.linalg.norm(mean)).astype(np.float32)
+
+
+def shortfall(ledgers: Mapping[str, pd.DataFrame], counts: Mapping[str, int]) -> dict[str, str]:
+    """Classes that cannot be filled, with a sentence each; they are excluded for every method (paper, section 3).
+
+    ``ledgers``: title of each retrieval method of the study -> its ledger.
+    """
+    short: dict[str, str] = {}
+    for title, ledger in ledgers.items():
+        used = ledger[ledger["fate"] == "used"].groupby("class").size()
+        for key, count in counts.items():
+            if used.get(key, 0) < count:
+                short.setdefault(key, f"{title} found {used.get(key, 0)} of {count} images")
+    return {key: short[key] for key in counts if key in short}
 
 
 def _write_good(
@@ -231,8 +326,8 @@ def _write_good(
     number = {key: i for i, key in enumerate(dict.fromkeys(good["class"]))}
     with whole(shard) as temporary, images.ShardWriter(temporary) as writer:
         for row in good.to_dict("records"):
-            bytes_of = images.load_bytes(pd.Series(known[row["url"]]))
-            extension, data = _encoded(bytes_of, max_image_size, max_pixels)
+            bytes_of = images.load_bytes(pd.Series(known[row["address"]]))
+            extension, data = images.portable(bytes_of, max_image_size, max_pixels)
             facts = {"class": row["class"], "url": row["url"], "sha256": row["sha256"]}
             members = {extension: data, "txt": row["caption"] or "", "json": facts}
             # By number: neither a class's name nor anything from the web is a part of a file's name.

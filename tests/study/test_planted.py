@@ -27,7 +27,7 @@ def planted():
 @pytest.fixture(scope="module")
 def candidates(planted):
     """Every neighbour that retrieval considered, with what is planted at its URL."""
-    found = pd.read_parquet(RESULTS / "retrieval" / "ledger.parquet")
+    found = pd.read_parquet(RESULTS / "retrieval" / "retrieval" / "ledger.parquet")
     return found.join(planted.drop(columns="aesthetic"), on="url")
 
 

@@ -10,13 +10,20 @@ import zlib
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
 from augbench import fetching, images, retrieval
 from augbench.backbone import SafetyChecker
 
-SETTINGS = {"timeout": 2, "retries": 1, "max_bytes": 200_000, "threads": 8, "networks": ["127.0.0.1/32"]}
+SETTINGS = {
+    "timeout": 2,
+    "retries": 1,
+    "max_bytes": 200_000,
+    "download_threads": 8,
+    "allowed_networks": ["127.0.0.1/32"],
+}
 
 
 def picture(kind="JPEG", mode="RGB", size=(40, 40)):
@@ -197,9 +204,9 @@ def test_everything_ends_with_the_right_fate(hostile):
 
 def test_what_is_no_fit_picture_is_found_out(hostile, world):
     """The pixels of what was fetched, judged with a real safety checker."""
-    table = hostile[0]
+    table = hostile[0].rename_axis("address")
     rows = retrieval._judged(table.reset_index(), SafetyChecker(world.safety), 32, 50_000_000, lambda *_: None)
-    judged = {row["url"].rsplit("/", 1)[1]: row["fate"] for row in rows}
+    judged = {row["address"].rsplit("/", 1)[1]: row["fate"] for row in rows}
     assert {name: judged[name] for name, fate in FATES.items() if fate == "fetched"} == {
         "good": "good",
         "wrong_type": "good",
@@ -211,7 +218,7 @@ def test_what_is_no_fit_picture_is_found_out(hostile, world):
     }
     assert all(judged[name] == fate for name, fate in FATES.items() if fate != "fetched")
     rows = retrieval._judged(table.reset_index(), SafetyChecker(world.safety), 41, 50_000_000, lambda *_: None)
-    assert {row["url"].rsplit("/", 1)[1]: row["fate"] for row in rows}["good"] == "too small"
+    assert {row["address"].rsplit("/", 1)[1]: row["fate"] for row in rows}["good"] == "too small"
 
 
 def test_each_is_tried_as_often_as_configured(hostile):
@@ -248,6 +255,103 @@ def test_a_name_that_resolves_to_a_private_address_is_refused():
             fetching._check(address, [])
     fetching._check("8.8.8.8", [])
     fetching._check("10.0.0.1", ["10.0.0.0/8"])
+
+
+def opened(url, seconds):
+    """Seconds and error of opening a URL on this machine within a time limit."""
+    start = time.monotonic()
+    with pytest.raises(OSError) as caught:
+        fetching.guarded_opener(fetching.Limits(seconds, 1000, ("127.0.0.0/8",))).open(url).read()
+    return time.monotonic() - start, str(caught.value)
+
+
+def test_a_handshake_that_drips_is_not_waited_for():
+    """A server that begins a TLS record and then sends a byte at a time: the socket's own timeout never comes."""
+    import socket
+
+    listening = socket.create_server(("127.0.0.1", 0))
+
+    def drip():
+        made, _ = listening.accept()
+        with contextlib.suppress(OSError), made:
+            made.sendall(b"\x16\x03\x03\x40\x00")
+            for _ in range(10 * HANGS):
+                made.sendall(b"x")
+                time.sleep(0.1)
+
+    threading.Thread(target=drip, daemon=True).start()
+    took, problem = opened(f"https://127.0.0.1:{listening.getsockname()[1]}/", 1)
+    assert took < 5
+    assert "time limit of 1 s" in problem
+
+
+def test_redirects_do_not_begin_the_time_anew(monkeypatch):
+    def do_onwards(self):
+        time.sleep(0.4)
+        self.answer(b"", 302, Location=f"/onwards?{time.monotonic()}")
+
+    monkeypatch.setattr(Hostile, "do_onwards", do_onwards, raising=False)
+    with serving() as server:
+        took, problem = opened(f"http://127.0.0.1:{server.server_port}/onwards", 1)
+        assert took < 2
+        assert "time limit of 1 s" in problem or "timed out" in problem
+        assert len(server.asked) <= 3
+
+
+STAGE = """
+import json, resource, sys
+import pandas as pd
+from augbench import retrieval
+from augbench.backbone import SafetyChecker
+
+class Source:
+    identity = ["a table"]
+    def neighbours(self, queries, counts, threshold, **_):
+        rows = pd.DataFrame({"id": range(len(urls)), "similarity": 0.5, "url": urls})
+        rows = rows.assign(caption="", aesthetic=6.0, duplicate_of=None, path=None, offset=None, length=None)
+        yield rows.astype({"duplicate_of": "Int64", "offset": "Int64", "length": "Int64"})
+
+if __name__ == "__main__":
+    urls, folder, safety, fetch = json.loads(sys.argv[1])
+    retrieval.retrieve(
+        pd.DataFrame({"class": ["a"], "query": ["x"], "count": [1000]}), Source(), SafetyChecker(safety), folder,
+        *(f"{folder}/{name}" for name in ("ledger.parquet", "images.tar", "images.parquet", "funnel.csv")),
+        fetch=fetch, overfetch=1, overfetch_max=1, min_aesthetic=5, duplicate_threshold=0.9, min_image_size=32,
+        max_image_size=512, max_pixels=50_000_000,
+    )
+    both = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    print("peak", max(resource.getrusage(who).ru_maxrss for who in both))
+"""
+
+
+def test_the_whole_stage_survives_in_bounded_time_and_memory(world, tmp_path):
+    """Retrieval from good servers and from hostile ones: the same fates, little more memory, one time limit a try."""
+    import json
+    import subprocess
+    import sys
+
+    (tmp_path / "stage.py").write_text(STAGE)
+    peaks, took, ledgers = {}, {}, {}
+    with serving() as server:
+        base = f"http://127.0.0.1:{server.server_port}"
+        lists = {"clean": [f"{base}/good?{i}" for i in range(len(FATES))], "hostile": [f"{base}/{n}" for n in FATES]}
+        for name, urls in lists.items():
+            given = json.dumps([urls, str(tmp_path / name), str(world.safety), SETTINGS])
+            start = time.monotonic()
+            output = subprocess.check_output([sys.executable, str(tmp_path / "stage.py"), given], text=True)
+            took[name], peaks[name] = time.monotonic() - start, int(output.split("peak")[1])
+            ledgers[name] = pd.read_parquet(tmp_path / name / "ledger.parquet").set_index("url")
+    fates = {name: ledgers["hostile"].loc[f"{base}/{name}", "fate"] for name in FATES}
+    judged = {"truncated": "unreadable", "empty": "unreadable", "html": "unreadable", "bomb": "too large"}
+    same = ("good", "wrong_type", "redirect_to_good")  # the same picture three times is used once
+    assert sorted(fates[name] for name in same) == ["duplicate", "duplicate", "used"]
+    others = {name: judged.get(name, fate) for name, fate in FATES.items() if name not in same}
+    assert {name: fates[name] for name in others} == others
+    assert sum(ledgers["clean"]["fate"] == "used") == 1
+    assert peaks["hostile"] - peaks["clean"] < 200_000  # KiB; the bomb alone would be 7,500 MB
+    limit = SETTINGS["timeout"] * (SETTINGS["retries"] + 1)
+    print(f"{took['clean']:.1f} s clean, {took['hostile']:.1f} s hostile, {limit} s of time limits")
+    assert took["hostile"] < HANGS + took["clean"]  # nothing waits for the slow servers to end
 
 
 def test_a_kill_during_the_download_costs_no_result(tmp_path):

@@ -92,3 +92,20 @@ def test_an_id_that_occurs_twice_is_an_error(tmp_path):
 def test_damaged_images_are_named():
     with pytest.raises(ValueError, match="cannot read holiday.jpg"):
         images.decode(b"<html>", "holiday.jpg")
+
+
+def test_what_not_every_reader_takes_is_encoded_again():
+    import io
+
+    from PIL import Image
+
+    def encoded(picture, kind):
+        buffer = io.BytesIO()
+        picture.save(buffer, kind)
+        return buffer.getvalue()
+
+    plain = encoded(Image.new("RGB", (60, 40), "red"), "PNG")
+    assert images.portable(plain, 64, 10_000) == ("png", plain)
+    for data in (plain, encoded(Image.new("CMYK", (60, 40)), "JPEG"), encoded(Image.new("P", (60, 40)), "GIF")):
+        extension, smaller = images.portable(data, 30, 10_000)
+        assert (extension, images.decode(smaller).size) == ("jpg", (30, 20))

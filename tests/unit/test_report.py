@@ -113,8 +113,8 @@ def make_results(folder, keys=("a", EVIL)):
             added = _images(folder, method, keys, **facts[method])
             images.write(folder / "augmentation" / method / "x1" / "split-1.parquet", added)
             audit = _audit(folder, method, added, train)
-        runs = [{"accuracy": value} for value in ACCURACIES[method]]
-        summaries.append(summarise(method, row, runs, audit, 0 if method == "none" else 1))
+        runs = [{"accuracy": value, "n_test": 500, "n_classes": 2} for value in ACCURACIES[method]]
+        summaries.append(summarise(method, row, {0 if method == "none" else 1: runs}, audit, 500))
         files.write_json(folder / "summary" / f"{method}.json", summaries[-1])
         for k, value in enumerate(ACCURACIES[method], 1):
             curve = pd.DataFrame({"epoch": range(1, 11), "validation_accuracy": value - 20 / np.arange(1, 11)})
@@ -128,8 +128,15 @@ def make_results(folder, keys=("a", EVIL)):
         for key in keys
         for i, fate in enumerate(fates)
     ]
-    (folder / "retrieval").mkdir()
-    pd.DataFrame(ledger).to_parquet(folder / "retrieval" / "ledger.parquet")
+    place = folder / "retrieval" / "retrieval"
+    place.mkdir(parents=True)
+    pd.DataFrame(ledger).to_parquet(place / "ledger.parquet")
+    funnel = pd.DataFrame(
+        [{"class": key, "wanted": 5 + i, "considered": 11, "used": 5, "spare": 1, "dead": 1, "unaesthetic": 1}
+         | {"duplicate": 1, "unsafe": 1, "lost": 1, "refused": 0} for i, key in enumerate(keys)]
+        + [{"class": "empty", "wanted": 5, "considered": 4, "dead": 4}]
+    ).fillna(0)  # fmt: skip
+    files.write_csv(place / "funnel.csv", funnel)
     for stage, name, seconds in (("classify", "a", 61), ("classify", "b", 10), ("audit", "a", 5)):
         path = folder / "benchmarks" / stage / f"{name}.tsv"
         files.write_text(path, f"s\th:m:s\tmax_rss\n{seconds}.0\t0:01:00\t{'-' if name == 'b' else 300}\n")
@@ -218,7 +225,15 @@ def test_the_page_shows_what_was_measured(page):
 def test_gathered_numbers(folder):
     study = report.gather("digits", folder, METHODS, SETTINGS)
     assert study["classes"] == {"all": 3, "kept": 2, "train": 10}
-    assert study["funnel"]["total"] == [10, 2, 2, 2, 2, 2, 2]
+    (funnel,) = study["funnels"]
+    assert dict(zip(funnel["fates"], funnel["total"], strict=True)) == {
+        "used": 10, "spare": 2, "unaesthetic": 2, "duplicate": 2, "dead": 6, "unsafe": 2, "lost": 2,
+    }  # fmt: skip
+    assert [(row["class"], row["used"], row["wanted"]) for row in funnel["closest"]] == [
+        ("empty", 0, 5),
+        (EVIL, 5, 6),
+        ("a", 5, 5),
+    ]
     assert len(study["gallery"]["rows"]) == 5
     assert [row["method"] for row in study["figure1a"]] == ["none", "clip_prompts", "retrieval", "ft"]
     assert [row["title"] for row in study["gap"]] == ["Twice the target data", METHODS["ft"]["title"]]
@@ -229,13 +244,13 @@ def test_gathered_numbers(folder):
 
 def test_missing_parts_leave_the_rest(folder, tmp_path):
     lean = make_results(tmp_path / "lean")
-    for path in (lean / "retrieval" / "ledger.parquet", *lean.glob("audit/*/summary.json")):
+    for path in (*lean.glob("retrieval/*/*"), *lean.glob("audit/*/summary.json")):
         path.unlink()
     for path in (*lean.glob("classifier/*/*/*/history.csv"), *lean.glob("benchmarks/*/*.tsv")):
         path.unlink()
     (lean / "pictures" / "train-0.png").write_bytes(b"not an image")
     study = report.gather("lean", lean, METHODS, SETTINGS)
-    assert study["funnel"] is None
+    assert study["funnels"] == []
     assert (study["audit"], study["curves"], study["stages"]) == ([], [], [])
     report.write(tmp_path / "report.html", [study, report.gather("full", folder, METHODS, SETTINGS)])
     page = (tmp_path / "report.html").read_text(encoding="utf-8")

@@ -51,12 +51,20 @@ def test_random_draws_reach_every_image_about_equally_often():
     assert counts.between(150, 250).all()  # 200 expected, standard deviation 10
 
 
-def test_similarity_takes_the_most_similar_ties_by_id():
-    # similarities of crow-00 ... crow-09: 0 .7 .4 .1 .8 .5 .2 .9 .6 .3, and again for 10 ... 19
-    added = pool(crow=20).sample(frac=1, random_state=1)
-    first, second = resample(added, {"crow": 5}, ratio=1, splits=2, order="similarity", seed_key=KEY)
-    assert list(first["image_id"]) == ["crow-07", "crow-17", "crow-04", "crow-14", "crow-01"]
+def test_listed_takes_the_first_of_each_class_for_every_split():
+    added = pool(crow=20, owl=9).sample(frac=1, random_state=1)
+    first, second = resample(added, COUNTS, ratio=1, splits=2, order="listed", seed_key=KEY)
+    for key, count in COUNTS.items():
+        mine = list(first.loc[first["class"] == key, "image_id"])
+        assert mine == list(added.loc[added["class"] == key, "image_id"])[:count]
     pd.testing.assert_frame_equal(first, second)
+
+
+def test_of_listed_images_a_class_with_too_few_is_left_out():
+    (split,) = resample(pool(crow=20, owl=17), COUNTS, ratio=2, splits=1, order="listed", seed_key=KEY)
+    assert split["class"].value_counts().to_dict() == {"crow": 8}
+    with pytest.raises(ValueError, match="no class has as many images as ratio 6 wants"):
+        resample(pool(crow=20, owl=17), COUNTS, ratio=6, splits=1, order="listed", seed_key=KEY)
 
 
 def test_all_takes_everything_of_the_known_classes():
@@ -67,21 +75,10 @@ def test_all_takes_everything_of_the_known_classes():
 def test_too_few_images_are_named():
     with pytest.raises(ValueError, match=r"'owl': 18 images are wanted, there are 17"):
         resample(pool(crow=20, owl=17), COUNTS, ratio=2, splits=1, order="random", seed_key=KEY)
-    with pytest.raises(ValueError, match=r"'owl'.*there are 0"):
-        resample(pool(crow=20), COUNTS, ratio=1, splits=1, order="similarity", seed_key=KEY)
     with pytest.raises(ValueError, match=r"'owl'.*none"):
         resample(pool(crow=20), COUNTS, ratio=1, splits=1, order="all", seed_key=KEY)
 
 
-def test_order_must_be_known_and_possible():
-    with pytest.raises(ValueError, match="random, similarity, all"):
+def test_order_must_be_known():
+    with pytest.raises(ValueError, match="random, listed, all"):
         resample(pool(crow=20), COUNTS, ratio=1, splits=1, order="nearest", seed_key=KEY)
-    with pytest.raises(ValueError, match=r"'crow'.*similarity"):
-        resample(
-            pool(crow=20).assign(similarity=None),
-            {"crow": 1},
-            ratio=1,
-            splits=1,
-            order="similarity",
-            seed_key=KEY,
-        )

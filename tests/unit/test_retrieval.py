@@ -7,10 +7,11 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from augbench import images, neighbours, pool, retrieval, web
+from augbench import aesthetics, clip, images, neighbours, pool, retrieval, web
 from augbench.backbone import SafetyChecker
 
 SETTINGS = {
@@ -22,7 +23,7 @@ SETTINGS = {
     "max_image_size": 512,
     "max_pixels": 50_000_000,
 }
-FETCH = {"timeout": 5, "retries": 0, "max_bytes": 1_000_000, "threads": 4}
+FETCH = {"timeout": 5, "retries": 0, "max_bytes": 1_000_000, "download_threads": 4}
 PROMPTS = ["A photo of three,trey.", "A photo of five,cinque."]
 
 
@@ -37,20 +38,20 @@ def folder(world):
 
 @pytest.fixture(scope="module")
 def index(world, folder):
-    return neighbours.LocalIndex(folder / "index", f"hf_clip:{world.clip}", folder / "work")
+    return neighbours.LocalIndex(folder / "index", clip.Clip(f"hf_clip:{world.clip}"), folder / "work")
 
 
 @pytest.fixture(scope="module")
 def outcome(world, index):
-    wanted = pd.DataFrame({"class": ["three", "five"], "prompt": PROMPTS, "count": [12, 1000]})
+    wanted = pd.DataFrame({"class": ["three", "five"], "query": PROMPTS, "count": [12, 1000]})
     folder = world.folder / "retrieval"
-    paths = [folder / name for name in ("ledger.parquet", "images.tar", "images.parquet")]
+    paths = [folder / name for name in ("ledger.parquet", "images.tar", "images.parquet", "funnel.csv")]
     with web.serve(images.read(world.web)) as proxy:
         retrieval.retrieve(
             wanted,
             index,
             SafetyChecker(world.safety),
-            folder / "downloads",
+            folder,
             *paths,
             fetch=FETCH | {"proxy": proxy},
             **SETTINGS,
@@ -114,7 +115,7 @@ def test_other_metadata_formats_say_the_same(world, folder, index, tmp_path, kin
         table = pq.read_table(folder / "index" / "metadata")
         with pa.ipc.new_file(str(tmp_path / "metadata" / "0.arrow"), table.schema) as writer:
             writer.write_table(table)
-    other = neighbours.LocalIndex(tmp_path, f"hf_clip:{world.clip}", tmp_path / "work")
+    other = neighbours.LocalIndex(tmp_path, index.clip, tmp_path / "work")
     for one, two in zip(
         index.neighbours(PROMPTS, [30, 30], 0.99), other.neighbours(PROMPTS, [30, 30], 0.99), strict=True
     ):
@@ -203,9 +204,9 @@ def test_a_killed_embedding_goes_on_after_its_finished_shards(world, folder, tmp
 
 def rows(*facts):
     """Neighbours from (id, similarity, url) and, where given, fate."""
-    table = pd.DataFrame([fact[:3] for fact in facts], columns=["id", "similarity", "url"])
+    table = pd.DataFrame([fact[:3] for fact in facts], columns=["id", "similarity", "address"])
     fates = [fact[3] if len(fact) > 3 else "" for fact in facts]
-    return table.assign(caption="", aesthetic=6.0, fate=fates, reason="")
+    return table.assign(url=table["address"], caption="", aesthetic=6.0, fate=fates, reason="")
 
 
 def good(**sha):
@@ -283,9 +284,10 @@ def test_used_are_the_first_good_ones(outcome):
 
 def test_a_class_that_cannot_be_filled_is_told(outcome):
     wanted, candidates, _ = outcome
-    short = retrieval.shortfall(candidates, dict(zip(wanted["class"], wanted["count"], strict=True)))
+    counts = dict(zip(wanted["class"], wanted["count"], strict=True))
+    short = retrieval.shortfall({"Retrieval": candidates, "Other": candidates}, counts)
     used = int(((candidates["class"] == "five") & (candidates["fate"] == "used")).sum())
-    assert short == {"five": f"retrieval found {used} of 1000 images"}
+    assert short == {"five": f"Retrieval found {used} of 1000 images"}
 
 
 def test_the_images_are_the_bytes_that_the_server_sent(world, outcome):
@@ -299,31 +301,264 @@ def test_the_images_are_the_bytes_that_the_server_sent(world, outcome):
         assert row.sha256 == hashlib.sha256(served[row.url]).hexdigest()
 
 
-def test_what_not_every_reader_takes_is_encoded_again():
-    import io
-
-    from PIL import Image
-
-    def encoded(picture, kind):
-        buffer = io.BytesIO()
-        picture.save(buffer, kind)
-        return buffer.getvalue()
-
-    plain = encoded(Image.new("RGB", (60, 40), "red"), "PNG")
-    assert retrieval._encoded(plain, 64, 10_000) == ("png", plain)
-    for data in (plain, encoded(Image.new("CMYK", (60, 40)), "JPEG"), encoded(Image.new("P", (60, 40)), "GIF")):
-        extension, smaller = retrieval._encoded(data, 30, 10_000)
-        assert (extension, images.decode(smaller).size) == ("jpg", (30, 20))
-
-
 def test_what_is_wanted():
     table = pd.DataFrame({"class": ["a"] * 5 + ["b"] * 9, "split": (["train"] * 3 + ["test"] * 2) + ["train"] * 9})
     assert retrieval.counts(table, None, 1.0) == {"a": 3, "b": 9}
     assert retrieval.counts(table, 5, 1.5) == {"a": 8, "b": 14}  # at least as many as training images
     classes = pd.DataFrame({"class": ["a", "b"], "lemmas": ["desktop computer", "tench, Tinca tinca"]})
-    rows = retrieval.wanted(classes, {"a": 3, "b": 9}, "simple_prompt_nows")
-    assert rows.to_dict("list") == {
-        "class": ["a", "b"],
-        "prompt": ["A photo of desktopcomputer.", "A photo of tench,Tincatinca."],
-        "count": [3, 9],
-    }
+    assert retrieval.prompts(classes, "simple_prompt_nows") == [
+        ["A photo of desktopcomputer."],
+        ["A photo of tench,Tincatinca."],
+    ]
+    assert [len(texts) for texts in retrieval.prompts(classes, "clip_prompts")] == [80, 80]
+
+
+# --- queries beyond the paper's -------------------------------------------------------------------------
+
+
+class Compass:
+    """A CLIP of two texts: east and north."""
+
+    def texts(self, texts):
+        return np.array([{"east": [1, 0], "north": [0, 1]}[text] for text in texts], dtype=np.float32)
+
+
+def test_queries_worked_by_hand():
+    half = 0.5**0.5
+    assert retrieval.query(["east"], None, None) == "east"  # the text itself, which a service embeds
+    assert retrieval.query(["east", "north"], None, Compass()) == pytest.approx([half, half])
+    pictures = np.array([[1, 0], [0.6, 0.8], [0.6, -0.8]], dtype=np.float32)  # their mean points east
+    assert retrieval.query(["north"], pictures, Compass()) == pytest.approx([half, half])
+    # However many texts and pictures, each kind weighs half.
+    assert retrieval.query(["north", "north", "north"], pictures[:1], Compass()) == pytest.approx([half, half])
+
+
+def test_marginal_relevance_worked_by_hand():
+    """Two images alike and close to the query, one that is unlike them and further: it comes second, not third."""
+    vectors = np.array([[1, 0], [1, 0], [0, 1]], dtype=np.float32)
+    assert neighbours.by_marginal_relevance([0.9, 0.8, 0.5], vectors, 0.5) == [0, 2, 1]
+    assert neighbours.by_marginal_relevance([0.9, 0.8, 0.5], vectors, 0.0) == [0, 1, 2]
+    # 0.8 x 0.8 - 0.2 x 1 = 0.44 > 0.8 x 0.5 - 0.2 x 0 = 0.4
+    assert neighbours.by_marginal_relevance([0.9, 0.8, 0.5], vectors, 0.2) == [0, 1, 2]
+
+
+def test_diversified_neighbours_are_the_greedy_choice_among_the_nearest(index, folder):
+    """Against the definition, written out as loops over all pairs."""
+    (near,) = index.neighbours(PROMPTS[:1], [60], 1.0)
+    (found,) = index.neighbours(PROMPTS[:1], [15], 1.0, diversity=0.4, of=[60])
+    stored = np.load(folder / "embeddings/img_emb/000000.npy").astype(float)
+    stored /= np.linalg.norm(stored, axis=1, keepdims=True)
+    left, picked = list(zip(near["id"], near["similarity"], strict=True)), []
+    while len(picked) < 15:
+        gains = [0.6 * s - 0.4 * max([stored[i] @ stored[j] for j, _ in picked], default=0) for i, s in left]
+        picked.append(left.pop(int(np.argmax(gains))))
+    assert list(found["id"]) == [i for i, _ in picked]
+    assert list(found["id"]) != list(near["id"][:15])
+    (first,) = index.neighbours(PROMPTS[:1], [4], 1.0, diversity=0.4, of=[60])
+    assert list(first["id"]) == list(found["id"][:4])  # asking for more changes nothing before
+
+
+def test_an_embedding_asks_as_its_text_does(index, service):
+    vectors = list(index.clip.texts(PROMPTS))
+    for source in (index, neighbours.Service(service, "web")):
+        for one, two in zip(
+            source.neighbours(PROMPTS, [20, 9], 0.94), source.neighbours(vectors, [20, 9], 0.94), strict=True
+        ):
+            assert list(one["id"]) == list(two["id"])
+    with pytest.raises(ValueError, match="a service does not tell embeddings"):
+        next(neighbours.Service(service, "web").neighbours(PROMPTS, [3, 3], 0.94, diversity=0.3, of=[9, 9]))
+
+
+# --- aesthetic heads ------------------------------------------------------------------------------------
+
+
+def heads(folder):
+    """Heads as LAION has them, with random weights: file, and the module that computes its scores."""
+    import torch
+    from safetensors.torch import save_file
+
+    torch.manual_seed(0)
+    linear = torch.nn.Linear(6, 1)
+    layers = [torch.nn.Linear(6, 8), torch.nn.Dropout(0.2), torch.nn.Linear(8, 4), torch.nn.Dropout(0.2)]
+    several = torch.nn.Sequential(*layers, *(torch.nn.Identity() for _ in range(6)), torch.nn.Linear(4, 1)).eval()
+    torch.save(linear.state_dict(), folder / "linear.pth")
+    state = {f"layers.{name}": value for name, value in several.state_dict().items()}
+    torch.save(state, folder / "several.pth")
+    save_file(state, folder / "several.safetensors")
+    return {"linear.pth": linear, "several.pth": several, "several.safetensors": several}
+
+
+def test_scores_are_those_of_the_head(tmp_path):
+    import torch
+
+    vectors = np.random.default_rng(0).normal(size=(5, 6)).astype(np.float32)
+    unit = torch.nn.functional.normalize(torch.from_numpy(vectors))
+    for name, module in heads(tmp_path).items():
+        wanted = module(unit).detach().numpy()[:, 0]
+        assert aesthetics.scorer(tmp_path / name)(vectors) == pytest.approx(wanted, abs=1e-6)
+
+
+class Evil:
+    """What a pickle can do when it is read: here, call print."""
+
+    def __reduce__(self):
+        return (print, ("pickled code ran",))
+
+
+def test_what_is_no_head_is_refused(tmp_path, capsys):
+    import torch
+
+    torch.save({"weight": Evil()}, tmp_path / "evil.pth")
+    with pytest.raises(Exception, match="[Ww]eights.only"):
+        aesthetics.scorer(tmp_path / "evil.pth")
+    assert "ran" not in capsys.readouterr().out
+    torch.save({"weight": torch.zeros(3, 6), "bias": torch.zeros(3)}, tmp_path / "three.pth")
+    with pytest.raises(ValueError, match="not an aesthetic head"):
+        aesthetics.scorer(tmp_path / "three.pth")
+    heads(tmp_path)
+    with pytest.raises(ValueError, match="width 6, the index has 5"):
+        aesthetics.scorer(tmp_path / "linear.pth")(np.zeros((1, 5), dtype=np.float32))
+
+
+def test_a_head_scores_instead_of_the_metadata(world, folder, index, tmp_path):
+    import torch
+
+    stored = np.load(folder / "embeddings/img_emb/000000.npy").astype(np.float32)
+    head = torch.nn.Linear(stored.shape[1], 1)
+    torch.save(head.state_dict(), tmp_path / "head.pth")
+    scored = neighbours.LocalIndex(folder / "index", index.clip, tmp_path / "work", head=tmp_path / "head.pth")
+    (found,) = scored.neighbours(PROMPTS[:1], [30], 0.99)
+    unit = torch.nn.functional.normalize(torch.from_numpy(stored[found["id"]]))
+    assert found["aesthetic"].to_numpy() == pytest.approx(head(unit).detach().numpy()[:, 0], abs=1e-5)
+
+
+# --- pools that are made here ---------------------------------------------------------------------------
+
+
+def embedded(world, shards, folder):
+    """A local index over shards whose images lie on this machine."""
+    name = f"hf_clip:{world.clip}"
+    pool.embed(shards, name, folder / "embeddings", batch_size=64, threads=1, places=True)
+    pool.index([folder / "embeddings"], folder / "index", exact=True, memory="1G", threads=1)
+    return neighbours.LocalIndex(folder / "index", clip.Clip(name), folder / "work", places=True)
+
+
+@pytest.fixture(scope="module")
+def packed(world, tmp_path_factory):
+    """The pool as a folder of images with captions beside them, packed into two shards and indexed."""
+    folder = tmp_path_factory.mktemp("pictures")
+    (folder / "deep").mkdir()
+    for number, (_, sample) in enumerate(images.read_shard(world.shard)):
+        place = folder / "deep" if number % 2 else folder
+        (place / f"{number:05d}.png").write_bytes(sample["png"])
+        (place / f"{number:05d}.txt").write_bytes(sample["txt"])
+    (folder / "broken.jpg").write_bytes(b"no image")
+    (folder / "notes.md").write_text("not an image")
+    files = pool.listing(folder)
+    assert len(files) == number + 2
+    shards = [folder / "shards" / f"{part}.tar" for part in range(2)]
+    for few, shard in zip((files[:100], files[100:]), shards, strict=True):
+        pool.pack(few, shard, max_image_size=512, max_pixels=10**6)
+    return embedded(world, shards, folder / "pool")
+
+
+def test_a_folder_of_images_gives_the_pictures_that_its_shards_give(world, index, packed):
+    """The same pictures with other ids: equal similarities, captions and bytes."""
+    samples = {(sample["png"], sample["txt"].decode()) for _, sample in images.read_shard(world.shard)}
+    assert packed.index.ntotal == index.index.ntotal
+    for one, two in zip(
+        index.neighbours(PROMPTS, [40, 25], 1.0), packed.neighbours(PROMPTS, [40, 25], 1.0), strict=True
+    ):
+        assert one["similarity"].to_numpy() == pytest.approx(two["similarity"].to_numpy(), abs=1e-4)
+        wrong = [row for row in two.itertuples() if (images.load_bytes(row), row.caption) not in samples]
+        assert not wrong
+        assert len(set(one["caption"]) & set(two["caption"])) > 5
+
+
+def test_images_that_lie_here_are_not_downloaded(world, packed, tmp_path):
+    wanted = pd.DataFrame({"class": ["three", "five"], "query": PROMPTS, "count": [5, 5]})
+    paths = [tmp_path / name for name in ("ledger.parquet", "images.tar", "images.parquet", "funnel.csv")]
+    retrieval.retrieve(wanted, packed, SafetyChecker(world.safety), tmp_path, *paths, fetch=FETCH, **SETTINGS)
+    ledger, funnel = pd.read_parquet(paths[0]), pd.read_csv(paths[3])
+    assert not ledger["fate"].isin(["dead", "timeout", "refused"]).any()
+    assert list(funnel["used"]) == [5, 5] == list(ledger[ledger["fate"] == "used"].groupby("class").size())
+    assert (funnel["considered"] == funnel[list(retrieval.FATES)].sum(axis=1)).all()
+    assert not (tmp_path / "downloads").exists()
+
+
+def test_places_in_a_strangers_metadata_are_not_believed(folder, index, tmp_path):
+    """An index from elsewhere could name any file of this machine."""
+    shutil.copytree(folder / "index", tmp_path / "index")
+    (file,) = (tmp_path / "index" / "metadata").iterdir()
+    pd.read_parquet(file).assign(path="/etc/passwd", offset=0, length=100).to_parquet(file)
+    (found,) = neighbours.LocalIndex(tmp_path / "index", index.clip, tmp_path / "work").neighbours(PROMPTS[:1], [5], 1)
+    assert found["path"].isna().all()
+
+
+def test_a_list_of_urls_becomes_a_shard(world, tmp_path):
+    """The same web, given by its URLs alone: dead links are told, the others' bytes are those that were served."""
+    served, planted = images.read(world.web), pd.read_parquet(world.planted)
+    listed = planted[["url"]].assign(TEXT="a caption", AESTHETIC_SCORE=6.5)
+    listed.iloc[:150].to_parquet(tmp_path / "a.parquet")
+    listed.iloc[150:].to_parquet(tmp_path / "b.parquet")
+    rows = pool.url_list([tmp_path / "a.parquet", tmp_path / "b.parquet"], 100, 200)
+    assert list(rows["url"]) == list(planted["url"][100:200])
+    assert (rows["caption"] == "a caption").all() and (rows["aesthetic"] == 6.5).all()
+    with web.serve(served) as proxy:
+        settings = {"fetch": FETCH | {"proxy": proxy}, "max_image_size": 512, "max_pixels": 10**6}
+        pool.download(rows, tmp_path / "0.tar", tmp_path / "0.parquet", tmp_path / "downloads", **settings)
+    fates = pd.read_parquet(tmp_path / "0.parquet").set_index("url")["fate"]
+    dead = planted.set_index("url").loc[rows["url"], "dead"].to_numpy()
+    assert dead.any()
+    assert (fates == np.where(dead, "dead", "fetched")).all()
+    bytes_of = {row.url: images.load_bytes(row) for row in served.itertuples()}
+    samples = [sample for _, sample in images.read_shard(tmp_path / "0.tar")]
+    assert [sample["jpg"] for sample in samples] == [bytes_of[url] for url in rows["url"][~dead]]
+    assert json.loads(samples[0]["json"])["aesthetic"] == 6.5
+    listed[["TEXT"]].to_parquet(tmp_path / "c.parquet")
+    with pytest.raises(ValueError, match=r"has no column url or URL \(it has TEXT\)"):
+        pool.url_list([tmp_path / "c.parquet"], 0, 1)
+
+
+def test_what_cannot_be_embedded_is_told(world, tmp_path, capfd):
+    with images.ShardWriter(tmp_path / "0.tar") as writer:
+        for number, (_, sample) in enumerate(images.read_shard(world.shard)):
+            if number == 12:
+                break
+            data = b"no image" if number == 3 else sample["png"]
+            kind = "jpg" if number == 5 else "png"
+            writer.add(f"{number:03d}", {kind: data, "txt": "x"}, of=kind)
+    found = embedded(world, [tmp_path / "0.tar"], tmp_path)
+    assert found.index.ntotal == 10
+    assert "2 of 12 images are left out" in capfd.readouterr().out
+
+
+# --- kills ----------------------------------------------------------------------------------------------
+
+
+def test_a_stopped_search_goes_on_with_the_next_query(index, tmp_path):
+    """The search breaks after two of six queries; the next one asks for the other four."""
+    asked = []
+
+    class Breaking:
+        identity = index.identity
+
+        def neighbours(self, queries, counts, *rest, **settings):
+            for query, table in zip(queries, index.neighbours(queries, counts, *rest, **settings), strict=True):
+                if len(asked) == 2 and breaks:
+                    raise KeyboardInterrupt
+                asked.append(query)
+                yield table
+
+    queries = [f"A photo of {word}." for word in ("one", "two", "three", "four", "five", "six")]
+    settings = {"threshold": 0.99, "diversity": 0.0, "of": [], "progress": lambda *_: None}
+    breaks = True
+    with pytest.raises(KeyboardInterrupt):
+        retrieval._search(Breaking(), tmp_path, queries, [20] * 6, **settings)
+    breaks = False
+    found = retrieval._search(Breaking(), tmp_path, queries, [20] * 6, **settings)
+    assert asked == queries
+    for one, two in zip(found, index.neighbours(queries, [20] * 6, 0.99), strict=True):
+        pd.testing.assert_frame_equal(one, two)
+    retrieval._search(Breaking(), tmp_path, queries, [21] * 6, **settings)
+    assert len(asked) == 12  # more neighbours are another question

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 def generated(clone) -> dict[str, bytes]:
     """image_id -> encoded bytes of all generated and retrieved images of the small study."""
     results = clone.folder / "results" / "small"
-    tables = sorted([*results.glob("images/*/*/*.parquet"), results / "retrieval" / "images.parquet"])
+    tables = sorted([*results.glob("images/*/*/*.parquet"), *results.glob("retrieval/*/images.parquet")])
     found = images.read(*tables)
     found = found.sort_values("image_id")
     found["path"] = [str(clone.folder / path) for path in found["path"]]

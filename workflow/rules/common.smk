@@ -1,10 +1,12 @@
 # All Python that the rules share: the checked configuration, and what files a study consists of.
+import functools
 import sys
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
 from augbench import config as configuration
+from augbench import pool as poolside
 from augbench import provenance, target
 
 try:
@@ -123,7 +125,7 @@ def image_tables(study, method):
         "more_real": lambda: [f"results/{study}/dataset/more_real.parquet"],
         "noise": lambda: generated(study, method, "parquet"),
         "image": lambda: generated(study, method, "parquet"),
-        "pool": lambda: [f"results/{study}/retrieval/images.parquet"],
+        "pool": lambda: [f"results/{study}/retrieval/{method}/images.parquet"],
     }[METHODS[method].start]()
 
 
@@ -132,9 +134,10 @@ def stored_images(study):
     made = [
         file for method in generating(study) for file in generated(study, method, "tar")
     ]
-    return made + [f"results/{study}/retrieval/images.tar"] * bool(
-        starts(study, "pool")
-    )
+    return made + [
+        f"results/{study}/retrieval/{method}/images.tar"
+        for method in starts(study, "pool")
+    ]
 
 
 def finetuned(wildcards):
@@ -164,18 +167,61 @@ def judge(study):
 
 
 def ratios(study, method):
-    return (
-        ["0"]
-        if METHODS[method].start == "none"
-        else [f"{ratio:g}" for ratio in STUDIES[study].ratios]
-    )
+    """The augmentation ratios of a method, the main one first."""
+    if METHODS[method].start == "none":
+        return ["0"]
+    main = STUDIES[study].main_ratio
+    others = [ratio for ratio in STUDIES[study].ratios if ratio != main]
+    return [f"{ratio:g}" for ratio in [main, *others]]
+
+
+@functools.cache
+def pool_files(study):
+    """What a pool consists of that lies at a path: images, shards or lists of URLs."""
+    pool = STUDIES[study].pool
+    if pool.source == "folder":
+        return poolside.listing(pool.path)
+    path = Path(pool.path)
+    pattern = {"shards": "*.tar", "urls": "*.parquet"}[pool.source]
+    return [str(path)] if path.is_file() else sorted(map(str, path.glob(pattern)))
 
 
 def pool_shards(study):
-    pool = STUDIES[study].pool
-    if pool.source == "digits":
+    source = STUDIES[study].pool.source
+    if source == "digits":
         return [f"results/{study}/digits/web.tar"]
-    return sorted(map(str, Path(pool.path).glob("*.tar")))
+    if source == "shards":
+        return pool_files(study)
+    size = STUDIES[study].jobs.images_per_shard
+    count = len(pool_files(study)) if source == "folder" else url_count(study)
+    return [
+        f"results/{study}/pool/shards/{part}.tar"
+        for part in range(configuration.parts_of(count, size))
+    ]
+
+
+@functools.cache
+def url_count(study):
+    """Rows in a pool's lists of URLs."""
+    from pyarrow.parquet import ParquetFile
+
+    return sum(ParquetFile(file).metadata.num_rows for file in pool_files(study))
+
+
+def shard_images(wildcards):
+    """Path, size and time of the images that make one shard of a pool that is a folder."""
+    size, part = study_of(wildcards).jobs.images_per_shard, int(wildcards.part)
+    files = pool_files(wildcards.study)[part * size : (part + 1) * size]
+    about = {file: Path(file).stat() for file in files}
+    return [[file, s.st_size, s.st_mtime_ns] for file, s in about.items()]
+
+
+def ledgers(study):
+    """The ledger of each retrieval method of the study."""
+    return [
+        f"results/{study}/retrieval/{method}/ledger.parquet"
+        for method in starts(study, "pool")
+    ]
 
 
 def index_folder(study):
@@ -204,6 +250,15 @@ def clip_folder(study):
 def one_of(studies):
     """A wildcard constraint for these studies alone; it matches nothing when there are none."""
     return "|".join(studies) or "(?!)"
+
+
+def pools(source):
+    """A wildcard constraint for the studies whose pool is of this kind."""
+    return one_of(
+        name
+        for name, study in STUDIES.items()
+        if study.pool and study.pool.source == source
+    )
 
 
 # Studies whose backbone is trained here, because no pretrained one can be had.

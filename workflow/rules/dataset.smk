@@ -5,9 +5,7 @@ rule dataset:
     input:
         classes=rules.split_target.output.classes,
         images=rules.split_target.output.images,
-        ledger=lambda w: (
-            rules.retrieve.output.ledger if starts(w.study, "pool") else []
-        ),
+        ledgers=lambda w: ledgers(w.study),
     output:
         classes="results/{study}/dataset/classes.csv",
         splits=expand("results/{{study}}/dataset/{split}.parquet", split=target.SPLITS),
@@ -22,7 +20,8 @@ rule dataset:
         runtime=30,
     params:
         images_per_class=setting("retrieval.images_per_class"),
-        ratio=lambda w: max(study_of(w).ratios),
+        ratio=lambda w: study_of(w).main_ratio,
+        titles=lambda w: [METHODS[method].title for method in starts(w.study, "pool")],
         code=code("target", "retrieval"),
     script:
         "../scripts/dataset.py"

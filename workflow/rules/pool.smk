@@ -24,6 +24,57 @@ rule train_clip:
         "../scripts/train_clip.py"
 
 
+# The images are too many to be inputs; which they are is a parameter instead.
+rule pack_pool:
+    output:
+        "results/{study}/pool/shards/{part}.tar",
+    log:
+        "results/{study}/logs/pack_pool/{part}.log",
+    benchmark:
+        "results/{study}/benchmarks/pool/pack-{part}.tsv"
+    wildcard_constraints:
+        study=pools("folder"),
+    conda:
+        "../../envs/augbench.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=240,
+    params:
+        images=shard_images,
+        max_image_size=setting("retrieval.max_image_size"),
+        max_pixels=setting("retrieval.max_pixels"),
+        code=code("pool"),
+    script:
+        "../scripts/pack_pool.py"
+
+
+rule download_pool:
+    input:
+        lambda w: pool_files(w.study),
+    output:
+        shard="results/{study}/pool/shards/{part}.tar",
+        ledger="results/{study}/pool/shards/{part}.parquet",
+    log:
+        "results/{study}/logs/download_pool/{part}.log",
+    benchmark:
+        "results/{study}/benchmarks/pool/download-{part}.tsv"
+    wildcard_constraints:
+        study=pools("urls"),
+    conda:
+        "../../envs/augbench.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=1440,
+    params:
+        size=setting("jobs.images_per_shard"),
+        settings=setting("retrieval"),
+        code=code("pool"),
+    script:
+        "../scripts/download_pool.py"
+
+
 rule embed_pool:
     input:
         shards=lambda w: pool_shards(w.study),
@@ -42,6 +93,7 @@ rule embed_pool:
         runtime=60,
     params:
         clip_model=lambda w: clip_model(w.study),
+        local=lambda w: study_of(w).pool.local,
         shards_per_job=setting("jobs.shards_per_embedding"),
         code=code("pool"),
     script:

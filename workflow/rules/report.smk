@@ -8,6 +8,7 @@ rule summary:
             for ratio in ratios(w.study, w.method)
             for k in range(1, study_of(w).runs + 1)
         ],
+        test="results/{study}/dataset/test.parquet",
         audit=lambda w: (
             rules.audit.output.summary if w.method in adding(w.study) else []
         ),
@@ -39,12 +40,13 @@ rule tables:
         ),
         paper="resources/paper_results.csv",
     output:
-        report(
+        table1=report(
             "results/{study}/tables/table1.csv",
             category="Tables",
             caption="../report/table1.rst",
             labels={"study": "{study}", "table": "1"},
         ),
+        scaling="results/{study}/tables/scaling.csv",
     log:
         "results/{study}/logs/tables.log",
     benchmark:
@@ -87,10 +89,11 @@ rule report_page:
         ],
         classes=expand("results/{study}/dataset/classes.csv", study=STUDIES),
         train=expand("results/{study}/dataset/train.parquet", study=STUDIES),
-        ledgers=[
-            f"results/{study}/retrieval/ledger.parquet"
+        ledgers=[file for study in STUDIES for file in ledgers(study)],
+        funnels=[
+            f"results/{study}/retrieval/{method}/funnel.csv"
             for study in STUDIES
-            if starts(study, "pool")
+            for method in starts(study, "pool")
         ],
         galleries=[
             f"results/{study}/augmentation/{method}/x{ratios(study, method)[0]}/split-1.parquet"

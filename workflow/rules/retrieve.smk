@@ -5,6 +5,8 @@ rule retrieve:
     input:
         classes=rules.split_target.output.classes,
         images=rules.split_target.output.images,
+        shards=lambda w: pool_shards(w.study) if study_of(w).pool.local else [],
+        head=lambda w: study_of(w).retrieval.aesthetic_model or [],
         index=lambda w: index_folder(w.study),
         clip=lambda w: clip_folder(w.study),
         safety=lambda w: safety_folder(w.study),
@@ -12,13 +14,14 @@ rule retrieve:
             rules.digits_web.output.web if study_of(w).pool.source == "digits" else []
         ),
     output:
-        ledger="results/{study}/retrieval/ledger.parquet",
-        shard="results/{study}/retrieval/images.tar",
-        images="results/{study}/retrieval/images.parquet",
+        ledger="results/{study}/retrieval/{method}/ledger.parquet",
+        shard="results/{study}/retrieval/{method}/images.tar",
+        images="results/{study}/retrieval/{method}/images.parquet",
+        funnel="results/{study}/retrieval/{method}/funnel.csv",
     log:
-        "results/{study}/logs/retrieve.log",
+        "results/{study}/logs/retrieve/{method}.log",
     benchmark:
-        "results/{study}/benchmarks/retrieve/all.tsv"
+        "results/{study}/benchmarks/retrieve/{method}.tsv"
     conda:
         "../../envs/augbench.yaml"
     threads: 1
@@ -29,7 +32,7 @@ rule retrieve:
         settings=setting("retrieval"),
         pool=setting("pool"),
         ratio=lambda w: max(study_of(w).ratios),
-        conditioning=lambda w: METHODS[starts(w.study, "pool")[0]].conditioning,
+        method=row_of,
         clip_model=lambda w: clip_model(w.study),
         code=code("retrieval", "neighbours", "web"),
     script:

@@ -14,11 +14,13 @@ if __name__ == "__main__":
     for place, run in enumerate(snakemake.params.runs):
         print(f"run {run}", flush=True)
         added = images.read(snakemake.input.added[place]) if snakemake.input.added else images.read()
+        # A class that retrieval could not fill at this ratio takes no part (paper, Figure 5B).
+        known = [name for name in names if name in set(added["class"])] if len(added) else names
+        tables = [table[table["class"].isin(known)] for table in (train, validation, test)]
         classifier.train(
-            pd.concat([train, added], ignore_index=True),
-            validation,
-            test,
-            names,
+            pd.concat([tables[0], added], ignore_index=True),
+            *tables[1:],
+            known,
             Path(snakemake.output.metrics[place]).parent,
             # The same seed for every method: run k of two methods differs in its images alone.
             seed=derive(snakemake.params.seed, "classifier", run),

@@ -9,9 +9,10 @@ from augbench import files, images, retrieval, target
 classes = pd.read_csv(snakemake.input.classes, dtype=str, keep_default_na=False)
 table = images.read(snakemake.input.images, extra=["split"])
 excluded = {}
-if snakemake.input.ledger:
+if snakemake.input.ledgers:
     counts = retrieval.counts(table, snakemake.params.images_per_class, snakemake.params.ratio)
-    excluded = retrieval.shortfall(pd.read_parquet(snakemake.input.ledger), counts)
+    tables = map(pd.read_parquet, snakemake.input.ledgers)
+    excluded = retrieval.shortfall(dict(zip(snakemake.params.titles, tables, strict=True)), counts)
 for key, reason in excluded.items():
     print(f"excluded for every method: {key}: {reason}")
 kept = table[~table["class"].isin(excluded)]

@@ -11,5 +11,6 @@ if __name__ == "__main__":
         snakemake.output[0],
         batch_size=256,
         threads=1,
+        places=snakemake.params.local,
         progress=progress(),
     )

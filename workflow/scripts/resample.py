@@ -13,7 +13,7 @@ splits = resample(
     {about["class"]: about["train"] for about in classes.kept(snakemake.input.classes)},
     ratio=float(snakemake.wildcards.ratio),
     splits=len(snakemake.output),
-    order={"noise": "random", "image": "random", "pool": "similarity", "more_real": "all"}[snakemake.params.start],
+    order={"noise": "random", "image": "random", "pool": "listed", "more_real": "all"}[snakemake.params.start],
     seed_key=(snakemake.params.seed, "resample", snakemake.wildcards.method),
 )
 for path, split in zip(snakemake.output, splits, strict=True):

@@ -7,38 +7,45 @@ from pathlib import Path
 
 import pandas as pd
 
-from augbench import images, neighbours, retrieval, web
+from augbench import clip, fetching, images, neighbours, retrieval, web
 from augbench.backbone import SafetyChecker
 
 settings, pool, given = dict(snakemake.params.settings), snakemake.params.pool, snakemake.input
-counts = retrieval.counts(
-    images.read(given.images, extra=["split"]), settings.pop("images_per_class"), snakemake.params.ratio
-)
+method, say = snakemake.params.method, progress(0)
+# Downloads and answers are shared: another method finds many of the same images.
+work = Path(snakemake.output.ledger).parent.parent
+target = images.read(given.images, extra=["split"])
+counts = retrieval.counts(target, settings.pop("images_per_class"), snakemake.params.ratio)
 classes = pd.read_csv(given.classes, dtype=str, keep_default_na=False)
-wanted = retrieval.wanted(classes, counts, snakemake.params.conditioning)
-work = Path(snakemake.output.ledger).parent / "downloads"
-if pool["source"] == "service":
+prompts = retrieval.prompts(classes, method["conditioning"])
+service, with_images = pool["source"] == "service", method["query"] == "text_and_images"
+plain = not with_images and all(len(texts) == 1 for texts in prompts)
+model = None if service and plain else clip.Clip(snakemake.params.clip_model)
+queries = []
+for key, texts in zip(classes["class"], prompts, strict=True):
+    mine = target[(target["split"] == "train") & (target["class"] == key)]
+    vectors = clip.embed(mine, model.pictures, say) if with_images else None
+    queries.append(retrieval.query(texts, vectors, model))
+if service:
     source = neighbours.Service(pool["url"], pool["index"], pause=pool["pause"])
 else:
-    source = neighbours.LocalIndex(given.index[0], snakemake.params.clip_model, work)
-fetch = {
-    "timeout": settings.pop("timeout"),
-    "retries": settings.pop("retries"),
-    "max_bytes": settings.pop("max_bytes"),
-    "threads": settings.pop("download_threads"),
-    "networks": settings.pop("allowed_networks"),
-}
+    local = {"head": given.head or None, "places": pool["source"] in ("folder", "shards", "urls")}
+    source = neighbours.LocalIndex(given.index[0], model, work / "neighbours", **local)
+settings.pop("aesthetic_model")
+fetch = {key: settings.pop(key) for key in fetching.SETTINGS} | {"owner": snakemake.wildcards.method}
 pictures = images.read(given.web) if given.web else None
 with web.serve(pictures) if pictures is not None else contextlib.nullcontext() as proxy:
     retrieval.retrieve(
-        wanted,
+        pd.DataFrame({"class": classes["class"], "query": queries, "count": classes["class"].map(counts)}),
         source,
         SafetyChecker(given.safety),
         work,
         snakemake.output.ledger,
         snakemake.output.shard,
         snakemake.output.images,
+        snakemake.output.funnel,
         fetch=fetch | {"proxy": proxy},
-        progress=progress(0),
+        diversity=method["diversity"],
+        progress=say,
         **settings,
     )

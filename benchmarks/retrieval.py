@@ -1,0 +1,181 @@
+"""Retrieval at scale: a large index searched here against a loop of ClipClient calls; a large pool in flat memory.
+
+`python benchmarks/retrieval.py search` builds an index of a million random vectors with autofaiss and asks it
+1,000 queries for 1,820 neighbours each (14 x 130, the most that the paper's protocol asks for), then asks some of
+the same of a `clip-retrieval back` on the same index, in the same run. `... pool` embeds and indexes pools of tiny
+images of growing size. Both print what they measured; nothing is asserted.
+"""
+
+import argparse
+import json
+import resource
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from augbench import clip_training, images, neighbours
+from augbench.clip import Clip
+
+CLIP = {"image_size": 32, "patch_size": 8, "width": 64, "layers": 2, "heads": 2, "text_tokens": 16}
+CLIP |= {"steps": 1, "batch_size": 16, "learning_rate": 1e-3, "threads": 1}
+
+
+def shard_of(path: Path, count: int) -> None:
+    """A shard of noise pictures of 32 pixels with captions."""
+    random = np.random.default_rng(0)
+    encoded = [
+        images.encode_png(Image.fromarray(random.integers(0, 255, (32, 32, 3), dtype=np.uint8))) for _ in range(64)
+    ]
+    with images.ShardWriter(path) as writer:
+        for number in range(count):
+            caption = f"noise {number}"
+            writer.add(f"{number:09d}", {"png": encoded[number % 64], "txt": caption, "json": {"n": number}}, of="png")
+
+
+def small_clip(folder: Path, width: int) -> str:
+    shard_of(folder / "few.tar", 64)
+    clip_training.train([folder / "few.tar"], folder / "clip", seed=0, projection=width, **CLIP)
+    return f"hf_clip:{folder / 'clip'}"
+
+
+def build(folder: Path, count: int, width: int) -> None:
+    """An index of random directions whose lists can be memory-mapped, and its metadata."""
+    from autofaiss import build_index
+
+    random = np.random.default_rng(1)
+    (folder / "vectors").mkdir()
+    (folder / "index" / "metadata").mkdir(parents=True)
+    for part, start in enumerate(range(0, count, 100_000)):
+        rows = min(100_000, count - start)
+        vectors = random.standard_normal((rows, width), dtype=np.float32)
+        np.save(folder / f"vectors/{part:04d}.npy", vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
+        names = [f"http://example.org/{start + i}.jpg" for i in range(rows)]
+        table = pd.DataFrame({"url": names, "caption": "a caption of some length, as captions have", "aesthetic": 6.0})
+        table.to_parquet(folder / f"index/metadata/{part:04d}.parquet")
+    build_index(
+        embeddings=str(folder / "vectors"),
+        index_path=str(folder / "index" / "image.index"),
+        index_infos_path=str(folder / "infos.json"),
+        index_key="IVF1024,Flat",
+        index_param="nprobe=16",
+        max_index_memory_usage="8G",
+        current_memory_available="16G",
+        should_be_memory_mappable=True,
+    )
+
+
+class Memory:
+    """The largest private memory (MB, without files that are mapped) of this process while the block lasts."""
+
+    def __enter__(self):
+        self.largest, self.ended = 0.0, threading.Event()
+        threading.Thread(target=self._watch, daemon=True).start()
+        return self
+
+    def _watch(self):
+        while not self.ended.wait(0.05):
+            lines = Path("/proc/self/status").read_text().splitlines()
+            used = next(int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
+            self.largest = max(self.largest, used / 1024)
+
+    def __exit__(self, *_):
+        self.ended.set()
+
+
+def serve(folder: Path, model: str) -> tuple[subprocess.Popen, str]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    (folder / "indices.json").write_text(json.dumps({"web": str(folder / "index")}))
+    arguments = {"indices_paths": str(folder / "indices.json"), "port": port, "clip_model": model, "use_jit": False}
+    arguments |= {"enable_faiss_memory_mapping": True, "enable_mclip_option": False}
+    arguments |= {"provide_aesthetic_embeddings": False, "columns_to_return": ["url", "caption", "aesthetic"]}
+    command = "import sys, json; from clip_retrieval.clip_back import clip_back; clip_back(**json.loads(sys.argv[1]))"
+    process = subprocess.Popen([sys.executable, "-c", command, json.dumps(arguments)], stderr=subprocess.DEVNULL)
+    while True:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return process, f"http://127.0.0.1:{port}/knn-service"
+        if process.poll() is not None:
+            raise RuntimeError("clip-retrieval back ended")
+        time.sleep(0.5)
+
+
+def search(count: int, width: int, queries: int, each: int, asked: int) -> None:
+    from clip_retrieval.clip_client import ClipClient
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        model = small_clip(folder, width)
+        start = time.monotonic()
+        build(folder, count, width)
+        size = (folder / "index/image.index").stat().st_size
+        print(f"index of {count:,} x {width}: {size / 1e9:.1f} GB, built in {time.monotonic() - start:.0f} s")
+        prompts = [f"A photo of thing number {i}." for i in range(queries)]
+        with Memory() as memory:
+            index = neighbours.LocalIndex(folder / "index", Clip(model), folder / "work")
+            start = time.monotonic()
+            found = sum(len(table) for table in index.neighbours(prompts, [each] * queries, 0.94))
+            ours = (time.monotonic() - start) / queries
+        print(f"augbench: {queries:,} queries, {found:,} neighbours, {1000 * ours:.0f} ms a query;")
+        print(f"  largest private memory {memory.largest:.0f} MB (the index itself is mapped)")
+        process, url = serve(folder, model)
+        try:
+            client = ClipClient(url, "web", aesthetic_score="", aesthetic_weight=0, num_images=each)
+            client.use_safety_model = client.use_violence_detector = False
+            client.query(text=prompts[0])
+            start = time.monotonic()
+            for prompt in prompts[:asked]:
+                client.query(text=prompt)
+            theirs = (time.monotonic() - start) / asked
+        finally:
+            process.kill()
+        print(f"ClipClient: {asked:,} queries, {1000 * theirs:.0f} ms a query; {theirs / ours:.1f}x ours")
+
+
+def embed(sizes: list[int]) -> None:
+    for size in sizes:
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            model = small_clip(folder, 64)
+            shards = [folder / f"{start:09d}.tar" for start in range(0, size, 10_000)]
+            for shard in shards:
+                shard_of(shard, min(size, 10_000))
+            code = (
+                "import sys; from augbench import pool\n"
+                "if __name__ == '__main__':\n"
+                "    model, folder, *shards = sys.argv[1:]\n"
+                "    pool.embed(shards, model, folder + '/e', batch_size=256, threads=1, places=True)\n"
+                "    pool.index([folder + '/e'], folder + '/i', exact=True, memory='2G', threads=1)\n"
+            )
+            script = folder / "job.py"
+            script.write_text(code)
+            start = time.monotonic()
+            subprocess.run(
+                [sys.executable, str(script), model, str(folder), *map(str, shards)], check=True, capture_output=True
+            )
+            took = time.monotonic() - start
+            peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+            print(f"pool of {size:,}: embedded and indexed in {took:.0f} s, largest process {peak:.0f} MB", flush=True)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=["search", "pool"])
+    parser.add_argument("--count", type=int, default=1_000_000)
+    parser.add_argument("--queries", type=int, default=1000)
+    parser.add_argument("--asked", type=int, default=20, help="queries that ClipClient is timed on")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[20_000, 200_000])
+    given = parser.parse_args()
+    if given.what == "search":
+        search(given.count, 512, given.queries, 1820, given.asked)
+    else:
+        embed(given.sizes)
