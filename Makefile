@@ -6,13 +6,20 @@ READY := $(VENV)/ready
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 SOURCES := src tests workflow/scripts benchmarks
 
-.PHONY: report test check benchmark lint format docs lock setup
+.PHONY: report test test-unit test-workflow check benchmark lint format docs lock setup
 
 report: $(READY)
 	snakemake
 
+# Side by side: the tests of the workflow often wait for a single process.
 test: $(READY)
-	pytest -n 2 --dist loadgroup
+	$(MAKE) --jobs 2 --output-sync=target test-unit test-workflow
+
+test-unit: $(READY)
+	pytest tests/unit
+
+test-workflow: $(READY)
+	pytest tests/workflow
 
 # Compares the results of `make report` with what was planted in the digits world.
 check: $(READY)
