@@ -38,9 +38,7 @@ def results(built):
         (pool / f"{key}.png").write_bytes(sample["png"])
         (pool / f"{key}.txt").write_bytes(sample["txt"])
     (built.folder / "own.yaml").write_text(STUDY.format(methods=", ".join(METHODS)))
-    code, output = built.snakemake(
-        "results/report.html", "--configfile", "own.yaml", "--cores", "2", "--rerun-triggers", "mtime"
-    )
+    code, output = built.snakemake("results/own/tables/scaling.csv", "--configfile", "own.yaml", "--cores", "2")
     assert code == 0, output
     return built.folder / "results" / "own"
 
