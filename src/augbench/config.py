@@ -359,10 +359,9 @@ class Config(Section):
                 for section in sections:
                     if start in starts and getattr(study, section) is None:
                         raise ValueError(f"studies.{name}: its methods need the section `{section}`, which is missing")
-                candidates = self.methods[method].candidates
-                if all(
-                    state.startswith("epoch-") and int(state[6:]) > study.finetune.max_epochs for state in candidates
-                ):
+            for method in study.methods:
+                states = self.methods[method].candidates
+                if all(state.startswith("epoch-") and int(state[6:]) > study.finetune.max_epochs for state in states):
                     raise ValueError(
                         f"studies.{name}.finetune.max_epochs: {study.finetune.max_epochs} epochs are fewer than "
                         f"{method} needs for its first candidate"

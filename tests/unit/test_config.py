@@ -93,7 +93,7 @@ def test_a_denoiser_alone_can_be_trained():
 def test_clusters_need_an_embedding_and_candidates_their_epochs():
     raw = load("config/methods.yaml", "config/config.yaml")
     study = raw["studies"]["digits"]
-    study["methods"] = ["imagic"]
+    study["methods"] = ["imagic", "none"]
     study["finetune"] |= {"max_epochs": 2}
     config.parse(raw)
     raw["methods"]["imagic"]["candidates"] = ["epoch-3"]
