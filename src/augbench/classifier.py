@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from augbench import resume
+from augbench import distributed, resume
 from augbench.classifier_images import Batches, evaluation_image, random_crop, training_image
 from augbench.files import whole, write_csv, write_json
 from augbench.seeds import derive, generator
@@ -107,24 +107,29 @@ def plateau(
     return learning_rate / 10**reductions, best_epoch, len(accuracies) - best_epoch >= stop_after
 
 
-def epoch_order(count: int, batch_size: int, seed: int, epoch: int) -> list:
-    """All positions in random order, cut into batches; never a batch of one, which has no variance."""
+def epoch_order(count: int, batch_size: int, seed: int, epoch: int, least: int = 2) -> list:
+    """All positions in random order, cut into batches of at least ``least``; a single image has no variance."""
     order = generator(seed, "classifier", "order", epoch).permutation(count)
     batches = [order[start : start + batch_size] for start in range(0, count, batch_size)]
-    if len(batches) > 1 and len(batches[-1]) == 1:
-        batches[-2:] = [order[-len(batches[-2]) - 1 :]]
+    if len(batches) > 1 and len(batches[-1]) < least:
+        batches[-2:] = [order[-len(batches[-2]) - len(batches[-1]) :]]
     return batches
 
 
 class _Network:
-    """A classifier on the GPU, in mixed precision (float16, as V100 and T4 need it), or else on the CPU."""
+    """A classifier on the GPU, in mixed precision (float16, as V100 and T4 need it), or else on the CPU; in several
+    processes, which share each batch, or in one."""
 
     def __init__(self, model: str, classes: int):
         import torch
 
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        group = distributed.group()
+        self.device, self.process, self.processes = group.device, group.process_index, group.num_processes
         self.mixed = self.device.type == "cuda"
         self.module = build(model, classes).to(self.device, memory_format=torch.channels_last)
+        self.trained = self.module
+        if self.processes > 1:
+            self.trained = torch.nn.parallel.DistributedDataParallel(self.module)
         self.mean = 255 * torch.tensor(MEAN, device=self.device).view(3, 1, 1)
         self.std = 255 * torch.tensor(STD, device=self.device).view(3, 1, 1)
 
@@ -133,38 +138,50 @@ class _Network:
 
         pixels = (pixels.to(self.device).float() - self.mean) / self.std
         with torch.autocast(self.device.type, torch.float16, enabled=self.mixed):
-            output = self.module(pixels)
+            output = (self.trained if self.module.training else self.module)(pixels)
         return getattr(output, "logits", output).float()  # some models return auxiliary outputs in training
 
     def weights(self) -> dict:
         return {key: value.detach().cpu().contiguous().clone() for key, value in self.module.state_dict().items()}
 
-    def step(self, pixels, target, optimizer, scaler) -> tuple[float, int]:
-        """One step on a batch; returns the summed loss (nats) and how many images were recognised."""
+    def share(self, batch):
+        """The part of a batch (or list of batches) that this process takes."""
+        return batch[self.process :: self.processes]
+
+    def step(self, pixels, target, size: int, optimizer, scaler) -> tuple[float, int]:
+        """One step on this process's share of a batch of ``size`` images; returns the batch's summed loss (nats) and
+        how many of its images were recognised."""
+        import torch
         from torch.nn.functional import cross_entropy
 
         logits = self.logits(pixels)
-        loss = cross_entropy(logits, target)
+        loss = cross_entropy(logits, target, reduction="sum")
         optimizer.zero_grad()
-        scaler.scale(loss).backward()
+        scaler.scale(loss * self.processes / size).backward()  # gradients are averaged over the processes
         scaler.step(optimizer)
         scaler.update()
-        return loss.item() * len(target), (logits.argmax(1) == target).sum().item()
+        correct = (logits.argmax(1) == target).sum()
+        summed, correct = distributed.total(torch.stack([loss.detach().double(), correct.double()])).tolist()
+        return summed, int(correct)
 
     def predict(self, data: Batches):
-        """Predicted labels int64 (n,) and their softmax probabilities float32 (n,)."""
+        """Predicted labels int64 (n,) and their softmax probabilities float32 (n,), the same in every process."""
         import torch
 
         self.module.eval()
-        found = []
-        requests = [
-            (0, range(start, min(start + EVALUATION_BATCH, len(data))))
-            for start in range(0, len(data), EVALUATION_BATCH)
-        ]
+        if self.processes > 1:  # each has seen other images; as in training, the first one's statistics count
+            for buffer in self.module.buffers():
+                torch.distributed.broadcast(buffer, 0)
+        starts = range(0, len(data), EVALUATION_BATCH)
+        requests = [(0, range(start, min(start + EVALUATION_BATCH, len(data)))) for start in starts]
+        labels = torch.zeros(len(data), dtype=torch.int64, device=self.device)
+        shares = torch.zeros(len(data), device=self.device)
+        mine = self.share(requests)
         with torch.inference_mode():
-            for pixels in data.stream(requests):
-                found.append(self.logits(pixels).softmax(1).max(1))
-        return torch.cat([label.cpu() for _, label in found]), torch.cat([share.cpu() for share, _ in found])
+            for (_, where), pixels in zip(mine, data.stream(mine), strict=True):
+                share, label = self.logits(pixels).softmax(1).max(1)
+                labels[where.start : where.stop], shares[where.start : where.stop] = label, share
+        return distributed.total(labels).cpu(), distributed.total(shares).cpu()
 
 
 def _evaluation(table: pd.DataFrame, model: str, image_size: int, workers: int) -> Batches:
@@ -222,8 +239,8 @@ def train(
     threads : CPU threads of the network; low bits depend on it, so give the same on every machine
     save_minutes : time between states to go on from; one is also saved at SIGTERM, within an epoch as well
 
-    Raises SystemExit(143) at SIGTERM, and
-    ValueError for an unknown model, an unreadable image (named), an image of no class, an empty set.
+    Under ``accelerate launch`` the processes share each batch. Raises SystemExit(143) at SIGTERM, and ValueError for
+    an unknown model, an unreadable image (named), an image of no class, an empty set.
     """
     import torch
     from safetensors.torch import save_file
@@ -234,10 +251,11 @@ def train(
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
     network = _Network(model, len(classes))
     labels = _labels(train, classes, "training")
-    target = _labels(validation, classes, "validation")
+    truth = _labels(validation, classes, "validation")
     _labels(test, classes, "test")
-    if len(train) < 2:
-        raise ValueError("one training image is not enough")
+    least = 2 * network.processes  # in a batch: a single image has no variance
+    if min(len(train), batch_size) < least:
+        raise ValueError(f"{network.processes} processes need at least {least} training images in a batch")
 
     prepare = functools.partial(training_image, image_size=image_size, crop_scale=crop_scale)
 
@@ -252,7 +270,7 @@ def train(
     )
 
     settings = [seed, model, image_size, batch_size, learning_rate, max_epochs, patience, stop_after]
-    settings += [crop_scale, horizontal_flip, threads, classes]
+    settings += [crop_scale, horizontal_flip, threads, classes, network.processes]
     settings += [_references(table) for table in (train, validation)]
     data_files = dict.fromkeys([*train["path"], *validation["path"]])
     state = _State(folder / STATE, resume.identity("classifier", settings, data_files), network, optimizer, scaler)
@@ -267,22 +285,22 @@ def train(
                 break
             epoch = len(history) + 1
             optimizer.param_groups[0]["lr"] = rate
-            order = epoch_order(len(train), batch_size, seed, epoch)[position["batch"] :]
+            order = epoch_order(len(train), batch_size, seed, epoch, least)[position["batch"] :]
             network.module.train()
-            for batch, pixels in zip(order, data.stream([(epoch, batch) for batch in order]), strict=True):
-                torch.manual_seed(derive(seed, "classifier", "dropout", epoch, position["batch"]))
-                loss, correct = network.step(
-                    pixels, labels[torch.from_numpy(batch)].to(network.device), optimizer, scaler
-                )
+            mine = [network.share(batch) for batch in order]
+            for batch, part, pixels in zip(order, mine, data.stream([(epoch, part) for part in mine]), strict=True):
+                torch.manual_seed(derive(seed, "classifier", "dropout", epoch, position["batch"], network.process))
+                target = labels[torch.from_numpy(part)].to(network.device)
+                loss, correct = network.step(pixels, target, len(batch), optimizer, scaler)
                 position = {
                     "batch": position["batch"] + 1,
                     "loss": position["loss"] + loss,
                     "correct": position["correct"] + correct,
                 }
-                if saver.due():
+                if distributed.any_process(saver.due()):  # they leave together
                     state.save(history, position, best)
                     saver.done()
-            accuracy = 100 * (network.predict(held_out)[0] == target).sum().item() / len(target)
+            accuracy = 100 * (network.predict(held_out)[0] == truth).sum().item() / len(truth)
             row = {"epoch": epoch, "learning_rate": rate, "train_loss": position["loss"] / len(train)}
             row |= {"train_accuracy": 100 * position["correct"] / len(train), "validation_accuracy": accuracy}
             history.append(row)
@@ -303,6 +321,8 @@ def train(
         "seed": seed,
         "model": model,
     }
+    if network.process:
+        return metrics
     with whole(folder / "best.safetensors") as temporary:
         save_file(best, temporary)
     with whole(folder / "predictions.parquet") as temporary:
@@ -321,6 +341,8 @@ class _State:
         self.network, self.optimizer, self.scaler = network, optimizer, scaler
 
     def save(self, history: list[dict], position: dict, best: dict) -> None:
+        if self.network.process:
+            return
         momentum = resume.optimizer_tensors(self.optimizer)
         groups = {"weights": self.network.module.state_dict(), "best": best, "momentum": momentum}
         note = {"history": history, "position": position, "scaler": self.scaler.state_dict()}

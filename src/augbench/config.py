@@ -275,7 +275,8 @@ class Finetune(Section):
         "clip",
         description="of images, for clusters: the study's CLIP, or torchvision's Inception (fetched), as the paper",
     )
-    processes: Count = Field(1, description="started by accelerate, one per GPU")
+    processes: Count = Field(1, description="that share each batch, one per GPU")
+    machines: Count = Field(1, description="that the processes are spread over, under SLURM")
     threads: Count = Field(1, description="CPU threads; part of the result's bits, so not taken from --cores")
 
 
@@ -289,7 +290,8 @@ class Classifier(Section):
     stop_after: Count = Field(20, description="epochs without better validation accuracy: stop")
     crop_scale: tuple[Share, Share] = Field((0.08, 1.0), description="range of random resized crops, share of the area")
     horizontal_flip: bool = Field(True, description="random horizontal flips")
-    workers: int = Field(0, ge=0, description="data loading processes")
+    workers: int = Field(0, ge=0, description="data loading processes, of each process")
+    processes: Count = Field(1, description="that share each batch, one per GPU")
     threads: Count = Field(1, description="CPU threads; part of the result's bits, so not taken from --cores")
 
 

@@ -8,17 +8,15 @@ restart changes it.
 import contextlib
 import math
 import shutil
-import subprocess
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from augbench import conditioning, resume
+from augbench import conditioning, distributed, resume
 from augbench.adaptation import adaptable, guides_of, losses, noise_schedule, sample_posterior
 from augbench.backbone import UNCHECKED
-from augbench.files import read_json, whole, write_csv, write_json
+from augbench.files import whole, write_csv
 from augbench.seeds import derive, generator
 
 STATE = "state.safetensors"
@@ -104,7 +102,7 @@ def finetune(
     with resume.saver(save_minutes) as saver:
 
         def save_if_due() -> None:
-            if trainer.any_process(saver.due()):  # they leave together
+            if distributed.any_process(saver.due()):  # they leave together
                 if main:
                     trainer.save(partial / STATE, who, history, position)
                 saver.done()
@@ -255,15 +253,6 @@ class _Trainer:
                 found = losses(self.denoiser, self.schedule, *tensors)
             yield weight * found, start + self.images_at_a_time >= len(mine)
 
-    def any_process(self, mine: bool) -> bool:
-        """Whether any process says so."""
-        import torch
-
-        if self.accelerator.num_processes == 1:
-            return mine
-        said = torch.tensor([float(mine)], device=self.accelerator.device)
-        return bool(self.accelerator.reduce(said, "sum").item())
-
     def save(self, path: Path, who: str, history: list[dict], position: dict) -> None:
         note = {"history": history, "position": position, "scaler": self.scaler.state_dict()}
         groups = {"trained": self.model.candidate(), "optimizer": resume.optimizer_tensors(self.optimizer)}
@@ -304,50 +293,3 @@ def _precision() -> str:
     if not torch.cuda.is_available():
         return "no"
     return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-
-
-# --- processes ------------------------------------------------------------------------------------------
-
-
-def launch(job: Mapping, path: str | Path, processes: int) -> None:
-    """Run :func:`finetune` with the arguments ``job`` in so many processes, started by accelerate.
-
-    Tables are given as ``{"paths": [...]}``. Raises SystemExit with the processes' exit code.
-    """
-    import torch
-
-    write_json(path, job)
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(processes)]
-    command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
-    command += ["--main_process_port", "0", "--num_cpu_threads_per_process", str(job["threads"])]
-    command.append("--multi_gpu" if torch.cuda.is_available() else "--cpu")
-    process = subprocess.Popen([*command, "-m", "augbench.finetuning", str(path)])
-    with _forwarding_sigterm(process):
-        code = process.wait()
-    if code:
-        raise SystemExit(code)
-
-
-@contextlib.contextmanager
-def _forwarding_sigterm(process: subprocess.Popen) -> Iterator[None]:
-    import signal
-
-    before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _main(path: str) -> None:
-    from augbench import images
-    from augbench.jobs import progress
-
-    job = read_json(path)
-    for name in ("train", "validation"):
-        job[name] = images.read(*job[name]["paths"])
-    finetune(**job, progress=progress())
-
-
-if __name__ == "__main__":
-    _main(sys.argv[1])

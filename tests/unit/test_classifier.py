@@ -10,13 +10,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 from safetensors.numpy import load_file
+from torchvision.transforms.functional import pil_to_tensor
 
-from augbench import classifier, classifier_images, images
+from augbench import classifier, classifier_images, distributed, images
 from augbench.classifier import check_model, epoch_order, known_models, look, plateau, train
 from augbench.classifier_images import evaluation_image, random_crop, training_image
 from augbench.files import read_json
+from augbench.seeds import derive
 
 CLASSES = ["red", "green", "blue"]
 SETTINGS = {"seed": 3, "model": "small_cnn", "image_size": 16, "batch_size": 8, "learning_rate": 0.05}
@@ -289,30 +292,73 @@ def test_a_run_ended_by_sigterm_goes_on_to_the_same_bytes(sets, run, tmp_path, s
     assert contents(tmp_path) == contents(run[0])
 
 
-def test_a_killed_run_goes_on_from_the_last_state(sets, run, tmp_path):
+@pytest.mark.parametrize("step", [5, 11, 18])
+def test_a_killed_run_goes_on_from_the_last_state(sets, run, tmp_path, step):
     """SIGKILL gives no warning: a process that saves at every step dies in the middle of an epoch."""
     script = """
 import os, pickle, signal, sys
 from augbench import classifier
-sets, classes, folder, settings = pickle.load(open(sys.argv[1], "rb"))
+sets, classes, folder, settings, step = pickle.load(open(sys.argv[1], "rb"))
 steps, original = [], classifier._Network.step
 def counted(*arguments):
     steps.append(0)
-    if len(steps) == 11:
+    if len(steps) == step:
         os.kill(os.getpid(), signal.SIGKILL)
     return original(*arguments)
 classifier._Network.step = counted
 classifier.train(*sets, classes, folder, **settings, max_epochs=6, save_minutes=1e-9)
 """
     call = tmp_path / "call.pickle"
-    call.write_bytes(pickle.dumps((list(sets), CLASSES, tmp_path / "run", SETTINGS)))
+    call.write_bytes(pickle.dumps((list(sets), CLASSES, tmp_path / "run", SETTINGS, step)))
     killed = subprocess.run([sys.executable, "-c", script, str(call)])
     assert killed.returncode == -signal.SIGKILL
     seen = []
     folder = tmp_path / "run"
     train(*sets, CLASSES, folder, **SETTINGS, max_epochs=6, progress=lambda done, total, note: seen.append(done))
-    assert seen[0] == 10 // STEPS + 1
+    assert seen[0] == (step - 1) // STEPS + 1
     assert contents(folder) == contents(run[0])
+
+
+def in_shares(sets, epochs, shares):
+    """The training losses of a plain loop in which each share of a batch has batch statistics of its own."""
+    size, rate = SETTINGS["image_size"], SETTINGS["learning_rate"]
+    torch.manual_seed(derive(SETTINGS["seed"], "classifier", "weights"))
+    model = classifier.build("small_cnn", len(CLASSES))
+    optimizer = torch.optim.SGD(model.parameters(), lr=rate, momentum=0.9, weight_decay=1e-4)
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (classifier.MEAN, classifier.STD))
+    rows, losses = list(sets[0].itertuples()), []
+    for epoch in range(1, epochs + 1):
+        total = 0.0
+        for batch in epoch_order(len(rows), SETTINGS["batch_size"], SETTINGS["seed"], epoch, 2 * shares):
+            optimizer.zero_grad()
+            for share in (batch[k::shares] for k in range(shares)):
+                keys = [(SETTINGS["seed"], "classifier", epoch, int(i)) for i in share]
+                crops = [
+                    random_crop(images.load(rows[i]), size, (0.08, 1.0), True, key)
+                    for i, key in zip(share, keys, strict=True)
+                ]
+                pixels = torch.stack([pil_to_tensor(crop) / 255 for crop in crops])
+                labels = torch.tensor([CLASSES.index(rows[i][2]) for i in share])
+                loss = torch.nn.functional.cross_entropy(model((pixels - mean) / std), labels, reduction="sum")
+                (loss / len(batch)).backward()
+                total += loss.item()
+            optimizer.step()
+        losses.append(total / len(rows))
+    return losses
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_processes_share_each_batch(sets, tmp_path, processes):
+    given = dict(zip(("train", "validation", "test"), sets, strict=True))
+    given |= {"classes": CLASSES, "folder": str(tmp_path / "run"), "threads": 1, "max_epochs": 3} | SETTINGS
+    distributed.run("classifier:train", given, tmp_path / "processes", processes=processes)
+    history = pd.read_csv(tmp_path / "run" / "history.csv")
+    assert history["train_loss"].to_numpy() == pytest.approx(in_shares(sets, 3, processes), abs=1e-4)
+    predictions = pd.read_parquet(tmp_path / "run" / "predictions.parquet")
+    assert list(predictions["image_id"]) == list(sets[2]["image_id"])
+    _, seen = look(tmp_path / "run", CLASSES, sets[2], model="small_cnn", image_size=SETTINGS["image_size"])
+    assert list(seen["predicted"]) == list(predictions["predicted"])
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
 @pytest.mark.parametrize("change", ["settings", "image"])

@@ -16,7 +16,7 @@ import pytest
 import torch
 import yaml
 
-from augbench import conditioning, config, digits, finetuning, images, latents, sampling
+from augbench import conditioning, config, digits, distributed, finetuning, images, latents, sampling
 
 CLASSES = [
     {"class": "three", "lemmas": "three, trey", "hypernyms": "digit, figure", "definition": "one more than two"},
@@ -394,10 +394,8 @@ def test_a_killed_run_goes_on_from_the_last_state_to_the_same_bytes(world, targe
 @pytest.mark.parametrize("method", ["textual_inversion", "imagic"])
 def test_two_processes_give_the_same_loss_curve_as_one(world, target, runs, tmp_path, method):
     given = arguments(world, target, method, tmp_path / "lr-1")
-    for name in ("train", "validation"):
-        images.write(tmp_path / f"{name}.parquet", given[name])
-        given[name] = {"paths": [str(tmp_path / f"{name}.parquet")]}
-    finetuning.launch(given, tmp_path / "job.json", 2)
+    distributed.run("finetuning:finetune", given, tmp_path / "processes", processes=2)
+    assert [path.name for path in tmp_path.iterdir()] == ["lr-1"]
     one, two = (pd.read_csv(folder / "history.csv") for folder in (runs(method).folder, tmp_path / "lr-1"))
     assert len(one) == len(two)
     assert np.abs(one - two).to_numpy().max() < 1e-4

@@ -61,11 +61,12 @@ for first, last in sorted(
         resources:
             mem_mb=4000,
             runtime=1440,
+            gpu=lambda w: study_of(w).classifier.processes,
         params:
             seed=setting("seed"),
             settings=setting("classifier"),
             runs=runs,
             save_minutes=setting("jobs.save_minutes"),
-            code=code("classifier"),
+            code=code("classifier", "distributed"),
         script:
             "../scripts/classify.py"

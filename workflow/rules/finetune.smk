@@ -52,11 +52,12 @@ rule finetune:
     resources:
         mem_mb=8000,
         runtime=5760,
+        gpu=lambda w: study_of(w).finetune.processes,
     params:
         seed=setting("seed"),
         settings=setting("finetune"),
         method=row_of,
         save_minutes=setting("jobs.save_minutes"),
-        code=code("finetuning"),
+        code=code("finetuning", "distributed"),
     script:
         "../scripts/finetune.py"

@@ -23,6 +23,7 @@ rule screen:
     resources:
         mem_mb=8000,
         runtime=2880,
+        gpu=lambda w: study_of(w).classifier.processes,
     params:
         seed=setting("seed"),
         settings=setting("generate"),
@@ -31,7 +32,7 @@ rule screen:
         ratio=lambda w: max(study_of(w).ratios),
         parts=lambda w: screening_jobs(w.study, w.method),
         save_minutes=setting("jobs.save_minutes"),
-        code=code("sampling", "classifier", "selection"),
+        code=code("sampling", "classifier", "selection", "distributed"),
     script:
         "../scripts/screen.py"
 

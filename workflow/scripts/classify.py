@@ -2,13 +2,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from augbench import classes, classifier, images
-from augbench.jobs import log_to, progress
+from augbench import classes, distributed, images
+from augbench.jobs import log_to
 from augbench.seeds import derive
 
 # Data loading workers may import this file again.
 if __name__ == "__main__":
     log_to(snakemake.log[0])
+    settings = {key: value for key, value in snakemake.params.settings.items() if key != "processes"}
     names = [about["class"] for about in classes.kept(snakemake.input.classes)]
     train, validation, test = (images.read(snakemake.input[name]) for name in ("train", "validation", "test"))
     for place, run in enumerate(snakemake.params.runs):
@@ -17,14 +18,15 @@ if __name__ == "__main__":
         # A class that retrieval could not fill at this ratio takes no part (paper, Figure 5B).
         known = [name for name in names if name in set(added["class"])] if len(added) else names
         tables = [table[table["class"].isin(known)] for table in (train, validation, test)]
-        classifier.train(
-            pd.concat([tables[0], added], ignore_index=True),
-            *tables[1:],
-            known,
-            Path(snakemake.output.metrics[place]).parent,
+        folder = Path(snakemake.output.metrics[place]).parent
+        job = {
+            "train": pd.concat([tables[0], added], ignore_index=True),
+            "validation": tables[1],
+            "test": tables[2],
+            "classes": known,
+            "folder": str(folder),
             # The same seed for every method: run k of two methods differs in its images alone.
-            seed=derive(snakemake.params.seed, "classifier", run),
-            save_minutes=snakemake.params.save_minutes,
-            progress=progress(),
-            **snakemake.params.settings,
-        )
+            "seed": derive(snakemake.params.seed, "classifier", run),
+            "save_minutes": snakemake.params.save_minutes,
+        }
+        distributed.run("classifier:train", job | settings, folder / ".processes", processes=snakemake.resources.gpu)

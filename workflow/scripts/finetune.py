@@ -1,13 +1,13 @@
-from augbench.jobs import log_to, progress
+from augbench.jobs import log_to
 
 log_to(snakemake.log[0])
 
-from augbench import classes, clusters, finetuning, images
+from augbench import classes, clusters, distributed, images
 
 settings, method, given = dict(snakemake.params.settings), snakemake.params.method, snakemake.input
-for key in ("grid", "embedding"):
+machines = settings.pop("machines")
+for key in ("grid", "embedding", "processes"):
     settings.pop(key)
-processes = settings.pop("processes")
 tables = {name: images.read(given[name]) for name in ("train", "validation")}
 job = {
     "pipeline_folder": given.backbone,
@@ -22,8 +22,10 @@ job = {
     "save_minutes": snakemake.params.save_minutes,
     **settings,
 }
-if processes == 1:
-    finetuning.finetune(**tables, **job, progress=progress())
-else:
-    job |= {name: {"paths": [given[name]]} for name in tables}
-    finetuning.launch(job, f"{snakemake.output[0]}.json", processes)
+distributed.run(
+    "finetuning:finetune",
+    job | tables,
+    f"{snakemake.output[0]}.processes",
+    processes=snakemake.resources.gpu,  # as many as there are, whatever was asked for
+    machines=machines,
+)

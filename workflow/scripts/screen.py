@@ -9,11 +9,12 @@ if __name__ == "__main__":
 
     import pandas as pd
 
-    from augbench import classes, classifier, clusters, conditioning, files, images, resume, sampling, selection
+    from augbench import classes, clusters, conditioning, distributed, files, images, resume, sampling, selection
     from augbench.seeds import derive
 
     settings, method, given = dict(snakemake.params.settings), snakemake.params.method, snakemake.input
     batch_size = [settings.pop(key) for key in ("times", "images_per_class", "batch_size")][-1]
+    classifier = {key: value for key, value in snakemake.params.classifier.items() if key != "processes"}
     kept = classes.kept(given.classes)
     counts = [classes.added(about["train"], snakemake.params.ratio) for about in kept]
     sizes = clusters.read_sizes(given.clusters, method["clusters"]) if given.get("clusters") else None
@@ -45,16 +46,16 @@ if __name__ == "__main__":
     for candidate in mine:
         print(f"classifier for {candidate['candidate']}", flush=True)
         added = made[made["candidate"] == candidate["candidate"]]
-        metrics = classifier.train(
-            pd.concat([train, added], ignore_index=True),
-            validation,
-            validation,  # the test images take no part in a selection
-            [about["class"] for about in kept],
-            Path(snakemake.output.screened).parent / candidate["candidate"],
-            seed=derive(snakemake.params.seed, "classifier", 1),
-            save_minutes=snakemake.params.save_minutes,
-            progress=progress(),
-            **snakemake.params.classifier,
-        )
-        candidate["validation_accuracy"] = metrics["best_validation_accuracy"]
+        result = Path(snakemake.output.screened).parent / candidate["candidate"]
+        job = {
+            "train": pd.concat([train, added], ignore_index=True),
+            "validation": validation,
+            "test": validation,  # the test images take no part in a selection
+            "classes": [about["class"] for about in kept],
+            "folder": str(result),
+            "seed": derive(snakemake.params.seed, "classifier", 1),
+            "save_minutes": snakemake.params.save_minutes,
+        }
+        distributed.run("classifier:train", job | classifier, result / ".processes", processes=snakemake.resources.gpu)
+        candidate["validation_accuracy"] = files.read_json(result / "metrics.json")["best_validation_accuracy"]
     files.write_json(snakemake.output.screened, mine)

@@ -1,0 +1,126 @@
+"""Several processes for one training: accelerate starts them, one per GPU, on one machine or several."""
+
+import contextlib
+import importlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from augbench import images
+from augbench.files import read_json, write_json
+from augbench.jobs import progress
+
+
+def run(function: str, job: Mapping, folder: str | Path, *, processes: int, machines: int = 1) -> None:
+    """Call ``function`` (``module:name`` of augbench) with the arguments ``job`` in so many processes that share it.
+
+    The first process also gets ``progress``. A single process is this one. Else image tables in ``job`` pass
+    through files in ``folder``, which is removed afterwards; everything else in it must be JSON. SIGTERM is handed on.
+
+    Parameters
+    ----------
+    processes : in all; machines : that they are spread over, those of this SLURM job
+
+    Raises SystemExit with the processes' exit code unless it is 0.
+    """
+    if processes == 1:
+        _call(function, dict(job) | {"progress": progress()})
+        return
+    folder = Path(folder)
+    call = {"function": function, "processes": processes, "job": {}, "tables": {}}
+    for name, value in job.items():
+        if isinstance(value, pd.DataFrame):
+            images.write(folder / f"{name}.parquet", value)
+            call["tables"][name] = str(folder / f"{name}.parquet")
+        else:
+            call["job"][name] = value
+    write_json(folder / "call.json", call)
+    command = [*_launcher(processes, machines, job["threads"]), "-m", __name__, str(folder / "call.json")]
+    # Without it accelerate takes processes on a machine without a GPU for strangers to each other.
+    environment = os.environ if _gpu() else os.environ | {"ACCELERATE_USE_CPU": "true"}
+    try:
+        process = subprocess.Popen(command, env=environment)
+        with _forwarding_sigterm(process):
+            code = process.wait()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    if code:
+        raise SystemExit(code)
+
+
+def _launcher(processes: int, machines: int, threads: int) -> list[str]:
+    """The command that starts the processes: accelerate here, or once on each machine of the SLURM job."""
+    accelerate = [sys.executable, "-m", "accelerate.commands.launch"]
+    options = ["--num_processes", str(processes), "--num_machines", str(machines), "--mixed_precision", "no"]
+    options += ["--dynamo_backend", "no", "--num_cpu_threads_per_process", str(threads)]
+    options.append("--multi_gpu")  # on CPUs as well: with --cpu accelerate starts a single process, whatever it is told
+    if machines == 1:
+        return [*accelerate, *options, "--main_process_port", "0"]
+    hosts = subprocess.check_output(["scontrol", "show", "hostnames", os.environ["SLURM_JOB_NODELIST"]], text=True)
+    port = 20_000 + int(os.environ["SLURM_JOB_ID"]) % 20_000  # any, but the same on each machine
+    options += ["--main_process_ip", hosts.split()[0], "--main_process_port", str(port), "--same_network"]
+    # Only on its machine does a copy know which of the job's machines that is.
+    numbered = ["bash", "-c", 'exec "$0" "$1" "$2" --machine_rank "$SLURM_NODEID" "${@:3}"']
+    return ["srun", "--overlap", f"--nodes={machines}", f"--ntasks={machines}", *numbered, *accelerate, *options]
+
+
+def _gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def group():
+    """Which of the processes this one is: accelerate's ``process_index``, ``num_processes``, ``device``, ..."""
+    from accelerate import PartialState
+
+    return PartialState(cpu=not _gpu())
+
+
+def total(value):
+    """The sum of a tensor over all processes."""
+    import torch
+
+    if group().num_processes > 1:
+        torch.distributed.all_reduce(value)
+    return value
+
+
+def any_process(mine: bool) -> bool:
+    """Whether any process says so: what one process does alone, the others would wait for in vain."""
+    import torch
+
+    return total(torch.tensor([float(mine)], device=group().device)).item() > 0
+
+
+@contextlib.contextmanager
+def _forwarding_sigterm(process: subprocess.Popen) -> Iterator[None]:
+    before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _call(function: str, job: Mapping) -> None:
+    module, name = function.split(":")
+    getattr(importlib.import_module(f"augbench.{module}"), name)(**job)
+
+
+def _main(path: str) -> None:
+    call = read_json(path)
+    if group().num_processes != call["processes"]:
+        raise RuntimeError(f"accelerate made {group().num_processes} processes of {call['processes']}")
+    tables = {name: images.read(place) for name, place in call["tables"].items()}
+    told = {} if group().process_index else {"progress": progress()}
+    _call(call["function"], call["job"] | tables | told)
+
+
+if __name__ == "__main__":
+    _main(sys.argv[1])
