@@ -255,7 +255,8 @@ def train(
     _labels(test, classes, "test")
     least = 2 * network.processes  # in a batch: a single image has no variance
     if min(len(train), batch_size) < least:
-        raise ValueError(f"{network.processes} processes need at least {least} training images in a batch")
+        given = f"{len(train)} training images in batches of {batch_size}"
+        raise ValueError(f"{given} are too few: each of {network.processes} processes needs two at a time")
 
     prepare = functools.partial(training_image, image_size=image_size, crop_scale=crop_scale)
 

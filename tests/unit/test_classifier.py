@@ -420,5 +420,5 @@ def test_sets_must_have_images_of_known_classes(sets, tmp_path):
         train(sets[0].query("`class` != 'blue'"), *sets[1:], ["red", "green"], tmp_path, **SETTINGS)
     with pytest.raises(ValueError, match="no test images"):
         train(*sets[:2], sets[2].iloc[:0], CLASSES, tmp_path, **SETTINGS)
-    with pytest.raises(ValueError, match="one training image"):
+    with pytest.raises(ValueError, match="1 training images in batches of 8 are too few"):
         train(sets[0].iloc[:1], *sets[1:], CLASSES, tmp_path, **SETTINGS)
