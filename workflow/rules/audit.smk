@@ -23,8 +23,10 @@ rule audit:
         "../../envs/augbench.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=240,
+        mem_mb=lambda w, attempt: costs.megabytes(4000, attempt),
+        runtime=lambda w, input, attempt: costs.minutes(
+            costs.hashing(rows(*input)), attempt
+        ),
     params:
         code=code("audit"),
     script:

@@ -13,8 +13,8 @@ rule fetch_backbone:
     conda:
         "../../envs/augbench.yaml"
     resources:
-        mem_mb=2000,
-        runtime=240,
+        mem_mb=lambda w, attempt: costs.megabytes(2000, attempt),
+        runtime=lambda w, attempt: costs.minutes(0, attempt, least=240),
     params:
         model=setting("backbone.model"),
         code=code("backbone"),
@@ -35,8 +35,11 @@ rule train_vae:
         "../../envs/augbench.yaml"
     threads: 1
     resources:
-        mem_mb=3000,
-        runtime=60,
+        mem_mb=lambda w, attempt: costs.megabytes(3000, attempt),
+        runtime=lambda w, attempt: costs.minutes(
+            costs.training(*training_of(w, "backbone", "vae_")), attempt
+        ),
+        gpu=1,
     params:
         seed=setting("seed"),
         train=setting("backbone.train"),
@@ -63,8 +66,11 @@ rule train_unet:
         "../../envs/augbench.yaml"
     threads: 1
     resources:
-        mem_mb=3000,
-        runtime=60,
+        mem_mb=lambda w, attempt: costs.megabytes(3000, attempt),
+        runtime=lambda w, attempt: costs.minutes(
+            costs.training(*training_of(w, "backbone", "unet_")), attempt
+        ),
+        gpu=1,
     params:
         seed=setting("seed"),
         train=setting("backbone.train"),
@@ -87,8 +93,9 @@ rule train_safety_checker:
         "../../envs/augbench.yaml"
     threads: 1
     resources:
-        mem_mb=3000,
-        runtime=60,
+        mem_mb=lambda w, attempt: costs.megabytes(3000, attempt),
+        runtime=lambda w, attempt: costs.minutes(0, attempt, least=60),
+        gpu=1,
     params:
         seed=setting("seed"),
         unsafe_words=setting("backbone.train.unsafe_words"),

@@ -59,8 +59,15 @@ for first, last in sorted(
             "../../envs/augbench.yaml"
         threads: 1
         resources:
-            mem_mb=4000,
-            runtime=1440,
+            mem_mb=lambda w, input, attempt: costs.megabytes(
+                4000,
+                attempt,
+                bytes=classifier_bytes(w.study, rows(input.train, *input.added[:1])),
+            ),
+            runtime=lambda w, input, attempt, runs=len(runs): costs.minutes(
+                classifier_seconds(w.study, rows(input.train, *input.added[:1]), runs),
+                attempt,
+            ),
             gpu=lambda w: study_of(w).classifier.processes,
         params:
             seed=setting("seed"),

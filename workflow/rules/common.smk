@@ -5,9 +5,9 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
+from augbench import classes, classifier_images, costs, provenance, target
 from augbench import config as configuration
 from augbench import pool as poolside
-from augbench import provenance, target
 
 try:
     CONFIG = configuration.parse(config)
@@ -295,3 +295,84 @@ def print_stage_times():
                 f"\nTime per stage, study {study}:\n{times.to_string(index=False)}",
                 file=sys.stderr,
             )
+
+
+# --- what jobs cost: resources are functions of (wildcards, input, attempt); <TBD> while an input is missing ---
+
+
+def rows(*tables):
+    """Rows of Parquet files, without reading them."""
+    from pyarrow.parquet import ParquetFile
+
+    for table in tables:
+        Path(
+            table
+        ).stat()  # its error, unlike pyarrow's, tells Snakemake that the file is yet to come
+    return sum(ParquetFile(table).metadata.num_rows for table in tables)
+
+
+def images_to_generate(study, classes_csv):
+    """Images of one method, over all jobs."""
+    given = STUDIES[study].generate
+    return sum(
+        classes.generated(about["train"], given.times, given.images_per_class)
+        for about in classes.kept(classes_csv)
+    )
+
+
+def sampling_seconds(study, images):
+    given = STUDIES[study].generate
+    return costs.sampling(images, given.steps, given.image_size)
+
+
+def classifier_seconds(study, images, runs):
+    """One classifier after the other, each on all GPUs of the job."""
+    given = STUDIES[study].classifier
+    work = costs.classifier(images, given.max_epochs, given.image_size)
+    return runs * work / given.processes
+
+
+def classifier_bytes(study, images):
+    """Images that stay decoded in the memory of each process."""
+    given = STUDIES[study].classifier
+    pixels = given.image_size**2 / given.crop_scale[0]
+    return given.processes * min(4 * pixels * images, classifier_images.MEMORY)
+
+
+def finetuning_seconds(wildcards, images):
+    given = study_of(wildcards)
+    work = costs.finetuning(
+        images,
+        given.finetune.max_epochs,
+        given.generate.image_size,
+        METHODS[wildcards.method].trained,
+    )
+    return work / given.finetune.processes
+
+
+def screening_seconds(wildcards, images):
+    """Of one job: each of its candidates generates one set of images and trains one classifier."""
+    study, method = wildcards.study, wildcards.method
+    added = max(study_of(wildcards).ratios) * images
+    candidates = len(METHODS[method].candidates) / screening_jobs(study, method)
+    return candidates * (
+        sampling_seconds(study, added) + classifier_seconds(study, images + added, 1)
+    )
+
+
+def training_of(wildcards, section, prefix):
+    """Images that the training of a small model sees, and their side."""
+    given = getattr(study_of(wildcards), section).train.model_dump()
+    batch = given.get(f"{prefix}batch_size", given["batch_size"])
+    return given[f"{prefix}steps"] * batch, given["image_size"]
+
+
+def embedded_images(study):
+    """Of one job."""
+    given = STUDIES[study].jobs
+    return given.images_per_shard * given.shards_per_embedding
+
+
+def size_of(text):
+    """Bytes of a size such as 4G."""
+    return float(text[:-1]) * {"M": 1e6, "G": 1e9}[text[-1]]

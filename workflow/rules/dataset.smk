@@ -16,8 +16,8 @@ rule dataset:
     conda:
         "../../envs/augbench.yaml"
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=lambda w, attempt: costs.megabytes(2000, attempt),
+        runtime=lambda w, attempt: costs.minutes(0, attempt, least=30),
     params:
         images_per_class=setting("retrieval.images_per_class"),
         ratio=lambda w: study_of(w).main_ratio,

@@ -12,8 +12,8 @@ rule digits_target:
     conda:
         "../../envs/augbench.yaml"
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=lambda w, attempt: costs.megabytes(1000, attempt),
+        runtime=lambda w, attempt: costs.minutes(0, attempt, least=10),
     params:
         seed=setting("seed"),
         test=setting("digits.test"),
@@ -36,8 +36,8 @@ rule digits_web:
     conda:
         "../../envs/augbench.yaml"
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=lambda w, attempt: costs.megabytes(1000, attempt),
+        runtime=lambda w, attempt: costs.minutes(0, attempt, least=10),
     params:
         seed=setting("seed"),
         digits=setting("digits"),

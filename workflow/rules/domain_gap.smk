@@ -26,8 +26,11 @@ rule domain_gap:
         "../../envs/augbench.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=240,
+        mem_mb=lambda w, attempt: costs.megabytes(4000, attempt),
+        runtime=lambda w, input, attempt: costs.minutes(
+            costs.hashing(rows(input.test, *input.added)), attempt
+        ),
+        gpu=1,
     params:
         judge=lambda w: judge(w.study),
         classifier=setting("classifier"),

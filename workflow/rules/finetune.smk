@@ -18,8 +18,11 @@ rule cluster:
         "../../envs/augbench.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=240,
+        mem_mb=lambda w, attempt: costs.megabytes(4000, attempt),
+        runtime=lambda w, input, attempt: costs.minutes(
+            costs.hashing(rows(input.train, input.validation)), attempt
+        ),
+        gpu=1,
     params:
         seed=setting("seed"),
         embedding=setting("finetune.embedding"),
@@ -50,8 +53,17 @@ rule finetune:
         "../../envs/augbench.yaml"
     threads: 1
     resources:
-        mem_mb=8000,
-        runtime=5760,
+        mem_mb=lambda w, input, attempt: costs.megabytes(
+            8000,
+            attempt,
+            bytes=study_of(w).finetune.processes
+            * costs.latents(
+                rows(input.train, input.validation), study_of(w).generate.image_size
+            ),
+        ),
+        runtime=lambda w, input, attempt: costs.minutes(
+            finetuning_seconds(w, rows(input.train)), attempt
+        ),
         gpu=lambda w: study_of(w).finetune.processes,
     params:
         seed=setting("seed"),

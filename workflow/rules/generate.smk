@@ -29,8 +29,15 @@ rule generate:
         "../../envs/augbench.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=1440,
+        mem_mb=lambda w, attempt: costs.megabytes(6000, attempt),
+        runtime=lambda w, input, attempt: costs.minutes(
+            sampling_seconds(
+                w.study,
+                images_to_generate(w.study, input.classes) / generation_jobs(w.study),
+            ),
+            attempt,
+        ),
+        gpu=1,
     params:
         seed=setting("seed"),
         settings=setting("generate"),

@@ -17,8 +17,17 @@ rule encode_latents:
         "../../envs/augbench.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=1440,
+        mem_mb=lambda w, input, attempt: costs.megabytes(
+            4000,
+            attempt,
+            bytes=costs.latents(
+                rows(input.train, input.validation), study_of(w).generate.image_size
+            ),
+        ),
+        runtime=lambda w, input, attempt: costs.minutes(
+            10 * costs.hashing(rows(input.train, input.validation)), attempt
+        ),
+        gpu=1,
     params:
         image_size=setting("generate.image_size"),
         mirrored=setting("finetune.horizontal_flip"),

@@ -14,8 +14,11 @@ rule train_clip:
         "../../envs/augbench.yaml"
     threads: 1
     resources:
-        mem_mb=3000,
-        runtime=60,
+        mem_mb=lambda w, attempt: costs.megabytes(3000, attempt),
+        runtime=lambda w, attempt: costs.minutes(
+            costs.training(*training_of(w, "clip", "")), attempt
+        ),
+        gpu=1,
     params:
         seed=setting("seed"),
         train=setting("clip.train"),
@@ -38,8 +41,10 @@ rule pack_pool:
         "../../envs/augbench.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=240,
+        mem_mb=lambda w, attempt: costs.megabytes(2000, attempt),
+        runtime=lambda w, attempt: costs.minutes(
+            costs.hashing(study_of(w).jobs.images_per_shard), attempt
+        ),
     params:
         images=shard_images,
         max_image_size=setting("retrieval.max_image_size"),
@@ -65,8 +70,10 @@ rule download_pool:
         "../../envs/augbench.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=1440,
+        mem_mb=lambda w, attempt: costs.megabytes(2000, attempt),
+        runtime=lambda w, attempt: costs.minutes(
+            costs.retrieval(study_of(w).jobs.images_per_shard), attempt
+        ),
     params:
         size=setting("jobs.images_per_shard"),
         settings=setting("retrieval"),
@@ -89,8 +96,11 @@ rule embed_pool:
         "../../envs/augbench.yaml"
     threads: 1
     resources:
-        mem_mb=3000,
-        runtime=60,
+        mem_mb=lambda w, attempt: costs.megabytes(4000, attempt),
+        runtime=lambda w, attempt: costs.minutes(
+            costs.hashing(embedded_images(w.study)), attempt
+        ),
+        gpu=1,
     params:
         clip_model=lambda w: clip_model(w.study),
         local=lambda w: study_of(w).pool.local,
@@ -116,8 +126,10 @@ rule index_pool:
         "../../envs/augbench.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=60,
+        mem_mb=lambda w, attempt: costs.megabytes(
+            2000, attempt, bytes=2 * size_of(study_of(w).pool.memory)
+        ),
+        runtime=lambda w, attempt: costs.minutes(0, attempt, least=240),
     params:
         exact=setting("pool.exact"),
         memory=setting("pool.memory"),

@@ -21,8 +21,8 @@ rule summary:
     conda:
         "../../envs/augbench.yaml"
     resources:
-        mem_mb=500,
-        runtime=10,
+        mem_mb=lambda w, attempt: costs.megabytes(500, attempt),
+        runtime=lambda w, attempt: costs.minutes(0, attempt, least=10),
     params:
         method=lambda w: METHODS[w.method].model_dump(),
         ratios=lambda w: ratios(w.study, w.method),
@@ -54,8 +54,8 @@ rule tables:
     conda:
         "../../envs/augbench.yaml"
     resources:
-        mem_mb=500,
-        runtime=10,
+        mem_mb=lambda w, attempt: costs.megabytes(500, attempt),
+        runtime=lambda w, attempt: costs.minutes(0, attempt, least=10),
     params:
         code=code("summary"),
     script:
@@ -125,8 +125,8 @@ rule report_page:
     conda:
         "../../envs/augbench.yaml"
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=lambda w, attempt: costs.megabytes(2000, attempt),
+        runtime=lambda w, attempt: costs.minutes(0, attempt, least=30),
     params:
         methods={name: method.model_dump() for name, method in METHODS.items()},
         settings={

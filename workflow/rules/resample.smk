@@ -19,8 +19,8 @@ rule resample:
     conda:
         "../../envs/augbench.yaml"
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=lambda w, attempt: costs.megabytes(2000, attempt),
+        runtime=lambda w, attempt: costs.minutes(0, attempt, least=30),
     params:
         seed=setting("seed"),
         start=lambda w: METHODS[w.method].start,

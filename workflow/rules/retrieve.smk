@@ -26,8 +26,10 @@ rule retrieve:
         "../../envs/augbench.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=2880,
+        mem_mb=lambda w, attempt: costs.megabytes(4000, attempt),  # as in the paper
+        runtime=lambda w, input, attempt: costs.minutes(
+            costs.retrieval(max(study_of(w).ratios) * rows(input.images)), attempt
+        ),
     params:
         settings=setting("retrieval"),
         pool=setting("pool"),

@@ -21,8 +21,14 @@ rule screen:
         "../../envs/augbench.yaml"
     threads: 1
     resources:
-        mem_mb=8000,
-        runtime=2880,
+        mem_mb=lambda w, input, attempt: costs.megabytes(
+            6000,
+            attempt,
+            bytes=classifier_bytes(w.study, 2 * rows(input.train)),
+        ),
+        runtime=lambda w, input, attempt: costs.minutes(
+            screening_seconds(w, rows(input.train)), attempt
+        ),
         gpu=lambda w: study_of(w).classifier.processes,
     params:
         seed=setting("seed"),
@@ -52,8 +58,8 @@ rule select:
     conda:
         "../../envs/augbench.yaml"
     resources:
-        mem_mb=500,
-        runtime=10,
+        mem_mb=lambda w, attempt: costs.megabytes(500, attempt),
+        runtime=lambda w, attempt: costs.minutes(0, attempt, least=10),
     params:
         code=code("selection"),
     script:

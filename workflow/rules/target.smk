@@ -19,8 +19,8 @@ rule split_target:
     conda:
         "../../envs/augbench.yaml"
     resources:
-        mem_mb=2000,
-        runtime=60,
+        mem_mb=lambda w, attempt: costs.megabytes(2000, attempt),
+        runtime=lambda w, attempt: costs.minutes(0, attempt, least=60),
     params:
         target=lambda w: target_of(w.study).model_dump(),
         dataset=setting("dataset"),
