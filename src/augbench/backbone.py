@@ -15,7 +15,9 @@ def resolve(model: str, folder: str | Path) -> None:
     """
     with whole(folder) as temporary:
         if Path(model).is_dir():
-            shutil.copytree(model, temporary, copy_function=_link_or_copy)
+            # Hidden files are not the pipeline's: Snakemake's time stamp, linked, would make the original look new.
+            hidden = shutil.ignore_patterns(".*")
+            shutil.copytree(model, temporary, copy_function=_link_or_copy, ignore=hidden)
         else:
             from huggingface_hub import snapshot_download
 

@@ -3,9 +3,10 @@
 import hashlib
 
 import pandas as pd
+import pytest
 
 from augbench import clip_training, images
-from augbench.backbone import SafetyChecker
+from augbench.backbone import SafetyChecker, resolve
 
 
 def test_the_tokenizer_is_clips(world):
@@ -61,3 +62,14 @@ def test_the_safety_checker_fires_on_the_planted_concept(world):
     assert len(told) > 10
     assert sum(told) / len(told) > 0.9
     assert sum(harmless) / len(harmless) < 0.05
+
+
+def test_a_local_backbone_is_linked_without_touching_it(world, tmp_path):
+    stamp = world.backbone / ".snakemake_timestamp"  # what Snakemake leaves in a folder that is an output
+    stamp.touch()
+    resolve(str(world.backbone), tmp_path / "backbone")
+    stamp.unlink()
+    files = {path.relative_to(world.backbone) for path in world.backbone.rglob("*")}
+    assert {path.relative_to(tmp_path / "backbone") for path in (tmp_path / "backbone").rglob("*")} == files
+    with pytest.raises(FileNotFoundError, match=r"has no model_index\.json"):
+        resolve(str(tmp_path), tmp_path / "other")
