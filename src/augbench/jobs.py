@@ -1,8 +1,12 @@
-"""What every job's script needs: a log that also holds uncaught errors, and progress with remaining time."""
+"""What every job needs: a log that also holds uncaught errors, GPUs of its own, progress with remaining time."""
 
+import contextlib
+import fcntl
 import os
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 
 def log_to(path: str) -> None:
@@ -11,6 +15,41 @@ def log_to(path: str) -> None:
     os.dup2(log.fileno(), 1)
     os.dup2(log.fileno(), 2)
     sys.stdout = sys.stderr = log
+
+
+def take_gpus(count: int) -> None:
+    """Keep this job to ``count`` GPUs that no other job of the user's studies has, as soon as so many are free.
+
+    The choice is among ``CUDA_VISIBLE_DEVICES``, or else all of the machine's, and ends with the process. Does
+    nothing where there is none, and under SLURM, which has given the job its own. Raises SystemExit when there are
+    fewer than ``count``.
+    """
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    found = named.split(",") if named else [str(i) for i, _ in enumerate(Path("/proc/driver/nvidia/gpus").glob("*"))]
+    if "SLURM_JOB_ID" in os.environ or not found:
+        return
+    if count > len(found):
+        raise SystemExit(f"this job wants {count} GPUs and may use {len(found)}: give fewer `processes`")
+    folder = Path(tempfile.gettempdir()) / f"augbench-gpus-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    while True:
+        held = {}
+        for name in found:
+            lock = open(folder / name.replace("/", "_"), "w")
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                held[name] = lock
+            if len(held) == count:
+                os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(held)
+                print(f"GPU {os.environ['CUDA_VISIBLE_DEVICES']}", flush=True)
+                _TAKEN.extend(held.values())
+                return
+        for lock in held.values():  # all or none: two jobs must not wait for each other
+            lock.close()
+        time.sleep(1)
+
+
+_TAKEN: list = []  # open for as long as the process lives: that is what holds a lock
 
 
 def progress(every: float = 10.0):

@@ -1,6 +1,7 @@
-from augbench.jobs import log_to
+from augbench.jobs import log_to, take_gpus
 
 log_to(snakemake.log[0])
+take_gpus(snakemake.resources.gpu)
 
 from pathlib import Path
 

@@ -1,8 +1,9 @@
-from augbench.jobs import log_to, progress
+from augbench.jobs import log_to, progress, take_gpus
 
 # Data loading workers may import this file again.
 if __name__ == "__main__":
     log_to(snakemake.log[0])
+    take_gpus(snakemake.resources.gpu)
 
     import functools
     from pathlib import Path

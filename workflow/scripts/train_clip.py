@@ -1,6 +1,7 @@
-from augbench.jobs import log_to, progress
+from augbench.jobs import log_to, progress, take_gpus
 
 log_to(snakemake.log[0])
+take_gpus(snakemake.resources.gpu)
 
 from augbench.clip_training import train
 
