@@ -2,14 +2,14 @@
 # process is expensive; there is one rule for each stretch of runs, since a rule's outputs are fixed.
 
 
-for first, last in sorted(
-    {stretch for study in STUDIES.values() for stretch in stretches(study)}
+for place, (first, last) in enumerate(
+    sorted({stretch for study in STUDIES.values() for stretch in stretches(study)})
 ):
     runs = list(range(first, last + 1))
 
     rule:
         name:
-            f"classify_{first}_{last}"
+            f"classify_{place + 1}" if place else "classify"
         input:
             train="results/{study}/dataset/train.parquet",
             validation="results/{study}/dataset/validation.parquet",
@@ -57,7 +57,7 @@ for first, last in sorted(
             ),
         conda:
             "../../envs/augbench.yaml"
-        threads: 1
+        threads: lambda w: cpus(study_of(w).classifier)
         resources:
             mem_mb=lambda w, input, attempt: costs.megabytes(
                 4000,

@@ -311,6 +311,11 @@ def rows(*tables):
     return sum(ParquetFile(table).metadata.num_rows for table in tables)
 
 
+def cpus(training):
+    """Cores of a training: of each of its processes, and of what reads images for it."""
+    return training.processes * (training.threads + getattr(training, "workers", 0))
+
+
 def images_to_generate(study, classes_csv):
     """Images of one method, over all jobs."""
     given = STUDIES[study].generate

@@ -13,6 +13,7 @@ rule dataset:
         "results/{study}/logs/dataset.log",
     benchmark:
         "results/{study}/benchmarks/dataset/dataset.tsv"
+    localrule: True
     conda:
         "../../envs/augbench.yaml"
     resources:

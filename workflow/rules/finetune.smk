@@ -51,7 +51,7 @@ rule finetune:
         "results/{study}/benchmarks/finetune/{method}-lr-{rate}.tsv"
     conda:
         "../../envs/augbench.yaml"
-    threads: 1
+    threads: lambda w: cpus(study_of(w).finetune)
     resources:
         mem_mb=lambda w, input, attempt: costs.megabytes(
             8000,

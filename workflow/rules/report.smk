@@ -18,6 +18,7 @@ rule summary:
         "results/{study}/logs/summary/{method}.log",
     benchmark:
         "results/{study}/benchmarks/report/summary-{method}.tsv"
+    localrule: True
     conda:
         "../../envs/augbench.yaml"
     resources:
@@ -51,6 +52,7 @@ rule tables:
         "results/{study}/logs/tables.log",
     benchmark:
         "results/{study}/benchmarks/report/tables.tsv"
+    localrule: True
     conda:
         "../../envs/augbench.yaml"
     resources:

@@ -16,6 +16,7 @@ rule resample:
         "results/{study}/logs/resample/{method}-x{ratio}.log",
     benchmark:
         "results/{study}/benchmarks/resample/{method}-x{ratio}.tsv"
+    localrule: True
     conda:
         "../../envs/augbench.yaml"
     resources:

@@ -19,7 +19,7 @@ rule screen:
         "results/{study}/benchmarks/screen/{method}-{part}.tsv"
     conda:
         "../../envs/augbench.yaml"
-    threads: 1
+    threads: lambda w: cpus(study_of(w).classifier)
     resources:
         mem_mb=lambda w, input, attempt: costs.megabytes(
             6000,
@@ -55,6 +55,7 @@ rule select:
         "results/{study}/logs/select/{method}.log",
     benchmark:
         "results/{study}/benchmarks/screen/select-{method}.tsv"
+    localrule: True
     conda:
         "../../envs/augbench.yaml"
     resources:

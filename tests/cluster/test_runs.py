@@ -1,0 +1,43 @@
+"""The study built by a real SLURM cluster: the same tables as without it, and every job where it belongs."""
+
+import collections
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+CPU = {"digits_target", "digits_web", "split_target", "index_pool", "retrieve", "audit", "report"}
+LARGE = {"finetune"}
+SMALL = {"train_clip", "train_vae", "train_unet", "train_safety_checker", "embed_pool", "encode_latents", "generate"}
+SMALL |= {"classify", "screen", "domain_gap"}
+
+
+def test_the_tables_are_those_of_a_local_run(local, remote):
+    assert len(local.digests("tables/*.csv")) == 3
+    assert remote.digests("tables/*.csv") == local.digests("tables/*.csv")
+    assert remote.digests("images/**/*.tar") == local.digests("images/**/*.tar")
+
+
+def test_every_script_ran_once_where_it_belongs(remote):
+    """Light rules (dataset, resample, select, summary, tables) are not among them: they need no place in the queue."""
+    seen, scripts = collections.defaultdict(set), collections.Counter()
+    for job, script, devices in remote.where():
+        record = remote.jobs[job]
+        seen[script].add((record["Partition"], record.get("TresPerJob", ""), devices))
+        scripts[job] += 1
+    print("\n" + "\n".join(f"{script}: {sorted(places)}" for script, places in sorted(seen.items())))
+    assert set(scripts.values()) == {1}
+    assert seen.keys() == CPU | SMALL | LARGE
+    assert all(seen[script] == {("cpu", "", "")} for script in CPU)
+    assert all(seen[script] == {("v100", "gres:gpu:v100:2", "0,1")} for script in LARGE)
+    for script in SMALL:
+        assert {place[:2] for place in seen[script]} == {("t4", "gres:gpu:t4:1")}
+        assert {len(devices) for _, _, devices in seen[script]} == {1}
+
+
+def test_generation_is_submitted_in_arrays(remote):
+    jobs = {job for job, script, _ in remote.where() if script == "generate"}
+    parents = {remote.jobs[job].get("ArrayJobId", job) for job in jobs}
+    print(f"{len(jobs)} generation jobs in {len(parents)} calls of sbatch")
+    assert len(jobs) == 8
+    assert len(parents) == 2  # of the prompts, and later of the fine-tuned model
