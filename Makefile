@@ -4,22 +4,27 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3; do \
 VENV := .venv
 READY := $(VENV)/ready
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
-SOURCES := src tests workflow/scripts benchmarks
+SOURCES := src tests workflow/scripts benchmarks slurm/restart
 
-.PHONY: report test test-unit test-workflow check benchmark lint format docs lock setup
+.PHONY: report test test-unit test-workflow test-cluster check benchmark lint format docs lock setup
 
 report: $(READY)
 	snakemake
 
-# Side by side: the tests of the workflow often wait for a single process.
+# Side by side: the tests of the workflow often wait for a single process, those of the cluster for its queue.
 test: $(READY)
-	$(MAKE) --jobs 2 --output-sync=target test-unit test-workflow
+	$(MAKE) --jobs 3 --output-sync=target test-unit test-workflow test-cluster
 
 test-unit: $(READY)
 	pytest tests/unit
 
 test-workflow: $(READY)
 	pytest tests/workflow
+
+# On a real SLURM cluster with fake GPUs on this machine; skipped where root or the packages are missing. With CI=true
+# they are installed.
+test-cluster: $(READY)
+	pytest tests/cluster
 
 # Compares the results of `make report` with what was planted in the digits world.
 check: $(READY)
@@ -48,6 +53,13 @@ docs: $(READY)
 lock: $(READY)
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-annotate --no-header --quiet --output-file requirements.lock
+	$(MAKE) envs/augbench.yaml
+
+# Snakemake copies the file elsewhere before conda reads it, so it cannot point to the lock: it holds the same pins.
+envs/augbench.yaml: requirements.lock
+	printf '%s\n' '# Made from requirements.lock by `make lock`, for `snakemake --sdm conda`.' 'channels: [conda-forge]' \
+		'dependencies:' '  - python=3.11' '  - pip' '  - pip:' > $@
+	sed -n "s/^\([A-Za-z0-9._-]*==[^ ]*\)\( ; .*\)\{0,1\} \\\\$$/      - \"\1\2\"/p" $< >> $@
 
 setup: $(READY)
 

@@ -276,7 +276,6 @@ class Finetune(Section):
         description="of images, for clusters: the study's CLIP, or torchvision's Inception (fetched), as the paper",
     )
     processes: Count = Field(1, description="that share each batch, one per GPU")
-    machines: Count = Field(1, description="that the processes are spread over, under SLURM")
     threads: Count = Field(1, description="CPU threads; part of the result's bits, so not taken from --cores")
 
 

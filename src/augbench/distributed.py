@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -62,12 +63,22 @@ def _launcher(processes: int, machines: int, threads: int) -> list[str]:
     options.append("--multi_gpu")  # on CPUs as well: with --cpu accelerate starts a single process, whatever it is told
     if machines == 1:
         return [*accelerate, *options, "--main_process_port", "0"]
-    hosts = subprocess.check_output(["scontrol", "show", "hostnames", os.environ["SLURM_JOB_NODELIST"]], text=True)
     port = 20_000 + int(os.environ["SLURM_JOB_ID"]) % 20_000  # any, but the same on each machine
-    options += ["--main_process_ip", hosts.split()[0], "--main_process_port", str(port), "--same_network"]
+    options += ["--main_process_ip", _first_machine(), "--main_process_port", str(port), "--same_network"]
     # Only on its machine does a copy know which of the job's machines that is.
     numbered = ["bash", "-c", 'exec "$0" "$1" "$2" --machine_rank "$SLURM_NODEID" "${@:3}"']
     return ["srun", "--overlap", f"--nodes={machines}", f"--ntasks={machines}", *numbered, *accelerate, *options]
+
+
+def _first_machine() -> str:
+    """The address of the first of this SLURM job's machines."""
+
+    def told(*command: str) -> str:
+        return subprocess.check_output(command, text=True, timeout=60)
+
+    nodes = told("squeue", "--noheader", "--job", os.environ["SLURM_JOB_ID"], "--format", "%N").strip()
+    first = told("scontrol", "show", "hostnames", nodes).split()[0]
+    return re.search(r"NodeAddr=(\S+)", told("scontrol", "show", "node", first))[1]
 
 
 def _gpu() -> bool:

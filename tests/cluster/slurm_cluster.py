@@ -1,4 +1,4 @@
-"""A real SLURM cluster on one machine: nodes v100 and t4 with eight fake GPUs each, and a node cpu without."""
+"""A real SLURM cluster on one machine: nodes v100, v100b and t4 with eight fake GPUs each, and a node cpu without."""
 
 import os
 import re
@@ -10,8 +10,9 @@ import threading
 import time
 from pathlib import Path
 
-NODES = {"v100": 17001, "t4": 17002, "cpu": 17003}  # name -> port; each has a partition of its name
-GPUS = ("v100", "t4")
+NODES = {"v100": 17001, "v100b": 17002, "t4": 17003, "cpu": 17004}  # name -> port
+PARTITIONS = {"v100": ["v100", "v100b"], "t4": ["t4"], "cpu": ["cpu"]}
+GPUS = {"v100": "v100", "v100b": "v100", "t4": "t4"}  # node -> type of its GPUs
 ETC = Path("/etc/slurm")
 PACKAGES = ["slurm-wlm", "munge"]
 
@@ -78,7 +79,7 @@ def wait_for(condition, seconds: float, what: str):
 
 
 class Cluster:
-    """munged, slurmctld and three slurmds, all of whose files lie below ``folder``."""
+    """munged, slurmctld and a slurmd for each node, all of whose files lie below ``folder``."""
 
     def __init__(self, folder: Path):
         self.folder, self.host = folder, socket.gethostname().split(".")[0]
@@ -119,12 +120,13 @@ class Cluster:
             text += f"NodeName={node} NodeHostname={self.host} NodeAddr=127.0.0.1 Port={port} CPUs=16 Boards=1 "
             text += "SocketsPerBoard=1 CoresPerSocket=16 ThreadsPerCore=1 RealMemory=64000"
             if node in GPUS:
-                text += f" Gres=gpu:{node}:8"
-                gres += f"NodeName={node} Name=gpu Type={node} File={self.folder}/dev/{node}_[0-7]\n"
+                text += f" Gres=gpu:{GPUS[node]}:8"
+                gres += f"NodeName={node} Name=gpu Type={GPUS[node]} File={self.folder}/dev/{node}_[0-7]\n"
                 for i in range(8):  # a character device that reads as empty: what a GPU is to SLURM
                     os.mknod(self.folder / "dev" / f"{node}_{i}", 0o20666, os.makedev(1, 3))
-            default = "NO" if node in GPUS else "YES"
-            text += f"\nPartitionName={node} Nodes={node} MaxTime=INFINITE State=UP Default={default}\n"
+            text += "\n"
+        for partition, nodes in PARTITIONS.items():
+            text += f"PartitionName={partition} Nodes={','.join(nodes)} MaxTime=INFINITE State=UP\n"
         (self.folder / "etc/slurm.conf").write_text(text)
         (self.folder / "etc/gres.conf").write_text(gres)
         (self.folder / "etc/cgroup.conf").write_text("CgroupAutomount=no\n")
@@ -137,6 +139,10 @@ class Cluster:
 
     def idle(self) -> list[str]:
         return _run("sinfo", "-h", "-N", "-t", "idle", "-o", "%N", check=False).split()
+
+    def state(self, node: str) -> str:
+        """E.g. idle, mixed, down* (the star: it does not answer)."""
+        return _run("sinfo", "-h", "-n", node, "-N", "-o", "%t").strip()
 
     def kill(self, daemon: str, how: int = signal.SIGKILL) -> None:
         """End a daemon: ``slurmctld``, ``munged`` or a node's name; waits until it is gone."""

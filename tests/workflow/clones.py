@@ -67,4 +67,5 @@ class Clone:
             str(path.relative_to(results)): hashlib.sha256(path.read_bytes()).hexdigest()
             for pattern in patterns
             for path in sorted(results.glob(pattern))
+            if path.is_file()
         }

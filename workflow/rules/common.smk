@@ -1,5 +1,6 @@
 # All Python that the rules share: the checked configuration, and what files a study consists of.
 import functools
+import os
 import sys
 from pathlib import Path
 
@@ -8,6 +9,11 @@ from snakemake.exceptions import WorkflowError
 from augbench import classes, classifier_images, costs, provenance, target
 from augbench import config as configuration
 from augbench import pool as poolside
+
+# Scripts find the library also in an environment that holds nothing but its packages (--sdm conda).
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    filter(None, [f"{workflow.basedir}/src", os.environ.get("PYTHONPATH")])
+)
 
 try:
     CONFIG = configuration.parse(config)

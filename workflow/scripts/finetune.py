@@ -6,7 +6,6 @@ take_gpus(snakemake.resources.gpu)
 from augbench import classes, clusters, distributed, images
 
 settings, method, given = dict(snakemake.params.settings), snakemake.params.method, snakemake.input
-machines = settings.pop("machines")
 for key in ("grid", "embedding", "processes"):
     settings.pop(key)
 tables = {name: images.read(given[name]) for name in ("train", "validation")}
@@ -28,5 +27,5 @@ distributed.run(
     job | tables,
     f"{snakemake.output[0]}.processes",
     processes=snakemake.resources.gpu,  # as many as there are, whatever was asked for
-    machines=machines,
+    machines=snakemake.resources.get("nodes", 1),
 )

@@ -4,6 +4,7 @@ Python imports this module at its start where the folder is on PYTHONPATH; fault
 """
 
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -39,8 +40,9 @@ if "AUGBENCH_FAULTS" in os.environ and "SLURM_JOB_ID" in os.environ and (script 
         while True:
             hoard.append(b"x" * (256 << 20))
             time.sleep(0.2)
-    if fault == "hang":
-        while True:
-            time.sleep(1)
+    if fault == "deaf":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    while fault in ("hang", "deaf"):
+        time.sleep(1)
     if fault and fault.startswith("slow"):
         time.sleep(float(fault.removeprefix("slow")))

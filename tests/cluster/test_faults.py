@@ -1,0 +1,148 @@
+"""What goes wrong on clusters, done to a real one: every run ends in the same tables, and finished work is kept."""
+
+import collections
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from slurm_cluster import wait_for
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def unfinished(remote, cluster):
+    """The study without its classifiers of two methods; afterwards its tables must be the same bytes again."""
+
+    def forget(*places):
+        """Also what follows from them: Snakemake does not look behind a result that is there."""
+        for place in places:
+            shutil.rmtree(remote.folder / "results" / "small" / place)
+        for place in ("tables", "summary", "figures"):
+            shutil.rmtree(remote.folder / "results" / "small" / place, ignore_errors=True)
+        (remote.folder / "results" / "report.html").unlink(missing_ok=True)
+
+    before = remote.digests("tables/*.csv")
+    forget("classifier/none", "classifier/clip_prompts")
+    shutil.rmtree(remote.folder / "faults")
+    remote.forget, remote.known = forget, set(cluster.look())
+    yield remote
+    assert remote.digests("tables/*.csv") == before
+    assert not cluster.queue()
+
+
+def jobs_of(remote, cluster):
+    """How many jobs were submitted for each rule since the test began."""
+    fresh = [record for number, record in cluster.look().items() if number not in remote.known]
+    counts = collections.Counter(re.match(r"rule_([a-z]+(_[a-z]+)*?)(_wildcards|$)", r["Comment"])[1] for r in fresh)
+    print(f"\njobs: {dict(counts)}")
+    return counts
+
+
+def hit(remote, count, seconds=180):
+    """The job numbers of processes that have met a fault, once there are so many; by the fault's name."""
+    names = wait_for(lambda: len(remote.taken()) >= count and remote.taken(), seconds, f"{count} faults met")
+    return {kind: job for _, _, _, kind, job in (name.split("-") for name in names)}
+
+
+def end(process, limit=900):
+    output, _ = process.communicate(timeout=limit)
+    assert process.returncode == 0, output[-6000:]
+    return output
+
+
+def test_failed_cancelled_late_and_oversized_jobs_are_run_again(unfinished, cluster):
+    unfinished.forget("classifier/more_real", "classifier/retrieval")
+    unfinished.fault("classify", "exit", "memory", "hang", "deaf")
+    process = unfinished.submitted("results/report.html")
+    met = hit(unfinished, 4)
+    subprocess.run(["scancel", met["hang"]], check=True)
+    subprocess.run(["scontrol", "update", f"JobId={met['deaf']}", "TimeLimit=1"], check=True)
+    end(process)
+    assert jobs_of(unfinished, cluster)["classify"] == 4 + 4
+    states = {fault: cluster.jobs[number]["JobState"] for fault, number in met.items()}
+    print(states)
+    assert states == {"exit": "FAILED", "memory": "FAILED", "hang": "CANCELLED", "deaf": "TIMEOUT"}
+    again = [r for n, r in cluster.jobs.items() if n not in {*unfinished.known, *met.values()}]
+    second = sorted((megabytes(r), r["TimeLimit"]) for r in again if "rule_classify" in r["Comment"])
+    first = sorted(megabytes(cluster.jobs[number]) for number in met.values())
+    print(f"memory (MB) of the first attempts {first}; memory and time limit of the second {second}")
+    assert [asked for asked, _ in second] == [2 * asked for asked in first]
+
+
+def megabytes(record):
+    return int(record["MinMemoryNode"].removesuffix("M"))
+
+
+def test_a_preempted_fine_tuning_goes_on_where_it_was(unfinished, cluster):
+    unfinished.forget("finetune/pseudoword_dm", "selection", "images/pseudoword_dm", "classifier/pseudoword_dm")
+    shutil.rmtree(unfinished.folder / "results/small/augmentation/pseudoword_dm")
+    log = unfinished.folder / "results/small/logs/finetune/pseudoword_dm-lr-1.log"
+    log.unlink()
+    process = unfinished.submitted("results/report.html")
+    wait_for(lambda: log.exists() and re.search(r"^\d+/\d+ ", log.read_text(), re.M), 180, "progress")
+    running = [r["JobId"] for r in cluster.queue() if "finetune" in r["Comment"]]
+    subprocess.run(["scancel", "--signal=TERM", *running], check=True)
+    wait_for(lambda: "the state is saved" in log.read_text(), 60, "saved state")
+    end(process)
+    assert re.search(r"going on in epoch \d+", log.read_text())
+    assert jobs_of(unfinished, cluster)["finetune"] == 2
+
+
+def test_a_node_that_dies_and_comes_back(unfinished, cluster):
+    unfinished.fault("classify", "slow20", "slow20")
+    process = unfinished.submitted("results/report.html")
+    hit(unfinished, 2)
+    cluster.kill("t4")
+    wait_for(lambda: "down" in cluster.state("t4"), 120, "node that is down")
+    cluster.start_node("t4")
+    end(process)
+    print(jobs_of(unfinished, cluster))
+
+
+def test_a_controller_of_slurm_that_dies_and_comes_back(unfinished, cluster):
+    unfinished.fault("classify", "slow20", "slow20")
+    process = unfinished.submitted("results/report.html")
+    hit(unfinished, 2)
+    cluster.kill("slurmctld")
+    time.sleep(10)
+    cluster.start_controller()
+    end(process)
+    assert jobs_of(unfinished, cluster)["classify"] == 2
+
+
+@pytest.mark.parametrize(("option", "classifier_jobs"), [([], 4), (["--wait"], 2)])
+def test_snakemake_killed_and_at_once_restarted(unfinished, cluster, option, classifier_jobs):
+    unfinished.fault("classify", "slow20", "slow20")
+    process = unfinished.submitted("results/report.html")
+    hit(unfinished, 2)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    command = [sys.executable, "slurm/restart", *option, "results/report.html", "--configfile", unfinished.study]
+    output = subprocess.run(
+        command, cwd=unfinished.folder, env=unfinished.environment, text=True, capture_output=True, timeout=900
+    )
+    assert output.returncode == 0, output.stdout + output.stderr[-6000:]
+    assert "2 orphaned jobs" in output.stdout
+    assert jobs_of(unfinished, cluster)["classify"] == classifier_jobs
+
+
+def test_restart_leaves_a_living_run_alone(unfinished, cluster):
+    process = unfinished.submitted("results/report.html")
+    wait_for(cluster.queue, 120, "jobs")
+    command = [sys.executable, "slurm/restart", "results/report.html"]
+    output = subprocess.run(command, cwd=unfinished.folder, text=True, capture_output=True, timeout=60)
+    assert output.returncode == 1
+    assert "still runs here" in output.stderr
+    end(process)
+
+
+def test_a_partial_target_submits_nothing_of_other_methods(unfinished, cluster):
+    unfinished.submit("results/small/summary/clip_prompts.json")
+    fresh = [record["Comment"] for number, record in cluster.look().items() if number not in unfinished.known]
+    assert len(fresh) == 1 and "classify" in fresh[0] and "clip_prompts" in fresh[0]
+    unfinished.submit("results/report.html")
