@@ -176,6 +176,33 @@ def our_finetuning(folder: Path, work: Path, table, classes, name: str, epochs: 
     return epochs * -(-len(table) // batch) / (ticks[-1] - ticks[0])
 
 
+def denoiser_alone(folder: Path, side: int, steps: int, batch: int, trained: list) -> float:
+    """Steps per second of the U-Net forward and backward and nothing else: what no fine-tuner can be faster than."""
+    from diffusers import UNet2DConditionModel
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(finetuning._precision(), torch.float32)
+    whole = "unet" in trained
+    unet = UNet2DConditionModel.from_pretrained(folder / "unet").to(device, torch.float32 if whole else dtype)
+    unet.requires_grad_(whole)
+    if device == "cuda":
+        unet.to(memory_format=torch.channels_last)
+    count = 77 if unet.config.cross_attention_dim == 768 else 20
+    guides = torch.randn(batch, count, unet.config.cross_attention_dim, device=device, requires_grad=True)
+    latent = torch.randn(batch, 4, unet.config.sample_size, unet.config.sample_size, device=device, dtype=unet.dtype)
+    times = torch.randint(0, 1000, (batch,), device=device)
+
+    def step():
+        with torch.autocast(device, dtype, enabled=dtype != torch.float32):
+            unet(latent, times, guides.to(unet.dtype)).sample.float().square().mean().backward()
+
+    step()
+    start = _now()
+    for _ in range(steps):
+        step()
+    return steps / (_now() - start)
+
+
 # --- sampling -------------------------------------------------------------------------------------------
 
 
@@ -245,12 +272,15 @@ def measure(size: str, side: int, batch: int, count: int, drawn: int, steps: int
         classes = [{"class": "three", "lemmas": "three, trey"}, {"class": "six", "lemmas": "six, half a dozen"}]
         print(f"{size}, {side} pixels, batches of {batch}", flush=True)
         for trained in ("ft_conditioning", "imagic", "textual_inversion"):
-            ours, plain = [], []
+            ours, plain, limit = [], [], []
             for _ in range(ROUNDS):
+                limit.append(denoiser_alone(folder, side, 12, batch, method(trained)["trained"]))
                 ours.append(our_finetuning(folder, work, table, classes, trained, epochs, batch))
                 total = epochs * -(-len(table) // batch)
                 plain.append(plain_finetuning(folder, table, classes, total, batch, method(trained)["trained"]))
             _report(f"fine-tuning, {trained}", ours, plain, "steps/s")
+            most = statistics.median(b / a for a, b in zip(plain, limit, strict=True))
+            print(f"    a U-Net and nothing else would be {most:.2f}x", flush=True)
         prompts = [f"A photo of {word}." for word in itertools.islice(itertools.cycle(["three, trey", "six"]), drawn)]
         ours, plain, outside = [], [], []
         for _ in range(ROUNDS):

@@ -60,8 +60,11 @@ class SafetyChecker:
     def __init__(self, pipeline_folder: str | Path):
         import torch
         from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
+        from diffusers.utils import logging
         from transformers import CLIPImageProcessor
 
+        # It would say "a black image will be returned", which is not what happens here.
+        logging.get_logger(StableDiffusionSafetyChecker.__module__).setLevel(logging.ERROR)
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         folder = Path(pipeline_folder)
         self._model = StableDiffusionSafetyChecker.from_pretrained(folder / "safety_checker").to(self._device).eval()

@@ -300,6 +300,7 @@ def train(
                 }
                 if distributed.any_process(saver.due()):  # they leave together
                     state.save(history, position, best)
+                    distributed.group().wait_for_everyone()
                     saver.done()
             accuracy = 100 * (network.predict(held_out)[0] == truth).sum().item() / len(truth)
             row = {"epoch": epoch, "learning_rate": rate, "train_loss": position["loss"] / len(train)}

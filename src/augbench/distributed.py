@@ -1,6 +1,7 @@
 """Several processes for one training: accelerate starts them, one per GPU, on one machine or several."""
 
 import contextlib
+import ctypes
 import importlib
 import os
 import re
@@ -46,13 +47,14 @@ def run(function: str, job: Mapping, folder: str | Path, *, processes: int, mach
     # Without it accelerate takes processes on a machine without a GPU for strangers to each other.
     environment = os.environ if _gpu() else os.environ | {"ACCELERATE_USE_CPU": "true"}
     try:
-        process = subprocess.Popen(command, env=environment)
-        with _forwarding_sigterm(process):
+        # A session of its own: a signal to this one's group would reach accelerate and its processes twice.
+        process = subprocess.Popen(command, env=environment, start_new_session=True, preexec_fn=_end_with_parent)
+        with _handing_on_sigterm(process) as ended:
             code = process.wait()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    if code:
-        raise SystemExit(code)
+    if code or ended:
+        raise SystemExit(128 + signal.SIGTERM if ended else code)
 
 
 def _launcher(processes: int, machines: int, threads: int) -> list[str]:
@@ -110,13 +112,37 @@ def any_process(mine: bool) -> bool:
     return total(torch.tensor([float(mine)], device=group().device)).item() > 0
 
 
+def _end_with_parent() -> None:
+    """Ask Linux for SIGTERM when the parent dies, however it does."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+
+
 @contextlib.contextmanager
-def _forwarding_sigterm(process: subprocess.Popen) -> Iterator[None]:
-    before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+def _handing_on_sigterm(process: subprocess.Popen) -> Iterator[list]:
+    """Hand SIGTERM on to the processes that work, for as long as the block lasts; yields a list that then has a member.
+
+    Not to accelerate: it would kill them 30 seconds later, perhaps in the middle of writing their state.
+    """
+    import psutil
+
+    ended = []
+
+    def end(*_):
+        ended.append(True)
+        workers = psutil.Process(process.pid).children(recursive=True)
+        for worker in workers or [process]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                worker.terminate()
+
+    before = signal.signal(signal.SIGTERM, end)
     try:
-        yield
+        yield ended
     finally:
         signal.signal(signal.SIGTERM, before)
+        if process.poll() is None:  # Ctrl-C
+            process.terminate()
+            process.wait()
 
 
 def _call(function: str, job: Mapping) -> None:

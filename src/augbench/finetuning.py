@@ -105,6 +105,7 @@ def finetune(
             if distributed.any_process(saver.due()):  # they leave together
                 if main:
                     trainer.save(partial / STATE, who, history, position)
+                trainer.accelerator.wait_for_everyone()
                 saver.done()
 
         while len(history) < last and not (stops_early and stagnates(history, patience, max(numbered, default=1))):

@@ -13,7 +13,7 @@ from clones import Clone
 
 STUDY = "tests/cluster/study.yaml"
 FAULTS = Path(__file__).parent / "faults"
-LIMIT = 900  # seconds that any run of Snakemake may take: none may hang
+LIMIT = 1500  # seconds that any run of Snakemake may take: none may hang
 
 
 class OnCluster(Clone):
@@ -43,7 +43,7 @@ class OnCluster(Clone):
 
     def submitted(self, *arguments: str, **options) -> subprocess.Popen:
         # Asked for its jobs more often than a real cluster should be.
-        often = ["--slurm-init-seconds-before-status-checks", "5"]
+        often = ["--slurm-init-seconds-before-status-checks", "2"]
         return self.start("--profile", "slurm", *often, *arguments, start_new_session=True, **options)
 
     def submit(self, *arguments: str) -> str:
