@@ -17,6 +17,12 @@ def log_to(path: str) -> None:
     sys.stdout = sys.stderr = log
 
 
+def share_library() -> None:
+    """Let jobs find augbench also in an environment that holds nothing but its packages (``--sdm conda``)."""
+    given = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), given]))
+
+
 def take_gpus(count: int) -> None:
     """Keep this job to ``count`` GPUs that no other job of the user's studies has, as soon as so many are free.
 

@@ -1,19 +1,15 @@
 # All Python that the rules share: the checked configuration, and what files a study consists of.
 import functools
-import os
 import sys
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from augbench import classes, classifier_images, costs, provenance, target
+from augbench import classes, classifier_images, costs, jobs, provenance, target
 from augbench import config as configuration
 from augbench import pool as poolside
 
-# Scripts find the library also in an environment that holds nothing but its packages (--sdm conda).
-os.environ["PYTHONPATH"] = os.pathsep.join(
-    filter(None, [f"{workflow.basedir}/src", os.environ.get("PYTHONPATH")])
-)
+jobs.share_library()
 
 try:
     CONFIG = configuration.parse(config)
