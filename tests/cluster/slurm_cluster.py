@@ -10,16 +10,16 @@ import threading
 import time
 from pathlib import Path
 
-NODES = {"v100": 17001, "v100b": 17002, "t4": 17003, "cpu": 17004}  # name -> port
+NODES = ["v100", "v100b", "t4", "cpu"]
 PARTITIONS = {"v100": ["v100", "v100b"], "t4": ["t4"], "cpu": ["cpu"]}
 GPUS = {"v100": "v100", "v100b": "v100", "t4": "t4"}  # node -> type of its GPUs
-ETC = Path("/etc/slurm")
+ETC, BEFORE = Path("/etc/slurm"), Path("/etc/slurm.before-test")
 PACKAGES = ["slurm-wlm", "munge"]
 
 CONFIG = """
 ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
-SlurmctldPort=17000
+SlurmctldPort={port}
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
@@ -83,7 +83,6 @@ class Cluster:
 
     def __init__(self, folder: Path):
         self.folder, self.host = folder, socket.gethostname().split(".")[0]
-        self.before = None  # what was at /etc/slurm
         self.jobs: dict[str, dict] = {}
         self.ended = threading.Event()
 
@@ -91,8 +90,10 @@ class Cluster:
         for name in ("etc", "state/ctld", *(f"state/{node}" for node in NODES), "log", "run", "dev", "munge"):
             (self.folder / name).mkdir(parents=True)
         self._write()
-        if ETC.exists():
-            self.before = ETC.rename(ETC.with_name("slurm.before-test"))
+        if ETC.is_symlink():  # left by a test that was killed
+            ETC.unlink()
+        elif ETC.exists():
+            ETC.rename(BEFORE)
         ETC.symlink_to(self.folder / "etc")
         key = self.folder / "munge" / "key"
         key.touch(mode=0o600)
@@ -114,9 +115,10 @@ class Cluster:
         threading.Thread(target=self._watch, daemon=True).start()
 
     def _write(self) -> None:
-        text = CONFIG.format(host=self.host, folder=self.folder)
+        first = 20_000 + os.getpid() % 10_000  # of the ports; a cluster of a killed test may still have others
+        text = CONFIG.format(host=self.host, folder=self.folder, port=first)
         gres = "AutoDetect=off\n"
-        for node, port in NODES.items():
+        for port, node in enumerate(NODES, first + 1):
             text += f"NodeName={node} NodeHostname={self.host} NodeAddr=127.0.0.1 Port={port} CPUs=16 Boards=1 "
             text += "SocketsPerBoard=1 CoresPerSocket=16 ThreadsPerCore=1 RealMemory=64000"
             if node in GPUS:
@@ -176,8 +178,8 @@ class Cluster:
             if (self.folder / "run" / f"{daemon}.pid").exists():
                 self.kill(daemon, signal.SIGTERM)
         ETC.unlink()
-        if self.before:
-            self.before.rename(ETC)
+        if BEFORE.exists():
+            BEFORE.rename(ETC)
 
 
 def _run(*command: str, check: bool = True) -> str:
