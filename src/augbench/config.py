@@ -85,8 +85,15 @@ class Method(Section):
 
 
 class Target(Section):
-    reader: Literal["digits", "folder"] = Field(description="digits: the built-in world; folder: your own images")
-    path: str | None = Field(None, description="folder with train/CLASS and test/CLASS, or with CLASS alone")
+    reader: Literal["digits", "folder", "imagenet", "caltech256", "list"] = Field(
+        description="digits: the built-in world; folder: train/CLASS and test/CLASS, or CLASS alone; imagenet: "
+        "ILSVRC2012, train/WNID and val; caltech256: 256_ObjectCategories; list: a CSV or Parquet file with the "
+        "columns path, class and perhaps split (train or test)"
+    )
+    path: str | None = Field(None, description="the folder, or the list")
+    ground_truth: str | None = Field(
+        None, description="of a flat ImageNet val: the folder ILSVRC2012_devkit_t12, or LOC_val_solution.csv"
+    )
     classes: str | None = Field(
         None,
         description="CSV with columns class, lemmas, hypernyms, definition; else names come from folder names",
@@ -95,8 +102,8 @@ class Target(Section):
 
     @model_validator(mode="after")
     def _where(self):
-        if self.reader == "folder" and not self.path:
-            raise ValueError("reader: folder needs a path, e.g. `path: data/birds`")
+        if self.reader != "digits" and not self.path:
+            raise ValueError(f"reader: {self.reader} needs a path, e.g. `path: data/birds`")
         return self
 
 
@@ -458,9 +465,9 @@ def check_world(config: Config, results: Path = Path("results")) -> None:
     free = shutil.disk_usage(results).free
     for name, study in config.studies.items():
         place = f"studies.{name}"
-        if study.target.reader == "folder":
+        if study.target.reader != "digits":
             try:
-                target.check_folder(study.target)
+                target.check(study.target)
             except ValueError as error:
                 raise ConfigError(f"{place}.target: {error}") from None
         check_pool(study, place)

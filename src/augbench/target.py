@@ -1,8 +1,12 @@
 """The target data: reads labelled images as people have them, and splits them as the paper does."""
 
 import csv
+import functools
 import math
 import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -12,68 +16,181 @@ from augbench.seeds import generator
 
 EXTENSIONS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 SPLITS = ("train", "validation", "test", "more_real", "unused")
+SYNSETS = Path("resources/imagenet_synsets.csv")  # WordNet's names of ImageNet's classes
+CLUTTER = "257.clutter"  # of Caltech256: no class
 
 
-def _root(target) -> Path:
-    """The folder whose subfolders are the training classes."""
-    path = Path(target.path)
-    return path / "train" if (path / "train").is_dir() else path
+# --- layouts: how people have their images --------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where a target's images lie.
+
+    root : what ``image_id`` is relative to; classes : class -> its name as its folder has it, in their order
+    train : the images of a class, in any order, of which training, validation and, if ``test`` is None, test images
+        are drawn; test : the test images of a class. Neither looks at a disk before it is asked.
+    names : CSV of the classes' names, or None
+    """
+
+    root: Path
+    classes: dict[str, str]
+    train: Callable[[str], Iterable[Path]]
+    test: Callable[[str], Iterable[Path]] | None = None
+    names: Path | None = None
 
 
 def _folders(root: Path) -> list[Path]:
     return sorted(Path(entry.path) for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith("."))
 
 
-def _files(folder: Path) -> list[Path]:
-    return sorted(
-        Path(base, name)
-        for base, _, names in os.walk(folder)
-        for name in names
-        if os.path.splitext(name)[1].lower() in EXTENSIONS
+def _files(folder: Path) -> Iterator[Path]:
+    for base, _, names in os.walk(folder):
+        yield from (Path(base, name) for name in names if os.path.splitext(name)[1].lower() in EXTENSIONS)
+
+
+def _folder(target) -> Layout:
+    """``train/CLASS/*.jpg`` and ``test/CLASS/*.jpg``, or ``CLASS/*.jpg`` alone."""
+    path = Path(target.path)
+    root = path / "train" if (path / "train").is_dir() else path
+    classes = {folder.name: folder.name for folder in _folders(root)}
+    has_test = (path / "test").is_dir()
+    if has_test:
+        for folder in _folders(path / "test"):
+            if folder.name not in classes:
+                raise ValueError(f"{folder} is a class that {root} does not have")
+    return Layout(
+        path, classes, lambda key: _files(root / key), (lambda key: _files(path / "test" / key)) if has_test else None
     )
+
+
+def _imagenet(target) -> Layout:
+    """ILSVRC2012: ``train/WNID/*.JPEG``, and ``val`` with a folder for each class or, with ``ground_truth``, flat.
+
+    The test images are those of ``val``, as in the paper.
+    """
+    path = Path(target.path)
+    for name in ("train", "val"):
+        if not (path / name).is_dir():
+            raise ValueError(f"{path} has no folder {name!r}; ImageNet is train/WNID/*.JPEG and val")
+    classes = {folder.name: folder.name for folder in _folders(path / "train")}
+    if _folders(path / "val"):
+        test = lambda key: _files(path / "val" / key)  # noqa: E731
+    elif target.ground_truth:
+        groups = functools.cache(lambda: _ground_truth(Path(target.ground_truth), sorted(_files(path / "val"))))
+        test = lambda key: groups().get(key, [])  # noqa: E731
+    else:
+        raise ValueError(
+            f"{path / 'val'} has no class folders: give `ground_truth`, the devkit's folder or LOC_val_solution.csv"
+        )
+    return Layout(path, classes, lambda key: _files(path / "train" / key), test, SYNSETS)
+
+
+def _ground_truth(source: Path, files: Sequence[Path]) -> dict[str, list[Path]]:
+    """Class -> its validation images, from the devkit's folder or from a CSV with ImageId, PredictionString."""
+    if source.suffix == ".csv":
+        with open(source, newline="", encoding="utf-8") as handle:
+            of = {row["ImageId"]: row["PredictionString"].split()[0] for row in csv.DictReader(handle)}
+    else:
+        from scipy.io import loadmat
+
+        data = source / "data" if (source / "data").is_dir() else source
+        for name in ("meta.mat", "ILSVRC2012_validation_ground_truth.txt"):
+            if not (data / name).is_file():
+                raise ValueError(f"{data} has no {name}; `ground_truth` is the folder ILSVRC2012_devkit_t12")
+        synsets = loadmat(data / "meta.mat", squeeze_me=True)["synsets"]
+        wnids = {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in synsets}
+        numbers = (data / "ILSVRC2012_validation_ground_truth.txt").read_text().split()
+        if len(numbers) != len(files):
+            raise ValueError(f"{data} names {len(numbers)} validation images, there are {len(files)}")
+        of = {file.stem: wnids[int(number)] for file, number in zip(files, numbers, strict=True)}
+    groups: dict[str, list[Path]] = {}
+    for file in files:
+        if file.stem not in of:
+            raise ValueError(f"{source} does not say what {file} shows")
+        groups.setdefault(of[file.stem], []).append(file)
+    return groups
+
+
+def _caltech256(target) -> Layout:
+    """``256_ObjectCategories/NNN.name``, or the folder above it, without the clutter; names as provided."""
+    path = Path(target.path)
+    inner = path / "256_ObjectCategories"
+    root = inner if inner.is_dir() else path
+    names = [folder.name for folder in _folders(root) if folder.name != CLUTTER]
+    classes = {name: re.sub(r"^[0-9]+\.|-101$", "", name) for name in names}
+    return Layout(root, classes, lambda key: _files(root / key))
+
+
+def _list(target) -> Layout:
+    """A CSV or Parquet file with the columns path (relative to it), class and perhaps split (train or test)."""
+    source = Path(target.path)
+    table = pd.read_parquet(source) if source.suffix == ".parquet" else pd.read_csv(source, dtype=str)
+    if missing := {"path", "class"} - set(table):
+        raise ValueError(f"{source} needs the columns path,class; {', '.join(sorted(missing))} is missing")
+    split = table["split"] if "split" in table else pd.Series("train", index=table.index)
+    if odd := set(split) - {"train", "test"}:
+        raise ValueError(f"{source}: a split is train or test, not {sorted(map(str, odd))[0]!r}")
+    table = table.assign(split=split, file=[source.parent / str(path) for path in table["path"]])
+    groups = {
+        (part, str(key)): list(rows["file"]) for (part, key), rows in table.groupby(["split", "class"], sort=False)
+    }
+    classes = {key: key for key in sorted({key for _, key in groups})}
+    has_test = "test" in set(split)
+    return Layout(
+        source.parent,
+        classes,
+        lambda key: groups.get(("train", key), []),
+        (lambda key: groups.get(("test", key), [])) if has_test else None,
+    )
+
+
+READERS = {"digits": _folder, "folder": _folder, "imagenet": _imagenet, "caltech256": _caltech256, "list": _list}
+
+
+def layout(target) -> Layout:
+    """Where the images of a target lie. Raises ValueError with one sentence when they do not lie as its reader says."""
+    path = Path(target.path)
+    if target.reader == "list" and not path.is_file():
+        raise ValueError(f"there is no file {path}; it should have the columns path,class")
+    if target.reader != "list" and not path.is_dir():
+        raise ValueError(f"there is no folder {path}; give the folder that holds train/CLASS/*.jpg, or CLASS/*.jpg")
+    return READERS[target.reader](target)
+
+
+# --- classes --------------------------------------------------------------------------------------------
 
 
 def class_keys(target) -> list[str]:
     """The classes of a target in their order, known before any work starts."""
-    if target.reader == "digits":
-        return list(digits.DIGITS)
-    return [folder.name for folder in _folders(_root(target))]
+    return list(digits.DIGITS) if target.reader == "digits" else list(layout(target).classes)
 
 
-def check_folder(target) -> None:
-    """Raise ValueError with one sentence when the folder cannot be a target."""
-    path = Path(target.path)
-    if not path.is_dir():
-        raise ValueError(f"there is no folder {path}; give the folder that holds train/CLASS/*.jpg, or CLASS/*.jpg")
-    folders = _folders(_root(target))
-    if len(folders) < 2:
-        raise ValueError(f"{_root(target)} has {len(folders)} class folders; at least two are needed")
-    for folder in folders:
-        if not any(
-            os.path.splitext(name)[1].lower() in EXTENSIONS for _, _, names in os.walk(folder) for name in names
-        ):
-            raise ValueError(f"the class folder {folder} holds no image; remove it or fill it")
+def check(target) -> None:
+    """Raise ValueError with one sentence when there can be no study of the target."""
+    found = layout(target)
+    if len(found.classes) < 2:
+        raise ValueError(f"{target.path} has {len(found.classes)} classes; at least two are needed")
+    for key in found.classes:
+        if not any(True for _ in found.train(key)):
+            raise ValueError(f"the class {key} of {target.path} holds no image; remove it or fill it")
     names = {}
     for key, row in class_table(target).set_index("class").iterrows():
         same = names.setdefault(row["lemmas"].casefold(), key)
-        if same != key:
+        if same != key and found.names is None:  # two of ImageNet's classes are both called crane
             raise ValueError(
                 f"the classes {same} and {key} have the same name {row['lemmas']!r}; tell them apart by a CSV "
                 "with columns class,lemmas and the key `classes`"
             )
-    if (path / "test").is_dir():
-        for folder in _folders(path / "test"):
-            if folder.name not in {f.name for f in folders}:
-                raise ValueError(f"{folder} is a class that {_root(target)} does not have")
 
 
-def class_table(target, default: str | None = None) -> pd.DataFrame:
+def class_table(target) -> pd.DataFrame:
     """Columns class, lemmas (comma separated), hypernyms, definition; one row per class, in class order.
 
-    Names come from the CSV ``target.classes`` (or ``default``); where it is silent, from the folder name.
+    Names come from the CSV ``target.classes``, else from the layout's; where that is silent, from the folder name.
     """
-    given = {}
-    source = target.classes or default
+    given, found = {}, layout(target)
+    source = target.classes or found.names
     if source:
         if not Path(source).is_file():
             raise ValueError(f"there is no file {source}; it should have the columns class,lemmas")
@@ -83,9 +200,9 @@ def class_table(target, default: str | None = None) -> pd.DataFrame:
                 raise ValueError(f"{source} needs the columns class,lemmas; it has {reader.fieldnames}")
             given = {row["class"]: row for row in reader}
     rows = []
-    for key in class_keys(target):
+    for key, name in found.classes.items():
         row = given.get(key, {})
-        name = key.replace("_", " ").replace("-", " ").strip()
+        name = name.replace("_", " ").replace("-", " ").strip()
         rows.append((key, row.get("lemmas") or name, row.get("hypernyms") or "", row.get("definition") or ""))
     return pd.DataFrame(rows, columns=["class", "lemmas", "hypernyms", "definition"])
 
@@ -97,19 +214,18 @@ def split(target, dataset, seed: int) -> pd.DataFrame:
     (paper, section 3): ``train``, a disjoint ``validation`` and a further disjoint set of the size of the
     training set, ``more_real``, as far as images are left; the rest is ``unused``. A share of n images is
     rounded up: so the 732 to 1,300 images of ImageNet's classes give the paper's 74 to 130.
-    Test images are those of the folder ``test``, or a share where there is none.
+    Test images are those of the target's own test split, or a share where there is none.
 
     Raises ValueError naming an unreadable image (``unreadable: stop``) or a class left without images.
     """
-    root, path = _root(target), Path(target.path)
-    has_test = (path / "test").is_dir()
+    found = layout(target)
     rows, unreadable = [], []
-    for key in class_keys(target):
-        files = _readable(_files(root / key), target.unreadable, unreadable)
+    for key in found.classes:
+        files = _readable(sorted(found.train(key)), target.unreadable, unreadable)
         rng = generator(seed, "split", key)
         order = [files[i] for i in rng.permutation(len(files))]
         shares = [("train", dataset.train), ("validation", dataset.validation)]
-        if not has_test:
+        if not found.test:
             shares.append(("test", dataset.test))
         shares.append(("more_real", dataset.train))
         start = 0
@@ -121,11 +237,11 @@ def split(target, dataset, seed: int) -> pd.DataFrame:
                 raise ValueError(f"the class {key} has {len(files)} images, too few for the split {name!r}")
             rows += [(name, key, file) for file in sorted(part)]
         rows += [("unused", key, file) for file in sorted(order[start:])]
-        if has_test:
-            test = _readable(_files(path / "test" / key), target.unreadable, unreadable)
+        if found.test:
+            test = _readable(sorted(found.test(key)), target.unreadable, unreadable)
             rows += [("test", key, file) for file in test]
     table = images.table(
-        {"image_id": file.relative_to(path).as_posix(), "class": key, "path": str(file)} for _, key, file in rows
+        {"image_id": os.path.relpath(file, found.root), "class": key, "path": str(file)} for _, key, file in rows
     )
     table["split"] = [name for name, _, _ in rows]
     for file in unreadable:

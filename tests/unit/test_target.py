@@ -1,7 +1,12 @@
 """Splits: disjoint, stratified, rounded as the paper's numbers say; folders and names as people have them."""
 
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
+from scipy.io import savemat
 
 from augbench import digits, target
 from augbench.config import Dataset, Target
@@ -62,3 +67,107 @@ def test_the_digits_target_and_the_web_share_no_scan(tmp_path):
     parts = digits.partition(1, test=600, web=500)
     assert sorted(i for part in parts.values() for i in part) == list(range(1797))
     assert [len(parts[name]) for name in ("test", "web", "train")] == [600, 500, 697]
+
+
+# --- layouts as people have them ------------------------------------------------------------------------
+
+WNIDS = ["n02012849", "n03126707"]  # both are called crane
+
+
+def picture(path, shade):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (2, 2), (shade, 0, 0)).save(path, "PNG")
+
+
+def ilsvrc(root):
+    """A flat validation set of six images; the third, fourth and sixth show the second class."""
+    for place, wnid in enumerate(WNIDS):
+        for i in range(5):
+            picture(root / "train" / wnid / f"{wnid}_{i}.JPEG", 10 * place + i)
+    for i in range(1, 7):
+        picture(root / "val" / f"ILSVRC2012_val_{i:08d}.JPEG", 100 + i)
+    return {f"ILSVRC2012_val_{i:08d}": WNIDS[i in (3, 4, 6)] for i in range(1, 7)}
+
+
+def answers(table):
+    rows = table[table["split"] == "test"]
+    return {Path(path).stem: key for path, key in zip(rows["path"], rows["class"], strict=True)}
+
+
+def test_imagenets_flat_validation_images_are_told_apart_by_the_devkit(tmp_path):
+    truth = ilsvrc(tmp_path)
+    devkit = tmp_path / "ILSVRC2012_devkit_t12" / "data"
+    devkit.mkdir(parents=True)
+    # Numbers that are not in the order of the names, as in the real table, and a synset that is no class.
+    synsets = np.array([(7, WNIDS[0]), (2, WNIDS[1]), (1001, "n00001740")], [("ILSVRC2012_ID", "O"), ("WNID", "O")])
+    savemat(devkit / "meta.mat", {"synsets": synsets})
+    numbers = "".join(f"{ {WNIDS[0]: 7, WNIDS[1]: 2}[truth[name]] }\n" for name in sorted(truth))
+    (devkit / "ILSVRC2012_validation_ground_truth.txt").write_text(numbers)
+    given = Target(reader="imagenet", path=str(tmp_path), ground_truth=str(devkit.parent))
+    target.check(given)
+    table = target.split(given, Dataset(train=0.4, validation=0.4), seed=1)
+    assert answers(table) == truth
+    assert table[table["split"] == "train"].groupby("class").size().to_dict() == dict.fromkeys(WNIDS, 2)
+    names = target.class_table(given).set_index("class")
+    assert names["lemmas"].to_list() == ["crane", "crane"]
+    assert names.loc[WNIDS[0], "definition"] != names.loc[WNIDS[1], "definition"]
+    with pytest.raises(ValueError, match="names 6 validation images, there are 7"):
+        picture(tmp_path / "val" / "ILSVRC2012_val_00000007.JPEG", 1)
+        target.split(given, Dataset(train=0.4, validation=0.4), seed=1)
+
+
+def test_imagenets_validation_images_by_a_table_or_by_folders(tmp_path):
+    truth = ilsvrc(tmp_path)
+    given = Target(reader="imagenet", path=str(tmp_path))
+    with pytest.raises(ValueError, match="has no class folders: give `ground_truth`"):
+        target.check(given)
+    rows = [f"{name},{wnid} 1 2 3 4 {wnid} 5 6 7 8" for name, wnid in truth.items()]
+    (tmp_path / "LOC_val_solution.csv").write_text("ImageId,PredictionString\n" + "\n".join(rows))
+    by_table = given.model_copy(update={"ground_truth": str(tmp_path / "LOC_val_solution.csv")})
+    assert answers(target.split(by_table, Dataset(train=0.4, validation=0.4), seed=1)) == truth
+    for name, wnid in truth.items():
+        (tmp_path / "val" / wnid).mkdir(exist_ok=True)
+        (tmp_path / "val" / f"{name}.JPEG").rename(tmp_path / "val" / wnid / f"{name}.JPEG")
+    assert answers(target.split(given, Dataset(train=0.4, validation=0.4), seed=1)) == truth
+
+
+def test_caltech256_has_its_own_names_and_no_clutter(tmp_path):
+    for name in ("016.boom-box", "253.faces-easy-101", "257.clutter"):
+        for i in range(10):
+            picture(tmp_path / "256_ObjectCategories" / name / f"{name[:3]}_{i:04d}.jpg", i)
+    given = Target(reader="caltech256", path=str(tmp_path))
+    target.check(given)
+    table = target.split(given, Dataset(train=0.8, validation=0.1, test=0.1), seed=1)
+    assert target.class_table(given)["lemmas"].to_list() == ["boom box", "faces easy"]
+    counts = table.groupby(["class", "split"]).size()
+    assert counts.to_dict() == {
+        (key, split): n
+        for key in ("016.boom-box", "253.faces-easy-101")
+        for split, n in {"train": 8, "validation": 1, "test": 1}.items()
+    }
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_list_says_where_images_lie_and_which_are_for_testing(tmp_path, kind):
+    rows = []
+    for key in ("cat", "dog"):
+        for i in range(4):
+            picture(tmp_path / "pool" / f"{key}{i}.png", i)
+            rows.append({"path": f"pool/{key}{i}.png", "class": key, "split": "test" if i == 3 else "train"})
+    table = pd.DataFrame(rows)
+    path = tmp_path / f"list.{kind}"
+    table.to_csv(path, index=False) if kind == "csv" else table.to_parquet(path)
+    given = Target(reader="list", path=str(path))
+    target.check(given)
+    found = target.split(given, Dataset(train=0.5, validation=0.3), seed=1)
+    assert answers(found) == {"cat3": "cat", "dog3": "dog"}
+    assert (found["split"] == "train").sum() == 4
+    table.drop(columns="class").to_csv(tmp_path / "bad.csv")
+    with pytest.raises(ValueError, match="needs the columns path,class; class is missing"):
+        target.check(given.model_copy(update={"path": str(tmp_path / "bad.csv")}))
+
+
+def test_the_synset_table_has_imagenets_classes():
+    table = pd.read_csv(target.SYNSETS)
+    assert len(table) == table["class"].nunique() == 1000
+    assert (table["lemmas"] == "crane").sum() == 2

@@ -68,7 +68,7 @@ def test_empty_class(fresh):
     path = folder(fresh, "empty", {"cat": 2, "dog": 0})
     code, output = run(fresh, study(target={"reader": "folder", "path": path}))
     assert code != 0
-    assert "the class folder empty/train/dog holds no image" in output
+    assert "the class dog of empty holds no image" in output
 
 
 def test_two_classes_of_one_name(fresh):
