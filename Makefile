@@ -11,9 +11,9 @@ SOURCES := src tests workflow/scripts benchmarks slurm/restart
 report: $(READY)
 	snakemake
 
-# Side by side: the tests of the workflow often wait for a single process, those of the cluster for its queue.
+# Side by side: the tests of the workflow often wait for a single process.
 test: $(READY)
-	$(MAKE) --jobs 3 --output-sync=target test-unit test-workflow test-cluster
+	$(MAKE) --jobs 2 --output-sync=target test-unit test-workflow
 
 test-unit: $(READY)
 	pytest tests/unit

@@ -125,11 +125,12 @@ def separated(better: Mapping, worse: Mapping) -> bool:
 
 
 def answer(summaries: Sequence[Mapping]) -> dict:
-    """The study's answer to "Retrieve or generate?": a ``verdict`` in a word or two and a ``sentence``."""
+    """The study's answer to "Retrieve or generate?": a ``verdict`` in a word or two, a ``sentence``, and the
+    ``winner``, the method that is separated from all others that add images; None where none is."""
     added = sorted((row for row in summaries if row["family"] != "baseline"), key=lambda row: -row["accuracy_mean"])
     floor = next((row for row in summaries if row["start"] == "none"), None)
     if not added:
-        return {"verdict": "", "sentence": "No method that adds images was part of this study."}
+        return {"verdict": "", "sentence": "No method that adds images was part of this study.", "winner": None}
     best, rivals = added[0], added[1:]
     sentence = f"{best['title']} is the best of the methods that add images: {accuracy(best)}"
     if rivals:
@@ -142,7 +143,9 @@ def answer(summaries: Sequence[Mapping]) -> dict:
     baselines = [f"{row['title']} {accuracy(row)}" for row in summaries if row["family"] == "baseline"]
     if baselines:
         sentence += f"; baselines: {', '.join(baselines)}"
-    return {"verdict": _verdict(best, rivals, floor), "sentence": sentence + "."}
+    clear = all(separated(best, rival) for rival in rivals)
+    winner = best["method"] if clear else None
+    return {"verdict": _verdict(best, rivals, floor), "sentence": sentence + ".", "winner": winner}
 
 
 def _verdict(best: Mapping, rivals: Sequence[Mapping], floor: Mapping | None) -> str:

@@ -328,6 +328,8 @@ def test_the_answer_says_no_more_than_the_intervals_allow(rows, verdict, words):
     found = report.answer([_summary("none", 90, 0.1, "baseline"), *(_summary(*row) for row in rows)])
     assert found["verdict"].startswith(verdict) and bool(found["verdict"]) == bool(verdict)
     assert words in found["sentence"]
+    clear = "clearly" in words or len(rows) == 1 or words == "R is the best"
+    assert found["winner"] == (max(rows, key=lambda row: row[1])[0] if clear else None)
 
 
 def test_intervals_follow_students_t():
