@@ -22,9 +22,10 @@ test-workflow: $(READY)
 	pytest tests/workflow
 
 # On a real SLURM cluster with fake GPUs on this machine; skipped where root or the packages are missing. With CI=true
-# they are installed.
+# they are installed. `make test-cluster CLUSTER=tests/cluster/test_runs.py` takes ten minutes, all of it about an hour.
+CLUSTER := tests/cluster
 test-cluster: $(READY)
-	pytest tests/cluster
+	pytest $(CLUSTER)
 
 # Compares the results of `make report` with what was planted in the digits world.
 check: $(READY)

@@ -225,7 +225,8 @@ def train(
     Writes ``history.csv`` (epoch, learning_rate, train_loss in nats, train_accuracy and
     validation_accuracy in percent), ``best.safetensors``, ``predictions.parquet`` (image_id, class,
     predicted, correct, confidence; the test images in their order) and, last, ``metrics.json``, which is
-    also returned. A run that was killed goes on from ``state.safetensors`` and ends with the same bytes.
+    also returned. A run that was killed goes on from ``state.safetensors`` and ends with the same bytes; the state
+    stays until :func:`forget`, so that of a job of several runs none is trained twice.
 
     Parameters
     ----------
@@ -309,6 +310,7 @@ def train(
             position = dict(START)
             progress(epoch, max_epochs, f"validation accuracy {accuracy:.1f}%")
 
+    state.save(history, position, best)
     network.module.load_state_dict(best)
     scored = _predictions(network, test, classes, _evaluation(test, model, image_size, workers))
     metrics = {
@@ -331,8 +333,12 @@ def train(
         scored.to_parquet(temporary, index=False)
     write_csv(folder / "history.csv", pd.DataFrame(history))
     write_json(folder / "metrics.json", metrics)
-    (folder / STATE).unlink(missing_ok=True)
     return metrics
+
+
+def forget(folder: str | Path) -> None:
+    """Remove the state that a finished run leaves: with it, the same call again trains nothing and scores."""
+    (Path(folder) / STATE).unlink(missing_ok=True)
 
 
 class _State:

@@ -21,7 +21,10 @@ def inception_embeddings() -> Callable[[list], object]:
 
     weights = Inception_V3_Weights.DEFAULT
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = inception_v3(weights=weights).to(device).eval()
+    model = inception_v3(weights=None, aux_logits=True, transform_input=True, init_weights=False)
+    # Not torchvision's own way, which would unpickle whatever the file holds.
+    model.load_state_dict(torch.hub.load_state_dict_from_url(weights.url, check_hash=True, weights_only=True))
+    model.to(device).eval()
     model.fc = torch.nn.Identity()
     prepare = weights.transforms()
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from augbench.files import whole
 
+KEPT = 4096  # encodings in memory; one of Stable Diffusion's takes 118 KB
 MARK = "*"  # a token of CLIP's vocabulary that no template uses; it stands for the pseudo-word in tokenizing
 
 
@@ -17,16 +18,19 @@ def tokenize(tokenizer, prompts: Sequence[str], words: Sequence[tuple[str, int] 
     """Token numbers int64 (n, tokens), cut or padded to the tokenizer's length.
 
     ``words`` holds for each prompt its pseudo-word as written and the word's number, or None. A pseudo-word
-    becomes the token ``vocabulary size + number``.
+    becomes the token ``vocabulary size + number``. Raises ValueError for a prompt without its pseudo-word.
     """
     words = words or [None] * len(prompts)
     texts = [
-        prompt if word is None else prompt.replace(word[0], MARK) for prompt, word in zip(prompts, words, strict=True)
+        prompt if word is None else prompt.replace(word[0], f" {MARK} ")
+        for prompt, word in zip(prompts, words, strict=True)
     ]
     tokens = tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
     mark = tokenizer(MARK, add_special_tokens=False).input_ids
     for row, word in zip(tokens, words, strict=True):
         if word is not None:
+            if not (row == mark[0]).any():
+                raise ValueError("the pseudo-word is cut off or missing in a prompt; the template must have {p} early")
             row[row == mark[0]] = len(tokenizer) + word[1]
     return tokens
 
@@ -69,6 +73,9 @@ class TextEncodings:
 
         keys = list(zip(prompts, words or [None] * len(prompts), strict=True))
         fresh = [key for key in dict.fromkeys(keys) if key not in self.known]
+        if len(self.known) + len(fresh) > KEPT:
+            self.known.clear()
+            fresh = list(dict.fromkeys(keys))
         with torch.no_grad():
             for start in range(0, len(fresh), self.batch_size):
                 part = fresh[start : start + self.batch_size]

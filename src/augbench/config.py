@@ -72,6 +72,8 @@ class Method(Section):
             raise ValueError(f"start: {self.start} goes without query and diversity; retrieval has `start: pool`")
         if self.trained and self.start != "noise":
             raise ValueError(f"start: {self.start} goes without `trained`; fine-tuned methods have `start: noise`")
+        if len(set(self.trained)) < len(self.trained):
+            raise ValueError("trained names a part twice")
         if {"conditioning", "pseudo_word"} <= set(self.trained):
             raise ValueError("trained takes either conditioning or pseudo_word, or neither")
         if self.clusters > 1 and "conditioning" not in self.trained:
@@ -294,7 +296,9 @@ class Classifier(Section):
     max_epochs: Count = Field(270, description="at most so many epochs")
     patience: Count = Field(10, description="epochs without better validation accuracy: learning rate / 10")
     stop_after: Count = Field(20, description="epochs without better validation accuracy: stop")
-    crop_scale: tuple[Share, Share] = Field((0.08, 1.0), description="range of random resized crops, share of the area")
+    crop_scale: tuple[Annotated[float, Field(gt=0, le=1)], Share] = Field(
+        (0.08, 1.0), description="range of random resized crops, share of the area"
+    )
     horizontal_flip: bool = Field(True, description="random horizontal flips")
     workers: int = Field(0, ge=0, description="data loading processes, of each process")
     processes: Count = Field(1, description="that share each batch, one per GPU")
@@ -367,6 +371,12 @@ class Config(Section):
                 for section in sections:
                     if start in starts and getattr(study, section) is None:
                         raise ValueError(f"studies.{name}: its methods need the section `{section}`, which is missing")
+            made = study.generate.images_per_class is None and starts & {"noise", "image"}
+            if made and max(study.ratios) > study.generate.times:
+                raise ValueError(
+                    f"studies.{name}.generate.times: {study.generate.times:g} times the training images are fewer than "
+                    f"the ratio {max(study.ratios):g} adds; write at least `times: {max(study.ratios):g}`"
+                )
             for method in study.methods:
                 states = self.methods[method].candidates
                 if all(state.startswith("epoch-") and int(state[6:]) > study.finetune.max_epochs for state in states):

@@ -16,7 +16,7 @@ import pandas as pd
 from augbench import conditioning, distributed, resume
 from augbench.adaptation import adaptable, guides_of, losses, noise_schedule, sample_posterior
 from augbench.backbone import UNCHECKED
-from augbench.files import whole, write_csv
+from augbench.files import write_csv
 from augbench.seeds import derive, generator
 
 STATE = "state.safetensors"
@@ -129,12 +129,12 @@ def finetune(
             progress(epoch, last, note)
             save_if_due()
     if main:
-        (partial / STATE).unlink(missing_ok=True)
         chosen = pd.DataFrame([{"candidate": name} | history[_epoch_of(name, history) - 1] for name in names])
         write_csv(partial / "history.csv", pd.DataFrame(history))
         write_csv(partial / "candidates.csv", chosen)
-        with whole(folder) as temporary:
-            partial.rename(temporary)
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.rename(folder)  # each file in it is flushed
+        (folder / STATE).unlink(missing_ok=True)
     trainer.accelerator.end_training()
 
 
@@ -158,13 +158,15 @@ class _Trainer:
         threads: int,
     ):
         import torch
-        from accelerate import Accelerator
+        from accelerate import Accelerator, DistributedDataParallelKwargs
         from diffusers import StableDiffusionPipeline
         from safetensors.torch import load_file
 
         torch.set_num_threads(threads)
         self.seed, self.images_at_a_time, self.mirrored = seed, images_at_a_time, mirrored
-        self.accelerator = Accelerator(mixed_precision=_precision())
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+        ddp = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
+        self.accelerator = Accelerator(mixed_precision=_precision(), kwargs_handlers=[ddp])
         device, precision = self.accelerator.device, self.accelerator.mixed_precision
         pipeline = StableDiffusionPipeline.from_pretrained(pipeline_folder, **UNCHECKED)
         self.scaling, self.schedule = pipeline.vae.config.scaling_factor, noise_schedule(pipeline.scheduler)
@@ -192,9 +194,10 @@ class _Trainer:
 
         key, total = (self.seed, "finetune", epoch, step), 0.0
         self.model.train()
-        for found, is_last in self._losses("train", torch.from_numpy(positions), (*key, "noise"), key):
-            # DDP averages over processes; only the last part of a batch needs to be sent to the others.
+        for part, weight, is_last in self._parts("train", torch.from_numpy(positions), (*key, "noise"), key):
+            # DDP averages over processes. Only the last part of a batch is sent to the others: they may have fewer.
             with contextlib.nullcontext() if is_last else self.accelerator.no_sync(self.denoiser):
+                found = weight * self._losses(part)
                 self.scaler.scale(found.sum() * self.accelerator.num_processes / len(positions)).backward()
             total += found.detach().sum()
         self.scaler.unscale_(self.optimizer)
@@ -216,12 +219,17 @@ class _Trainer:
             for start in range(0, len(order), batch_size):
                 key = (self.seed, "finetune", "validation", start)
                 positions = torch.from_numpy(order[start : start + batch_size])
-                for found, _ in self._losses("validation", positions, key, key, stratified=True):
-                    total += found.sum()
+                for part, weight, _ in self._parts("validation", positions, key, key, stratified=True):
+                    total += weight * self._losses(part).sum()
         return self.accelerator.reduce(total, "sum").item() / len(order)
 
-    def _losses(self, split: str, positions, noise_key: tuple, guide_key: tuple, stratified: bool = False):
-        """The losses of this process's images, part by part, each with whether it is the last part.
+    def _losses(self, part: Sequence):
+        with self.accelerator.autocast():
+            return losses(self.denoiser, self.schedule, *part)
+
+    def _parts(self, split: str, positions, noise_key: tuple, guide_key: tuple, stratified: bool = False):
+        """This process's share of a batch, part by part: latents, noise, timesteps and guides, what its losses count,
+        and whether it is the last part.
 
         Noise is drawn for the whole batch in every process. ``stratified``: noised evenly over the schedule, and
         never mirrored, so that the loss has little noise itself.
@@ -250,9 +258,7 @@ class _Trainer:
         for start in range(0, len(mine), self.images_at_a_time):
             part = mine[start : start + self.images_at_a_time]
             tensors = [tensor[part].to(accelerator.device) for tensor in (latents, noise, timesteps, guides)]
-            with accelerator.autocast():
-                found = losses(self.denoiser, self.schedule, *tensors)
-            yield weight * found, start + self.images_at_a_time >= len(mine)
+            yield tensors, weight, start + self.images_at_a_time >= len(mine)
 
     def save(self, path: Path, who: str, history: list[dict], position: dict) -> None:
         note = {"history": history, "position": position, "scaler": self.scaler.state_dict()}

@@ -1,5 +1,6 @@
 """Prompts: from a class's names and a method's templates to the text that guides model or search."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -22,6 +23,16 @@ def lines(path: Path) -> list[str]:
 def templates(conditioning: str) -> list[str]:
     """The templates of ``resources/templates/{conditioning}.txt``, one a line."""
     return lines(TEMPLATES / f"{conditioning}.txt")
+
+
+def digest(conditioning: str | None) -> str:
+    """SHA-256 (16 hex digits) of all that prompts are made from, beside the classes; empty for none."""
+    if conditioning is None:
+        return ""
+    texts = templates(conditioning)
+    if any("{b}" in text for text in texts):
+        texts = texts + lines(BACKGROUNDS)
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]
 
 
 def uses_pseudo_word(conditioning: str) -> bool:

@@ -13,6 +13,8 @@ from augbench.backbone import SafetyChecker, load_pipeline
 from augbench.files import whole
 from augbench.seeds import derive
 
+DECODED = 8  # images that the VAE decodes at a time; a T4 has no room for more at 512 pixels
+
 
 def plan(
     classes: Sequence[Mapping],
@@ -66,6 +68,22 @@ def batches(rows: list[dict], size: int, part: int = 0, parts: int = 1) -> list[
     """
     cut = [rows[start : start + size] for start in range(0, len(rows), size)]
     return cut[part * len(cut) // parts : (part + 1) * len(cut) // parts]
+
+
+def last_steps(scheduler, count: int):
+    """The timesteps of the last ``count`` denoising steps, for a scheduler whose timesteps are set; it begins there.
+
+    Stable Diffusion's own PNDM visits its second timestep twice, wherever it begins.
+    """
+    import torch
+
+    if type(scheduler).__name__ == "PNDMScheduler":
+        unique = torch.unique_consecutive(scheduler.timesteps)[-count:]
+        return torch.cat([unique[:2], unique[1:]]) if count > 1 else unique
+    first = len(scheduler.timesteps) - count * scheduler.order
+    if hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(first)
+    return scheduler.timesteps[first:]
 
 
 class Sampler:
@@ -148,10 +166,7 @@ class Sampler:
         timesteps = scheduler.timesteps
         latents = torch.stack([self.noise(row["seed"]) for row in rows])
         if "start" in rows[0]:
-            first = (self.steps - max(1, round(self.noise_share * self.steps))) * scheduler.order
-            timesteps = timesteps[first:]
-            if hasattr(scheduler, "set_begin_index"):
-                scheduler.set_begin_index(first)
+            timesteps = last_steps(scheduler, max(1, round(self.noise_share * self.steps)))
             begin = self.latents[[row["start"] for row in rows]]
             latents = scheduler.add_noise(begin, latents, timesteps[:1].cpu().repeat(len(rows)))
         else:
@@ -164,8 +179,9 @@ class Sampler:
                 without, towards = output.chunk(2)
                 output = without + self.guidance * (towards - without)
             latents = scheduler.step(output, step, latents, return_dict=False)[0]
-        decoded = pipeline.vae.decode(latents / pipeline.vae.config.scaling_factor, return_dict=False)[0]
-        return pipeline.image_processor.postprocess(decoded.float(), output_type="pil")
+        parts = (latents / pipeline.vae.config.scaling_factor).split(DECODED)
+        decoded = torch.cat([pipeline.vae.decode(part, return_dict=False)[0].float() for part in parts])
+        return pipeline.image_processor.postprocess(decoded, output_type="pil")
 
     def draw(self, rows: Sequence[dict], key: tuple) -> list:
         """Pictures of a batch, those that the safety checker refuses drawn again with the next seed (section 3).
@@ -219,11 +235,11 @@ def generate(
     """Generate images into a WebDataset shard and its image table.
 
     Each image starts from noise of its own seed, derived from the key, class, index and attempt. Finished
-    batches are kept beside the shard until it is complete; a killed job goes on after them. Encoding and
-    writing run in the background.
+    batches are kept beside the shard until :func:`forget`; a killed job goes on after them. Encoding and writing run
+    in the background.
     """
     shard = Path(shard)
-    done = shard.parent / f".{shard.name}.batches"
+    done = _batches_of(shard)
     total, made, parts = sum(len(rows) for of in work for rows in of.batches), 0, []
     with ThreadPoolExecutor(1) as writer:
         writing = []
@@ -243,7 +259,15 @@ def generate(
         for batch in writing:
             batch.result()
     _join(parts, shard, table)
-    shutil.rmtree(done, ignore_errors=True)
+
+
+def forget(shard: str | Path) -> None:
+    """Remove the finished batches that :func:`generate` keeps beside a shard, once nothing can go wrong any more."""
+    shutil.rmtree(_batches_of(Path(shard)), ignore_errors=True)
+
+
+def _batches_of(shard: Path) -> Path:
+    return shard.parent / f".{shard.name}.batches"
 
 
 def _write_batch(path: Path, rows: Sequence[Mapping], pictures: Sequence) -> None:

@@ -56,6 +56,7 @@ def run(sets, tmp_path_factory):
 
 
 def contents(folder):
+    classifier.forget(folder)
     assert sorted(file.name for file in folder.iterdir()) == OUTPUTS
     return {file.name: file.read_bytes() for file in folder.iterdir()}
 
@@ -359,6 +360,17 @@ def test_processes_share_each_batch(sets, tmp_path, processes):
     _, seen = look(tmp_path / "run", CLASSES, sets[2], model="small_cnn", image_size=SETTINGS["image_size"])
     assert list(seen["predicted"]) == list(predictions["predicted"])
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_finished_run_whose_results_are_gone_is_scored_and_not_trained_again(sets, run, tmp_path):
+    """As when a job is killed in a later one of its runs, and Snakemake removes what it had written."""
+    train(*sets, CLASSES, tmp_path, **SETTINGS, max_epochs=6)
+    for name in OUTPUTS:
+        (tmp_path / name).unlink()
+    seen = []
+    train(*sets, CLASSES, tmp_path, **SETTINGS, max_epochs=6, progress=lambda done, total, note: seen.append(done))
+    assert seen == []
+    assert contents(tmp_path) == contents(run[0])
 
 
 @pytest.mark.parametrize("change", ["settings", "image"])

@@ -260,6 +260,37 @@ def test_mirrored_images_are_encoded_as_such(world, target):
     assert torch.allclose(load_file(target.latents["train"])["mirrored"][3], wanted, atol=1e-5)
 
 
+@pytest.mark.parametrize("method", ["ft_cluster_conditioning_k5", "textual_inversion"])
+def test_each_image_is_guided_by_what_its_class_and_cluster_learn(world, target, method):
+    """Fine-tuner and sampler agree on which row of what is learned belongs to whom."""
+    from transformers import CLIPTokenizer
+
+    row, table = row_of(method), target.tables["train"]
+    tokenizer = CLIPTokenizer.from_pretrained(world.backbone / "tokenizer")
+    clusters = target.clusters["train"] if row["clusters"] > 1 else None
+    guides = finetuning.guides_of(table, CLASSES, row, clusters, tokenizer, None)
+    found = guides(torch.arange(len(table)), 1, "key")
+    number = [[about["class"] for about in CLASSES].index(key) for key in table["class"]]
+    if clusters:
+        assert found.tolist() == [5 * n + k for n, k in zip(number, clusters, strict=True)]
+    else:
+        assert [[int(t) for t in tokens if t >= len(tokenizer)] for tokens in found] == [
+            [len(tokenizer) + n] for n in number
+        ]
+
+
+@pytest.mark.parametrize("template", ["a photo of {p}.", "{p}, by night", "the {p}'s photo"])
+def test_a_pseudo_word_is_found_beside_punctuation(world, template):
+    from transformers import CLIPTokenizer
+
+    tokenizer = CLIPTokenizer.from_pretrained(world.backbone / "tokenizer")
+    prompt = template.replace("{p}", "<six>")
+    tokens = conditioning.tokenize(tokenizer, [prompt], [("<six>", 1)])
+    assert (tokens == len(tokenizer) + 1).sum() == 1
+    with pytest.raises(ValueError, match="the pseudo-word is cut off"):
+        conditioning.tokenize(tokenizer, ["very " * 80 + "<six>"], [("<six>", 1)])
+
+
 def test_conditionings_start_as_the_encoding_of_the_simple_prompt(world, runs):
     from diffusers import StableDiffusionPipeline
 
@@ -398,6 +429,16 @@ def test_two_processes_give_the_same_loss_curve_as_one(world, target, runs, tmp_
     assert [path.name for path in tmp_path.iterdir()] == ["lr-1"]
     one, two = (pd.read_csv(folder / "history.csv") for folder in (runs(method).folder, tmp_path / "lr-1"))
     assert len(one) == len(two)
+    assert np.abs(one - two).to_numpy().max() < 1e-4
+
+
+def test_processes_with_unequal_parts_of_a_batch_agree_too(world, target, tmp_path):
+    """Batches of 9, 9 and 2 images: of a batch, one process takes two parts and the other one."""
+    changes = {"batch_size": 9, "images_at_a_time": 4}
+    finetuning.finetune(**arguments(world, target, "imagic", tmp_path / "one", **changes))
+    given = arguments(world, target, "imagic", tmp_path / "two", **changes)
+    distributed.run("finetuning:finetune", given, tmp_path / "processes", processes=2)
+    one, two = (pd.read_csv(tmp_path / name / "history.csv") for name in ("one", "two"))
     assert np.abs(one - two).to_numpy().max() < 1e-4
 
 

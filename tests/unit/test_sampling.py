@@ -125,6 +125,7 @@ def test_a_killed_job_goes_on_after_its_finished_batches(world, rows, tmp_path):
     wanted = {name: (tmp_path / name).read_bytes() for name in ("shard.tar", "shard.parquet")}
     for name in wanted:
         (tmp_path / name).unlink()
+    sampling.forget(tmp_path / "shard.tar")
 
     drawn, original = [], sampling.Sampler.draw
 
@@ -143,6 +144,13 @@ def test_a_killed_job_goes_on_after_its_finished_batches(world, rows, tmp_path):
     assert drawn == [3, 3, 1, 1]
     assert {name: (tmp_path / name).read_bytes() for name in wanted} == wanted
     assert list(again["image_id"]) == list(whole["image_id"])
+    # Also a job that fails after its shard, and so loses it, draws nothing again.
+    (tmp_path / "shard.tar").unlink()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sampling.Sampler, "draw", None)
+        make(world, tmp_path, rows, batch_size=3)
+    assert {name: (tmp_path / name).read_bytes() for name in wanted} == wanted
+    sampling.forget(tmp_path / "shard.tar")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["shard.parquet", "shard.tar"]
 
 
@@ -200,3 +208,16 @@ def test_a_checker_that_refuses_everything_is_an_error(world, rows, tmp_path):
     with pytest.raises(RuntimeError, match=r"refused 3 draws for the prompt 'A photo of three, trey\.'"):
         make(world, tmp_path, rows, backbone=backbone, max_replacements=2)
     assert not (tmp_path / "shard.tar").exists()
+
+
+def test_boomerang_begins_where_each_scheduler_would_be():
+    """PNDM, Stable Diffusion's own, visits its second timestep twice, also when it begins late."""
+    from diffusers import DDIMScheduler, PNDMScheduler
+
+    pndm, ddim = PNDMScheduler(skip_prk_steps=True), DDIMScheduler()
+    for scheduler in (pndm, ddim):
+        scheduler.set_timesteps(50)
+    assert len(pndm.timesteps) == 51
+    assert sampling.last_steps(ddim, 3).tolist() == [40, 20, 0]
+    assert sampling.last_steps(pndm, 3).tolist() == [40, 20, 20, 0]
+    assert sampling.last_steps(pndm, 1).tolist() == [0]

@@ -71,6 +71,14 @@ def test_a_methods_change_reruns_that_method_only(built):
     assert methods == {"clip_prompts"}
 
 
+def test_an_edited_template_reruns_its_methods_only(built):
+    with edited(built, "resources/templates/clip_prompts.txt", lambda text: text + "a fax of a {w}.\n"):
+        _, output = built.snakemake("-n", "results/report.html")
+    jobs = [line.strip() for line in output.splitlines() if line.strip().startswith("wildcards:")]
+    methods = {part.split("=")[1] for line in jobs for part in line.split(", ") if part.startswith("method=")}
+    assert methods == {"clip_prompts"}
+
+
 def test_partial_target_builds_nothing_of_other_methods(clone):
     fresh = clone()
     code, output = fresh.snakemake("-n", "results/small/summary/clip_prompts.json")

@@ -5,7 +5,15 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from augbench import classes, classifier_images, costs, jobs, provenance, target
+from augbench import (
+    classes,
+    classifier_images,
+    costs,
+    jobs,
+    prompts,
+    provenance,
+    target,
+)
 from augbench import config as configuration
 from augbench import pool as poolside
 
@@ -158,8 +166,9 @@ def clusters_of(wildcards):
 
 
 def row_of(wildcards):
-    """The method's row of the method table."""
-    return METHODS[wildcards.method].model_dump(exclude={"title", "family"})
+    """The method's row of the method table, and a digest of its templates: an edit of theirs runs it again."""
+    row = METHODS[wildcards.method].model_dump(exclude={"title", "family"})
+    return row | {"texts": prompts.digest(row["conditioning"])}
 
 
 def judge(study):
@@ -360,7 +369,7 @@ def finetuning_seconds(wildcards, images):
 def screening_seconds(wildcards, images):
     """Of one job: each of its candidates generates one set of images and trains one classifier."""
     study, method = wildcards.study, wildcards.method
-    added = max(study_of(wildcards).ratios) * images
+    added = study_of(wildcards).main_ratio * images
     candidates = len(METHODS[method].candidates) / screening_jobs(study, method)
     return candidates * (
         sampling_seconds(study, added) + classifier_seconds(study, images + added, 1)

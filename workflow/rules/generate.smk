@@ -42,7 +42,7 @@ rule generate:
         seed=setting("seed"),
         settings=setting("generate"),
         method=row_of,
-        ratio=lambda w: max(study_of(w).ratios),
+        ratio=lambda w: study_of(w).main_ratio,
         parts=lambda w: generation_jobs(w.study),
         code=code("sampling"),
     script:

@@ -35,7 +35,7 @@ rule screen:
         settings=setting("generate"),
         classifier=setting("classifier"),
         method=row_of,
-        ratio=lambda w: max(study_of(w).ratios),
+        ratio=lambda w: study_of(w).main_ratio,
         parts=lambda w: screening_jobs(w.study, w.method),
         save_minutes=setting("jobs.save_minutes"),
         code=code("sampling", "classifier", "selection", "distributed"),

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from augbench import classes, distributed, images
+from augbench import classes, classifier, distributed, images
 from augbench.jobs import log_to, take_gpus
 from augbench.seeds import derive
 
@@ -31,3 +31,5 @@ if __name__ == "__main__":
             "save_minutes": snakemake.params.save_minutes,
         }
         distributed.run("classifier:train", job | settings, folder / ".processes", processes=snakemake.resources.gpu)
+    for path in snakemake.output.metrics:
+        classifier.forget(Path(path).parent)

@@ -3,6 +3,8 @@ from augbench.jobs import log_to, take_gpus
 log_to(snakemake.log[0])
 take_gpus(snakemake.resources.gpu)
 
+from pathlib import Path
+
 from augbench import classes, clusters, distributed, images
 
 settings, method, given = dict(snakemake.params.settings), snakemake.params.method, snakemake.input
@@ -25,7 +27,7 @@ job = {
 distributed.run(
     "finetuning:finetune",
     job | tables,
-    f"{snakemake.output[0]}.processes",
+    Path(snakemake.output[0]).with_name(f".lr-{snakemake.wildcards.rate}.processes"),
     processes=snakemake.resources.gpu,  # as many as there are, whatever was asked for
     machines=snakemake.resources.get("nodes", 1),
 )

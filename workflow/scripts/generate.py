@@ -34,3 +34,4 @@ work = sampling.Work(
     resume.identity("sampling", settings, data),
 )
 sampling.generate([work], snakemake.output.shard, snakemake.output.images, progress())
+sampling.forget(snakemake.output.shard)

@@ -11,6 +11,7 @@ if __name__ == "__main__":
     import pandas as pd
 
     from augbench import classes, clusters, conditioning, distributed, files, images, resume, sampling, selection
+    from augbench.classifier import forget
     from augbench.seeds import derive
 
     settings, method, given = dict(snakemake.params.settings), snakemake.params.method, snakemake.input
@@ -42,6 +43,7 @@ if __name__ == "__main__":
         [work(candidate) for candidate in mine], snakemake.output.shard, snakemake.output.images, progress()
     )
 
+    sampler.cache_clear()  # the GPU is for the classifiers now
     made = images.read(snakemake.output.images)
     train, validation = images.read(given.train), images.read(given.validation)
     for candidate in mine:
@@ -59,4 +61,6 @@ if __name__ == "__main__":
         }
         distributed.run("classifier:train", job | classifier, result / ".processes", processes=snakemake.resources.gpu)
         candidate["validation_accuracy"] = files.read_json(result / "metrics.json")["best_validation_accuracy"]
+        forget(result)
     files.write_json(snakemake.output.screened, mine)
+    sampling.forget(snakemake.output.shard)
