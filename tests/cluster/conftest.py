@@ -79,12 +79,6 @@ def local(tmp_path_factory):
 @pytest.fixture(scope="session")
 def remote(cluster, tmp_path_factory):
     """The study, built wholly by jobs of the cluster."""
-    if os.environ.get("DEVREMOTE"):
-        made = OnCluster.__new__(OnCluster)
-        made.folder = Path(os.environ["DEVREMOTE"])
-        made.output = made.submit("results/report.html")
-        made.jobs = dict(cluster.look())
-        return made
     made = OnCluster(tmp_path_factory.mktemp("remote"))
     made.output = made.submit("results/report.html")
     made.jobs = dict(cluster.look())

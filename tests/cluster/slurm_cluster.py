@@ -111,7 +111,7 @@ class Cluster:
         self.start_controller()
         for node in NODES:
             self.start_node(node)
-        wait_for(lambda: len(self.idle()) == len(NODES), 60, "idle nodes")
+        wait_for(lambda: len(self.idle()) == len(NODES), 180, "idle nodes")
         threading.Thread(target=self._watch, daemon=True).start()
 
     def _write(self) -> None:
@@ -172,7 +172,7 @@ class Cluster:
 
     def stop(self) -> None:
         subprocess.run(["scancel", "--user=root"], timeout=30)
-        wait_for(lambda: not self.queue(), 60, "empty queue")
+        wait_for(lambda: not self.queue(), 300, "empty queue")
         self.ended.set()
         for daemon in (*NODES, "slurmctld", "munged"):
             if (self.folder / "run" / f"{daemon}.pid").exists():
