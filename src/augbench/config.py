@@ -247,7 +247,7 @@ class Retrieval(Section):
 class Generate(Section):
     image_size: Count = Field(512, description="pixels")
     times: Positive = Field(3, description="images generated per class, as a multiple of its training images")
-    images_per_class: Count | None = Field(None, description="fixed number instead, e.g. 390 in the paper")
+    images_per_class: Count | None = Field(None, description="at least so many, e.g. 390 in the paper")
     steps: Count = Field(50, description="denoising steps")
     guidance: float = Field(7.5, description="classifier-free guidance scale")
     batch_size: Count = Field(32, description="images denoised at a time")
