@@ -100,6 +100,7 @@ def clustered(study):
     return sorted(wanted - {1})
 
 
+@functools.cache  # asked for by each of what may be thousands of jobs, and the target's folders have to be listed
 def generation_jobs(study):
     return configuration.parts_of(
         len(target.class_keys(STUDIES[study].target)),
@@ -329,6 +330,11 @@ def cpus(training):
 
 def images_to_generate(study, classes_csv):
     """Images of one method, over all jobs."""
+    return _images_to_generate(study, classes_csv, Path(classes_csv).stat().st_mtime)
+
+
+@functools.cache
+def _images_to_generate(study, classes_csv, changed):
     given = STUDIES[study].generate
     return sum(
         classes.generated(about["train"], given.times, given.images_per_class)
