@@ -49,7 +49,7 @@ def run(function: str, job: Mapping, folder: str | Path, *, processes: int, mach
     try:
         # A session of its own: a signal to this one's group would reach accelerate and its processes twice.
         process = subprocess.Popen(command, env=environment, start_new_session=True, preexec_fn=_end_with_parent)
-        with _handing_on_sigterm(process) as ended:
+        with _handing_on_sigterm(process, here=machines == 1) as ended:
             code = process.wait()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -119,10 +119,11 @@ def _end_with_parent() -> None:
 
 
 @contextlib.contextmanager
-def _handing_on_sigterm(process: subprocess.Popen) -> Iterator[list]:
+def _handing_on_sigterm(process: subprocess.Popen, here: bool) -> Iterator[list]:
     """Hand SIGTERM on to the processes that work, for as long as the block lasts; yields a list that then has a member.
 
-    Not to accelerate: it would kill them 30 seconds later, perhaps in the middle of writing their state.
+    Not to accelerate: it would kill them 30 seconds later, perhaps in the middle of writing their state. Where they are
+    not all ``here``, srun reaches them.
     """
     import psutil
 
@@ -130,7 +131,7 @@ def _handing_on_sigterm(process: subprocess.Popen) -> Iterator[list]:
 
     def end(*_):
         ended.append(True)
-        workers = psutil.Process(process.pid).children(recursive=True)
+        workers = psutil.Process(process.pid).children(recursive=True) if here else []
         for worker in workers or [process]:
             with contextlib.suppress(psutil.NoSuchProcess):
                 worker.terminate()
