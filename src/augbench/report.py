@@ -46,12 +46,19 @@ PACKAGES = (
 )
 
 
-def gather(study: str, folder: str | Path, methods: Mapping[str, Mapping], settings: Mapping) -> dict:
+def gather(
+    study: str,
+    folder: str | Path,
+    methods: Mapping[str, Mapping],
+    settings: Mapping,
+    generated: Mapping[str, Sequence[str | Path]],
+) -> dict:
     """Everything the page shows of a study, as plain data, from the files in ``folder`` (results/{study}).
 
     ``methods`` maps method keys, in their order, to rows of the method table (title, family, start);
-    ``settings`` is the study's configuration. Of several augmentation ratios the main one is shown. What a
-    study has no files for (retrieval, audit, curves) is empty.
+    ``settings`` is the study's configuration, ``generated`` the image tables of each method that generates.
+    Of several augmentation ratios the main one is shown. What a study has no files for (retrieval, audit,
+    curves) is empty.
     """
     folder = Path(folder)
     summaries = [files.read_json(folder / "summary" / f"{key}.json") for key in methods]
@@ -80,9 +87,15 @@ def gather(study: str, folder: str | Path, methods: Mapping[str, Mapping], setti
         "figure1a": best_of_families(summaries),
         "gap": (gap := _gap(folder, summaries)),
         "judge": methods[gap[0]["classifier"]]["title"] if gap else None,
-        "finetuned": [found for summary in summaries if (found := _finetuned(folder, summary, shown, methods))],
-        "templates": [found for summary in summaries if (found := _templates(folder, summary, shown, methods))],
-        "clusters": [found for summary in summaries if (found := _clusters(folder, summary, shown, methods))],
+        "finetuned": [
+            found for summary in summaries if (found := _finetuned(folder, summary, shown, generated, methods))
+        ],
+        "templates": [
+            found for summary in summaries if (found := _templates(folder, summary, shown, generated, methods))
+        ],
+        "clusters": [
+            found for summary in summaries if (found := _clusters(folder, summary, shown, generated, methods))
+        ],
         "gallery": _gallery(folder, shown, summaries, ratio),
         "funnels": [found for summary in summaries if (found := _funnel(folder, summary, classes))],
         "audit": [found for summary in summaries if (found := _audit(folder, summary))],
@@ -277,14 +290,16 @@ def _gap(folder: Path, summaries: Sequence[Mapping]) -> list[dict]:
     ]
 
 
-def _finetuned(folder: Path, summary: Mapping, shown: Sequence[Mapping], methods: Mapping) -> dict | None:
+def _finetuned(
+    folder: Path, summary: Mapping, shown: Sequence[Mapping], generated: Mapping, methods: Mapping
+) -> dict | None:
     """The candidates of a fine-tuned method, why one was chosen, and images of each; None for another method."""
     if not methods[summary["method"]].get("trained"):
         return None
     selection = files.read_json(folder / "selection" / f"{summary['method']}.json")
-    runs = sorted((folder / "finetune" / summary["method"]).glob("lr-*"))
+    runs = [folder / "finetune" / summary["method"] / rate for rate in selection["rates"]]
     histories = {run.name: pd.read_csv(run / "history.csv") for run in runs}
-    made = images.read(*sorted((folder / "images" / summary["method"] / "screen").glob("part-*.parquet")))
+    made = images.read(*generated[summary["method"]])
     candidates = []
     for row in selection["screened"]:
         cells = []
@@ -298,7 +313,7 @@ def _finetuned(folder: Path, summary: Mapping, shown: Sequence[Mapping], methods
         "title": summary["title"],
         "family": summary["family"],
         "rate": selection["candidate"].split("_", 1)[0],
-        "rates": {name: float(history["validation_loss"].min()) for name, history in histories.items()},
+        "rates": selection["rates"],
         "histories": {name: history.to_dict("list") for name, history in histories.items()},
         "chosen": selection,
         "candidates": candidates,
@@ -306,18 +321,22 @@ def _finetuned(folder: Path, summary: Mapping, shown: Sequence[Mapping], methods
     }
 
 
-def _made(folder: Path, method: str) -> pd.DataFrame:
+def _made(folder: Path, method: str, generated: Mapping, methods: Mapping) -> pd.DataFrame:
     """The images of a generating method, without those of candidates that were not chosen."""
-    place = folder / "images" / method
-    return images.read(*sorted([*place.glob("base/*.parquet"), *place.glob("selected/*.parquet")]))
+    table = images.read(*generated[method])
+    if not methods[method].get("trained"):
+        return table
+    return table[table["candidate"] == files.read_json(folder / "selection" / f"{method}.json")["candidate"]]
 
 
-def _templates(folder: Path, summary: Mapping, shown: Sequence[Mapping], methods: Mapping) -> dict | None:
+def _templates(
+    folder: Path, summary: Mapping, shown: Sequence[Mapping], generated: Mapping, methods: Mapping
+) -> dict | None:
     """One image for each prompt of the first class (Figures 11 and 12); None for methods with a single prompt."""
     row = methods[summary["method"]]
     if row.get("start") != "noise" or "conditioning" in row.get("trained", []):
         return None
-    table = _made(folder, summary["method"])
+    table = _made(folder, summary["method"], generated, methods)
     table = table[table["class"] == shown[0]["class"]].drop_duplicates("prompt").sort_values("prompt")
     if len(table) < 2:
         return None
@@ -331,7 +350,9 @@ def _templates(folder: Path, summary: Mapping, shown: Sequence[Mapping], methods
     }
 
 
-def _clusters(folder: Path, summary: Mapping, shown: Sequence[Mapping], methods: Mapping) -> dict | None:
+def _clusters(
+    folder: Path, summary: Mapping, shown: Sequence[Mapping], generated: Mapping, methods: Mapping
+) -> dict | None:
     """Training images of each cluster of the first class beside what its conditioning generates (Figure 10)."""
     k = methods[summary["method"]].get("clusters", 1)
     if k < 2:
@@ -339,7 +360,7 @@ def _clusters(folder: Path, summary: Mapping, shown: Sequence[Mapping], methods:
     members = pd.read_parquet(folder / "finetune" / "clusters.parquet")
     members = members[(members["k"] == k) & (members["split"] == "train") & (members["class"] == shown[0]["class"])]
     train = images.read(folder / "dataset" / "train.parquet").set_index("image_id", drop=False)
-    made = _made(folder, summary["method"])
+    made = _made(folder, summary["method"], generated, methods)
     made = made[made["class"] == shown[0]["class"]]
     rows = []
     for cluster, group in members.groupby("cluster"):

@@ -6,9 +6,15 @@ from pathlib import Path
 import pandas as pd
 
 
+def rates(folders: Sequence[Path]) -> dict[str, float]:
+    """Each fine-tuning's lowest validation loss in any epoch (``history.csv``), by the name of its folder."""
+    return {folder.name: float(pd.read_csv(folder / "history.csv")["validation_loss"].min()) for folder in folders}
+
+
 def best_rate(folders: Sequence[Path]) -> Path:
-    """The fine-tuning with the lowest validation loss in any epoch (``history.csv``); the first of equals."""
-    return min(folders, key=lambda folder: pd.read_csv(folder / "history.csv")["validation_loss"].min())
+    """The fine-tuning with the lowest validation loss; the first of equals."""
+    losses = rates(folders)
+    return min(folders, key=lambda folder: losses[folder.name])
 
 
 def distinct(candidates: pd.DataFrame, prefix: str) -> list[dict]:
@@ -24,6 +30,12 @@ def distinct(candidates: pd.DataFrame, prefix: str) -> list[dict]:
         )
         kept["names"].append(name)
     return list(found.values())
+
+
+def candidates(folders: Sequence[Path]) -> list[dict]:
+    """What is compared: the candidates of the fine-tuning with the best learning rate."""
+    folder = best_rate(folders)
+    return distinct(pd.read_csv(folder / "candidates.csv"), folder.name)
 
 
 def select(screened: Sequence[Mapping]) -> dict:

@@ -39,5 +39,5 @@ def test_generation_is_submitted_in_arrays(remote):
     jobs = {job for job, script, _ in remote.where() if script == "generate"}
     parents = {remote.jobs[job].get("ArrayJobId", job) for job in jobs}
     print(f"{len(jobs)} generation jobs in {len(parents)} calls of sbatch")
-    assert len(jobs) == 8
-    assert len(parents) <= 4  # of the prompts, and later of the fine-tuned model
+    assert len(jobs) == 12
+    assert len(parents) <= 6  # of the prompts, later to compare fine-tuned models, and of the chosen one

@@ -71,8 +71,14 @@ def _finetuned(folder, keys, train):
     """What fine-tuning, selection, generation and the domain gap leave."""
     made = {
         "clip_prompts/base/shard-0": {"prompt": lambda i: f"{EVIL} {i}"},
-        "ft/selected/shard-0": {"prompt": lambda i: f"A photo of {EVIL} (cluster {i % 2 + 1} of 2, learned)"},
-        "ft/screen/part-0": {"candidate": lambda i: f"lr-2_epoch-{i % 2 + 1}"},
+        "ft/selected/shard-0": {
+            "prompt": lambda i: f"A photo of {EVIL} (cluster {i % 2 + 1} of 2, learned)",
+            "candidate": lambda i: "lr-2_epoch-2",
+        },
+        "ft/screen/shard-0": {
+            "prompt": lambda i: f"A photo of {EVIL} (cluster 1 of 2, learned)",
+            "candidate": lambda i: f"lr-2_epoch-{i % 2 + 1}",
+        },
     }
     for name, facts in made.items():
         images.write(folder / "images" / f"{name}.parquet", _images(folder, name.replace("/", "-"), keys, **facts))
@@ -84,12 +90,22 @@ def _finetuned(folder, keys, train):
         | {"validation_loss": 0.4, "validation_accuracy": 80.0 + i}
         for i in (1, 2)
     ]
-    files.write_json(folder / "selection" / "ft.json", rows[1] | {"screened": rows})
+    files.write_json(
+        folder / "selection" / "ft.json", rows[1] | {"screened": rows, "rates": {"lr-1": 0.5, "lr-2": 0.4}}
+    )
     members = train[["image_id", "class"]].assign(split="train", k=2, cluster=[i % 2 for i in range(len(train))])
     members.to_parquet(folder / "finetune" / "clusters.parquet")
     gap = {"method": ["more_real", "ft"], "frechet_distance": [0.5, 7.25], "recognised": [99.0, 61.5]}
     gap = pd.DataFrame(gap).assign(images=10, sets=3, classifier="more_real")
     files.write_csv(folder / "tables" / "domain_gap.csv", gap)
+
+
+def generated(folder):
+    """The image tables of each generating method."""
+    return {
+        "clip_prompts": [folder / "images/clip_prompts/base/shard-0.parquet"],
+        "ft": [folder / f"images/ft/{kind}/shard-0.parquet" for kind in ("screen", "selected")],
+    }
 
 
 def make_results(folder, keys=("a", EVIL)):
@@ -150,7 +166,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def page(folder):
-    report.write(folder / "report.html", [report.gather("digits", folder, METHODS, SETTINGS)])
+    report.write(folder / "report.html", [report.gather("digits", folder, METHODS, SETTINGS, generated(folder))])
     return (folder / "report.html").read_text(encoding="utf-8")
 
 
@@ -223,7 +239,7 @@ def test_the_page_shows_what_was_measured(page):
 
 
 def test_gathered_numbers(folder):
-    study = report.gather("digits", folder, METHODS, SETTINGS)
+    study = report.gather("digits", folder, METHODS, SETTINGS, generated(folder))
     assert study["classes"] == {"all": 3, "kept": 2, "train": 10}
     (funnel,) = study["funnels"]
     assert dict(zip(funnel["fates"], funnel["total"], strict=True)) == {
@@ -249,10 +265,10 @@ def test_missing_parts_leave_the_rest(folder, tmp_path):
     for path in (*lean.glob("classifier/*/*/*/history.csv"), *lean.glob("benchmarks/*/*.tsv")):
         path.unlink()
     (lean / "pictures" / "train-0.png").write_bytes(b"not an image")
-    study = report.gather("lean", lean, METHODS, SETTINGS)
+    study = report.gather("lean", lean, METHODS, SETTINGS, generated(lean))
     assert study["funnels"] == []
     assert (study["audit"], study["curves"], study["stages"]) == ([], [], [])
-    report.write(tmp_path / "report.html", [study, report.gather("full", folder, METHODS, SETTINGS)])
+    report.write(tmp_path / "report.html", [study, report.gather("full", folder, METHODS, SETTINGS, generated(folder))])
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "cannot be read" in page
     ids = [attributes["id"] for _, attributes in Elements(page).found if "id" in attributes]
@@ -270,7 +286,7 @@ def test_stage_times(folder, tmp_path):
 
 
 def test_figure_files_are_the_same_bytes_for_the_same_data(folder, tmp_path):
-    study = report.gather("digits", folder, METHODS, SETTINGS)
+    study = report.gather("digits", folder, METHODS, SETTINGS, generated(folder))
     report.write_figures(study, tmp_path / "a")
     report.write_figures(study, tmp_path / "b")
     svg = (tmp_path / "a" / "figures" / "accuracy.svg").read_bytes()
@@ -283,7 +299,7 @@ def test_figure_files_are_the_same_bytes_for_the_same_data(folder, tmp_path):
 
 
 def test_a_fine_tuned_method_shows_its_candidates_clusters_and_prompts(folder, page):
-    study = report.gather("digits", folder, METHODS, SETTINGS)
+    study = report.gather("digits", folder, METHODS, SETTINGS, generated(folder))
     (item,) = study["finetuned"]
     assert (item["rate"], item["rates"]) == ("lr-2", {"lr-1": 0.5, "lr-2": 0.4})
     assert [(row["epoch"], row["chosen"]) for row in item["candidates"]] == [(1, False), (2, True)]
@@ -301,7 +317,7 @@ def test_a_fine_tuned_method_shows_its_candidates_clusters_and_prompts(folder, p
 
 def test_methods_are_grouped_by_family(folder):
     shuffled = {name: METHODS[name] for name in ("ft", "none", "retrieval", "clip_prompts", "more_real")}
-    study = report.gather("digits", folder, shuffled, SETTINGS)
+    study = report.gather("digits", folder, shuffled, SETTINGS, generated(folder))
     assert [row["method"] for row in study["summaries"]] == ["ft", "none", "more_real", "retrieval", "clip_prompts"]
     assert [row["family"] for row in study["table1"]][:2] == ["fine-tuning", "baseline"]
 

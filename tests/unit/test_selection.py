@@ -12,6 +12,7 @@ def test_the_rate_with_the_lowest_validation_loss_is_kept(tmp_path):
         table = pd.DataFrame({"epoch": [1, 2, 3], "train_loss": 0.1, "validation_loss": losses})
         table.to_csv(tmp_path / name / "history.csv", index=False)
     folders = [tmp_path / name for name in ("lr-1", "lr-2", "lr-4")]
+    assert selection.rates(folders) == {"lr-1": 1.5, "lr-2": 1.4, "lr-4": 1.4}
     assert selection.best_rate(folders).name == "lr-2"  # the first of equals
 
 

@@ -32,7 +32,7 @@ STUDIES = CONFIG.studies
 wildcard_constraints:
     study="|".join(STUDIES),
     method="|".join(METHODS),
-    candidate="base|selected",
+    candidate="base|screen|selected",
     rate=r"[0-9.e+-]+",
     part="[0-9]+",
     ratio=r"[0-9.]+",
@@ -114,19 +114,22 @@ def screening_jobs(study, method):
     )
 
 
-def generated(study, method, extension):
-    """The files of a method's generated images; of a fine-tuned method, also those made to compare candidates."""
-    folder = f"results/{study}/images/{method}"
-    made = [
-        f"{folder}/{'selected' if trained(method) else 'base'}/shard-{i}.{extension}"
+def shards(study, method, candidate, extension):
+    """The files of a method's generated images; candidate is base, screen or selected."""
+    return [
+        f"results/{study}/images/{method}/{candidate}/shard-{i}.{extension}"
         for i in range(generation_jobs(study))
     ]
-    if trained(method):
-        made += [
-            f"{folder}/screen/part-{i}.{extension}"
-            for i in range(screening_jobs(study, method))
-        ]
-    return made
+
+
+def generated(study, method, extension):
+    """All files of a method's generated images; of a fine-tuned method, also those made to compare candidates."""
+    made = ["screen", "selected"] if trained(method) else ["base"]
+    return [
+        file
+        for candidate in made
+        for file in shards(study, method, candidate, extension)
+    ]
 
 
 def image_tables(study, method):
@@ -328,18 +331,24 @@ def cpus(training):
     return training.processes * (training.threads + getattr(training, "workers", 0))
 
 
-def images_to_generate(study, classes_csv):
-    """Images of one method, over all jobs."""
-    return _images_to_generate(study, classes_csv, Path(classes_csv).stat().st_mtime)
+def images_to_generate(wildcards, classes_csv):
+    """Images of one method, or of the comparison of its candidates, over all jobs."""
+    every, first = _images_to_generate(
+        wildcards.study, classes_csv, Path(classes_csv).stat().st_mtime
+    )
+    candidates = len(METHODS[wildcards.method].candidates)
+    return candidates * first if wildcards.candidate == "screen" else every
 
 
 @functools.cache
 def _images_to_generate(study, classes_csv, changed):
-    given = STUDIES[study].generate
-    return sum(
+    given, kept = STUDIES[study].generate, classes.kept(classes_csv)
+    every = [
         classes.generated(about["train"], given.times, given.images_per_class)
-        for about in classes.kept(classes_csv)
-    )
+        for about in kept
+    ]
+    first = [classes.added(about["train"], STUDIES[study].main_ratio) for about in kept]
+    return sum(every), sum(first)
 
 
 def sampling_seconds(study, images):
@@ -373,13 +382,11 @@ def finetuning_seconds(wildcards, images):
 
 
 def screening_seconds(wildcards, images):
-    """Of one job: each of its candidates generates one set of images and trains one classifier."""
+    """Of one job: one classifier for each of its candidates."""
     study, method = wildcards.study, wildcards.method
-    added = study_of(wildcards).main_ratio * images
     candidates = len(METHODS[method].candidates) / screening_jobs(study, method)
-    return candidates * (
-        sampling_seconds(study, added) + classifier_seconds(study, images + added, 1)
-    )
+    both = (1 + study_of(wildcards).main_ratio) * images
+    return candidates * classifier_seconds(study, both, 1)
 
 
 def training_of(wildcards, section, prefix):

@@ -1,4 +1,5 @@
-# Generation: one job takes a stretch of a method's images and writes one shard.
+# Generation: one job takes a stretch of a method's images and writes one shard. Of a fine-tuned method first the images
+# by which its candidates are compared (screen), then the rest of those of the chosen one (selected).
 
 
 rule generate:
@@ -15,7 +16,7 @@ rule generate:
             if METHODS[w.method].start == "image"
             else []
         ),
-        selection=lambda w: rules.select.output[0] if trained(w.method) else [],
+        selection=lambda w: rules.select.output[0] if w.candidate == "selected" else [],
         finetuned=finetuned,
         clusters=clusters_of,
     output:
@@ -33,7 +34,7 @@ rule generate:
         runtime=lambda w, input, attempt: costs.minutes(
             sampling_seconds(
                 w.study,
-                images_to_generate(w.study, input.classes) / generation_jobs(w.study),
+                images_to_generate(w, input.classes) / generation_jobs(w.study),
             ),
             attempt,
         ),
@@ -44,6 +45,6 @@ rule generate:
         method=row_of,
         ratio=lambda w: study_of(w).main_ratio,
         parts=lambda w: generation_jobs(w.study),
-        code=code("sampling"),
+        code=code("sampling", "selection"),
     script:
         "../scripts/generate.py"

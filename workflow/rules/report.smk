@@ -134,6 +134,13 @@ rule report_page:
         settings={
             name: study.model_dump(exclude={"jobs"}) for name, study in STUDIES.items()
         },
+        generated={
+            study: {
+                method: generated(study, method, "parquet")
+                for method in generating(study)
+            }
+            for study in STUDIES
+        },
         code=code("report"),
     script:
         "../scripts/report.py"

@@ -1,18 +1,16 @@
 # Selection: a classifier on each candidate's first images; the best validation accuracy chooses.
+# Those images are made by the rule generate.
 
 
 rule screen:
     input:
-        backbone="results/{study}/backbone",
         classes=rules.dataset.output.classes,
         train="results/{study}/dataset/train.parquet",
         validation="results/{study}/dataset/validation.parquet",
         finetuned=finetuned,
-        clusters=clusters_of,
+        images=lambda w: shards(w.study, w.method, "screen", "parquet"),
     output:
-        shard="results/{study}/images/{method}/screen/part-{part}.tar",
-        images="results/{study}/images/{method}/screen/part-{part}.parquet",
-        screened="results/{study}/selection/{method}/part-{part}.json",
+        "results/{study}/selection/{method}/part-{part}.json",
     log:
         "results/{study}/logs/screen/{method}-{part}.log",
     benchmark:
@@ -22,7 +20,7 @@ rule screen:
     threads: lambda w: cpus(study_of(w).classifier)
     resources:
         mem_mb=lambda w, input, attempt: costs.megabytes(
-            6000,
+            4000,
             attempt,
             bytes=classifier_bytes(w.study, 2 * rows(input.train)),
         ),
@@ -32,23 +30,21 @@ rule screen:
         gpu=lambda w: study_of(w).classifier.processes,
     params:
         seed=setting("seed"),
-        settings=setting("generate"),
-        classifier=setting("classifier"),
-        method=row_of,
-        ratio=lambda w: study_of(w).main_ratio,
+        settings=setting("classifier"),
         parts=lambda w: screening_jobs(w.study, w.method),
         save_minutes=setting("jobs.save_minutes"),
-        code=code("sampling", "classifier", "selection", "distributed"),
+        code=code("classifier", "selection", "distributed"),
     script:
         "../scripts/screen.py"
 
 
 rule select:
     input:
-        lambda w: [
+        screened=lambda w: [
             f"results/{w.study}/selection/{w.method}/part-{i}.json"
             for i in range(screening_jobs(w.study, w.method))
         ],
+        finetuned=finetuned,
     output:
         "results/{study}/selection/{method}.json",
     log:

@@ -3,35 +3,46 @@ from augbench.jobs import log_to, progress, take_gpus
 log_to(snakemake.log[0])
 take_gpus(snakemake.resources.gpu)
 
+import functools
 from pathlib import Path
 
-from augbench import classes, clusters, conditioning, files, images, resume, sampling
+from augbench import classes, clusters, conditioning, files, images, resume, sampling, selection
 
 settings, method, given = dict(snakemake.params.settings), snakemake.params.method, snakemake.input
 times, fixed, batch_size = (settings.pop(key) for key in ("times", "images_per_class", "batch_size"))
 kept = classes.kept(given.classes)
-chosen = files.read_json(given.selection) if given.get("selection") else None
-key = (snakemake.params.seed, snakemake.wildcards.method, chosen["candidate"] if chosen else "base")
-rows = sampling.plan(
-    kept,
-    [classes.generated(about["train"], times, fixed) for about in kept],
-    method,
-    key,
-    cluster_sizes=clusters.read_sizes(given.clusters, method["clusters"]) if given.get("clusters") else None,
-    starts=classes.positions(images.read(given.train)) if given.get("train") else None,
-)
-if chosen:  # its first images were made when it was compared with others
-    already = {about["class"]: classes.added(about["train"], snakemake.params.ratio) for about in kept}
-    rows = [row for row in rows if row["index"] >= already[row["class"]]]
-candidate = Path(given.finetuned[0]).parent / chosen["file"] if chosen else None
-data = [path for path in (given.backbone, given.get("latents"), candidate) if path]
-work = sampling.Work(
-    lambda: sampling.Sampler(given.backbone, start_latents=given.get("latents"), **settings).use(
-        conditioning.load(candidate) if candidate else {}
-    ),
-    sampling.batches(rows, batch_size, int(snakemake.wildcards.shard), snakemake.params.parts),
-    key,
-    resume.identity("sampling", settings, data),
-)
-sampling.generate([work], snakemake.output.shard, snakemake.output.images, progress())
+sizes = clusters.read_sizes(given.clusters, method["clusters"]) if given.get("clusters") else None
+starts = classes.positions(images.read(given.train)) if given.get("train") else None
+first = [classes.added(about["train"], snakemake.params.ratio) for about in kept]  # made when candidates are compared
+every = [classes.generated(about["train"], times, fixed) for about in kept]
+
+
+@functools.cache
+def sampler():
+    return sampling.Sampler(given.backbone, start_latents=given.get("latents"), **settings)
+
+
+def work(candidate, counts, done=None):
+    """This job's share of a candidate's images, without those that are done."""
+    key = (snakemake.params.seed, snakemake.wildcards.method, candidate["candidate"])
+    rows = sampling.plan(kept, counts, method, key, cluster_sizes=sizes, starts=starts)
+    if done:
+        already = {about["class"]: count for about, count in zip(kept, done, strict=True)}
+        rows = [row for row in rows if row["index"] >= already[row["class"]]]
+    trained = Path(given.finetuned[0]).parent / candidate["file"] if "file" in candidate else None
+    data = [path for path in (given.backbone, given.get("latents"), trained) if path]
+    return sampling.Work(
+        lambda: sampler().use(conditioning.load(trained) if trained else {}),
+        sampling.batches(rows, batch_size, int(snakemake.wildcards.shard), snakemake.params.parts),
+        key,
+        resume.identity("sampling", settings, data),
+    )
+
+
+shares = {
+    "base": lambda: [work({"candidate": "base"}, every)],
+    "screen": lambda: [work(each, first) for each in selection.candidates([Path(path) for path in given.finetuned])],
+    "selected": lambda: [work(files.read_json(given.selection), every, first)],
+}[snakemake.wildcards.candidate]()
+sampling.generate(shares, snakemake.output.shard, snakemake.output.images, progress())
 sampling.forget(snakemake.output.shard)

@@ -6,7 +6,13 @@ from augbench import report
 
 methods, settings = snakemake.params.methods, snakemake.params.settings
 studies = [
-    report.gather(name, f"results/{name}", {key: methods[key] for key in study["methods"]}, study)
+    report.gather(
+        name,
+        f"results/{name}",
+        {key: methods[key] for key in study["methods"]},
+        study,
+        snakemake.params.generated[name],
+    )
     for name, study in settings.items()
 ]
 for study in studies:

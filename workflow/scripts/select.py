@@ -2,7 +2,10 @@ from augbench.jobs import log_to
 
 log_to(snakemake.log[0])
 
+from pathlib import Path
+
 from augbench import files, selection
 
-screened = [candidate for path in snakemake.input for candidate in files.read_json(path)]
-files.write_json(snakemake.output[0], selection.select(screened))
+screened = [candidate for path in snakemake.input.screened for candidate in files.read_json(path)]
+rates = selection.rates([Path(folder) for folder in snakemake.input.finetuned])
+files.write_json(snakemake.output[0], selection.select(screened) | {"rates": rates})
