@@ -306,7 +306,7 @@ def test_a_fine_tuned_method_shows_its_candidates_clusters_and_prompts(folder, p
     assert [len(row["pictures"]) for row in item["candidates"]] == [2, 2]  # one for each class
     (clusters,) = study["clusters"]
     assert [(row["size"], len(row["real"]), len(row["generated"])) for row in clusters["rows"]] == [
-        (3, 3, 3),
+        (3, 3, 4),
         (2, 2, 2),
     ]
     (prompts,) = study["templates"]

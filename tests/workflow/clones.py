@@ -41,9 +41,7 @@ class Clone:
             cwd=self.folder,
             env=self.environment,
             text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            **options,
+            **{"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT} | options,
         )
 
     def snakemake(self, *arguments: str) -> tuple[int, str]:
