@@ -1,6 +1,7 @@
 """Retrieval over real parts (clip-retrieval, img2dataset, HTTP, safety checker), against planted facts."""
 
 import json
+import re
 import shutil
 import socket
 import subprocess
@@ -10,6 +11,7 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
+from kills import kill_when
 
 from augbench import aesthetics, clip, images, neighbours, pool, retrieval, web
 from augbench.backbone import SafetyChecker
@@ -175,28 +177,38 @@ def test_a_service_that_is_down_is_an_error_that_says_what_to_do():
         list(source.neighbours(PROMPTS, [3, 3], 0.94))
 
 
+EMBED = """
+import json, sys
+from augbench import pool
+
+if __name__ == "__main__":
+    shards, model, folder = json.loads(sys.argv[1])
+    pool.embed(shards, model, folder, batch_size=64, threads=1)
+"""
+
+
 def test_a_killed_embedding_goes_on_after_its_finished_shards(world, folder, tmp_path, monkeypatch):
-    calls, original = [], pool._embed_shard
-
-    def counted(shard, *rest):
-        calls.append(shard)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        original(shard, *rest)
-
-    shards = [tmp_path / name for name in ("a.tar", "b.tar")]
+    """SIGKILL as soon as the first of three shards is done; it is not embedded again."""
+    shards = [tmp_path / f"{name}.tar" for name in "abc"]
     for shard in shards:
         shutil.copy(world.shard, shard)
-    monkeypatch.setattr(pool, "_embed_shard", counted)
-    arguments = (shards, f"hf_clip:{world.clip}", tmp_path / "embeddings")
-    with pytest.raises(KeyboardInterrupt):
-        pool.embed(*arguments, batch_size=64, threads=1)
-    assert not (tmp_path / "embeddings").exists()
-    pool.embed(*arguments, batch_size=64, threads=1)
-    assert calls == [shards[0], shards[1], shards[1]]
+    (tmp_path / "embed.py").write_text(EMBED)
+    given = [[str(shard) for shard in shards], f"hf_clip:{world.clip}", str(tmp_path / "embeddings")]
+    kept = tmp_path / ".embeddings.shards"
+    kill_when(tmp_path / "embed.py", json.dumps(given), lambda: finished(kept))
+    assert len(finished(kept)) == 1 and not (tmp_path / "embeddings").exists()
+    calls, original = [], pool._embed_shard
+    monkeypatch.setattr(pool, "_embed_shard", lambda shard, *rest: calls.append(shard) or original(shard, *rest))
+    pool.embed(*given, batch_size=64, threads=1)
+    assert calls == given[0][1:]
     reference = (folder / "embeddings/img_emb/000000.npy").read_bytes()
-    for name in ("000000", "000001"):
+    for name in ("000000", "000001", "000002"):
         assert (tmp_path / f"embeddings/img_emb/{name}.npy").read_bytes() == reference
+
+
+def finished(folder):
+    """What lies there under a name that is not temporary."""
+    return [path for path in folder.glob("*") if re.fullmatch("[0-9a-f]{32}(.parquet)?", path.name)]
 
 
 # --- the ledger, worked by hand -------------------------------------------------------------------------
@@ -535,30 +547,73 @@ def test_what_cannot_be_embedded_is_told(world, tmp_path, capfd):
 
 # --- kills ----------------------------------------------------------------------------------------------
 
+STAGE = """
+import json, sys, time
+import pandas as pd
+from augbench import clip, neighbours, retrieval
+from augbench.backbone import SafetyChecker
 
-def test_a_stopped_search_goes_on_with_the_next_query(index, tmp_path):
-    """The search breaks after two of six queries; the next one asks for the other four."""
+
+class Slow(neighbours.LocalIndex):
+    def neighbours(self, *arguments, **keywords):
+        for table in super().neighbours(*arguments, **keywords):
+            yield table
+            time.sleep(slow)
+
+
+if __name__ == "__main__":
+    index, model, safety, work, queries, fetch, settings, slow = json.loads(sys.argv[1])
+    wanted = pd.DataFrame({"class": list("abcdef"), "query": queries, "count": 12})
+    paths = [f"{work}/{name}" for name in ("ledger.parquet", "images.tar", "images.parquet", "funnel.csv")]
+    source = Slow(index, clip.Clip(model), f"{work}/index")
+    retrieval.retrieve(wanted, source, SafetyChecker(safety), work, *paths, fetch=fetch, **settings)
+"""
+WORDS = ("one", "two", "three", "four", "five", "six")
+
+
+def test_a_stage_killed_in_search_and_in_download_ends_with_the_same_ledger(world, folder, tmp_path):
+    """SIGKILL after two of six queries, and again when img2dataset has begun; no query is asked twice."""
+    script = tmp_path / "stage.py"
+    script.write_text(STAGE)
+
+    def given(name, proxy, slow):
+        queries = [f"A photo of {word}." for word in WORDS]
+        model, work = f"hf_clip:{world.clip}", str(tmp_path / name)
+        fetch = FETCH | {"proxy": proxy}
+        return json.dumps([str(folder / "index"), model, str(world.safety), work, queries, fetch, SETTINGS, slow])
+
+    answers, downloads = tmp_path / "killed/neighbours", tmp_path / "killed/downloads"
+    with web.serve(images.read(world.web)) as proxy:
+        kill_when(script, given("killed", proxy, 0.5), lambda: len(finished(answers)) >= 2)
+        first = {path: path.stat().st_mtime_ns for path in finished(answers)}
+        assert 2 <= len(first) < 6 and not downloads.exists()
+        kill_when(script, given("killed", proxy, 0), lambda: list(downloads.glob("*/*/urls.parquet")))
+        assert not list(downloads.glob("*/*/fetched.parquet"))
+        subprocess.run([sys.executable, str(script), given("killed", proxy, 0)], check=True)
+        subprocess.run([sys.executable, str(script), given("clean", proxy, 0)], check=True)
+    assert {path: path.stat().st_mtime_ns for path in first} == first
+    for name in ("ledger.parquet", "images.tar", "funnel.csv"):
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "clean" / name).read_bytes()
+    assert (pd.read_parquet(tmp_path / "clean/ledger.parquet")["fate"] == "used").sum() > 20
+
+
+def test_more_neighbours_are_another_question(index, tmp_path):
+    """Answers are kept by what was asked: the same call asks nothing, another count asks again."""
     asked = []
 
-    class Breaking:
+    class Counting:
         identity = index.identity
 
-        def neighbours(self, queries, counts, *rest, **settings):
-            for query, table in zip(queries, index.neighbours(queries, counts, *rest, **settings), strict=True):
-                if len(asked) == 2 and breaks:
-                    raise KeyboardInterrupt
-                asked.append(query)
-                yield table
+        def neighbours(self, queries, *rest, **settings):
+            asked.extend(queries)
+            return index.neighbours(queries, *rest, **settings)
 
-    queries = [f"A photo of {word}." for word in ("one", "two", "three", "four", "five", "six")]
+    queries = [f"A photo of {word}." for word in WORDS]
     settings = {"threshold": 0.99, "diversity": 0.0, "of": [], "progress": lambda *_: None}
-    breaks = True
-    with pytest.raises(KeyboardInterrupt):
-        retrieval._search(Breaking(), tmp_path, queries, [20] * 6, **settings)
-    breaks = False
-    found = retrieval._search(Breaking(), tmp_path, queries, [20] * 6, **settings)
+    found = retrieval._search(Counting(), tmp_path, queries, [20] * 6, **settings)
+    retrieval._search(Counting(), tmp_path, queries, [20] * 6, **settings)
     assert asked == queries
     for one, two in zip(found, index.neighbours(queries, [20] * 6, 0.99), strict=True):
         pd.testing.assert_frame_equal(one, two)
-    retrieval._search(Breaking(), tmp_path, queries, [21] * 6, **settings)
-    assert len(asked) == 12  # more neighbours are another question
+    retrieval._search(Counting(), tmp_path, queries, [21] * 6, **settings)
+    assert len(asked) == 12

@@ -1,0 +1,21 @@
+"""Jobs that are really killed: each is a process of its own session, ended by SIGKILL at a moment that the test sees."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+
+def kill_when(script: str | Path, arguments: str, seen: Callable[[], bool], seconds: float = 120) -> None:
+    """Start a Python script and kill it, with all its processes, as soon as ``seen()``; fails if it ends before."""
+    process = subprocess.Popen([sys.executable, str(script), arguments], start_new_session=True)
+    until = time.monotonic() + seconds
+    while not seen():
+        assert process.poll() is None, f"it ended by itself, with {process.returncode}"
+        assert time.monotonic() < until, f"not seen after {seconds} s"
+        time.sleep(0.002)
+    os.killpg(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
