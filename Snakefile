@@ -39,5 +39,9 @@ rule all:
         [file for study in STUDIES for file in stored_images(study)],
 
 
+onstart:
+    refuse_crowded_disk()
+
+
 onsuccess:
     print_stage_times()

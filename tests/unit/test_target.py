@@ -1,5 +1,6 @@
 """Splits: disjoint, stratified, rounded as the paper's numbers say; folders and names as people have them."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,53 @@ def test_splits_are_disjoint_and_keep_the_imbalance(tmp_path):
         12,
     ]
     assert [counts["b", name] for name in ("train", "validation", "test", "more_real")] == [3, 3, 2, 3]
+
+
+def test_full_imagenet_is_all_but_the_validation_split_of_ten_percent(tmp_path):
+    given = make(tmp_path, {"a": 73, "b": 130})
+    (tmp_path / "train").mkdir()
+    for key in "ab":
+        (tmp_path / key).rename(tmp_path / "train" / key)
+        (tmp_path / "test" / key).mkdir(parents=True)
+        Image.new("RGB", (2, 2)).save(tmp_path / "test" / key / "0.png")
+    small, full = (target.split(given, Dataset(train=share, validation=0.1), seed=1) for share in (0.1, 0.9))
+    validation = [set(table.loc[table["split"] == "validation", "image_id"]) for table in (small, full)]
+    assert validation[0] == validation[1]
+    assert len(validation[0]) == 8 + 13
+    assert (full["split"] == "train").sum() == 73 + 130 - 21
+    assert not (full["split"] == "unused").any()
+
+
+@pytest.mark.parametrize(("count", "expected"), [(80, (64, 8, 8)), (81, (65, 8, 8)), (119, (96, 12, 11))])
+def test_what_training_leaves_of_caltech256_makes_two_equal_parts(count, expected):
+    found = target.sizes(count, Dataset(train=0.8, validation=0.1, test=0.1), draws_test=True)
+    assert tuple(found[name] for name in ("train", "validation", "test")) == expected
+    assert found["more_real"] == 0
+
+
+def test_the_first_image_of_a_large_folder_is_found_without_reading_all_of_it(tmp_path, monkeypatch):
+    given = make(tmp_path, {"a": 50, "b": 50})
+    taken = []
+    scandir = os.scandir
+
+    class Counting:
+        def __init__(self, path):
+            self.entries = scandir(path)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            self.entries.close()
+
+        def __iter__(self):
+            for entry in self.entries:
+                taken.append(entry.path)
+                yield entry
+
+    monkeypatch.setattr(os, "scandir", Counting)
+    target.check(given)
+    assert sum(path.endswith(".png") for path in taken) == 2
 
 
 def test_a_class_draws_the_same_whatever_the_others(tmp_path):

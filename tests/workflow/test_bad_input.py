@@ -101,7 +101,16 @@ def test_results_that_cannot_be_written(clone):
 
 
 def test_no_disk_space(fresh):
-    generate = {"images_per_class": 10**9, "image_size": 512}
-    code, output = run(fresh, study(generate=generate))
+    """A run is refused; a plan, which may be for another machine, is made and says so."""
+    changes = {
+        "methods": ["none", "simple_prompt"],
+        "backbone": {"model": "somewhere"},
+        "generate": {"images_per_class": 10**9, "image_size": 512},
+    }
+    code, output = run(fresh, study(**changes))
+    assert code == 0
+    assert "are free" in output
+    code, output = fresh.snakemake("results/report.html", "--configfile", "my.yaml", "--cores", "1")
     assert code != 0
     assert "are free" in output
+    assert not (fresh.folder / "results" / "mine").exists()

@@ -21,9 +21,11 @@ jobs.share_library()
 
 try:
     CONFIG = configuration.parse(config)
-    configuration.check_world(CONFIG)
+    # Each job of a run reads this file again; it need not look at the whole target again.
+    crowded = configuration.check_world(CONFIG) if workflow.is_main_process else []
 except (configuration.ConfigError, ValueError) as error:
     raise WorkflowError(str(error))
+print(*crowded, sep="\n", end="\n" * bool(crowded), file=sys.stderr)
 
 METHODS = CONFIG.methods
 STUDIES = CONFIG.studies
@@ -39,6 +41,7 @@ wildcard_constraints:
     shard="[0-9]+",
 
 
+@functools.cache  # the sources cannot change between the jobs of a plan
 def code(*modules):
     """Digest of the library modules that are really used; their edits, and no others, run a job again."""
     return provenance.digest(*modules)
@@ -169,7 +172,10 @@ def clusters_of(wildcards):
 def row_of(wildcards):
     """The method's row of the method table, and a digest of its templates: an edit of theirs runs it again."""
     row = METHODS[wildcards.method].model_dump(exclude={"title", "family"})
-    return row | {"texts": prompts.digest(row["conditioning"])}
+    return row | {"texts": _texts(row["conditioning"])}
+
+
+_texts = functools.cache(prompts.digest)  # read once, not for each job
 
 
 def judge(study):
@@ -182,9 +188,10 @@ def ratios(study, method):
     """The augmentation ratios of a method, the main one first."""
     if METHODS[method].start == "none":
         return ["0"]
-    main = STUDIES[study].main_ratio
-    others = [ratio for ratio in STUDIES[study].ratios if ratio != main]
-    return [f"{ratio:g}" for ratio in [main, *others]]
+    found = STUDIES[study].ratios_of(method)
+    if METHODS[method].start == "more_real":  # all there are, whatever the ratio
+        found = found[:1]
+    return [f"{ratio:g}" for ratio in found]
 
 
 @functools.cache
@@ -297,6 +304,12 @@ def stretches(study):
     ]
 
 
+def refuse_crowded_disk():
+    """When work starts: what another machine will do may be planned where there is no room for it."""
+    if crowded:
+        raise WorkflowError("\n".join(crowded))
+
+
 def print_stage_times():
     from augbench.report import stage_times
 
@@ -328,16 +341,20 @@ def cpus(training):
     return training.processes * (training.threads + getattr(training, "workers", 0))
 
 
-def images_to_generate(study, classes_csv):
+def images_to_generate(study, method, classes_csv):
     """Images of one method, over all jobs."""
-    return _images_to_generate(study, classes_csv, Path(classes_csv).stat().st_mtime)
+    return _images_to_generate(
+        study, method, classes_csv, Path(classes_csv).stat().st_mtime
+    )
 
 
 @functools.cache
-def _images_to_generate(study, classes_csv, changed):
-    given = STUDIES[study].generate
+def _images_to_generate(study, method, classes_csv, changed):
+    given = STUDIES[study]
     return sum(
-        classes.generated(about["train"], given.times, given.images_per_class)
+        classes.generated(
+            about["train"], given.times_of(method), given.generate.images_per_class
+        )
         for about in classes.kept(classes_csv)
     )
 

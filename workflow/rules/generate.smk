@@ -33,7 +33,8 @@ rule generate:
         runtime=lambda w, input, attempt: costs.minutes(
             sampling_seconds(
                 w.study,
-                images_to_generate(w.study, input.classes) / generation_jobs(w.study),
+                images_to_generate(w.study, w.method, input.classes)
+                / generation_jobs(w.study),
             ),
             attempt,
         ),
@@ -42,6 +43,7 @@ rule generate:
         seed=setting("seed"),
         settings=setting("generate"),
         method=row_of,
+        times=lambda w: study_of(w).times_of(w.method),
         ratio=lambda w: study_of(w).main_ratio,
         parts=lambda w: generation_jobs(w.study),
         code=code("sampling"),

@@ -8,13 +8,13 @@ from pathlib import Path
 from augbench import classes, clusters, conditioning, files, images, resume, sampling
 
 settings, method, given = dict(snakemake.params.settings), snakemake.params.method, snakemake.input
-times, fixed, batch_size = (settings.pop(key) for key in ("times", "images_per_class", "batch_size"))
+fixed, batch_size = [settings.pop(key) for key in ("times", "images_per_class", "batch_size")][1:]
 kept = classes.kept(given.classes)
 chosen = files.read_json(given.selection) if given.get("selection") else None
 key = (snakemake.params.seed, snakemake.wildcards.method, chosen["candidate"] if chosen else "base")
 rows = sampling.plan(
     kept,
-    [classes.generated(about["train"], times, fixed) for about in kept],
+    [classes.generated(about["train"], snakemake.params.times, fixed) for about in kept],
     method,
     key,
     cluster_sizes=clusters.read_sizes(given.clusters, method["clusters"]) if given.get("clusters") else None,
