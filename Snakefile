@@ -29,6 +29,7 @@ include: "workflow/rules/classify.smk"
 include: "workflow/rules/audit.smk"
 include: "workflow/rules/domain_gap.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/export.smk"
 
 
 rule all:

@@ -9,6 +9,7 @@ from augbench import (
     classes,
     classifier_images,
     costs,
+    export,
     jobs,
     prompts,
     provenance,
