@@ -1,5 +1,9 @@
 """A mistake in the configuration or the data gets one clear sentence and a non-zero exit, before any work."""
 
+import re
+import subprocess
+import sys
+
 import pytest
 import yaml
 from PIL import Image
@@ -114,3 +118,16 @@ def test_no_disk_space(fresh):
     assert code != 0
     assert "are free" in output
     assert not (fresh.folder / "results" / "mine").exists()
+
+
+def test_what_new_study_writes_can_be_planned(fresh):
+    path = fresh.folder / "birds"
+    for key in ("robin", "blue tit"):
+        (path / key).mkdir(parents=True)
+        for i in range(10):
+            Image.new("RGB", (300, 200), (i, 0, 0)).save(path / key / f"{i}.png")
+    command = [sys.executable, "-m", "augbench.new_study", "birds", "birds"]
+    subprocess.run(command, cwd=fresh.folder, env=fresh.environment, check=True)
+    code, output = fresh.snakemake("-n", "--configfile", "config/birds.yaml")
+    assert code == 0, output
+    assert re.search(r"^generate +2$", output, re.MULTILINE)
