@@ -98,7 +98,8 @@ class Target(Section):
     )
     classes: str | None = Field(
         None,
-        description="CSV with columns class, lemmas, hypernyms, definition; else names come from folder names",
+        description="CSV with columns class, lemmas, hypernyms, definition, of all classes or some; where it is "
+        "silent, WordNet's for ImageNet, else names come from folder names",
     )
     unreadable: Literal["stop", "skip"] = Field("stop", description="what to do with an image that cannot be read")
 
@@ -517,6 +518,41 @@ def check_world(config: Config, results: Path = Path("results")) -> list[str]:
                 f"{place}: needs about {needed / 1e9:.1f} GB in {results}, but only {free / 1e9:.1f} GB are free"
             )
     return crowded
+
+
+def remarks(config: Config) -> list[str]:
+    """Sentences on what a study goes without: what templates ask for and its classes do not have.
+
+    Raises ConfigError when nothing is left of a method's templates.
+    """
+    from augbench import prompts, target
+
+    found = []
+    for name, study in config.studies.items():
+        if study.target.reader == "digits":
+            continue
+        classes = target.class_table(study.target).to_dict("records")
+        for method in study.methods:
+            conditioning = config.methods[method].conditioning
+            try:
+                lacking = [words for about in classes if (words := _lacking(prompts, conditioning, about))]
+            except ValueError as error:
+                raise ConfigError(f"studies.{name}.methods: {method}: {error}") from None
+            if lacking:
+                words = " or ".join(dict.fromkeys(word for words in lacking for word in words))
+                found.append(
+                    f"studies.{name}: {len(lacking)} of {len(classes)} classes have no {words}; {method} leaves that "
+                    "out of their prompts; a CSV with columns class,lemmas,hypernyms,definition, named as "
+                    "`target: {classes: ...}`, would say it"
+                )
+    return found
+
+
+def _lacking(prompts, conditioning: str | None, about: dict) -> list[str]:
+    words = prompts.lacking(conditioning, about)
+    if words:
+        prompts.usable(conditioning, about)
+    return words
 
 
 def check_pool(study: Study, place: str) -> None:

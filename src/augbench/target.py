@@ -1,6 +1,7 @@
 """The target data: reads labelled images as people have them, and splits them as the paper does."""
 
 import csv
+import difflib
 import functools
 import math
 import os
@@ -195,24 +196,36 @@ def check(target) -> None:
 def class_table(target) -> pd.DataFrame:
     """Columns class, lemmas (comma separated), hypernyms, definition; one row per class, in class order.
 
-    Names come from the CSV ``target.classes``, else from the layout's; where that is silent, from the folder name.
+    Each comes from the CSV ``target.classes``; where that is silent, from the layout's (WordNet's for ImageNet), and a
+    name at last from the folder's. Raises ValueError for a CSV that names a class that there is not.
     """
-    given, found = {}, layout(target)
-    source = target.classes or found.names
-    if source:
-        if not Path(source).is_file():
-            raise ValueError(f"there is no file {source}; it should have the columns class,lemmas")
-        with open(source, newline="", encoding="utf-8") as handle:
-            reader = csv.DictReader(handle)
-            if not {"class", "lemmas"} <= set(reader.fieldnames or []):
-                raise ValueError(f"{source} needs the columns class,lemmas; it has {reader.fieldnames}")
-            given = {row["class"]: row for row in reader}
+    found = layout(target)
+    given = _named(found.names) if found.names else {}
+    if target.classes:
+        for key, row in _named(target.classes).items():
+            if key not in found.classes:
+                near = difflib.get_close_matches(key, found.classes, 1)
+                meant = f", did you mean {near[0]!r}?" if near else ""
+                raise ValueError(f"{target.classes} names the class {key!r}, which {target.path} does not have{meant}")
+            given[key] = given.get(key, {}) | row
     rows = []
     for key, name in found.classes.items():
         row = given.get(key, {})
         name = name.replace("_", " ").replace("-", " ").strip()
         rows.append((key, row.get("lemmas") or name, row.get("hypernyms") or "", row.get("definition") or ""))
     return pd.DataFrame(rows, columns=["class", "lemmas", "hypernyms", "definition"])
+
+
+def _named(source: str | Path) -> dict[str, dict[str, str]]:
+    """Class -> lemmas, hypernyms and definition as a CSV has them, without empty cells."""
+    if not Path(source).is_file():
+        raise ValueError(f"there is no file {source}; it should have the columns class,lemmas")
+    with open(source, newline="", encoding="utf-8-sig") as handle:  # spreadsheets begin a file with a mark
+        reader = csv.DictReader(handle)
+        if not {"class", "lemmas"} <= set(reader.fieldnames or []):
+            raise ValueError(f"{source} needs the columns class,lemmas; it has {reader.fieldnames}")
+        rows = {row["class"]: row | {"hypernyms": row.get("hypernyms") or row.get("hypernym")} for row in reader}
+    return {key: {name: cell.strip() for name, cell in row.items() if name and cell} for key, row in rows.items()}
 
 
 def split(target, dataset, seed: int) -> pd.DataFrame:

@@ -120,3 +120,22 @@ def test_ratios_of_a_method_are_the_studys_and_those_of_its_scaling():
     raw["studies"]["digits"]["scaling"] = {"ratios": [2]}
     with pytest.raises(config.ConfigError, match="scaling needs methods and ratios"):
         config.parse(raw)
+
+
+def test_what_classes_lack_is_said_and_disables_nothing_else(tmp_path):
+    from PIL import Image
+
+    for key in ("owl", "crow"):
+        (tmp_path / "data" / key).mkdir(parents=True)
+        Image.new("RGB", (2, 2)).save(tmp_path / "data" / key / "1.png")
+    (tmp_path / "names.csv").write_text("class,lemmas,hypernyms\nowl,owl,bird of prey\n")
+    raw = load("config/methods.yaml")
+    given = {"reader": "folder", "path": str(tmp_path / "data"), "classes": str(tmp_path / "names.csv")}
+    methods = ["clip_prompts", "sariyildiz_prompts", "none"]
+    raw["studies"] = {"birds": {"methods": methods, "target": given, "backbone": {"model": "x/y"}}}
+    (sentence,) = config.remarks(config.parse(raw))
+    assert sentence.startswith(
+        "studies.birds: 2 of 2 classes have no hypernyms or definition; sariyildiz_prompts leaves"
+    )
+    (tmp_path / "names.csv").write_text("class,lemmas,hypernym,definition\nowl,owl,bird,flies\ncrow,crow,bird,flies\n")
+    assert config.remarks(config.parse(raw)) == []

@@ -111,6 +111,26 @@ def test_names_come_from_folders_unless_a_csv_says_more(tmp_path):
     assert table.loc["n02"].tolist() == ["tench, Tinca tinca", "fish", "swims"]
 
 
+def test_a_small_csv_overrides_some_names_of_imagenet_and_no_more(tmp_path):
+    ilsvrc(tmp_path)
+    for wnid in WNIDS:
+        picture(tmp_path / "val" / wnid / "1.JPEG", 1)
+    csv = tmp_path / "names.csv"
+    csv.write_text(f'class,lemmas,hypernym,definition\n{WNIDS[1]},"crane, hoist",,\n', encoding="utf-8-sig")
+    given = Target(reader="imagenet", path=str(tmp_path), classes=str(csv))
+    plain = target.class_table(given.model_copy(update={"classes": None})).set_index("class")
+    table = target.class_table(given).set_index("class")
+    assert table["lemmas"].to_list() == ["crane", "crane, hoist"]
+    assert table.loc[WNIDS[1], "definition"] == plain.loc[WNIDS[1], "definition"] != ""
+    csv.write_text(f"class,lemmas,hypernym\n{WNIDS[1]},hoist,lifting device\n")
+    assert target.class_table(given).set_index("class").loc[WNIDS[1], "hypernyms"] == "lifting device"
+    csv.write_text("class,lemmas\nn0312670,hoist\n")
+    with pytest.raises(
+        ValueError, match="names the class 'n0312670', which .* does not have, did you mean 'n03126707'"
+    ):
+        target.class_table(given)
+
+
 def test_the_digits_target_and_the_web_share_no_scan(tmp_path):
     parts = digits.partition(1, test=600, web=500)
     assert sorted(i for part in parts.values() for i in part) == list(range(1797))

@@ -23,10 +23,14 @@ jobs.share_library()
 try:
     CONFIG = configuration.parse(config)
     # Each job of a run reads this file again; it need not look at the whole target again.
-    crowded = configuration.check_world(CONFIG) if workflow.is_main_process else []
+    crowded, remarks = [], []
+    if workflow.is_main_process:
+        crowded = configuration.check_world(CONFIG)
+        remarks = configuration.remarks(CONFIG)
 except (configuration.ConfigError, ValueError) as error:
     raise WorkflowError(str(error))
-print(*crowded, sep="\n", end="\n" * bool(crowded), file=sys.stderr)
+for sentence in [*crowded, *remarks]:
+    print(sentence, file=sys.stderr)
 
 METHODS = CONFIG.methods
 STUDIES = CONFIG.studies

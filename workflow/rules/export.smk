@@ -8,7 +8,9 @@ rule export:
         added=lambda w: (
             []
             if METHODS[w.method].start == "none"
-            else f"results/{w.study}/augmentation/{w.method}/x{ratios(w.study, w.method)[0]}/split-1.parquet"
+            else [
+                f"results/{w.study}/augmentation/{w.method}/x{ratios(w.study, w.method)[0]}/split-1.parquet"
+            ]
         ),
     output:
         directory("results/{study}/export/{method}/{form}"),

@@ -8,7 +8,7 @@ from augbench.export import export
 export(
     snakemake.wildcards.form,
     images.read(snakemake.input.train),
-    images.read(*filter(None, [snakemake.input.get("added")])),
+    images.read(*snakemake.input.added),
     classes.kept(snakemake.input.classes),
     snakemake.output[0],
     snakemake.params.about,
