@@ -6,10 +6,15 @@ READY := $(VENV)/ready
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 SOURCES := src tests workflow/scripts benchmarks slurm/restart
 
-.PHONY: report test test-unit test-workflow test-cluster check benchmark lint format docs lock setup
+.PHONY: report new-study test test-unit test-workflow test-cluster check benchmark lint format docs lock setup
 
 report: $(READY)
 	snakemake
+
+# Looks at a folder of images and writes config/NAME.yaml: make new-study IMAGES=data/birds NAME=birds
+new-study: $(READY)
+	@test -n "$(IMAGES)" -a -n "$(NAME)" || { echo "usage: make new-study IMAGES=data/birds NAME=birds"; exit 1; }
+	@python -m augbench.new_study "$(IMAGES)" "$(NAME)"
 
 # Side by side: the tests of the workflow often wait for a single process.
 test: $(READY)

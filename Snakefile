@@ -29,6 +29,7 @@ include: "workflow/rules/classify.smk"
 include: "workflow/rules/audit.smk"
 include: "workflow/rules/domain_gap.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/export.smk"
 
 
 rule all:
@@ -37,6 +38,10 @@ rule all:
         "results/report.html",
         # Also what the report does not read itself: a shard that was deleted is made again.
         [file for study in STUDIES for file in stored_images(study)],
+
+
+onstart:
+    refuse_crowded_disk()
 
 
 onsuccess:

@@ -23,7 +23,10 @@ def added(train: int, ratio: float) -> int:
 
 
 def generated(train: int, times: float, fixed: int | None) -> int:
-    """Images generated for a class: at least ``times`` its training images (section 3), or ``fixed`` if more."""
+    """Images generated for a class: at least ``times`` its training images (section 3), or ``fixed`` if more.
+
+    ``times`` is what the configuration says or, where more, the largest augmentation ratio of the method.
+    """
     return max(fixed or 0, math.ceil(times * train))
 
 

@@ -98,7 +98,8 @@ class Target(Section):
     )
     classes: str | None = Field(
         None,
-        description="CSV with columns class, lemmas, hypernyms, definition; else names come from folder names",
+        description="CSV with columns class, lemmas, hypernyms, definition, of all classes or some; where it is "
+        "silent, WordNet's for ImageNet, else names come from folder names",
     )
     unreadable: Literal["stop", "skip"] = Field("stop", description="what to do with an image that cannot be read")
 
@@ -316,13 +317,27 @@ class Jobs(Section):
     save_minutes: Positive = Field(10, description="time between the states that a killed training resumes from")
 
 
+class Scaling(Section):
+    """Further augmentation ratios of some methods (paper, Figure 5B)."""
+
+    methods: list[str] = Field([], description="methods of the study that are measured at further ratios")
+    ratios: list[Positive] = Field([], description="added images per class / training images per class")
+
+    @model_validator(mode="after")
+    def _both(self):
+        if bool(self.methods) != bool(self.ratios):
+            raise ValueError("scaling needs methods and ratios, e.g. `{methods: [retrieval], ratios: [0.5, 2, 10]}`")
+        return self
+
+
 class Study(Section):
     seed: int = Field(0, ge=0, description="of every random choice of the study")
     methods: list[str] = Field(min_length=1, description="rows of the method table")
     runs: Count = Field(5, description="resampled sets and classifier runs per method")
     ratios: list[Positive] = Field(
-        [1.0], min_length=1, description="added images per class / training images per class"
+        [1.0], min_length=1, description="of all methods: added images per class / training images per class"
     )
+    scaling: Scaling = Scaling()
     target: Target
     dataset: Dataset = Dataset()
     digits: Digits = Digits()
@@ -339,6 +354,15 @@ class Study(Section):
     def main_ratio(self) -> float:
         """The ratio of Table 1, at which retrieval must fill a class or it is excluded for every method."""
         return 1.0 if 1.0 in self.ratios else min(self.ratios)
+
+    def ratios_of(self, method: str) -> list[float]:
+        """The augmentation ratios at which a method is measured, the main one first."""
+        further = {*self.ratios, *(self.scaling.ratios if method in self.scaling.methods else [])}
+        return [self.main_ratio, *sorted(further - {self.main_ratio})]
+
+    def times_of(self, method: str) -> float:
+        """Images generated for a class, as a multiple of its training images: what the largest ratio adds, at least."""
+        return max(self.generate.times, *self.ratios_of(method))
 
     @field_validator("methods")
     @classmethod
@@ -371,12 +395,12 @@ class Config(Section):
                 for section in sections:
                     if start in starts and getattr(study, section) is None:
                         raise ValueError(f"studies.{name}: its methods need the section `{section}`, which is missing")
-            made = study.generate.images_per_class is None and starts & {"noise", "image"}
-            if made and max(study.ratios) > study.generate.times:
-                raise ValueError(
-                    f"studies.{name}.generate.times: {study.generate.times:g} times the training images are fewer than "
-                    f"the ratio {max(study.ratios):g} adds; write at least `times: {max(study.ratios):g}`"
-                )
+            for method in study.scaling.methods:
+                if method not in study.methods or self.methods[method].start in ("none", "more_real"):
+                    raise ValueError(
+                        f"studies.{name}.scaling.methods: {method!r} is not one of the study's methods that generate "
+                        "or retrieve images"
+                    )
             for method in study.methods:
                 states = self.methods[method].candidates
                 if all(state.startswith("epoch-") and int(state[6:]) > study.finetune.max_epochs for state in states):
@@ -460,8 +484,11 @@ def _flat(annotation):
         yield from _flat(argument)
 
 
-def check_world(config: Config, results: Path = Path("results")) -> None:
-    """What can be known before any work starts about data and disk. Raises ConfigError."""
+def check_world(config: Config, results: Path = Path("results")) -> list[str]:
+    """What can be known before any work starts about data and disk. Raises ConfigError.
+
+    Returns a sentence for each study for which the disk has too little room: a plan may be made all the same.
+    """
     from augbench import target
     from augbench.classifier import check_model
 
@@ -472,7 +499,7 @@ def check_world(config: Config, results: Path = Path("results")) -> None:
         probe.unlink()
     except OSError as error:
         raise ConfigError(f"the folder {results} cannot be written: {error.strerror}") from None
-    free = shutil.disk_usage(results).free
+    free, crowded = shutil.disk_usage(results).free, []
     for name, study in config.studies.items():
         place = f"studies.{name}"
         if study.target.reader != "digits":
@@ -485,11 +512,47 @@ def check_world(config: Config, results: Path = Path("results")) -> None:
             check_model(study.classifier.model)
         except ValueError as error:
             raise ConfigError(f"{place}.classifier.model: {error}") from None
-        needed = disk_needed(study, len(target.class_keys(study.target)))
+        needed = disk_needed(config, study, len(target.class_keys(study.target)))
         if needed > free:
-            raise ConfigError(
+            crowded.append(
                 f"{place}: needs about {needed / 1e9:.1f} GB in {results}, but only {free / 1e9:.1f} GB are free"
             )
+    return crowded
+
+
+def remarks(config: Config) -> list[str]:
+    """Sentences on what a study goes without: what templates ask for and its classes do not have.
+
+    Raises ConfigError when nothing is left of a method's templates.
+    """
+    from augbench import prompts, target
+
+    found = []
+    for name, study in config.studies.items():
+        if study.target.reader == "digits":
+            continue
+        classes = target.class_table(study.target).to_dict("records")
+        for method in study.methods:
+            conditioning = config.methods[method].conditioning
+            try:
+                lacking = [words for about in classes if (words := _lacking(prompts, conditioning, about))]
+            except ValueError as error:
+                raise ConfigError(f"studies.{name}.methods: {method}: {error}") from None
+            if lacking:
+                words = " or ".join(dict.fromkeys(word for words in lacking for word in words))
+                found.append(
+                    f"studies.{name}: {len(lacking)} of {len(classes)} classes have no {words}; {method} leaves that "
+                    "out of their prompts; a CSV with columns class,lemmas,hypernyms,definition, named as "
+                    "`target: {classes: ...}`, would say it"
+                )
+    return found
+
+
+def _lacking(prompts, conditioning: str | None, about: dict) -> list[str]:
+    words = prompts.lacking(conditioning, about)
+    if words:
+        prompts.usable(conditioning, about)
+    return words
 
 
 def check_pool(study: Study, place: str) -> None:
@@ -507,11 +570,12 @@ def check_pool(study: Study, place: str) -> None:
         raise ConfigError(f"{place}.pool.path: there is no {wanted} in {path}")
 
 
-def disk_needed(study: Study, classes: int) -> int:
+def disk_needed(config: Config, study: Study, classes: int) -> int:
     """A rough lower bound in bytes: generated PNGs (1.5 bytes per pixel) of all generating methods."""
+    generating = sum(config.methods[method].start in ("noise", "image") for method in study.methods)
     per_class = study.generate.images_per_class or 100
     pixels = study.generate.image_size**2
-    return int(1.5 * pixels * per_class * classes * len(study.methods)) + 200_000_000
+    return int(1.5 * pixels * per_class * classes * generating) + 200_000_000
 
 
 def markdown() -> str:

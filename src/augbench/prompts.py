@@ -9,6 +9,7 @@ from augbench.seeds import generator
 TEMPLATES = Path("resources/templates")
 BACKGROUNDS = Path("resources/backgrounds.txt")
 OPTIONAL = ", {h}", ", {d}"  # left out for a class without hypernyms or definition
+NEEDED = {"{h}": "hypernyms", "{d}": "definition"}  # what a class may lack
 
 
 def without_spaces(name: str) -> str:
@@ -53,7 +54,7 @@ def fill(template: str, about: Mapping[str, str], background: str = "") -> str:
     {h} hypernyms, {d} definition, {b} a background, {p} the learned pseudo-word.
     """
     for part in OPTIONAL:
-        if not about.get({"h": "hypernyms", "d": "definition"}[part[3]]):
+        if not about.get(NEEDED[part[2:]]):
             template = template.replace(part, "")
     words = {
         "{n}": about["lemmas"],
@@ -68,6 +69,31 @@ def fill(template: str, about: Mapping[str, str], background: str = "") -> str:
     return template
 
 
+def lacking(conditioning: str | None, about: Mapping[str, str]) -> list[str]:
+    """What the templates of a conditioning ask for and a class does not have: hypernyms, definition."""
+    texts = templates(conditioning) if conditioning else []
+    return [word for place, word in NEEDED.items() if any(place in text for text in texts) and not about.get(word)]
+
+
+def usable(conditioning: str, about: Mapping[str, str]) -> list[str]:
+    """The templates that can be filled in for a class: without those that need, elsewhere than as a further part of a
+    list, hypernyms or a definition that the class does not have. Raises ValueError when none is left."""
+    missing = [place for place, word in NEEDED.items() if not about.get(word)]
+
+    def left(text: str) -> str:
+        for part in OPTIONAL:
+            text = text.replace(part, "")
+        return text
+
+    found = [text for text in templates(conditioning) if not any(place in left(text) for place in missing)]
+    if not found:
+        words = " or ".join(NEEDED[place] for place in missing)
+        raise ValueError(
+            f"every template of {conditioning} needs {words}, which the class {about['class']} does not have"
+        )
+    return found
+
+
 def draw(conditioning: str | None, how: str, about: Mapping[str, str], count: int, *key: object) -> list[str]:
     """``count`` prompts for a class (paper, section 3.1).
 
@@ -77,7 +103,7 @@ def draw(conditioning: str | None, how: str, about: Mapping[str, str], count: in
     """
     if conditioning is None:
         return [""] * count
-    choices = templates(conditioning)
+    choices = usable(conditioning, about)
     rng = generator(*key, "templates")
     places = lines(BACKGROUNDS) if any("{b}" in template for template in choices) else [""]
     prompts = []

@@ -11,7 +11,7 @@ import pandas as pd
 from augbench import fetching, images
 from augbench.backbone import SafetyChecker
 from augbench.files import whole, write_csv
-from augbench.prompts import fill, templates
+from augbench.prompts import fill, usable
 
 FATES = {  # what became of a neighbour, in the order in which it is found out
     "unaesthetic": "aesthetic score too low",
@@ -271,8 +271,8 @@ def counts(table: pd.DataFrame, images_per_class: int | None, ratio: float) -> d
 
 
 def prompts(classes: pd.DataFrame, conditioning: str) -> list[list[str]]:
-    """The prompts of each class of a class table: all templates of a conditioning, filled in."""
-    return [[fill(template, row) for template in templates(conditioning)] for row in classes.to_dict("records")]
+    """The prompts of each class of a class table: all templates of a conditioning that it can fill in."""
+    return [[fill(template, row) for template in usable(conditioning, row)] for row in classes.to_dict("records")]
 
 
 def query(texts: Sequence[str], pictures, clip):

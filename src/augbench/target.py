@@ -1,6 +1,7 @@
 """The target data: reads labelled images as people have them, and splits them as the paper does."""
 
 import csv
+import difflib
 import functools
 import math
 import os
@@ -45,8 +46,16 @@ def _folders(root: Path) -> list[Path]:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    for base, _, names in os.walk(folder):
-        yield from (Path(base, name) for name in names if os.path.splitext(name)[1].lower() in EXTENSIONS)
+    """One by one: who wants the first image alone does not wait until a large folder is read."""
+    inner = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                inner.append(entry.path)
+            elif os.path.splitext(entry.name)[1].lower() in EXTENSIONS:
+                yield Path(entry.path)
+    for place in inner:
+        yield from _files(Path(place))
 
 
 def _folder(target) -> Layout:
@@ -172,7 +181,7 @@ def check(target) -> None:
     if len(found.classes) < 2:
         raise ValueError(f"{target.path} has {len(found.classes)} classes; at least two are needed")
     for key in found.classes:
-        if not any(True for _ in found.train(key)):
+        if next(iter(found.train(key)), None) is None:
             raise ValueError(f"the class {key} of {target.path} holds no image; remove it or fill it")
     names = {}
     for key, row in class_table(target).set_index("class").iterrows():
@@ -187,18 +196,18 @@ def check(target) -> None:
 def class_table(target) -> pd.DataFrame:
     """Columns class, lemmas (comma separated), hypernyms, definition; one row per class, in class order.
 
-    Names come from the CSV ``target.classes``, else from the layout's; where that is silent, from the folder name.
+    Each comes from the CSV ``target.classes``; where that is silent, from the layout's (WordNet's for ImageNet), and a
+    name at last from the folder's. Raises ValueError for a CSV that names a class that there is not.
     """
-    given, found = {}, layout(target)
-    source = target.classes or found.names
-    if source:
-        if not Path(source).is_file():
-            raise ValueError(f"there is no file {source}; it should have the columns class,lemmas")
-        with open(source, newline="", encoding="utf-8") as handle:
-            reader = csv.DictReader(handle)
-            if not {"class", "lemmas"} <= set(reader.fieldnames or []):
-                raise ValueError(f"{source} needs the columns class,lemmas; it has {reader.fieldnames}")
-            given = {row["class"]: row for row in reader}
+    found = layout(target)
+    given = _named(found.names) if found.names else {}
+    if target.classes:
+        for key, row in _named(target.classes).items():
+            if key not in found.classes:
+                near = difflib.get_close_matches(key, found.classes, 1)
+                meant = f", did you mean {near[0]!r}?" if near else ""
+                raise ValueError(f"{target.classes} names the class {key!r}, which {target.path} does not have{meant}")
+            given[key] = given.get(key, {}) | row
     rows = []
     for key, name in found.classes.items():
         row = given.get(key, {})
@@ -207,13 +216,25 @@ def class_table(target) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["class", "lemmas", "hypernyms", "definition"])
 
 
+def _named(source: str | Path) -> dict[str, dict[str, str]]:
+    """Class -> lemmas, hypernyms and definition as a CSV has them, without empty cells."""
+    if not Path(source).is_file():
+        raise ValueError(f"there is no file {source}; it should have the columns class,lemmas")
+    with open(source, newline="", encoding="utf-8-sig") as handle:  # spreadsheets begin a file with a mark
+        reader = csv.DictReader(handle)
+        if not {"class", "lemmas"} <= set(reader.fieldnames or []):
+            raise ValueError(f"{source} needs the columns class,lemmas; it has {reader.fieldnames}")
+        rows = {row["class"]: row | {"hypernyms": row.get("hypernyms") or row.get("hypernym")} for row in reader}
+    return {key: {name: cell.strip() for name, cell in row.items() if name and cell} for key, row in rows.items()}
+
+
 def split(target, dataset, seed: int) -> pd.DataFrame:
     """All images of the target as an image table with the further column ``split``.
 
     Within each class, shares of the training images are drawn at random, which retains class imbalance
-    (paper, section 3): ``train``, a disjoint ``validation`` and a further disjoint set of the size of the
-    training set, ``more_real``, as far as images are left; the rest is ``unused``. A share of n images is
-    rounded up: so the 732 to 1,300 images of ImageNet's classes give the paper's 74 to 130.
+    (paper, section 3): ``validation``, a disjoint ``train`` and a further disjoint set of the size of the
+    training set, ``more_real``, as far as images are left; the rest is ``unused``. Validation images are drawn
+    first, so they are the same for 10% of ImageNet and for all of it. Sizes are those of :func:`sizes`.
     Test images are those of the target's own test split, or a share where there is none.
 
     Raises ValueError naming an unreadable image (``unreadable: stop``) or a class left without images.
@@ -224,16 +245,12 @@ def split(target, dataset, seed: int) -> pd.DataFrame:
         files = _readable(sorted(found.train(key)), target.unreadable, unreadable)
         rng = generator(seed, "split", key)
         order = [files[i] for i in rng.permutation(len(files))]
-        shares = [("train", dataset.train), ("validation", dataset.validation)]
-        if not found.test:
-            shares.append(("test", dataset.test))
-        shares.append(("more_real", dataset.train))
         start = 0
-        for name, share in shares:
-            count = math.ceil(round(share * len(files), 9))
+        for name, count in sizes(len(files), dataset, draws_test=not found.test).items():
             part = order[start : start + count]
             start += count
-            if name != "more_real" and share > 0 and not part:
+            share = getattr(dataset, name, 0)
+            if share > 0 and not part:
                 raise ValueError(f"the class {key} has {len(files)} images, too few for the split {name!r}")
             rows += [(name, key, file) for file in sorted(part)]
         rows += [("unused", key, file) for file in sorted(order[start:])]
@@ -247,6 +264,29 @@ def split(target, dataset, seed: int) -> pd.DataFrame:
     for file in unreadable:
         print(f"left out: {file}", flush=True)
     return table.sort_values("image_id", ignore_index=True)
+
+
+def sizes(count: int, dataset, draws_test: bool) -> dict[str, int]:
+    """Images of the splits of a class of ``count`` images, in the order in which they are drawn.
+
+    A share is rounded up: so the 732 to 1,300 images of ImageNet's classes give the paper's 74 to 130. Where all
+    images are shared out and rounding wants more than there are, validation and test give in turn, so that what
+    training leaves makes two equal parts (Caltech256); without a test share training gives, so that it is all but
+    the validation split (full ImageNet).
+    """
+    shares = {"validation": dataset.validation, "train": dataset.train}
+    if draws_test:
+        shares["test"] = dataset.test
+    wanted = {name: math.ceil(round(share * count, 9)) for name, share in shares.items()}
+    while (excess := sum(wanted.values()) - count) > 0:
+        if not draws_test:
+            wanted["train"] -= excess
+            break
+        largest = max(("test", "validation"), key=wanted.get)
+        if not wanted[largest]:
+            break
+        wanted[largest] -= 1
+    return wanted | {"more_real": max(0, min(wanted["train"], count - sum(wanted.values())))}
 
 
 def _readable(files: list[Path], policy: str, unreadable: list[str]) -> list[Path]:

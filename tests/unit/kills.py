@@ -1,4 +1,4 @@
-"""Jobs that are really killed: each is a process of its own session, ended by SIGKILL at a moment that the test sees."""
+"""Jobs that are really killed: processes of a session of their own, ended by SIGKILL at a moment that a test sees."""
 
 import os
 import signal

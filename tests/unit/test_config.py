@@ -104,3 +104,38 @@ def test_clusters_need_an_embedding_and_candidates_their_epochs():
         config.ConfigError, match=r"needs the section `clip`, or `finetune: \{embedding: inception_v3\}`"
     ):
         config.parse(raw)
+
+
+def test_ratios_of_a_method_are_the_studys_and_those_of_its_scaling():
+    raw = load("config/methods.yaml", "config/config.yaml")
+    raw["studies"]["digits"] |= {"ratios": [1], "scaling": {"methods": ["retrieval", "imagic"], "ratios": [10, 0.5]}}
+    study = config.parse(raw).studies["digits"]
+    assert study.ratios_of("retrieval") == [1, 0.5, 10]
+    assert study.ratios_of("clip_prompts") == [1]
+    assert (study.times_of("imagic"), study.times_of("clip_prompts")) == (10, 3)
+    for wrong in ("more_real", "retrieval_diverse"):
+        raw["studies"]["digits"]["scaling"]["methods"] = [wrong]
+        with pytest.raises(config.ConfigError, match=f"scaling.methods: '{wrong}' is not one of the study's methods"):
+            config.parse(raw)
+    raw["studies"]["digits"]["scaling"] = {"ratios": [2]}
+    with pytest.raises(config.ConfigError, match="scaling needs methods and ratios"):
+        config.parse(raw)
+
+
+def test_what_classes_lack_is_said_and_disables_nothing_else(tmp_path):
+    from PIL import Image
+
+    for key in ("owl", "crow"):
+        (tmp_path / "data" / key).mkdir(parents=True)
+        Image.new("RGB", (2, 2)).save(tmp_path / "data" / key / "1.png")
+    (tmp_path / "names.csv").write_text("class,lemmas,hypernyms\nowl,owl,bird of prey\n")
+    raw = load("config/methods.yaml")
+    given = {"reader": "folder", "path": str(tmp_path / "data"), "classes": str(tmp_path / "names.csv")}
+    methods = ["clip_prompts", "sariyildiz_prompts", "none"]
+    raw["studies"] = {"birds": {"methods": methods, "target": given, "backbone": {"model": "x/y"}}}
+    (sentence,) = config.remarks(config.parse(raw))
+    assert sentence.startswith(
+        "studies.birds: 2 of 2 classes have no hypernyms or definition; sariyildiz_prompts leaves"
+    )
+    (tmp_path / "names.csv").write_text("class,lemmas,hypernym,definition\nowl,owl,bird,flies\ncrow,crow,bird,flies\n")
+    assert config.remarks(config.parse(raw)) == []

@@ -54,6 +54,19 @@ def test_a_class_without_hypernyms_or_definition_gets_prompts_without_them():
     assert drawn[5].startswith("owl inside ")
 
 
+def test_a_template_that_cannot_go_without_is_left_out_for_the_class_that_lacks_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(prompts, "TEMPLATES", tmp_path)
+    (tmp_path / "mine.txt").write_text("a {n}\na {n}, {h}\na {h} called {n}\n{n}: {d}\n")
+    owl = {"class": "owl", "lemmas": "owl", "definition": "a bird"}
+    assert prompts.draw("mine", "equal", owl, 3, 1) == ["a owl", "a owl", "owl: a bird"]
+    assert prompts.lacking("mine", owl) == ["hypernyms"]
+    assert prompts.lacking("mine", TENCH) == []
+    assert len(prompts.usable("mine", TENCH)) == 4
+    (tmp_path / "mine.txt").write_text("a {h} called {n}\n")
+    with pytest.raises(ValueError, match="every template of mine needs hypernyms, which the class owl does not have"):
+        prompts.draw("mine", "equal", owl, 3, 1)
+
+
 def test_no_conditioning_is_the_empty_prompt():
     assert prompts.draw(None, "random", TENCH, 2) == ["", ""]
 

@@ -1,5 +1,6 @@
 """Splits: disjoint, stratified, rounded as the paper's numbers say; folders and names as people have them."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,53 @@ def test_splits_are_disjoint_and_keep_the_imbalance(tmp_path):
     assert [counts["b", name] for name in ("train", "validation", "test", "more_real")] == [3, 3, 2, 3]
 
 
+def test_full_imagenet_is_all_but_the_validation_split_of_ten_percent(tmp_path):
+    given = make(tmp_path, {"a": 73, "b": 130})
+    (tmp_path / "train").mkdir()
+    for key in "ab":
+        (tmp_path / key).rename(tmp_path / "train" / key)
+        (tmp_path / "test" / key).mkdir(parents=True)
+        Image.new("RGB", (2, 2)).save(tmp_path / "test" / key / "0.png")
+    small, full = (target.split(given, Dataset(train=share, validation=0.1), seed=1) for share in (0.1, 0.9))
+    validation = [set(table.loc[table["split"] == "validation", "image_id"]) for table in (small, full)]
+    assert validation[0] == validation[1]
+    assert len(validation[0]) == 8 + 13
+    assert (full["split"] == "train").sum() == 73 + 130 - 21
+    assert not (full["split"] == "unused").any()
+
+
+@pytest.mark.parametrize(("count", "expected"), [(80, (64, 8, 8)), (81, (65, 8, 8)), (119, (96, 12, 11))])
+def test_what_training_leaves_of_caltech256_makes_two_equal_parts(count, expected):
+    found = target.sizes(count, Dataset(train=0.8, validation=0.1, test=0.1), draws_test=True)
+    assert tuple(found[name] for name in ("train", "validation", "test")) == expected
+    assert found["more_real"] == 0
+
+
+def test_the_first_image_of_a_large_folder_is_found_without_reading_all_of_it(tmp_path, monkeypatch):
+    given = make(tmp_path, {"a": 50, "b": 50})
+    taken = []
+    scandir = os.scandir
+
+    class Counting:
+        def __init__(self, path):
+            self.entries = scandir(path)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            self.entries.close()
+
+        def __iter__(self):
+            for entry in self.entries:
+                taken.append(entry.path)
+                yield entry
+
+    monkeypatch.setattr(os, "scandir", Counting)
+    target.check(given)
+    assert sum(path.endswith(".png") for path in taken) == 2
+
+
 def test_a_class_draws_the_same_whatever_the_others(tmp_path):
     both = target.split(make(tmp_path / "1", {"a": 20, "b": 20}), Dataset(test=0.1), seed=1)
     other = target.split(make(tmp_path / "2", {"a": 20, "c": 5}), Dataset(test=0.1), seed=1)
@@ -61,6 +109,26 @@ def test_names_come_from_folders_unless_a_csv_says_more(tmp_path):
     table = target.class_table(given.model_copy(update={"classes": str(csv)})).set_index("class")
     assert table.loc["tiger_shark", "lemmas"] == "tiger shark"
     assert table.loc["n02"].tolist() == ["tench, Tinca tinca", "fish", "swims"]
+
+
+def test_a_small_csv_overrides_some_names_of_imagenet_and_no_more(tmp_path):
+    ilsvrc(tmp_path)
+    for wnid in WNIDS:
+        picture(tmp_path / "val" / wnid / "1.JPEG", 1)
+    csv = tmp_path / "names.csv"
+    csv.write_text(f'class,lemmas,hypernym,definition\n{WNIDS[1]},"crane, hoist",,\n', encoding="utf-8-sig")
+    given = Target(reader="imagenet", path=str(tmp_path), classes=str(csv))
+    plain = target.class_table(given.model_copy(update={"classes": None})).set_index("class")
+    table = target.class_table(given).set_index("class")
+    assert table["lemmas"].to_list() == ["crane", "crane, hoist"]
+    assert table.loc[WNIDS[1], "definition"] == plain.loc[WNIDS[1], "definition"] != ""
+    csv.write_text(f"class,lemmas,hypernym\n{WNIDS[1]},hoist,lifting device\n")
+    assert target.class_table(given).set_index("class").loc[WNIDS[1], "hypernyms"] == "lifting device"
+    csv.write_text("class,lemmas\nn0312670,hoist\n")
+    with pytest.raises(
+        ValueError, match="names the class 'n0312670', which .* does not have, did you mean 'n03126707'"
+    ):
+        target.class_table(given)
 
 
 def test_the_digits_target_and_the_web_share_no_scan(tmp_path):

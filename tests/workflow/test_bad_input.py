@@ -1,5 +1,9 @@
 """A mistake in the configuration or the data gets one clear sentence and a non-zero exit, before any work."""
 
+import re
+import subprocess
+import sys
+
 import pytest
 import yaml
 from PIL import Image
@@ -101,7 +105,29 @@ def test_results_that_cannot_be_written(clone):
 
 
 def test_no_disk_space(fresh):
-    generate = {"images_per_class": 10**9, "image_size": 512}
-    code, output = run(fresh, study(generate=generate))
+    """A run is refused; a plan, which may be for another machine, is made and says so."""
+    changes = {
+        "methods": ["none", "simple_prompt"],
+        "backbone": {"model": "somewhere"},
+        "generate": {"images_per_class": 10**9, "image_size": 512},
+    }
+    code, output = run(fresh, study(**changes))
+    assert code == 0
+    assert "are free" in output
+    code, output = fresh.snakemake("results/report.html", "--configfile", "my.yaml", "--cores", "1")
     assert code != 0
     assert "are free" in output
+    assert not (fresh.folder / "results" / "mine").exists()
+
+
+def test_what_new_study_writes_can_be_planned(fresh):
+    path = fresh.folder / "birds"
+    for key in ("robin", "blue tit"):
+        (path / key).mkdir(parents=True)
+        for i in range(10):
+            Image.new("RGB", (300, 200), (i, 0, 0)).save(path / key / f"{i}.png")
+    command = [sys.executable, "-m", "augbench.new_study", "birds", "birds"]
+    subprocess.run(command, cwd=fresh.folder, env=fresh.environment, check=True)
+    code, output = fresh.snakemake("-n", "--configfile", "config/birds.yaml")
+    assert code == 0, output
+    assert re.search(r"^generate +2$", output, re.MULTILINE)

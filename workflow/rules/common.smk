@@ -9,6 +9,7 @@ from augbench import (
     classes,
     classifier_images,
     costs,
+    export,
     jobs,
     prompts,
     provenance,
@@ -21,9 +22,15 @@ jobs.share_library()
 
 try:
     CONFIG = configuration.parse(config)
-    configuration.check_world(CONFIG)
+    # Each job of a run reads this file again; it need not look at the whole target again.
+    crowded, remarks = [], []
+    if workflow.is_main_process:
+        crowded = configuration.check_world(CONFIG)
+        remarks = configuration.remarks(CONFIG)
 except (configuration.ConfigError, ValueError) as error:
     raise WorkflowError(str(error))
+for sentence in [*crowded, *remarks]:
+    print(sentence, file=sys.stderr)
 
 METHODS = CONFIG.methods
 STUDIES = CONFIG.studies
@@ -39,6 +46,7 @@ wildcard_constraints:
     shard="[0-9]+",
 
 
+@functools.cache  # the sources cannot change between the jobs of a plan
 def code(*modules):
     """Digest of the library modules that are really used; their edits, and no others, run a job again."""
     return provenance.digest(*modules)
@@ -172,7 +180,10 @@ def clusters_of(wildcards):
 def row_of(wildcards):
     """The method's row of the method table, and a digest of its templates: an edit of theirs runs it again."""
     row = METHODS[wildcards.method].model_dump(exclude={"title", "family"})
-    return row | {"texts": prompts.digest(row["conditioning"])}
+    return row | {"texts": _texts(row["conditioning"])}
+
+
+_texts = functools.cache(prompts.digest)  # read once, not for each job
 
 
 def judge(study):
@@ -185,9 +196,10 @@ def ratios(study, method):
     """The augmentation ratios of a method, the main one first."""
     if METHODS[method].start == "none":
         return ["0"]
-    main = STUDIES[study].main_ratio
-    others = [ratio for ratio in STUDIES[study].ratios if ratio != main]
-    return [f"{ratio:g}" for ratio in [main, *others]]
+    found = STUDIES[study].ratios_of(method)
+    if METHODS[method].start == "more_real":  # all there are, whatever the ratio
+        found = found[:1]
+    return [f"{ratio:g}" for ratio in found]
 
 
 @functools.cache
@@ -300,6 +312,12 @@ def stretches(study):
     ]
 
 
+def refuse_crowded_disk():
+    """When work starts: what another machine will do may be planned where there is no room for it."""
+    if crowded:
+        raise WorkflowError("\n".join(crowded))
+
+
 def print_stage_times():
     from augbench.report import stage_times
 
@@ -333,21 +351,20 @@ def cpus(training):
 
 def images_to_generate(wildcards, classes_csv):
     """Images of one method, or of the comparison of its candidates, over all jobs."""
+    study, method = wildcards.study, wildcards.method
     every, first = _images_to_generate(
-        wildcards.study, classes_csv, Path(classes_csv).stat().st_mtime
+        study, method, classes_csv, Path(classes_csv).stat().st_mtime
     )
-    candidates = len(METHODS[wildcards.method].candidates)
-    return candidates * first if wildcards.candidate == "screen" else every
+    compared = len(METHODS[method].candidates) * first
+    return compared if wildcards.candidate == "screen" else every
 
 
 @functools.cache
-def _images_to_generate(study, classes_csv, changed):
-    given, kept = STUDIES[study].generate, classes.kept(classes_csv)
-    every = [
-        classes.generated(about["train"], given.times, given.images_per_class)
-        for about in kept
-    ]
-    first = [classes.added(about["train"], STUDIES[study].main_ratio) for about in kept]
+def _images_to_generate(study, method, classes_csv, changed):
+    given, kept = STUDIES[study], classes.kept(classes_csv)
+    times, fixed = given.times_of(method), given.generate.images_per_class
+    every = [classes.generated(about["train"], times, fixed) for about in kept]
+    first = [classes.added(about["train"], given.main_ratio) for about in kept]
     return sum(every), sum(first)
 
 

@@ -43,6 +43,7 @@ rule generate:
         seed=setting("seed"),
         settings=setting("generate"),
         method=row_of,
+        times=lambda w: study_of(w).times_of(w.method),
         ratio=lambda w: study_of(w).main_ratio,
         parts=lambda w: generation_jobs(w.study),
         code=code("sampling", "selection"),

@@ -28,12 +28,13 @@ rule retrieve:
     resources:
         mem_mb=lambda w, attempt: costs.megabytes(4000, attempt),  # as in the paper
         runtime=lambda w, input, attempt: costs.minutes(
-            costs.retrieval(max(study_of(w).ratios) * rows(input.images)), attempt
+            costs.retrieval(max(study_of(w).ratios_of(w.method)) * rows(input.images)),
+            attempt,
         ),
     params:
         settings=setting("retrieval"),
         pool=setting("pool"),
-        ratio=lambda w: max(study_of(w).ratios),
+        ratio=lambda w: max(study_of(w).ratios_of(w.method)),
         method=row_of,
         clip_model=lambda w: clip_model(w.study),
         code=code("retrieval", "neighbours", "web"),

@@ -9,12 +9,12 @@ from pathlib import Path
 from augbench import classes, clusters, conditioning, files, images, resume, sampling, selection
 
 settings, method, given = dict(snakemake.params.settings), snakemake.params.method, snakemake.input
-times, fixed, batch_size = (settings.pop(key) for key in ("times", "images_per_class", "batch_size"))
+fixed, batch_size = [settings.pop(key) for key in ("times", "images_per_class", "batch_size")][1:]
 kept = classes.kept(given.classes)
 sizes = clusters.read_sizes(given.clusters, method["clusters"]) if given.get("clusters") else None
 starts = classes.positions(images.read(given.train)) if given.get("train") else None
 first = [classes.added(about["train"], snakemake.params.ratio) for about in kept]  # made when candidates are compared
-every = [classes.generated(about["train"], times, fixed) for about in kept]
+every = [classes.generated(about["train"], snakemake.params.times, fixed) for about in kept]
 
 
 @functools.cache

@@ -1,0 +1,114 @@
+"""The paper's studies as Snakemake plans them: every job, in bounded memory, for as many classes as there are."""
+
+import csv
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from PIL import Image
+
+pytestmark = pytest.mark.slow
+
+CONFIG = "config/paper.yaml"
+PER_CLASS = 5  # images of a class on disk: a plan must not look at more than the first, so more would only take longer
+SCREENED = 6 * 5 + 8, 5, 5  # candidates of each study's fine-tuned methods; eight are Imagic's
+
+
+def link(source: Path, folder: Path, count: int) -> None:
+    folder.mkdir(parents=True)
+    for i in range(count):
+        os.link(source, folder / f"{i}.JPEG")
+
+
+@pytest.fixture(scope="module")
+def planner(clone):
+    """A clone with data where the configuration says that they lie."""
+    fresh = clone()
+    data = fresh.folder / "data"
+    data.mkdir()
+    Image.new("RGB", (8, 8)).save(data / "dot.jpg")
+    with open("resources/imagenet_synsets.csv", newline="") as handle:
+        wnids = [row["class"] for row in csv.DictReader(handle)]
+    assert len(wnids) == 1000
+    for wnid in wnids:
+        link(data / "dot.jpg", data / "ILSVRC2012" / "train" / wnid, PER_CLASS)
+        link(data / "dot.jpg", data / "ILSVRC2012" / "val" / wnid, 1)
+    for number in range(1, 258):
+        name = "clutter" if number == 257 else f"thing-{number}"
+        link(data / "dot.jpg", data / "256_ObjectCategories" / f"{number:03d}.{name}", PER_CLASS)
+    (data / "laion5B-index").mkdir()
+    (data / "laion5B-index" / "image.index").touch()
+    (data / "sac+logos+ava1-l14-linearMSE.pth").touch()
+    return fresh
+
+
+MEASURED = """
+import resource, subprocess, sys
+code = subprocess.run(sys.argv[1:]).returncode
+print("peak", resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+sys.exit(code)
+"""
+
+
+def plan(planner, config: str) -> tuple[dict[str, int], float, float]:
+    """Jobs per rule of a plan, its seconds and the GB of its largest process."""
+    command = [sys.executable, "-m", "snakemake", "-n", "--quiet", "rules", "--configfile", config]
+    start = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURED, *command, "--", "results/report.html"],
+        cwd=planner.folder,
+        env=planner.environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=1200,
+    )
+    seconds = time.monotonic() - start
+    assert done.returncode == 0, done.stdout
+    jobs = {name: int(n) for name, n in re.findall(r"^(\w+) +(\d+)$", done.stdout, re.MULTILINE)}
+    gigabytes = 1024 * jobs.pop("peak") / 1e9
+    print(f"{jobs['total']} jobs in {seconds:.0f} s and {gigabytes:.2f} GB:", jobs)
+    return jobs, seconds, gigabytes
+
+
+def test_every_job_of_the_paper_is_planned(planner):
+    jobs, _, gigabytes = plan(planner, CONFIG)
+    assert gigabytes < 2
+    # The 13 rows of Table 1 and two further k of section 4.4, two of them at 6 further ratios; and twice four rows.
+    assert sum(n for name, n in jobs.items() if name.startswith("classify")) == 5 * (15 + 2 * 6 + 4 + 4)
+    assert jobs["resample"] == 14 + 2 * 6 + 3 + 3
+    assert jobs["summary"] == 15 + 4 + 4
+    assert jobs["audit"] == 14 + 3 + 3
+    assert jobs["generate"] == 12 * 100 + 2 * 1000 + 2 * 26
+    assert jobs["finetune"] == 7 * 5 + 1 + 5  # learning rates; one for full ImageNet
+    assert jobs["screen"] == sum(SCREENED)
+    assert jobs["select"] == 7 + 1 + 1
+    once = ("split_target", "dataset", "fetch_backbone", "retrieve", "encode_latents", "tables", "domain_gap")
+    assert {name: jobs[name] for name in once} == dict.fromkeys(once, 3)
+    assert (jobs["cluster"], jobs["report_page"]) == (1, 1)
+    assert not {"train_clip", "train_unet", "digits_web", "embed_pool"} & jobs.keys()
+
+
+def test_planning_time_grows_with_the_shards_and_no_faster(planner):
+    """Three granularities of generation; what a plan costs beside its shards is the same for all."""
+    measured = {}
+    for classes in (100, 10, 2):
+        raw = yaml.safe_load((planner.folder / CONFIG).read_text())
+        raw["studies"] = {"imagenet10": raw["studies"]["imagenet10"]}
+        raw["studies"]["imagenet10"]["jobs"]["classes_per_generation"] = classes
+        (planner.folder / "mine.yaml").write_text(yaml.safe_dump(raw))
+        jobs, seconds, gigabytes = plan(planner, "mine.yaml")
+        assert jobs["generate"] == 12 * 1000 // classes
+        measured[jobs["generate"]] = seconds
+        assert gigabytes < 2
+    few, some, many = sorted(measured)
+    # A generous bound: quadratic growth would make the second slope five times the first.
+    first = (measured[some] - measured[few]) / (some - few)
+    second = (measured[many] - measured[some]) / (many - some)
+    print(f"{1000 * first:.2f} and {1000 * second:.2f} ms per shard")
+    assert second < 3 * max(first, 1e-3)
