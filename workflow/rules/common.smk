@@ -37,6 +37,11 @@ wildcard_constraints:
     part="[0-9]+",
     ratio=r"[0-9.]+",
     shard="[0-9]+",
+    set="|".join(
+        {"test", "validation", "unused"}.union(
+            *(study.audit.references for study in STUDIES.values())
+        )
+    ),
 
 
 def code(*modules):
@@ -170,6 +175,17 @@ def row_of(wildcards):
     """The method's row of the method table, and a digest of its templates: an edit of theirs runs it again."""
     row = METHODS[wildcards.method].model_dump(exclude={"title", "family"})
     return row | {"texts": prompts.digest(row["conditioning"])}
+
+
+def references(study):
+    """The sets that added images are compared with: splits, and folders that the configuration names."""
+    return ["test", "validation", "unused", *STUDIES[study].audit.references]
+
+
+def verdicts(study):
+    """People's verdicts on duplicate candidates, where there are any."""
+    files = [f"resources/verdicts/{study}/{method}.csv" for method in adding(study)]
+    return [file for file in files if Path(file).is_file()]
 
 
 def judge(study):
