@@ -1,39 +1,6 @@
 # The audit: duplicates between added images and what the classifiers are tested on or did not see.
 
 
-def reference_table(study, name):
-    """The image table of a reference set: of a split, or of a folder that the configuration names."""
-    folder = (
-        "audit/references" if name in STUDIES[study].audit.references else "dataset"
-    )
-    return f"results/{study}/{folder}/{name}.parquet"
-
-
-def added_tables(wildcards):
-    """The resampled sets of a method: what its classifiers were trained on."""
-    return expand(
-        "results/{study}/augmentation/{method}/x{ratio}/split-{k}.parquet",
-        ratio=ratios(wildcards.study, wildcards.method),
-        k=range(1, study_of(wildcards).runs + 1),
-        study=wildcards.study,
-        method=wildcards.method,
-    )
-
-
-def seen_sets(kind):
-    """An input function: what a detector made of each reference set, e.g. hashes; no vectors without a detector."""
-
-    def files(wildcards):
-        study = wildcards.study
-        if kind == "vectors" and not STUDIES[study].audit.detector:
-            return []
-        return [
-            f"results/{study}/audit/{kind}/{name}.parquet" for name in references(study)
-        ]
-
-    return files
-
-
 rule list_references:
     input:
         lambda w: study_of(w).audit.references[w.set],
