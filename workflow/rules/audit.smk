@@ -55,7 +55,7 @@ use rule hash_references as hash_added with:
 
 rule embed_references:
     input:
-        tables=lambda w: reference_table(w.study, w.set),
+        tables=lambda w: [reference_table(w.study, w.set)],
         clip=lambda w: (
             clip_folder(w.study) if study_of(w).audit.detector == "clip" else []
         ),
