@@ -6,7 +6,7 @@ READY := $(VENV)/ready
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 SOURCES := src tests workflow/scripts benchmarks slurm/restart
 
-.PHONY: report new-study test test-unit test-workflow test-cluster check benchmark lint format docs lock setup
+.PHONY: report new-study test test-unit test-workflow test-cluster test-browser check benchmark lint format docs lock setup
 
 report: $(READY)
 	snakemake
@@ -32,15 +32,22 @@ CLUSTER := tests/cluster
 test-cluster: $(READY)
 	pytest $(CLUSTER)
 
+# Pages in a real browser, Debian's Chromium; skipped where it is missing. With CI=true root installs it.
+test-browser: $(READY)
+	pytest tests/browser
+
 # Compares the results of `make report` with what was planted in the digits world.
 check: $(READY)
 	pytest tests/study
 
-# Fine-tuning and sampling against plain diffusers loops, retrieval against ClipClient, as ratios; memory at scale.
+# Fine-tuning and sampling against plain diffusers loops, retrieval against ClipClient, the audit against imagehash and faiss, as
+# ratios; memory at scale.
 benchmark: $(READY)
 	python benchmarks/diffusion.py
 	python benchmarks/retrieval.py search
 	python benchmarks/retrieval.py pool
+	python benchmarks/audit.py hashing
+	python benchmarks/audit.py search
 
 lint: $(READY)
 	ruff format --check $(SOURCES)

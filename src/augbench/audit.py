@@ -1,49 +1,43 @@
 """Finds added images that may be copies of reference images, above all of the test set (paper, section 4.5).
 
-What is found here are *candidates*: pairs of images whose perceptual hashes are close. Whether a pair is
-a duplicate is for people to say.
+What is found here are *candidates*: pairs of images whose perceptual hashes are close, or whose embeddings are.
+Whether a pair is a duplicate is for people to say.
 """
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from augbench import images
 from augbench.files import whole, write_json
 
 BITS = 64
 RADIUS = 10  # bits; candidates differ in fewer, as in the paper
 BLOCK = 4096  # queries at a time, which bounds the memory that their answers take
+SIMILARITIES = 2**24  # cosine similarities at a time, 64 MB
 
 
-def hashes(table: pd.DataFrame) -> np.ndarray:
-    """Perceptual hashes of the images of a table, uint64 (n,).
+class Set(NamedTuple):
+    """A set of images as the detectors see it."""
 
-    ``imagehash.phash``: an 8x8 DCT of a 32x32 grey image against its median; the first of the 64 bits is
-    the highest. Raises ValueError naming the image that cannot be read.
-    """
-    from imagehash import phash
-
-    found = np.zeros((len(table), BITS // 8), np.uint8)
-    for i, row in enumerate(table[["image_id", "path", "offset", "length"]].itertuples(index=False)):
-        try:
-            image = images.load(row)
-        except OSError as error:
-            raise ValueError(f"cannot read {row.image_id}: {error}") from error
-        found[i] = np.packbits(phash(image, hash_size=8, highfreq_factor=4).hash.reshape(-1))
-    return found.view(">u8").astype(np.uint64).reshape(-1)
+    table: pd.DataFrame  # an image table
+    hashes: np.ndarray  # uint64 (n,)
+    vectors: np.ndarray | None = None  # float32 (n, width), each of length 1; None without a second detector
 
 
-def pairs(a: np.ndarray, b: np.ndarray, radius: int = RADIUS) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def pairs(
+    a: np.ndarray, b: np.ndarray, radius: int = RADIUS, threads: int = 1
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """All pairs of hashes that differ in fewer than ``radius`` bits, exactly.
 
     Returns positions in ``a`` and in ``b`` and the distances in bits, int64 each, ordered by distance,
-    then by position in ``a``, then in ``b``.
+    then by position in ``a``, then in ``b``. Memory is that of the hashes and of what is found.
     """
     import faiss
 
+    faiss.omp_set_num_threads(threads)
     found = [np.zeros((3, 0), np.int64)]
     index = faiss.IndexBinaryFlat(BITS)
     index.add(_bytes(b))
@@ -61,33 +55,57 @@ def _bytes(values: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(values, np.uint64).view(np.uint8).reshape(-1, BITS // 8)
 
 
+def alike(a: np.ndarray, b: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarray]:
+    """Positions in ``a`` and in ``b``, int64 each, of all pairs of vectors (rows, float32, of length 1) whose cosine
+    similarity is at least ``threshold``; ordered by position in ``a``, then in ``b``."""
+    found = [np.zeros((2, 0), np.int64)]
+    step = max(1, SIMILARITIES // max(1, len(b)))
+    for start in range(0, len(a), step):
+        i, j = np.nonzero(a[start : start + step] @ b.T >= threshold)
+        found.append(np.stack([start + i, j]))
+    i, j = np.concatenate(found, axis=1)
+    return i, j
+
+
 def audit(
-    added: pd.DataFrame, references: Mapping[str, pd.DataFrame], folder: str | Path, radius: int = RADIUS
+    added: Set,
+    references: Mapping[str, Set],
+    folder: str | Path,
+    radius: int = RADIUS,
+    threshold: float | None = None,
+    threads: int = 1,
 ) -> dict:
     """Compare added images with reference sets, e.g. ``{"test": ..., "validation": ...}`` (section 4.5).
 
-    Writes ``candidates.parquet``, one row per pair of images: added_id, class (of the added image),
-    reference_set, reference_id, reference_class, distance (bits), and where both images are (added_path,
-    added_offset, added_length, reference_path, ...); and ``summary.json``, which is also returned:
-    ``{added, radius, references: {set: {images, pairs, added_images_with_candidate,
-    reference_images_with_candidate, share}}}``, where share is the fraction of reference images that have
-    a candidate. Raises ValueError naming an image that cannot be read.
+    A pair is a candidate when its hashes differ in fewer than ``radius`` bits or, with a second detector, when the
+    cosine similarity of its embeddings is at least ``threshold``. Sets without images are left out.
+
+    Writes ``candidates.parquet``, one row per pair of images, the closest first: added_id, class (of the added
+    image), reference_set, reference_id, reference_class, distance (bits), similarity (null without a second detector),
+    found_by (hash, embedding or both), and where both images are (added_path, added_offset, added_length,
+    reference_path, ...); and ``summary.json``, which is also returned: ``{added, radius, threshold, references: {set:
+    {images, pairs, added_images_with_candidate, reference_images_with_candidate, share}}}``, where share is the
+    fraction of reference images that have a candidate. With a second detector each set also has ``agreement``: the
+    pairs that hash and embedding found each, that both found, and both / either.
     """
-    mine = hashes(added)
-    summary = {"added": len(added), "radius": radius, "references": {}}
+    summary = {"added": len(added.table), "radius": radius, "threshold": threshold, "references": {}}
     found = []
     for name, reference in references.items():
-        i, j, distance = pairs(mine, hashes(reference), radius)
-        found.append(_candidates(added.iloc[i], name, reference.iloc[j], distance))
-        touched = len(np.unique(j))
-        summary["references"][name] = {
-            "images": len(reference),
-            "pairs": len(i),
-            "added_images_with_candidate": len(np.unique(i)),
+        if not len(reference.table):
+            continue
+        part = _compare(added, name, reference, radius, threshold, threads)
+        found.append(part)
+        touched = part["reference_id"].nunique()
+        about = {
+            "images": len(reference.table),
+            "pairs": len(part),
+            "added_images_with_candidate": part["added_id"].nunique(),
             "reference_images_with_candidate": touched,
-            "share": touched / len(reference) if len(reference) else 0.0,
+            "share": touched / len(reference.table),
         }
-    nothing = _candidates(added.iloc[:0], "", added.iloc[:0], np.zeros(0, np.int64))
+        summary["references"][name] = about | ({} if threshold is None else {"agreement": _agreement(part)})
+    empty = Set(added.table.iloc[:0], added.hashes[:0])
+    nothing = _candidates(empty, "", empty, np.zeros(0, np.int64), np.zeros(0, np.int64), ([], [], []))
     candidates = pd.concat([part for part in found if len(part)] or [nothing], ignore_index=True)
     folder = Path(folder)
     with whole(folder / "candidates.parquet") as temporary:
@@ -96,20 +114,57 @@ def audit(
     return summary
 
 
-def _candidates(added: pd.DataFrame, name: str, reference: pd.DataFrame, distance: np.ndarray) -> pd.DataFrame:
+def _compare(added: Set, name: str, reference: Set, radius: int, threshold: float | None, threads: int):
+    i, j, distance = pairs(added.hashes, reference.hashes, radius, threads)
+    if threshold is None:
+        return _candidates(added, name, reference, i, j, (distance, np.full(len(i), np.nan), ["hash"] * len(i)))
+    width = len(reference.table)
+    by_hash = i * width + j
+    further_i, further_j = alike(added.vectors, reference.vectors, threshold)
+    every = np.union1d(by_hash, further_i * width + further_j)
+    i, j = every // width, every % width
+    distance = _bits(added.hashes[i] ^ reference.hashes[j])
+    similarity = np.einsum("ij,ij->i", added.vectors[i], reference.vectors[j]).astype(float)
+    close, near = distance < radius, np.isin(every, further_i * width + further_j)
+    by = np.select([close & near, close], ["both", "hash"], "embedding").astype(object)
+    order = np.lexsort((j, i, -similarity, distance))
+    return _candidates(added, name, reference, i[order], j[order], (distance[order], similarity[order], by[order]))
+
+
+def _bits(words: np.ndarray) -> np.ndarray:
+    """Number of bits that are set in each word, int64 (n,)."""
+    return np.unpackbits(_bytes(words), axis=1).sum(axis=1, dtype=np.int64)
+
+
+def _agreement(found: pd.DataFrame) -> dict:
+    counts = found["found_by"].value_counts()
+    both = int(counts.get("both", 0))
+    return {
+        "hash": int(counts.get("hash", 0)) + both,
+        "embedding": int(counts.get("embedding", 0)) + both,
+        "both": both,
+        "both_of_either": both / len(found) if len(found) else None,
+    }
+
+
+def _candidates(added: Set, name: str, reference: Set, i: np.ndarray, j: np.ndarray, found: tuple) -> pd.DataFrame:
+    mine, theirs = added.table.iloc[i], reference.table.iloc[j]
+    distance, similarity, by = found
     return pd.DataFrame(
         {
-            "added_id": added["image_id"].array,
-            "class": added["class"].array,
-            "reference_set": pd.array([name] * len(distance), dtype=object),
-            "reference_id": reference["image_id"].array,
-            "reference_class": reference["class"].array,
-            "distance": distance,
-            "added_path": added["path"].array,
-            "added_offset": added["offset"].array,
-            "added_length": added["length"].array,
-            "reference_path": reference["path"].array,
-            "reference_offset": reference["offset"].array,
-            "reference_length": reference["length"].array,
+            "added_id": mine["image_id"].array,
+            "class": mine["class"].array,
+            "reference_set": pd.array([name] * len(mine), dtype=object),
+            "reference_id": theirs["image_id"].array,
+            "reference_class": theirs["class"].array,
+            "distance": np.asarray(distance, np.int64),
+            "similarity": np.asarray(similarity, float),
+            "found_by": pd.array(list(by), dtype=object),
+            "added_path": mine["path"].array,
+            "added_offset": mine["offset"].array,
+            "added_length": mine["length"].array,
+            "reference_path": theirs["path"].array,
+            "reference_offset": theirs["offset"].array,
+            "reference_length": theirs["length"].array,
         }
     )

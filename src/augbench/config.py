@@ -306,6 +306,29 @@ class Classifier(Section):
     threads: Count = Field(1, description="CPU threads; part of the result's bits, so not taken from --cores")
 
 
+class Audit(Section):
+    """The search for duplicates (paper, section 4.5)."""
+
+    references: dict[Name, str] = Field(
+        {}, description="further images to compare with, beside the splits, e.g. {original_test: data/test}: folders"
+    )
+    inspected: Count = Field(500, description="candidate pairs of a method that people judge; of more, a random sample")
+    detector: str | None = Field(
+        None,
+        description="a second detector beside the perceptual hash, cosine similarity of embeddings: clip, the study's, "
+        "or the file of a TorchScript copy-detection model (a program that runs: take it from whom you trust)",
+    )
+    threshold: Share = Field(0.9, description="cosine similarity from which the second detector sees a candidate")
+    image_size: Count = Field(288, description="pixels, of the images that a TorchScript model takes")
+
+    @field_validator("references")
+    @classmethod
+    def _new(cls, value):
+        if taken := {"test", "validation", "unused"} & set(value):
+            raise ValueError(f"{min(taken)} is a split of the target; give the folder another name")
+        return value
+
+
 class Jobs(Section):
     """How work is cut into jobs. Results do not depend on it."""
 
@@ -348,6 +371,7 @@ class Study(Section):
     finetune: Finetune = Finetune()
     generate: Generate = Generate()
     classifier: Classifier = Classifier()
+    audit: Audit = Audit()
     jobs: Jobs = Jobs()
 
     @property
@@ -414,6 +438,8 @@ class Config(Section):
                     f"studies.{name}: {clustered[0]} needs the section `clip`, or "
                     "`finetune: {embedding: inception_v3}`"
                 )
+            if study.audit.detector == "clip" and study.clip is None:
+                raise ValueError(f"studies.{name}.audit.detector: clip needs the section `clip`")
             trained = [part for part in ("clip", "backbone") if getattr(getattr(study, part), "train", None)]
             if trained and (study.pool is None or study.pool.source in ("index", "service")):
                 raise ValueError(
@@ -508,6 +534,7 @@ def check_world(config: Config, results: Path = Path("results")) -> list[str]:
             except ValueError as error:
                 raise ConfigError(f"{place}.target: {error}") from None
         check_pool(study, place)
+        check_audit(study, place)
         try:
             check_model(study.classifier.model)
         except ValueError as error:
@@ -568,6 +595,16 @@ def check_pool(study: Study, place: str) -> None:
     wanted = {"shards": "*.tar", "urls": "*.parquet", "index": "image.index"}.get(source, "*")
     if path.is_dir() and not any(path.glob(wanted)):
         raise ConfigError(f"{place}.pool.path: there is no {wanted} in {path}")
+
+
+def check_audit(study: Study, place: str) -> None:
+    """Whether what the audit names is there. Raises ConfigError."""
+    for name, folder in study.audit.references.items():
+        if not Path(folder).is_dir():
+            raise ConfigError(f"{place}.audit.references.{name}: there is no folder {folder}")
+    detector = study.audit.detector
+    if detector and detector != "clip" and not Path(detector).is_file():
+        raise ConfigError(f"{place}.audit.detector: there is no file {detector}; write clip, or the path of a model")
 
 
 def disk_needed(config: Config, study: Study, classes: int) -> int:

@@ -21,6 +21,7 @@ PER_TRAINED_IMAGE = {  # and epoch, on a V100
 PER_CLASSIFIED_IMAGE = 160 * HOUR / (5 * 2 * TARGET * 100)  # and epoch, on a T4
 PER_RETRIEVED_IMAGE = 28.5 * HOUR / (130 * 1000)  # on a CPU: searched, downloaded, judged
 PER_HASHED_IMAGE = 1 / 340  # on a core: decoded and resized
+PER_EMBEDDED_IMAGE = 1 / 20  # on a core without a GPU; ViT-L/14 takes more, a GPU much less
 PER_LEARNT_IMAGE = 3e-3  # of 32 pixels, when a small CLIP or diffusion model is trained on a slow core
 
 LATENT_BYTES = 2 * 4 * 4 / 64  # per pixel of an image: mean and log-variance of four channels, float32
@@ -54,6 +55,11 @@ def retrieval(images: float) -> float:
 def hashing(images: float) -> float:
     """Seconds to hash images on one core."""
     return images * PER_HASHED_IMAGE
+
+
+def embedding(images: float) -> float:
+    """Seconds to embed images for the audit's second detector."""
+    return images * PER_EMBEDDED_IMAGE
 
 
 def minutes(seconds: float, attempt: int = 1, least: int = 30) -> int:

@@ -5,6 +5,7 @@ import hashlib
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent
+TEMPLATES = {"report": "report*", "review": "review*"}  # of the modules that make pages
 
 
 def modules_of(*names: str) -> list[str]:
@@ -35,8 +36,8 @@ def digest(*names: str) -> str:
     total = hashlib.sha256()
     for name in modules_of(*names):
         total.update(name.encode() + b"\0" + _source(name).read_bytes())
-        if name == "report":
-            for template in sorted((PACKAGE / "templates").glob("*")):
+        if name in TEMPLATES:
+            for template in sorted((PACKAGE / "templates").glob(TEMPLATES[name])):
                 total.update(template.read_bytes())
     return total.hexdigest()[:16]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from augbench import files, images
+from augbench import files, images, verdicts
 from augbench.figures import (
     FAMILY_COLOURS,
     FATES,
@@ -32,6 +32,7 @@ PAIRS = 10  # closest candidate pairs per method
 THUMBNAIL = 96  # pixels, longer side: with the limits above it bounds the size of the page
 LOSSLESS = 48  # pixels, longer side: images up to this size stay as they are
 CONFIDENCE = 0.95
+VERDICTS = Path("resources/verdicts")  # people's, STUDY/METHOD.csv
 
 PACKAGES = (
     "snakemake",
@@ -99,6 +100,7 @@ def gather(
         "gallery": _gallery(folder, shown, summaries, ratio),
         "funnels": [found for summary in summaries if (found := _funnel(folder, summary, classes))],
         "audit": [found for summary in summaries if (found := _audit(folder, summary))],
+        "reviews": [found for summary in summaries if (found := _review(study, folder, summary, settings))],
         "curves": [found for summary in summaries if (found := _curves(folder, summary))],
         "stages": stage_times(folder).to_dict("records"),
         "versions": versions(),
@@ -444,6 +446,23 @@ def _audit(folder: Path, summary: Mapping) -> dict | None:
         "pairs": pairs,
         "candidates": len(table),
     }
+
+
+def _review(study: str, folder: Path, summary: Mapping, settings: Mapping) -> dict | None:
+    """What people's verdicts on a method's duplicate candidates say; None for a method without verdicts.
+
+    Raises ValueError with one sentence when the verdicts do not fit the candidates.
+    """
+    path = VERDICTS / study / f"{summary['method']}.csv"
+    place = folder / "audit" / summary["method"]
+    if not (path.is_file() and (place / "summary.json").exists()):
+        return None
+    audit = files.read_json(place / "summary.json")
+    candidates = pd.read_parquet(place / "candidates.parquet")
+    sizes = {name: found["images"] for name, found in audit["references"].items()}
+    sampling = settings["audit"]["inspected"], settings["seed"], summary["method"]
+    sets = verdicts.summarise(candidates, verdicts.read(path, candidates), sizes, *sampling)
+    return {"title": summary["title"], "source": str(path), "added": audit["added"], "sets": sets}
 
 
 def _curves(folder: Path, summary: Mapping) -> dict | None:

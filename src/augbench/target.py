@@ -167,6 +167,16 @@ def layout(target) -> Layout:
     return READERS[target.reader](target)
 
 
+def folder_table(folder: str | Path) -> pd.DataFrame:
+    """All images below a folder as an image table, sorted; the class is that of its sub-folder, or empty."""
+    files = sorted(_files(Path(folder)))
+    names = [os.path.relpath(file, folder) for file in files]
+    return images.table(
+        {"image_id": name, "class": name.rpartition(os.sep)[0], "path": str(file)}
+        for name, file in zip(names, files, strict=True)
+    )
+
+
 # --- classes --------------------------------------------------------------------------------------------
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from augbench import images
-from augbench.audit import audit
+from augbench import hashing, images
+from augbench.audit import Set, audit
 
 RESULTS = Path("results/digits")
 CLASSIFIER = RESULTS / "classifier" / "more_real" / "x1" / "run-1"
@@ -87,7 +87,8 @@ def test_the_audit_finds_every_planted_duplicate_of_the_whole_web(planted, tmp_p
     truth = planted[planted["near_duplicate_of"].notna()]
     served = images.read(RESULTS / "digits" / "web.parquet")
     test = images.read(RESULTS / "dataset" / "test.parquet")
-    audit(served.assign(**{"class": ""}), {"test": test}, tmp_path)
+    served = served.assign(**{"class": ""})
+    audit(Set(served, hashing.hashes(served)), {"test": Set(test, hashing.hashes(test))}, tmp_path)
     found = pd.read_parquet(tmp_path / "candidates.parquet")
     pairs = set(zip(found["added_id"], found["reference_id"], strict=True))
     wanted = {(f"web/{row.key}", row.near_duplicate_of) for row in truth[~truth["dead"]].itertuples()}

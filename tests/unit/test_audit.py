@@ -8,8 +8,9 @@ from PIL import Image, ImageFilter
 
 from augbench import audit as module
 from augbench import images
-from augbench.audit import audit, hashes, pairs
+from augbench.audit import Set, alike, audit, pairs
 from augbench.files import read_json
+from augbench.hashing import hashes
 
 
 def picture(seed, side=96):
@@ -22,6 +23,10 @@ def save(folder, name, image, key="cat"):
     folder.mkdir(exist_ok=True)
     image.save(folder / f"{name}.png")
     return {"image_id": name, "class": key, "path": str(folder / f"{name}.png")}
+
+
+def seen(table, vectors=None):
+    return Set(table, hashes(table), vectors)
 
 
 def brute_force(a, b, radius):
@@ -49,15 +54,6 @@ def planted(tmp_path):
         ]
     )
     return added, references
-
-
-def test_hashes_are_imagehashs(planted):
-    _, references = planted
-    found = hashes(references)
-    assert found.dtype == np.uint64
-    expected = [imagehash.phash(images.load(row)) for row in references.itertuples()]
-    assert [f"{int(value):016x}" for value in found] == [str(value) for value in expected]
-    assert hashes(references.iloc[:0]).shape == (0,)
 
 
 def test_radius_is_strict():
@@ -91,7 +87,8 @@ def test_planted_copies_are_found_and_counted(planted, tmp_path):
     added, references = planted
     references.loc[0, ["offset", "length"]] = [0, (tmp_path / "ref" / "r0.png").stat().st_size]
     other = references.iloc[[7, 2]]
-    summary = audit(added, {"test": references, "validation": other, "empty": references.iloc[:0]}, tmp_path / "a")
+    sets = {"test": seen(references), "validation": seen(other), "empty": seen(references.iloc[:0])}
+    summary = audit(seen(added), sets, tmp_path / "a")
     found = pd.read_parquet(tmp_path / "a" / "candidates.parquet")
     assert {tuple(pair) for pair in found[["added_id", "reference_set", "reference_id"]].to_numpy()} == {
         ("blurred", "test", "r5"),
@@ -124,21 +121,14 @@ def test_planted_copies_are_found_and_counted(planted, tmp_path):
             "reference_images_with_candidate": 1,
             "share": 0.5,
         },
-        "empty": {
-            "images": 0,
-            "pairs": 0,
-            "added_images_with_candidate": 0,
-            "reference_images_with_candidate": 0,
-            "share": 0.0,
-        },
     }
 
 
 def test_no_candidates_is_a_table_too(planted, tmp_path):
     added, references = planted
-    audit(added, {"test": references}, tmp_path / "some")
-    audit(added.iloc[:1], {"test": references}, tmp_path / "none")
-    audit(added, {}, tmp_path / "nothing")
+    audit(seen(added), {"test": seen(references)}, tmp_path / "some")
+    audit(seen(added.iloc[:1]), {"test": seen(references)}, tmp_path / "none")
+    audit(seen(added), {}, tmp_path / "nothing")
     some = pd.read_parquet(tmp_path / "some" / "candidates.parquet")
     for name in ("none", "nothing"):
         table = pd.read_parquet(tmp_path / name / "candidates.parquet")
@@ -146,11 +136,41 @@ def test_no_candidates_is_a_table_too(planted, tmp_path):
         assert list(table.columns) == list(some.columns)
 
 
-def test_unreadable_images_are_named(planted, tmp_path):
+def unit(vectors):
+    vectors = np.asarray(vectors, np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def test_alike_is_every_pair_of_a_loop(monkeypatch):
+    random = np.random.default_rng(0)
+    a, b = unit(random.standard_normal((50, 3))), unit(random.standard_normal((40, 3)))
+    expected = [(i, j) for i in range(50) for j in range(40) if float(np.dot(a[i], b[j])) >= 0.9]
+    assert 20 < len(expected) < 500
+    for at_a_time in (1, 100, 10**6):
+        monkeypatch.setattr(module, "SIMILARITIES", at_a_time)
+        i, j = alike(a, b, 0.9)
+        assert list(zip(i, j, strict=True)) == expected
+
+
+def test_two_detectors_and_their_agreement(planted, tmp_path):
+    """The embedding sees the mirrored copy, which the hash does not, and one of the blurred ones; not the JPEG."""
     added, references = planted
-    (tmp_path / "broken.png").write_bytes(b"no image")
-    for path in ("broken.png", "absent.png"):
-        row = {"image_id": path, "class": "cat", "path": str(tmp_path / path)}
-        with pytest.raises(ValueError, match=path):
-            audit(pd.concat([added, images.table([row])]), {"test": references}, tmp_path / "a")
-    assert not (tmp_path / "a").exists()
+    theirs = np.eye(9, dtype=np.float32)[:8]
+    mine = np.eye(9, dtype=np.float32)[[8, 5, 8, 3, 8]]
+    mine[3] = unit([0.96 * np.eye(9)[3] + 0.28 * np.eye(9)[8]])
+    summary = audit(seen(added, mine), {"test": seen(references, theirs)}, tmp_path, threshold=0.9)
+    found = pd.read_parquet(tmp_path / "candidates.parquet").set_index(["added_id", "reference_id"])
+    assert found["found_by"].to_dict() == {
+        ("blurred", "r5"): "both",
+        ("blurred-again", "r5"): "hash",
+        ("jpeg", "r2"): "hash",
+        ("mirrored", "r3"): "embedding",
+    }
+    assert found.loc[("mirrored", "r3"), "similarity"] == pytest.approx(0.96)
+    assert found.loc[("jpeg", "r2"), "similarity"] == 0
+    distance = imagehash.phash(images.load(added.iloc[3])) - imagehash.phash(images.load(references.iloc[3]))
+    assert found.loc[("mirrored", "r3"), "distance"] == distance
+    assert found["distance"].is_monotonic_increasing
+    assert summary["references"]["test"]["agreement"] == {
+        "hash": 3, "embedding": 2, "both": 1, "both_of_either": 0.25,
+    }  # fmt: skip

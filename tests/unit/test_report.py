@@ -351,3 +351,26 @@ def test_the_answer_says_no_more_than_the_intervals_allow(rows, verdict, words):
 def test_intervals_follow_students_t():
     low, high = report.interval(_summary("g", 90, 1.0))
     assert (low, high) == pytest.approx((90 - 2.776445, 90 + 2.776445))
+
+
+def test_verdicts_are_told_beside_the_candidates(folder, tmp_path, monkeypatch):
+    """Twelve pairs at most of one reference image: two confirmed, one unsure, the rest none."""
+    monkeypatch.setattr(report, "VERDICTS", tmp_path)
+    settings = {**SETTINGS, "seed": 0, "audit": {"inspected": 500}}
+    candidates = pd.read_parquet(folder / "audit" / "retrieval" / "candidates.parquet")
+    table = candidates[["added_id", "reference_set", "reference_id"]]
+    words = ["duplicate", "duplicate", "unsure"] + ["not"] * (len(table) - 3)
+    files.write_csv(tmp_path / "digits" / "retrieval.csv", table.assign(verdict=words))
+    study = report.gather("digits", folder, METHODS, settings)
+    assert [review["title"] for review in study["reviews"]] == [METHODS["retrieval"]["title"]]
+    found = study["reviews"][0]["sets"]["test"]
+    assert (found["duplicates"], found["unsure"], found["leaked"], found["drop"]) == (2, 1, 1, 10.0)  # of 10 images
+    assert (found["low"], found["high"]) == (2, 3)
+    report.write(tmp_path / "report.html", [study])
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    Elements(page)
+    assert "Duplicates that people confirmed" in page
+    assert '<td class="number">2 to 3</td>' in page
+    files.write_csv(tmp_path / "digits" / "retrieval.csv", table.assign(verdict="perhaps"))
+    with pytest.raises(ValueError, match=r"retrieval.csv, line 2: a verdict is one of"):
+        report.gather("digits", folder, METHODS, settings)

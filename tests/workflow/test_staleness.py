@@ -31,7 +31,7 @@ def test_nothing_touched_nothing_runs(built):
 
 def test_edited_audit_reruns_audit_and_report_only(built):
     with edited(built, "src/augbench/audit.py", appended):
-        assert built.planned() == {"audit", "summary", "tables", "report_page"}
+        assert built.planned() == {"audit", "review", "summary", "tables", "report_page"}
 
 
 def test_edited_sampler_reruns_generation_and_after_but_no_training(built):

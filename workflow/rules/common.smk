@@ -44,6 +44,11 @@ wildcard_constraints:
     part="[0-9]+",
     ratio=r"[0-9.]+",
     shard="[0-9]+",
+    set="|".join(
+        {"test", "validation", "unused"}.union(
+            *(study.audit.references for study in STUDIES.values())
+        )
+    ),
 
 
 @functools.cache  # the sources cannot change between the jobs of a plan
@@ -184,6 +189,50 @@ def row_of(wildcards):
 
 
 _texts = functools.cache(prompts.digest)  # read once, not for each job
+
+
+def references(study):
+    """The sets that added images are compared with: splits, and folders that the configuration names."""
+    return ["test", "validation", "unused", *STUDIES[study].audit.references]
+
+
+def reference_table(study, name):
+    """The image table of a reference set: of a split, or of a folder that the configuration names."""
+    folder = (
+        "audit/references" if name in STUDIES[study].audit.references else "dataset"
+    )
+    return f"results/{study}/{folder}/{name}.parquet"
+
+
+def added_tables(wildcards):
+    """The resampled sets of a method: what its classifiers were trained on."""
+    return expand(
+        "results/{study}/augmentation/{method}/x{ratio}/split-{k}.parquet",
+        ratio=ratios(wildcards.study, wildcards.method),
+        k=range(1, study_of(wildcards).runs + 1),
+        study=wildcards.study,
+        method=wildcards.method,
+    )
+
+
+def seen_sets(kind):
+    """An input function: what a detector made of each reference set, e.g. hashes; no vectors without a detector."""
+
+    def files(wildcards):
+        study = wildcards.study
+        if kind == "vectors" and not STUDIES[study].audit.detector:
+            return []
+        return [
+            f"results/{study}/audit/{kind}/{name}.parquet" for name in references(study)
+        ]
+
+    return files
+
+
+def verdicts(study):
+    """People's verdicts on duplicate candidates, where there are any."""
+    files = [f"resources/verdicts/{study}/{method}.csv" for method in adding(study)]
+    return [file for file in files if Path(file).is_file()]
 
 
 def judge(study):

@@ -107,6 +107,12 @@ rule report_page:
             for study in STUDIES
             for method in adding(study)
         ],
+        reviews=[
+            f"results/{study}/audit/{method}/review.html"
+            for study in STUDIES
+            for method in adding(study)
+        ],
+        verdicts=[file for study in STUDIES for file in verdicts(study)],
     output:
         page=report(
             "results/report.html",

@@ -4,9 +4,27 @@ log_to(snakemake.log[0])
 
 from pathlib import Path
 
-from augbench import images
-from augbench.audit import audit
+from augbench import copies, hashing, images
+from augbench.audit import Set, audit
 
-added = images.read(*snakemake.input.added).drop_duplicates("image_id", ignore_index=True)
-references = {name: images.read(snakemake.input[name]) for name in ("test", "validation", "unused")}
-audit(added, references, Path(snakemake.output.summary).parent)
+
+def seen(tables, hashes, vectors):
+    table = images.read(*tables).drop_duplicates("image_id", ignore_index=True)
+    detected = len(table) > 0 and len(vectors) > 0
+    return Set(table, hashing.read(hashes, table), copies.read(vectors[0], table) if detected else None)
+
+
+names = snakemake.params.references
+given = snakemake.input
+vectors = [[file] for file in given.vectors] or [[]] * len(names)
+references = {
+    name: seen([table], hashes, found)
+    for name, table, hashes, found in zip(names, given.references, given.hashes, vectors, strict=True)
+}
+audit(
+    seen(given.added, given.added_hashes, given.added_vectors),
+    references,
+    Path(snakemake.output.summary).parent,
+    threshold=snakemake.params.threshold,
+    threads=snakemake.threads,
+)

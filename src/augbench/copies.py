@@ -1,0 +1,66 @@
+"""The audit's second detector: images as vectors, in which copies of an image are close to it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from augbench.files import whole
+
+MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's colours, as these models are trained
+
+
+def scripted(path: str | Path, side: int) -> Callable[[list], np.ndarray]:
+    """A TorchScript copy-detection model, e.g. SSCD, as a function of a list of RGB ``PIL.Image``.
+
+    The model takes float32 (n, 3, side, side), normalised by ImageNet's colours, and returns (n, width). TorchScript
+    is a program in a language of its own, with weights that are read without Python's pickle: loading it imports and
+    calls nothing of Python, but the program runs, so take it from whom you trust. Raises ValueError when ``path`` is
+    none, a pickled Python model above all, which is not loaded.
+    """
+    import torch
+    from torchvision.transforms import v2
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        model = torch.jit.load(str(path), map_location=device).eval()
+    except (RuntimeError, ValueError, OSError) as error:
+        said = str(error).strip().splitlines()[0]
+        raise ValueError(f"{path} is no TorchScript model (torch.jit.save makes one): {said}") from None
+    prepare = v2.Compose(
+        [
+            v2.Resize((side, side), antialias=True),
+            v2.PILToTensor(),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize(MEAN, DEVIATION),
+        ]
+    )
+
+    def embed(pictures: list) -> np.ndarray:
+        with torch.inference_mode():
+            return model(torch.stack([prepare(picture) for picture in pictures]).to(device)).float().cpu().numpy()
+
+    return embed
+
+
+def write(path: str | Path, table: pd.DataFrame, vectors: np.ndarray) -> None:
+    """Write embeddings, float32 (n, width), of a table's images as Parquet with the columns image_id and vector."""
+    flat = pa.array(np.ascontiguousarray(vectors, np.float32).reshape(-1))
+    column = pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])
+    with whole(path) as temporary:
+        pq.write_table(pa.table({"image_id": pa.array(table["image_id"].astype(str)), "vector": column}), temporary)
+
+
+def read(path: str | Path, table: pd.DataFrame) -> np.ndarray:
+    """The embeddings of a table's images, float32 (n, width), in its order. Raises ValueError when one has none."""
+    found = pq.read_table(path).combine_chunks()
+    column = found["vector"].combine_chunks() if isinstance(found["vector"], pa.ChunkedArray) else found["vector"]
+    width = found.schema.field("vector").type.list_size
+    vectors = column.flatten().to_numpy().reshape(-1, width)
+    places = pd.Index(found["image_id"].to_pandas()).get_indexer(table["image_id"])
+    if (places < 0).any():
+        raise ValueError(f"{path} has no embedding of {table['image_id'].iloc[int(np.argmin(places))]}")
+    return vectors[places]

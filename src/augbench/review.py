@@ -1,0 +1,83 @@
+"""The page on which people judge duplicate candidates: one file that needs no network (paper, section 4.5)."""
+
+import base64
+import hashlib
+import io
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from augbench import files, images, verdicts
+
+THUMBNAIL = 192  # pixels, longer side; with the number of pairs it bounds the size of the page
+LOSSLESS = 48  # pixels, longer side: images up to this size stay as they are
+
+
+class Place(NamedTuple):
+    """Where an image of a candidate pair lies."""
+
+    image_id: str
+    path: str
+    offset: int
+    length: int
+
+
+def write(
+    path: str | Path, candidates: pd.DataFrame, *, study: str, method: str, title: str, size: int, seed: int
+) -> None:
+    """Write the review page of a method's candidates (``candidates.parquet`` of the audit), of which at most ``size``,
+    a random sample, are shown.
+
+    The page keeps its verdicts in the browser, under the study, the method and a digest of the pairs, and saves them
+    as ``verdicts.csv``. All text from data is escaped.
+    """
+    import jinja2
+
+    shown = verdicts.sample(candidates, size, seed, method)
+    pairs = [_pair(row) for row in shown.rename(columns={"class": "added_class"}).itertuples()]
+    key = repr(shown[verdicts.KEY].astype(str).to_numpy().tolist()).encode()
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = environment.get_template("review.html.j2").render(
+        study=study,
+        method=method,
+        title=title,
+        candidates=len(candidates),
+        pairs=pairs,
+        storage=f"augbench/{study}/{method}/{hashlib.sha256(key).hexdigest()[:16]}",
+    )
+    files.write_text(path, page)
+
+
+def _pair(row) -> dict:
+    """What the page shows of a candidate pair, as it is written into its script."""
+    return {
+        "added_id": str(row.added_id),
+        "reference_set": str(row.reference_set),
+        "reference_id": str(row.reference_id),
+        "added_class": str(row.added_class),
+        "reference_class": str(row.reference_class),
+        "distance": int(row.distance),
+        "similarity": None if pd.isna(row.similarity) else round(float(row.similarity), 3),
+        "added": picture(Place(row.added_id, row.added_path, row.added_offset, row.added_length)),
+        "reference": picture(Place(row.reference_id, row.reference_path, row.reference_offset, row.reference_length)),
+    }
+
+
+def picture(place) -> str | None:
+    """An image as a data URI of bounded size; None when it cannot be read."""
+    try:
+        found = images.load(place)
+    except (OSError, ValueError):
+        return None
+    small = max(found.size) <= LOSSLESS
+    found.thumbnail((THUMBNAIL, THUMBNAIL))
+    buffer = io.BytesIO()
+    found.save(buffer, "PNG", optimize=True) if small else found.save(buffer, "JPEG", quality=82)
+    return f"data:image/{'png' if small else 'jpeg'};base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -1,0 +1,7 @@
+from augbench.jobs import log_to
+
+log_to(snakemake.log[0])
+
+from augbench import images, target
+
+images.write(snakemake.output[0], target.folder_table(snakemake.input[0]))
