@@ -361,7 +361,7 @@ def test_verdicts_are_told_beside_the_candidates(folder, tmp_path, monkeypatch):
     table = candidates[["added_id", "reference_set", "reference_id"]]
     words = ["duplicate", "duplicate", "unsure"] + ["not"] * (len(table) - 3)
     files.write_csv(tmp_path / "digits" / "retrieval.csv", table.assign(verdict=words))
-    study = report.gather("digits", folder, METHODS, settings)
+    study = report.gather("digits", folder, METHODS, settings, generated(folder))
     assert [review["title"] for review in study["reviews"]] == [METHODS["retrieval"]["title"]]
     found = study["reviews"][0]["sets"]["test"]
     assert (found["duplicates"], found["unsure"], found["leaked"], found["drop"]) == (2, 1, 1, 10.0)  # of 10 images
@@ -373,4 +373,4 @@ def test_verdicts_are_told_beside_the_candidates(folder, tmp_path, monkeypatch):
     assert '<td class="number">2 to 3</td>' in page
     files.write_csv(tmp_path / "digits" / "retrieval.csv", table.assign(verdict="perhaps"))
     with pytest.raises(ValueError, match=r"retrieval.csv, line 2: a verdict is one of"):
-        report.gather("digits", folder, METHODS, settings)
+        report.gather("digits", folder, METHODS, settings, generated(folder))

@@ -188,8 +188,8 @@ if __name__ == "__main__":
 
 
 def test_a_killed_embedding_goes_on_after_its_finished_shards(world, folder, tmp_path, monkeypatch):
-    """SIGKILL as soon as the first of three shards is done; it is not embedded again."""
-    shards = [tmp_path / f"{name}.tar" for name in "abc"]
+    """SIGKILL as soon as the first of two shards is done; it is not embedded again."""
+    shards = [tmp_path / f"{name}.tar" for name in "ab"]
     for shard in shards:
         shutil.copy(world.shard, shard)
     (tmp_path / "embed.py").write_text(EMBED)
@@ -202,7 +202,7 @@ def test_a_killed_embedding_goes_on_after_its_finished_shards(world, folder, tmp
     pool.embed(*given, batch_size=64, threads=1)
     assert calls == given[0][1:]
     reference = (folder / "embeddings/img_emb/000000.npy").read_bytes()
-    for name in ("000000", "000001", "000002"):
+    for name in ("000000", "000001"):
         assert (tmp_path / f"embeddings/img_emb/{name}.npy").read_bytes() == reference
 
 
