@@ -20,6 +20,7 @@ class OnCluster(Clone):
     """A clone whose runs are submitted; jobs may be given faults, see ``faults/sitecustomize.py``."""
 
     study = STUDY
+    running = ()
 
     @property
     def environment(self) -> dict:
@@ -44,7 +45,18 @@ class OnCluster(Clone):
     def submitted(self, *arguments: str, **options) -> subprocess.Popen:
         # Asked for its jobs more often than a real cluster should be.
         often = ["--slurm-init-seconds-before-status-checks", "2"]
-        return self.start("--profile", "slurm", *often, *arguments, start_new_session=True, **options)
+        process = self.start("--profile", "slurm", *often, *arguments, start_new_session=True, **options)
+        self.running = [*self.running, process]
+        return process
+
+    def end(self) -> None:
+        """Kill what a failed test leaves, and unlock: the next one is not to fail for it."""
+        for process in self.running:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+                self.snakemake("--unlock")
+        self.running = []
 
     def submit(self, *arguments: str) -> str:
         """Run `snakemake --profile slurm ...` to its end; its output."""
