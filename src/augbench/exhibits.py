@@ -56,7 +56,7 @@ def drawings(study: Mapping) -> dict[str, tuple[Drawing, pd.DataFrame]]:
         for name, rows in {"figure1a": study["figure1a"], "accuracy": study["summaries"]}.items()
     }
     if found := study["differences"]:
-        made["differences"] = difference_figure(found["rows"], found["title"]), _table(found["rows"])
+        made["differences"] = difference_figure(found["rows"]), _table(found["rows"])
     if found := study["variations"]:
         made["figure3"] = picture_figure(found), pd.DataFrame(found["pairs"])
     if found := study["gallery"]["rows"][1:]:

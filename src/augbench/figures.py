@@ -197,8 +197,8 @@ def loss_figure(histories: Mapping[str, Mapping], chosen: str, epoch: int, colou
     return Drawing(draw, (2.9, 1.9))
 
 
-def difference_figure(rows: Sequence[Mapping], first: str) -> Drawing:
-    """Paired differences with 95% intervals (percentage points) of method ``first`` minus each other method.
+def difference_figure(rows: Sequence[Mapping]) -> Drawing:
+    """Paired differences with 95% intervals (percentage points) of one method minus each other.
 
     ``rows`` have title, family, difference, low and high (None without an interval).
     """
@@ -216,7 +216,7 @@ def difference_figure(rows: Sequence[Mapping], first: str) -> Drawing:
         axes.tick_params(axis="y", length=0)
         axes.grid(axis="x")
         axes.set_axisbelow(True)
-        axes.set_xlabel(f"{short(first)} minus the other (percentage points)", fontsize=8)
+        axes.set_xlabel("difference (percentage points)", fontsize=8)
 
     return Drawing(draw, (4.6, 0.6 + 0.27 * len(rows)))
 
@@ -314,7 +314,7 @@ def picture_figure(grid: Mapping) -> Drawing:
     def draw(figure, ink):
         _mosaic(figure.subplots(), columns, rows, wide)
 
-    return Drawing(draw, (1.9 + side * wide * len(columns), 0.5 + side * max(1, len(rows))))
+    return Drawing(draw, (2.2 + side * wide * len(columns), 0.5 + side * max(1, len(rows))))
 
 
 def _mosaic(axes, columns: Sequence[Mapping], rows: Sequence[Mapping], wide: int) -> None:
@@ -330,7 +330,7 @@ def _mosaic(axes, columns: Sequence[Mapping], rows: Sequence[Mapping], wide: int
     axes.set_ylim(max(1, len(rows)), 0)
     axes.set_aspect("equal")
     axes.spines[:].set_visible(False)
-    axes.set_yticks([y + 0.5 for y in range(len(rows))], [short(row["title"], 26) for row in rows], fontsize=7)
+    axes.set_yticks([y + 0.5 for y in range(len(rows))], [short(row["title"]) for row in rows], fontsize=7)
     names = [about["name"] if "\n" in about["name"] else short(about["name"], 5 * wide + 6) for about in columns]
     axes.set_xticks([x * step + wide / 2 for x in range(len(columns))], names, fontsize=7)
     axes.tick_params(length=0, labeltop=True, labelbottom=False)
