@@ -1,50 +1,33 @@
 """Joins what the studies measured into one page that can be read anywhere, without a network."""
 
-import base64
-import functools
-import io
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 import pandas as pd
 
-from augbench import files, images, verdicts
+from augbench import class_details, comparison, exhibits, files, galleries, verdicts
+from augbench.environment import hardware, versions
 from augbench.figures import (
     FAMILY_COLOURS,
     FATES,
     FUNNEL_CLASSES,
     OTHER_COLOUR,
-    accuracy,
-    accuracy_figure,
     curve_figure,
-    funnel_figure,
-    loss_figure,
+    improvement_figure,
+    svg,
 )
+from augbench.pictures import thumbnail
 
 CLASSES = 6  # classes in a gallery
-PER_CLASS = 4  # images per class and method in a gallery
-EXAMPLES = 4  # classes of which a candidate shows an image
-PROMPTS = 80  # prompts of a method of which an image is shown
+DOMAINS = 3  # classes for which prompted and fine-tuned images are compared
 CLOSEST = 10  # classes that retrieval could fill only just, or not
 PAIRS = 10  # closest candidate pairs per method
-THUMBNAIL = 96  # pixels, longer side: with the limits above it bounds the size of the page
-LOSSLESS = 48  # pixels, longer side: images up to this size stay as they are
-CONFIDENCE = 0.95
 VERDICTS = Path("resources/verdicts")  # people's, STUDY/METHOD.csv
-
-PACKAGES = (
-    "snakemake",
-    "torch",
-    "torchvision",
-    "diffusers",
-    "transformers",
-    "clip-retrieval",
-    "img2dataset",
-    "imagehash",
-    "pandas",
-)
+INLINE = ("figure1a", "accuracy", "differences", "figure5b")  # figures of the page that are drawn as in the folder
 
 
 def gather(
@@ -69,7 +52,9 @@ def gather(
         summary["start"] = methods[summary["method"]].get("start", summary["method"])
     ratio = f"x{max(summary['ratio'] for summary in summaries):g}"  # 0 for what adds nothing
     classes = pd.read_csv(folder / "dataset" / "classes.csv", dtype=str, keep_default_na=False)
-    shown = [_class(row) for row in _rows(classes) if not row["excluded"]][:CLASSES]
+    kept = [_class(row) for row in _rows(classes) if not row["excluded"]]
+    shown = kept[:CLASSES]
+    sets = galleries.Sets(folder, summaries, ratio)
     table = pd.read_csv(folder / "tables" / "table1.csv", keep_default_na=False, na_values=[""])
     return {
         "study": study,
@@ -78,32 +63,42 @@ def gather(
         "seed": settings.get("seed"),
         "settings": json.loads(json.dumps(settings, default=str)),
         "summaries": summaries,
-        "answer": answer(summaries),
+        "answer": comparison.answer(summaries),
         "table1": sorted(
             table.astype(object).where(table.notna(), None).to_dict("records"),
             key=lambda row: families.index(row["family"]),
         ),
+        "differences": _differences(folder, summaries),
+        "improvements": class_details.improvements(folder, summaries, kept, sets),
+        "scaling": _scaling(folder, summaries),
+        "per_class": class_details.details(folder, summaries, kept, sets),
         "classes": _classes(classes),
         "excluded": [_class(row) | {"why": row["excluded"]} for row in _rows(classes) if row["excluded"]],
         "figure1a": best_of_families(summaries),
         "gap": (gap := _gap(folder, summaries)),
         "judge": methods[gap[0]["classifier"]]["title"] if gap else None,
         "finetuned": [
-            found for summary in summaries if (found := _finetuned(folder, summary, shown, generated, methods))
+            found for row in summaries if (found := galleries.finetuned(folder, row, shown, generated, methods))
         ],
         "templates": [
-            found for summary in summaries if (found := _templates(folder, summary, shown, generated, methods))
+            found for row in summaries if (found := galleries.templates(folder, row, shown, generated, methods))
         ],
         "clusters": [
-            found for summary in summaries if (found := _clusters(folder, summary, shown, generated, methods))
+            found for row in summaries if (found := galleries.clusters(folder, row, shown, generated, methods))
         ],
-        "gallery": _gallery(folder, shown, summaries, ratio),
+        "gallery": sets.grid(sets.paths, shown),
+        "variations": next(
+            (found for row in summaries if (found := galleries.variations(sets, row, shown, row["start"]))), None
+        ),
+        "domains": _domains(folder, summaries, methods, kept, sets),
         "funnels": [found for summary in summaries if (found := _funnel(folder, summary, classes))],
         "audit": [found for summary in summaries if (found := _audit(folder, summary))],
         "reviews": [found for summary in summaries if (found := _review(study, folder, summary, settings))],
         "curves": [found for summary in summaries if (found := _curves(folder, summary))],
         "stages": stage_times(folder).to_dict("records"),
+        "wall_seconds": wall_seconds(folder),
         "versions": versions(),
+        "hardware": hardware(),
     }
 
 
@@ -121,58 +116,17 @@ def _classes(classes: pd.DataFrame) -> dict:
     return {"all": len(classes), "kept": len(kept), "train": int(pd.to_numeric(kept["train"]).sum())}
 
 
-# --- what the numbers say
-
-
-def interval(summary: Mapping) -> tuple[float, float]:
-    """95% interval of a method's mean accuracy (percent), from Student's t; endless for a single run."""
-    from scipy.stats import t
-
-    if summary["accuracy_se"] is None:
-        return -math.inf, math.inf
-    half = float(t.ppf((1 + CONFIDENCE) / 2, summary["runs"] - 1)) * summary["accuracy_se"]
-    return summary["accuracy_mean"] - half, summary["accuracy_mean"] + half
-
-
-def separated(better: Mapping, worse: Mapping) -> bool:
-    """Whether the 95% intervals of two methods do not overlap."""
-    return interval(better)[0] > interval(worse)[1]
-
-
-def answer(summaries: Sequence[Mapping]) -> dict:
-    """The study's answer to "Retrieve or generate?": a ``verdict`` in a word or two, a ``sentence``, and the
-    ``winner``, the method that is separated from all others that add images; None where none is."""
-    added = sorted((row for row in summaries if row["family"] != "baseline"), key=lambda row: -row["accuracy_mean"])
-    floor = next((row for row in summaries if row["start"] == "none"), None)
-    if not added:
-        return {"verdict": "", "sentence": "No method that adds images was part of this study.", "winner": None}
-    best, rivals = added[0], added[1:]
-    sentence = f"{best['title']} is the best of the methods that add images: {accuracy(best)}"
-    if rivals:
-        second = f"{rivals[0]['title']} ({accuracy(rivals[0])})"
-        sentence += (
-            f", clearly ahead of {second}"
-            if separated(best, rivals[0])
-            else f", but this does not separate it from the second, {second}: the 95% intervals overlap"
-        )
-    baselines = [f"{row['title']} {accuracy(row)}" for row in summaries if row["family"] == "baseline"]
-    if baselines:
-        sentence += f"; baselines: {', '.join(baselines)}"
-    clear = all(separated(best, rival) for rival in rivals)
-    winner = best["method"] if clear else None
-    return {"verdict": _verdict(best, rivals, floor), "sentence": sentence + ".", "winner": winner}
-
-
-def _verdict(best: Mapping, rivals: Sequence[Mapping], floor: Mapping | None) -> str:
-    if floor and not separated(best, floor):
-        return "Neither, as far as this study can tell."
-    retrieves = best["family"] == "retrieval"
-    other = next((row for row in rivals if (row["family"] == "retrieval") != retrieves), None)
-    if other is None:
-        return ""
-    if not separated(best, other):
-        return "Undecided."
-    return "Retrieve." if retrieves else "Generate."
+def wall_seconds(folder: str | Path) -> float:
+    """Seconds in which at least one job of the study ran, from its benchmark files: pauses do not count."""
+    spans = []
+    for path in Path(folder).joinpath("benchmarks").rglob("*.tsv"):
+        took = pd.to_numeric(pd.read_csv(path, sep="\t")["s"], errors="coerce").sum()
+        spans.append((path.stat().st_mtime - took, path.stat().st_mtime))
+    total, until = 0.0, -math.inf
+    for begin, end in sorted(spans):
+        total += max(0.0, end - max(begin, until))
+        until = max(until, end)
+    return total
 
 
 def stage_times(folder: str | Path) -> pd.DataFrame:
@@ -203,80 +157,62 @@ def stage_times(folder: str | Path) -> pd.DataFrame:
     return times.sort_values(["seconds", "stage"], ascending=[False, True], ignore_index=True)
 
 
-@functools.cache
-def versions() -> dict[str, str]:
-    """Versions of Python and the packages that results depend on, and the git commit where there is one."""
-    import platform
-    import subprocess
-    from importlib import metadata
-
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        commit = subprocess.run(
-            command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=20, check=True
-        )
-        found["git commit"] = commit.stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        pass  # not a checkout, or no git
-    return found
+# --- methods and classes
 
 
-# --- images
+def _differences(folder: Path, summaries: Sequence[Mapping]) -> dict | None:
+    """The best method that adds images against each other method; None without a second, or without the table."""
+    path = folder / "tables" / "differences.csv"
+    first = comparison.best(summaries)
+    if first is None or len(summaries) < 2 or not path.exists():
+        return None
+    table = pd.read_csv(path, dtype={"method": str, "other": str}, keep_default_na=False, na_values=[""])
+    about = {row["method"]: {key: row[key] for key in ("title", "family")} for row in summaries}
+    rows = [row | about[row["other"]] for row in comparison.against(table, first["method"]) if row["other"] in about]
+    place = [row["method"] for row in summaries]
+    rows.sort(key=lambda row: place.index(row["other"]))
+    return {"title": first["title"], "method": first["method"], "rows": rows, "tests": int(table["p"].notna().sum())}
 
 
-def thumbnail(row, text: str) -> dict:
-    """A small picture for the page: ``src`` (data URI; None for an image that cannot be read) and ``alt``."""
-    try:
-        picture = images.load(row)
-    except (OSError, ValueError):
-        return {"src": None, "alt": f"{text} (cannot be read)", "small": False}
-    small = max(picture.size) <= LOSSLESS
-    picture.thumbnail((THUMBNAIL, THUMBNAIL))
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG", optimize=True) if small else picture.save(buffer, "JPEG", quality=82)
-    kind = "png" if small else "jpeg"
-    data = base64.b64encode(buffer.getvalue()).decode()
-    return {"src": f"data:image/{kind};base64,{data}", "alt": text, "small": small}
+def _scaling(folder: Path, summaries: Sequence[Mapping]) -> dict | None:
+    """Figure 5B: the methods with more than one ratio, each with its rows by ratio; None where there is none."""
+    path = folder / "tables" / "scaling.csv"
+    if not path.exists():
+        return None
+    table = pd.read_csv(path, dtype={"method": str}, keep_default_na=False, na_values=[""])
+    table = table.astype(object).where(table.notna(), None)
+    lines = []
+    for row in summaries:
+        found = table[table["method"] == row["method"]].sort_values("ratio").to_dict("records")
+        if len(found) > 1:
+            lines.append({key: row[key] for key in ("method", "title", "family")} | {"rows": found})
+    without = next((row["accuracy_mean"] for row in summaries if row["start"] == "none"), None)
+    return {"lines": lines, "without": without} if lines else None
 
 
-def _gallery(folder: Path, shown: Sequence[Mapping], summaries: Sequence[Mapping], ratio: str) -> dict:
-    """Columns: the first classes; rows: the training set and each method; cells: their first images."""
-    captions = _captions(folder)
-    rows = [("Training images", "", folder / "dataset" / "train.parquet")]
-    rows += [
-        (row["title"], row["family"], folder / "augmentation" / row["method"] / ratio / "split-1.parquet")
-        for row in summaries
-    ]
-    made = []
-    for title, family, path in rows:
-        if not path.exists():
-            continue
-        groups = dict(list(images.read(path).groupby("class", sort=False)))
-        cells = []
-        for about in shown:
-            members = groups.get(about["class"])
-            cells.append([] if members is None else _cell(members, title, about["name"], captions))
-        made.append({"title": title, "family": family, "cells": cells})
-    return {"classes": shown, "rows": made}
+def _domains(
+    folder: Path,
+    summaries: Sequence[Mapping],
+    methods: Mapping[str, Mapping],
+    kept: Sequence[Mapping],
+    sets: galleries.Sets,
+) -> dict | None:
+    """Figure 7: training images beside those of the best prompted and the best fine-tuned method.
+
+    The classes are those that fine-tuning helps most, by their accuracy; the first ones where that is not known.
+    None without a method of both kinds.
+    """
+    noise = [row for row in summaries if row["start"] == "noise"]
+    kinds = [[row for row in noise if bool(methods[row["method"]].get("trained")) == trained] for trained in (0, 1)]
+    if not all(kinds):
+        return None
+    prompted, tuned = (comparison.best(rows, lambda family: True)["method"] for rows in kinds)
+    gains = class_details.gains(folder, tuned, prompted)
+    chosen = sorted(kept, key=lambda about: -gains.get(about["class"], 0.0))[:DOMAINS]
+    return sets.grid(["", prompted, tuned], chosen)
 
 
-def _cell(members: pd.DataFrame, title: str, name: str, captions: Mapping) -> list[dict]:
-    found = []
-    for i, row in enumerate(members.head(PER_CLASS).itertuples(), 1):
-        if pd.notna(row.prompt):
-            about = f", prompt: {row.prompt}"
-        elif row.url in captions:
-            about = f", caption: {captions[row.url]}"
-        else:
-            about = ""
-        found.append(thumbnail(row, f"{title}, {name}, image {i}{about}"))
-    return found
+# --- stages
 
 
 def _gap(folder: Path, summaries: Sequence[Mapping]) -> list[dict]:
@@ -290,103 +226,6 @@ def _gap(folder: Path, summaries: Sequence[Mapping]) -> list[dict]:
         for row in summaries
         if row["method"] in rows
     ]
-
-
-def _finetuned(
-    folder: Path, summary: Mapping, shown: Sequence[Mapping], generated: Mapping, methods: Mapping
-) -> dict | None:
-    """The candidates of a fine-tuned method, why one was chosen, and images of each; None for another method."""
-    if not methods[summary["method"]].get("trained"):
-        return None
-    selection = files.read_json(folder / "selection" / f"{summary['method']}.json")
-    runs = [folder / "finetune" / summary["method"] / rate for rate in selection["rates"]]
-    histories = {run.name: pd.read_csv(run / "history.csv") for run in runs}
-    made = images.read(*generated[summary["method"]])
-    candidates = []
-    for row in selection["screened"]:
-        cells = []
-        of = made[made["candidate"] == row["candidate"]]
-        for about in shown[:EXAMPLES]:
-            members = of[of["class"] == about["class"]].head(1).itertuples()
-            cells += [thumbnail(member, f"{about['name']}, epoch {row['epoch']}") for member in members]
-        candidates.append(row | {"pictures": cells, "chosen": row["candidate"] == selection["candidate"]})
-    return {
-        "method": summary["method"],
-        "title": summary["title"],
-        "family": summary["family"],
-        "rate": selection["candidate"].split("_", 1)[0],
-        "rates": selection["rates"],
-        "histories": {name: history.to_dict("list") for name, history in histories.items()},
-        "chosen": selection,
-        "candidates": candidates,
-        "classes": [about["name"] for about in shown[:EXAMPLES]],
-    }
-
-
-def _made(folder: Path, method: str, generated: Mapping, methods: Mapping) -> pd.DataFrame:
-    """The images of a generating method, without those of candidates that were not chosen."""
-    table = images.read(*generated[method])
-    if not methods[method].get("trained"):
-        return table
-    return table[table["candidate"] == files.read_json(folder / "selection" / f"{method}.json")["candidate"]]
-
-
-def _templates(
-    folder: Path, summary: Mapping, shown: Sequence[Mapping], generated: Mapping, methods: Mapping
-) -> dict | None:
-    """One image for each prompt of the first class (Figures 11 and 12); None for methods with a single prompt."""
-    row = methods[summary["method"]]
-    if row.get("start") != "noise" or "conditioning" in row.get("trained", []):
-        return None
-    table = _made(folder, summary["method"], generated, methods)
-    table = table[table["class"] == shown[0]["class"]].drop_duplicates("prompt").sort_values("prompt")
-    if len(table) < 2:
-        return None
-    return {
-        "title": summary["title"],
-        "class": shown[0]["name"],
-        "source": f"{folder}/images/{summary['method']}",
-        "pictures": [
-            {"prompt": member.prompt} | thumbnail(member, member.prompt) for member in table.head(PROMPTS).itertuples()
-        ],
-    }
-
-
-def _clusters(
-    folder: Path, summary: Mapping, shown: Sequence[Mapping], generated: Mapping, methods: Mapping
-) -> dict | None:
-    """Training images of each cluster of the first class beside what its conditioning generates (Figure 10)."""
-    k = methods[summary["method"]].get("clusters", 1)
-    if k < 2:
-        return None
-    members = pd.read_parquet(folder / "finetune" / "clusters.parquet")
-    members = members[(members["k"] == k) & (members["split"] == "train") & (members["class"] == shown[0]["class"])]
-    train = images.read(folder / "dataset" / "train.parquet").set_index("image_id", drop=False)
-    made = _made(folder, summary["method"], generated, methods)
-    made = made[made["class"] == shown[0]["class"]]
-    rows = []
-    for cluster, group in members.groupby("cluster"):
-        text = f"(cluster {cluster + 1} of "
-        real = train.loc[group["image_id"].head(PER_CLASS)].itertuples(index=False)
-        generated = made[made["prompt"].str.contains(text, regex=False)].head(PER_CLASS).itertuples()
-        rows.append(
-            {
-                "size": len(group),
-                "real": [thumbnail(row, f"training image of cluster {cluster + 1}") for row in real],
-                "generated": [thumbnail(row, f"generated for cluster {cluster + 1}") for row in generated],
-            }
-        )
-    return {"title": summary["title"], "class": shown[0]["name"], "rows": rows}
-
-
-def _captions(folder: Path) -> dict[str, str]:
-    tables = [
-        pd.read_parquet(path, columns=["url", "caption"]).dropna() for path in folder.glob("retrieval/*/ledger.parquet")
-    ]
-    return {url: caption for table in tables for url, caption in zip(table["url"], table["caption"], strict=True)}
-
-
-# --- stages
 
 
 def _funnel(folder: Path, summary: Mapping, classes: pd.DataFrame) -> dict | None:
@@ -473,31 +312,19 @@ def _curves(folder: Path, summary: Mapping) -> dict | None:
     runs = [{"epoch": list(run["epoch"]), "accuracy": list(run["validation_accuracy"])} for run in runs]
     if not runs:
         return None
-    return {"title": summary["title"], "family": summary["family"], "runs": runs}
+    return {key: summary[key] for key in ("method", "title", "family")} | {"runs": runs}
 
 
 def best_of_families(summaries: Sequence[Mapping]) -> list[dict]:
     """The bars of Figure 1A: the target data only, and of each family that adds images its best method."""
     floor = [row for row in summaries if row["start"] == "none"]
     families = dict.fromkeys(row["family"] for row in summaries if row["family"] != "baseline")
-    best = [
-        max((row for row in summaries if row["family"] == family), key=lambda row: row["accuracy_mean"])
-        for family in families
-    ]
+    best = [comparison.best(summaries, lambda family, wanted=wanted: family == wanted) for wanted in families]
     return [_bar(row) for row in floor + best]
 
 
 def _bar(summary: Mapping) -> dict:
     return {key: summary[key] for key in ("method", "title", "family", "start", "accuracy_mean", "accuracy_se")}
-
-
-def write_figures(study: Mapping, folder: str | Path) -> None:
-    """Write ``folder``/figures/{figure1a,accuracy}.svg and .csv, their data: accuracies and errors in percent."""
-    place = Path(folder) / "figures"
-    for name, rows in {"figure1a": study["figure1a"], "accuracy": study["summaries"]}.items():
-        files.write_text(place / f"{name}.svg", accuracy_figure(rows))
-        columns = ["method", "family", "accuracy_mean", "accuracy_se"]
-        files.write_csv(place / f"{name}.csv", pd.DataFrame(rows)[columns])
 
 
 # --- page
@@ -518,10 +345,11 @@ def write(path: str | Path, studies: Sequence[Mapping]) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": _number, "duration": _duration}
+    place = Path(path).resolve().parent
+    environment.filters |= {"number": _number, "duration": _duration, "link": lambda target: _link(target, place)}
     shown = []
     for number, study in enumerate(studies, 1):
-        figures = {key: _markup(svg) for key, svg in _figures(study, f"s{number}").items()}
+        figures = {key: _markup(text) for key, text in _figures(study, f"s{number}").items()}
         text = yaml.safe_dump(study["settings"], sort_keys=False, allow_unicode=True)
         shown.append(dict(study) | {"id": f"s{number}", "figures": figures, "yaml": text})
     page = environment.get_template("report.html.j2").render(
@@ -531,23 +359,24 @@ def write(path: str | Path, studies: Sequence[Mapping]) -> None:
 
 
 def _figures(study: Mapping, name: str) -> dict[str, str]:
-    made = {
-        "accuracy": accuracy_figure(study["summaries"], f"{name}-accuracy", themed=True),
-        "figure1a": accuracy_figure(study["figure1a"], f"{name}-figure1a", themed=True),
+    """The figures of the page, which shows pictures beside them as elements of its own."""
+    drawn = {
+        key: drawing
+        for key, (drawing, _) in exhibits.drawings(study).items()
+        if key in INLINE or key.startswith("funnel-")
     }
-    for number, item in enumerate(study["finetuned"]):
-        colour = FAMILY_COLOURS.get(item["family"], OTHER_COLOUR)
-        made[f"loss-{number}"] = loss_figure(
-            item["histories"], item["rate"], item["chosen"]["epoch"], colour, f"{name}-loss-{number}"
-        )
-    for k, funnel in enumerate(study["funnels"]):
-        made[f"funnel-{funnel['method']}"] = funnel_figure(funnel, f"{name}-funnel-{k}")
-    values = [value for curves in study["curves"] for run in curves["runs"] for value in run["accuracy"]]
-    if values:
-        limits = max(0.0, min(values) - 3), min(100.0, max(values)) + 3
-        for number, curves in enumerate(study["curves"]):
-            made[f"curve-{number}"] = curve_figure(curves, limits, f"{name}-curve-{number}")
-    return made
+    if study["improvements"]:
+        drawn["figure5a"] = improvement_figure(study["improvements"])
+    drawn |= {f"loss-{k}": exhibits.losses(item) for k, item in enumerate(study["finetuned"])}
+    if study["curves"]:
+        limits = exhibits.limits(study["curves"])
+        drawn |= {f"curve-{k}": curve_figure(item, limits) for k, item in enumerate(study["curves"])}
+    return {key: svg(drawing, f"{name}-{key}", themed=True) for key, drawing in drawn.items()}
+
+
+def _link(target: str, place: Path) -> str:
+    """The relative address of a file as seen from the page's folder; empty for one that is not there."""
+    return quote(os.path.relpath(Path(target).resolve(), place)) if Path(target).exists() else ""
 
 
 def _markup(svg: str):

@@ -9,6 +9,7 @@ from augbench import (
     classes,
     classifier_images,
     costs,
+    exhibits,
     export,
     jobs,
     prompts,
@@ -239,6 +240,13 @@ def judge(study):
     """The method whose classifier says how real added images look: trained on real images, on as many as can be."""
     known = starts(study, "more_real") + starts(study, "none")
     return known[0] if known else None
+
+
+def figures(study):
+    """The figures of a study, without extension."""
+    given = STUDIES[study]
+    methods = {method: METHODS[method].model_dump() for method in given.methods}
+    return exhibits.names(methods, given.ratios)
 
 
 def ratios(study, method):

@@ -48,6 +48,12 @@ rule tables:
             labels={"study": "{study}", "table": "1"},
         ),
         scaling="results/{study}/tables/scaling.csv",
+        differences=report(
+            "results/{study}/tables/differences.csv",
+            category="Tables",
+            caption="../report/differences.rst",
+            labels={"study": "{study}", "table": "differences"},
+        ),
     log:
         "results/{study}/logs/tables.log",
     benchmark:
@@ -59,14 +65,42 @@ rule tables:
         mem_mb=lambda w, attempt: costs.megabytes(500, attempt),
         runtime=lambda w, attempt: costs.minutes(0, attempt, least=10),
     params:
-        code=code("summary"),
+        code=code("summary", "comparison"),
     script:
         "../scripts/tables.py"
+
+
+rule per_class:
+    input:
+        lambda w: [
+            f"results/{w.study}/classifier/{method}/x{ratios(w.study, method)[0]}/run-{k}/predictions.parquet"
+            for method in study_of(w).methods
+            for k in range(1, study_of(w).runs + 1)
+        ],
+    output:
+        accuracies="results/{study}/tables/per_class.csv",
+        confusions="results/{study}/tables/confusions.csv",
+    log:
+        "results/{study}/logs/per_class.log",
+    benchmark:
+        "results/{study}/benchmarks/report/per_class.tsv"
+    localrule: True
+    conda:
+        "../../envs/augbench.yaml"
+    resources:
+        mem_mb=lambda w, attempt: costs.megabytes(1000, attempt),
+        runtime=lambda w, attempt: costs.minutes(0, attempt, least=10),
+    params:
+        methods=lambda w: study_of(w).methods,
+        code=code("perclass"),
+    script:
+        "../scripts/per_class.py"
 
 
 rule report_page:
     input:
         tables=expand("results/{study}/tables/table1.csv", study=STUDIES),
+        classwise=expand("results/{study}/tables/per_class.csv", study=STUDIES),
         gaps=[
             f"results/{study}/tables/domain_gap.csv"
             for study in STUDIES
@@ -120,11 +154,12 @@ rule report_page:
             caption="../report/report.rst",
         ),
         figures=report(
-            expand(
-                "results/{study}/figures/{figure}.svg",
-                study=STUDIES,
-                figure=["figure1a", "accuracy"],
-            ),
+            [
+                f"results/{study}/figures/{figure}.{kind}"
+                for study in STUDIES
+                for figure in figures(study)
+                for kind in exhibits.KINDS
+            ],
             category="Figures",
             caption="../report/accuracy.rst",
         ),

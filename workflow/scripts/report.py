@@ -2,7 +2,7 @@ from augbench.jobs import log_to
 
 log_to(snakemake.log[0])
 
-from augbench import report
+from augbench import exhibits, report
 
 methods, settings = snakemake.params.methods, snakemake.params.settings
 studies = [
@@ -16,5 +16,5 @@ studies = [
     for name, study in settings.items()
 ]
 for study in studies:
-    report.write_figures(study, f"results/{study['study']}")
+    exhibits.write(study, f"results/{study['study']}")
 report.write(snakemake.output.page, studies)

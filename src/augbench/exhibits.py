@@ -1,0 +1,125 @@
+"""The figures of a study: which there are, how each is drawn, and the table of its data."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from augbench import files, galleries
+from augbench.figures import (
+    FAMILY_COLOURS,
+    OTHER_COLOUR,
+    Drawing,
+    accuracy_figure,
+    curve_figure,
+    difference_figure,
+    extremes_figure,
+    funnel_figure,
+    loss_figure,
+    panels_figure,
+    pdf,
+    picture_figure,
+    scaling_figure,
+    svg,
+)
+
+KINDS = ("svg", "pdf", "csv")
+
+
+def names(methods: Mapping[str, Mapping], ratios: Sequence[float]) -> list[str]:
+    """The figures of a study with these methods (rows of the method table) and augmentation ratios."""
+    starts = {row.get("start") for row in methods.values()}
+    trained = [row for row in methods.values() if row.get("trained")]
+    prompted = [row for row in methods.values() if row.get("start") == "noise" and not row.get("trained")]
+    adds = bool(starts & {"noise", "image", "pool"})
+    wanted = {
+        "figure1a": True,
+        "accuracy": True,
+        "differences": adds and len(methods) > 1,
+        "figure3": "image" in starts,
+        "figure4": adds,
+        "figure5a": adds and "none" in starts,
+        "figure5b": len(ratios) > 1 and adds,
+        "figure7": bool(trained and prompted),
+        "losses": bool(trained),
+        "training": True,
+    }
+    funnels = [f"funnel-{key}" for key, row in methods.items() if row.get("start") == "pool"]
+    return [name for name, there in wanted.items() if there] + funnels
+
+
+def drawings(study: Mapping) -> dict[str, tuple[Drawing, pd.DataFrame]]:
+    """Each figure of a study (from ``report.gather``) with its data; a figure without data is left out."""
+    columns = ["method", "family", "accuracy_mean", "accuracy_se"]
+    made = {
+        name: (accuracy_figure(rows), pd.DataFrame(rows)[columns])
+        for name, rows in {"figure1a": study["figure1a"], "accuracy": study["summaries"]}.items()
+    }
+    if found := study["differences"]:
+        made["differences"] = difference_figure(found["rows"]), _table(found["rows"])
+    if found := study["variations"]:
+        made["figure3"] = picture_figure(found), pd.DataFrame(found["pairs"])
+    if found := study["gallery"]["rows"][1:]:
+        made["figure4"] = picture_figure(study["gallery"]), galleries.listing(study["gallery"])
+    if found := study["improvements"]:
+        rows = [row | {"method": line["method"]} for line in found for row in line["rows"]]
+        made["figure5a"] = extremes_figure(found), pd.DataFrame(rows)
+    if found := study["scaling"]:
+        rows = [row for line in found["lines"] for row in line["rows"]]
+        made["figure5b"] = scaling_figure(found["lines"], found["without"]), pd.DataFrame(rows)
+    if found := study["domains"]:
+        made["figure7"] = picture_figure(found), galleries.listing(found)
+    if found := study["finetuned"]:
+        made["losses"] = panels_figure([(item["title"], losses(item)) for item in found]), _losses(found)
+    if found := study["curves"]:
+        parts = [(item["title"], curve_figure(item, limits(found))) for item in found]
+        made["training"] = panels_figure(parts), _curves(found)
+    for found in study["funnels"]:
+        counts = pd.DataFrame([row["counts"] for row in found["rows"]], columns=found["fates"])
+        counts.insert(0, "class", [row["class"] for row in found["rows"]])
+        made[f"funnel-{found['method']}"] = funnel_figure(found), counts
+    return made
+
+
+def write(study: Mapping, folder: str | Path) -> None:
+    """Write every figure of a study as SVG and PDF, and its data as CSV, to ``folder``/figures."""
+    for name, (drawing, table) in drawings(study).items():
+        place = Path(folder) / "figures" / name
+        files.write_text(place.with_suffix(".svg"), svg(drawing))
+        with files.whole(place.with_suffix(".pdf")) as temporary:
+            temporary.write_bytes(pdf(drawing))
+        files.write_csv(place.with_suffix(".csv"), table)
+
+
+def losses(item: Mapping) -> Drawing:
+    """The losses of a fine-tuned method's candidates."""
+    colour = FAMILY_COLOURS.get(item["family"], OTHER_COLOUR)
+    return loss_figure(item["histories"], item["rate"], item["chosen"]["epoch"], colour)
+
+
+def limits(curves: Sequence[Mapping]) -> tuple[float, float]:
+    """The range of accuracies (percent) that all training curves share."""
+    values = [value for item in curves for run in item["runs"] for value in run["accuracy"]]
+    return max(0.0, min(values) - 3), min(100.0, max(values)) + 3
+
+
+def _table(rows: Sequence[Mapping]) -> pd.DataFrame:
+    return pd.DataFrame(rows).drop(columns=["title", "family"])
+
+
+def _losses(found: Sequence[Mapping]) -> pd.DataFrame:
+    tables = [
+        pd.DataFrame(history).assign(method=item["method"], rate=rate)
+        for item in found
+        for rate, history in item["histories"].items()
+    ]
+    return pd.concat(tables, ignore_index=True)
+
+
+def _curves(found: Sequence[Mapping]) -> pd.DataFrame:
+    tables = [
+        pd.DataFrame(run).assign(method=item["method"], run=k)
+        for item in found
+        for k, run in enumerate(item["runs"], 1)
+    ]
+    return pd.concat(tables, ignore_index=True)

@@ -1,0 +1,64 @@
+"""Results of a study of the paper's size as far as the report reads them: a thousand classes, thirteen methods."""
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from augbench import comparison, files, images
+from augbench.summary import scaling, summarise, table1
+
+STARTS = {"none": "none", "more_real": "more_real", "boomerang": "image", "retrieval": "pool"}
+FAMILIES = {"none": "baseline", "more_real": "baseline", "boomerang": "unconditional", "retrieval": "retrieval"}
+METHODS = {
+    name: {
+        "title": name.replace("_", " "),
+        "family": FAMILIES.get(name, "prompting"),
+        "start": STARTS.get(name, "noise"),
+    }
+    for name in [*STARTS, *(f"prompts_{k}" for k in range(9))]
+}
+SETTINGS = {"seed": 1, "methods": list(METHODS), "runs": 5, "ratios": [1.0]}
+
+
+def make_results(folder, classes=1000):
+    """Write them; pictures are photograph-like noise, of 256 pixels, of which a few serve all classes."""
+    random = np.random.default_rng(0)
+    keys = [f"n{k:08d}" for k in range(classes)]
+    about = pd.DataFrame({"class": keys, "lemmas": [f"class number {k}, second name" for k in range(classes)]})
+    about = about.assign(hypernyms="thing", definition="", train=130, excluded="")
+    files.write_csv(folder / "dataset" / "classes.csv", about)
+    pictures = []
+    for k in range(20):
+        coarse = Image.fromarray(random.integers(0, 255, (48, 48, 3), np.uint8)).resize((256, 256), 3)
+        pictures.append(folder / f"{k}.jpg")
+        coarse.save(pictures[-1])
+
+    def table(name):
+        return images.table(
+            {"image_id": f"{name}/{key}/{i:05d}", "class": key, "path": str(pictures[(7 * place + i) % 20])}
+            for place, key in enumerate(keys)
+            for i in range(4)
+        )
+
+    images.write(folder / "dataset" / "train.parquet", table("train"))
+    summaries, accuracies, confusions = [], [], []
+    for method, row in METHODS.items():
+        metrics = [{"accuracy": value, "n_test": 50000, "n_classes": classes} for value in random.normal(60, 1, 5)]
+        summaries.append(summarise(method, row, {1.0: metrics}, None, 50000))
+        files.write_json(folder / "summary" / f"{method}.json", summaries[-1])
+        images.write(folder / "augmentation" / method / "x1" / "split-1.parquet", table(method))
+        means = pd.DataFrame({"method": method, "class": keys, "tested": 50, "runs": 5})
+        accuracies.append(means.assign(accuracy_mean=random.uniform(20, 90, classes).round(4), accuracy_se=1.2345))
+        wrong = pd.DataFrame(
+            {"method": method, "class": np.repeat(keys, 3), "predicted": random.choice(keys, 3 * classes)}
+        )
+        confusions.append(wrong.assign(count=9, share=3.6))
+    files.write_csv(folder / "tables" / "per_class.csv", pd.concat(accuracies))
+    files.write_csv(folder / "tables" / "confusions.csv", pd.concat(confusions))
+    files.write_csv(folder / "tables" / "differences.csv", comparison.differences(summaries))
+    files.write_csv(folder / "tables" / "scaling.csv", scaling(summaries))
+    files.write_csv(folder / "tables" / "table1.csv", table1(summaries, pd.DataFrame({"method": [], "accuracy": []})))
+    fates = {"used": 130, "spare": 40, "dead": 60, "unaesthetic": 20, "duplicate": 9, "unsafe": 1}
+    funnel = pd.DataFrame({"class": keys, "wanted": 130, "considered": sum(fates.values())}).assign(**fates)
+    files.write_csv(folder / "retrieval" / "retrieval" / "funnel.csv", funnel)
+    return folder

@@ -1,0 +1,120 @@
+import os
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from test_report import METHODS, SETTINGS, generated, make_results
+
+from augbench import exhibits, galleries, images, report
+from augbench.pictures import decoded, encoded, thumbnail
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return make_results(tmp_path_factory.mktemp("results") / "digits")
+
+
+@pytest.fixture(scope="module")
+def study(folder):
+    return report.gather("digits", folder, METHODS, SETTINGS, generated(folder))
+
+
+@pytest.fixture(scope="module")
+def written(folder, study):
+    exhibits.write(study, folder)
+    return folder / "figures"
+
+
+def test_what_is_declared_is_written(study, written):
+    declared = exhibits.names(METHODS, [1, 4])
+    assert {"figure5a", "figure5b", "figure7", "funnel-retrieval"} <= set(declared)
+    assert {path.name for path in written.iterdir()} == {
+        f"{name}.{kind}" for name in declared for kind in exhibits.KINDS
+    }
+
+
+@pytest.mark.parametrize(
+    ("methods", "ratios", "there", "missing"),
+    [
+        (["none"], [1], {"figure1a", "accuracy", "training"}, {"differences", "figure4", "figure5a", "losses"}),
+        (["clip_prompts"], [1, 2], {"figure4", "figure5b"}, {"figure5a", "figure7", "differences"}),
+        (["none", "retrieval"], [1], {"figure5a", "differences", "funnel-retrieval"}, {"figure5b", "figure7"}),
+    ],
+)
+def test_which_figures_a_study_has(methods, ratios, there, missing):
+    names = set(exhibits.names({key: METHODS[key] for key in methods}, ratios))
+    assert there <= names and not missing & names
+    assert "figure3" in exhibits.names({"boomerang": {"start": "image"}}, [1])
+
+
+def test_figures_are_whole_and_safe(written):
+    for path in written.glob("*.svg"):
+        text = path.read_bytes()
+        ET.fromstring(text)
+        assert b"<dc:date>" not in text and b"<script" not in text
+    for path in written.glob("*.pdf"):
+        assert path.read_bytes().startswith(b"%PDF") and b"CreationDate" not in path.read_bytes()
+    for path in written.glob("*.csv"):
+        assert len(pd.read_csv(path)), path
+    table = pd.read_csv(written / "accuracy.csv")
+    assert list(table) == ["method", "family", "accuracy_mean", "accuracy_se"]
+    assert list(table["accuracy_mean"]) == [90.2, 98.1, 95.0, 97.0, 96.0]
+
+
+def test_figures_are_the_same_bytes_in_another_process(folder, written, tmp_path):
+    """Hashes of strings differ between processes: nothing may depend on their order."""
+    code = (
+        "import sys; from pathlib import Path; from test_report import *; from augbench import exhibits\n"
+        "folder = Path(sys.argv[1])\n"
+        "exhibits.write(report.gather('digits', folder, METHODS, SETTINGS, generated(folder)), sys.argv[2])"
+    )
+    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    environment = os.environ | {"PYTHONHASHSEED": "77", "PYTHONPATH": path}
+    subprocess.run([sys.executable, "-c", code, folder, tmp_path], env=environment, check=True)
+    for file in written.iterdir():
+        assert (tmp_path / "figures" / file.name).read_bytes() == file.read_bytes(), file.name
+
+
+def _sets(folder):
+    """Two training images, grey 100 and 200, and three variations, 10 brighter than their start images."""
+    rows = {"train": [], "added": []}
+    for name, values in (("train", [100, 200]), ("added", [110, 210, 110])):
+        for i, value in enumerate(values):
+            path = folder / f"{name}-{i}.png"
+            Image.fromarray(np.full((16, 16, 3), value, np.uint8)).save(path)
+            number = [0, 3, 2][i]  # start images 0, 1 and 0 of the two
+            rows[name].append({"image_id": f"boomerang/base/a-{number:05d}", "class": "a", "path": str(path)})
+    images.write(
+        folder / "dataset" / "train.parquet", images.table(row | {"image_id": row["path"]} for row in rows["train"])
+    )
+    images.write(folder / "augmentation" / "boomerang" / "x1" / "split-1.parquet", images.table(rows["added"]))
+    summary = {"method": "boomerang", "title": "Boomerang", "family": "unconditional"}
+    return galleries.Sets(folder, [summary], "x1"), summary
+
+
+def test_variations_stand_below_the_images_they_started_from(tmp_path):
+    sets, summary = _sets(tmp_path)
+    found = galleries.variations(sets, summary, [{"class": "a", "name": "a"}], "image")
+    assert [row["title"] for row in found["rows"]] == ["Training images", "Boomerang", "Difference"]
+    values = [[np.asarray(decoded(thumb))[0, 0, 0] for thumb in row["cells"][0]] for row in found["rows"]]
+    assert values == [[100, 200], [110, 210], [10, 10]]
+    assert [pair["mean_difference"] for pair in found["pairs"]] == [10, 10]
+    assert [pair["original_id"][-11:] for pair in found["pairs"]] == ["train-0.png", "train-1.png"]
+    assert galleries.variations(sets, summary, [{"class": "a", "name": "a"}], "noise") is None
+    nothing = galleries.variations(sets, summary, [{"class": "b", "name": "b"}], "image")
+    assert (nothing["pairs"], nothing["rows"][0]["cells"]) == ([], [[]])
+
+
+def test_thumbnails_keep_to_their_limit(tmp_path):
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (200, 300, 3), np.uint8))
+    found = decoded(encoded(noise.copy(), 64, 2000))
+    assert found.size == (64, 43)
+    assert len(encoded(noise.copy(), 64, 2000)["src"]) <= 2000 * 4 / 3 + 30
+    noise.save(tmp_path / "a.png")
+    row = images.table([{"image_id": "a", "class": "a", "path": str(tmp_path / "a.png")}]).iloc[0]
+    assert decoded(thumbnail(row, "text")).size == (96, 64)
