@@ -308,6 +308,25 @@ def stretches(study):
     ]
 
 
+WATCHES = []
+
+
+def watch(dag):
+    """Follow the run on each study's status page; a run goes on without, should that fail."""
+    from augbench import status
+
+    try:
+        WATCHES.append(status.Watch(dag, STUDIES))
+        WATCHES[-1].start()
+    except Exception as error:
+        print(f"status.html will not be kept: {error!r}", file=sys.stderr)
+
+
+def stop_watching(end):
+    while WATCHES:
+        WATCHES.pop().stop(end)
+
+
 def print_stage_times():
     from augbench.report import stage_times
 
