@@ -1,5 +1,7 @@
 """How far a running workflow is: a page per study that refreshes itself, and a line per stage in the terminal."""
 
+import base64
+import hashlib
 import logging
 import re
 import statistics
@@ -16,6 +18,15 @@ from augbench import files
 EVERY = 10  # seconds between two pages
 TOLD = 60  # seconds between two lines of the same stage in the terminal
 TAIL = 30  # lines of a failed job's log
+# Loads the page again, which a reader can pause; a refresh by the page's head could not be.
+RELOAD = """
+const button = document.querySelector("button"), later = () => setTimeout(() => location.reload(), 1000 * button.dataset.seconds);
+let timer = later();
+button.addEventListener("click", () => {
+  timer = timer ? clearTimeout(timer) : later();
+  button.textContent = timer ? "Pause" : "Go on";
+});
+"""
 STATES = ("done", "running", "failed", "to do")
 
 
@@ -163,6 +174,7 @@ def lines(progress: Progress) -> dict[str, str]:
 def page(progress: Progress, study: str, now: float, written: str) -> str:
     """The status page of a study; ``written`` is the time of day on it."""
     import jinja2
+    from markupsafe import Markup
 
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
@@ -187,6 +199,8 @@ def page(progress: Progress, study: str, now: float, written: str) -> str:
         written=written,
         every=EVERY,
         elapsed=now - progress.begun,
+        script=Markup(RELOAD),
+        digest=base64.b64encode(hashlib.sha256(RELOAD.encode()).digest()).decode(),
     )
 
 
