@@ -20,7 +20,8 @@ TOLD = 60  # seconds between two lines of the same stage in the terminal
 TAIL = 30  # lines of a failed job's log
 # Loads the page again, which a reader can pause; a refresh by the page's head could not be.
 RELOAD = """
-const button = document.querySelector("button"), later = () => setTimeout(() => location.reload(), 1000 * button.dataset.seconds);
+const button = document.querySelector("button");
+const later = () => setTimeout(() => location.reload(), 1000 * button.dataset.seconds);
 let timer = later();
 button.addEventListener("click", () => {
   timer = timer ? clearTimeout(timer) : later();
