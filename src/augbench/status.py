@@ -3,7 +3,6 @@
 import base64
 import hashlib
 import logging
-import re
 import statistics
 import sys
 import threading
@@ -205,35 +204,22 @@ def page(progress: Progress, study: str, now: float, written: str) -> str:
     )
 
 
-# --- while Snakemake runs
-
-
-def jobs_of(dag) -> dict[int, Job]:
-    """The jobs of Snakemake's graph, each stage's beside each other, in the order in which stages follow another."""
-    made = {}
-    for level in dag.toposorted():
-        for job in sorted(level, key=lambda job: job.rule.name):
-            if job.rule.name == "all":
-                continue
-            wildcards = job.wildcards_dict
-            made[job.jobid] = Job(
-                stage=re.sub(r"_\d+$", "", job.rule.name),
-                study=wildcards.get("study", ""),
-                method=wildcards.get("method", ""),
-                logs=tuple(map(str, job.log)),
-                benchmark=str(job.benchmark or ""),
-                needed=dag.needrun(job),
-            )
-    return made
+# --- while the workflow runs
 
 
 class Watch(logging.Handler):
-    """Follows Snakemake's own events (started, finished, failed) and keeps the pages and the terminal up to date."""
+    """Follows what the workflow's logger says of its jobs and keeps the pages and the terminal up to date.
 
-    def __init__(self, dag, studies: Iterable[str], folder: str | Path = "results", clock=time.monotonic):
+    Records have an ``event``: job_started (with ``jobs``, their numbers), job_finished (``job_id``) or job_error
+    (``jobid`` and ``log``); others are passed over.
+    """
+
+    def __init__(
+        self, jobs: Mapping[int, Job], studies: Iterable[str], folder: str | Path = "results", clock=time.monotonic
+    ):
         super().__init__()
-        self.clock, self.folder = clock, Path(folder)
-        self.progress = Progress(jobs_of(dag), clock())
+        self.clock, self.folder, self.logger = clock, Path(folder), None
+        self.progress = Progress(jobs, clock())
         known = {job.study for job in self.progress.jobs.values()}
         self.studies = [study for study in studies if study in known]
         self.guard = threading.Lock()
@@ -241,10 +227,9 @@ class Watch(logging.Handler):
         self.told: dict[str, str] = lines(self.progress)
         self.thread = threading.Thread(target=self._run, daemon=True)
 
-    def start(self) -> None:
+    def start(self, logger: logging.Logger) -> None:
         """Begin to listen and to write; ends with :meth:`stop`, or with the process."""
-        from snakemake.logging import logger
-
+        self.logger = logger
         logger.addHandler(self)
         self.thread.start()
 
@@ -291,9 +276,7 @@ class Watch(logging.Handler):
 
     def stop(self, end: str) -> None:
         """The run has ended: ``finished`` or ``failed``."""
-        from snakemake.logging import logger
-
-        logger.removeHandler(self)
+        self.logger.removeHandler(self)
         with self.guard:
             self.progress.end = end
         self.over.set()

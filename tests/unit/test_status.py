@@ -92,24 +92,10 @@ def test_lines_name_only_what_there_is(tmp_path):
     }
 
 
-def test_events_of_snakemake_reach_the_page(tmp_path, capsys):
-    class Graph:
-        """As much of Snakemake's graph as is asked for."""
-
-        class Made:
-            rule = type("Rule", (), {"name": "train_2"})
-            wildcards_dict = {"study": "s", "method": "m"}
-            log, benchmark, jobid = (), None, 7
-
-        def toposorted(self):
-            return [{self.Made()}]
-
-        def needrun(self, job):
-            return True
-
-    watch = status.Watch(Graph(), ["s", "absent"], tmp_path)
-    watch.start()
-    logger = logging.getLogger("snakemake.logging")
+def test_events_reach_the_page_and_the_terminal(tmp_path, capsys):
+    watch = status.Watch({7: Job("train", "s", "m")}, ["s", "absent"], tmp_path)
+    logger = logging.getLogger("workflow")
+    watch.start(logger)
     level, logger.level = logger.level, logging.INFO
     try:
         logger.info("Execute", extra={"event": "job_started", "jobs": [7]})
