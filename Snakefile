@@ -40,9 +40,16 @@ rule all:
         [file for study in STUDIES for file in stored_images(study)],
 
 
+# results/STUDY/status.html and a line per stage in the terminal, while jobs run.
 onstart:
     refuse_crowded_disk()
+    watch(workflow.dag)
 
 
 onsuccess:
+    stop_watching("finished")
     print_stage_times()
+
+
+onerror:
+    stop_watching("failed")

@@ -346,7 +346,12 @@ def write(path: str | Path, studies: Sequence[Mapping]) -> None:
         lstrip_blocks=True,
     )
     place = Path(path).resolve().parent
-    environment.filters |= {"number": _number, "duration": _duration, "link": lambda target: _link(target, place)}
+    environment.filters |= {
+        "probability": _probability,
+        "number": _number,
+        "duration": _duration,
+        "link": lambda target: _link(target, place),
+    }
     shown = []
     for number, study in enumerate(studies, 1):
         figures = {key: _markup(text) for key, text in _figures(study, f"s{number}").items()}
@@ -389,6 +394,11 @@ def _markup(svg: str):
 def _number(value: float | None, places: int = 1) -> str:
     """A number with so many decimal places; a dash where there is none."""
     return "–" if value is None or (isinstance(value, float) and math.isnan(value)) else f"{value:,.{places}f}"
+
+
+def _probability(value: float | None) -> str:
+    """A p-value with three decimal places; a dash where there is none."""
+    return "< 0.001" if value is not None and value < 0.001 else _number(value, 3)
 
 
 def _duration(seconds: float) -> str:

@@ -35,7 +35,7 @@ def make_results(folder, classes=1000):
 
     def table(name):
         return images.table(
-            {"image_id": f"{name}/{key}/{i:05d}", "class": key, "path": str(pictures[(7 * place + i) % 20])}
+            {"image_id": f"{name}/{key}-{i:05d}", "class": key, "path": str(pictures[(7 * place + i) % 20])}
             for place, key in enumerate(keys)
             for i in range(4)
         )
@@ -46,7 +46,8 @@ def make_results(folder, classes=1000):
         metrics = [{"accuracy": value, "n_test": 50000, "n_classes": classes} for value in random.normal(60, 1, 5)]
         summaries.append(summarise(method, row, {1.0: metrics}, None, 50000))
         files.write_json(folder / "summary" / f"{method}.json", summaries[-1])
-        images.write(folder / "augmentation" / method / "x1" / "split-1.parquet", table(method))
+        if method != "none":
+            images.write(folder / "augmentation" / method / "x1" / "split-1.parquet", table(method))
         means = pd.DataFrame({"method": method, "class": keys, "tested": 50, "runs": 5})
         accuracies.append(means.assign(accuracy_mean=random.uniform(20, 90, classes).round(4), accuracy_se=1.2345))
         wrong = pd.DataFrame(

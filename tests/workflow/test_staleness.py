@@ -38,7 +38,7 @@ def test_edited_sampler_reruns_generation_and_after_but_no_training(built):
     with edited(built, "src/augbench/sampling.py", appended):
         planned = built.planned()
     assert planned == {
-        "generate", "screen", "select", "resample", "classify", "audit", "domain_gap", "summary", "tables",
+        "generate", "screen", "select", "resample", "classify", "audit", "domain_gap", "summary", "tables", "per_class",
         "report_page",
     }  # fmt: skip
 

@@ -1,5 +1,6 @@
 # All Python that the rules share: the checked configuration, and what files a study consists of.
 import functools
+import re
 import sys
 from pathlib import Path
 
@@ -373,6 +374,42 @@ def refuse_crowded_disk():
     """When work starts: what another machine will do may be planned where there is no room for it."""
     if crowded:
         raise WorkflowError("\n".join(crowded))
+
+
+WATCHES = []
+
+
+def watch(dag):
+    """Follow the run on each study's status page; a run goes on without, should that fail."""
+    from augbench import status
+    from snakemake.logging import logger
+
+    def about(job):
+        return status.Job(
+            stage=re.sub(r"_[0-9]+$", "", job.rule.name),
+            study=job.wildcards_dict.get("study", ""),
+            method=job.wildcards_dict.get("method", ""),
+            logs=tuple(map(str, job.log)),
+            benchmark=str(job.benchmark or ""),
+            needed=dag.needrun(job),
+        )
+
+    try:
+        found = {
+            job.jobid: about(job)
+            for level in dag.toposorted()
+            for job in sorted(level, key=lambda job: job.rule.name)
+            if job.rule.name != "all"
+        }
+        WATCHES.append(status.Watch(found, STUDIES))
+        WATCHES[-1].start(logger)
+    except Exception as error:
+        print(f"status.html will not be kept: {error!r}", file=sys.stderr)
+
+
+def stop_watching(end):
+    while WATCHES:
+        WATCHES.pop().stop(end)
 
 
 def print_stage_times():

@@ -1,0 +1,113 @@
+"""The report and the status page as a reader meets them: opened from disk, in light and dark, on a phone."""
+
+import time
+
+import large
+import pytest
+from test_report import EVIL, METHODS, SETTINGS, generated, make_results
+
+from augbench import exhibits, report, status
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    folder = make_results(tmp_path_factory.mktemp("results") / "digits")
+    study = report.gather("digits", folder, METHODS, SETTINGS, generated(folder))
+    exhibits.write(study, folder)
+    report.write(folder.parent / "report.html", [study])
+    return (folder.parent / "report.html").as_uri()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_report_is_accessible(page, serious, address, scheme):
+    page.emulate_media(color_scheme=scheme)
+    page.goto(address)
+    page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
+    assert serious(page) == []
+
+
+def test_text_from_data_is_text(page, address):
+    page.goto(address)
+    assert page.locator("script").count() == 0
+    assert page.get_by_text(f"b {EVIL}").count() > 0
+    assert page.locator("b", has_text="only").count() == 0
+
+
+def test_pictures_are_seen_and_links_lead_to_files(page, address):
+    page.goto(address)
+    page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
+    page.evaluate("Promise.all([...document.images].map(each => { each.loading = 'eager'; return each.decode(); }))")
+    assert page.evaluate("[...document.images].every(image => image.naturalWidth > 0)")
+    for link in page.locator("a[href$='.json'], a[href$='.csv'], a[href$='.svg']").all()[:20]:
+        assert page.evaluate("link => new URL(link.href).protocol", link.element_handle()) == "file:"
+    page.locator("a[href$='figure5a.svg']").first.click()
+    page.wait_for_url("**/figures/figure5a.svg")
+
+
+def test_classes_open_by_keyboard(page, address):
+    page.goto(address)
+    row = page.locator(".classes details").first
+    row.locator("summary").focus()
+    page.keyboard.press("Enter")
+    assert row.get_attribute("open") is not None
+    assert row.locator("th[scope=row]").count() == len(METHODS)
+
+
+@pytest.mark.parametrize("width", [360, 1440])
+def test_nothing_sticks_out(page, address, width):
+    page.set_viewport_size({"width": width, "height": 800})
+    page.goto(address)
+    page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_a_thousand_classes_open_in_seconds(page, tmp_path):
+    folder = large.make_results(tmp_path / "large")
+    made = {key: [folder / "augmentation" / key / "x1" / "split-1.parquet"] for key in large.METHODS if key != "none"}
+    report.write(tmp_path / "report.html", [report.gather("large", folder, large.METHODS, large.SETTINGS, made)])
+    begun = time.monotonic()
+    page.goto((tmp_path / "report.html").as_uri())
+    page.locator("h1").wait_for()
+    took = time.monotonic() - begun
+    print(f"{(tmp_path / 'report.html').stat().st_size / 1e6:.1f} MB opened in {took:.1f} s")
+    assert took < 15  # seconds, on two slow cores
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_status_page_is_accessible(page, serious, tmp_path, scheme):
+    jobs = {1: status.Job("train", "s", "m"), 2: status.Job("train", "s", EVIL)}
+    progress = status.Progress(jobs, 0.0)
+    progress.started([1], 0.0)
+    log = tmp_path / "train.log"
+    log.write_text(EVIL)
+    progress.failed(2, [str(log)])
+    (tmp_path / "status.html").write_text(status.page(progress, EVIL, 9.0, "now"), encoding="utf-8")
+    page.emulate_media(color_scheme=scheme)
+    page.goto((tmp_path / "status.html").as_uri())
+    assert serious(page) == []
+    assert page.locator("pre").inner_text() == EVIL
+
+
+def test_the_status_page_loads_itself_again_until_it_is_paused(page, tmp_path, monkeypatch):
+    monkeypatch.setattr(status, "EVERY", 0.2)
+    progress, path = status.Progress({1: status.Job("train", "s", "m")}, 0.0), tmp_path / "status.html"
+
+    def write(now):
+        path.write_text(status.page(progress, "s", now, f"at {now}"), encoding="utf-8")
+
+    write(1.0)
+    page.goto(path.as_uri())
+    write(2.0)
+    page.get_by_text("at 2.0").wait_for(timeout=5000)
+    page.get_by_role("button", name="Pause").click()
+    write(3.0)
+    page.wait_for_timeout(800)
+    assert page.get_by_text("at 2.0").count() == 1
+    page.get_by_role("button", name="Go on").click()
+    page.get_by_text("at 3.0").wait_for(timeout=5000)
+    progress.end = "finished"
+    write(4.0)
+    page.get_by_text("at 4.0").wait_for(timeout=5000)
+    assert page.get_by_role("button").count() == 0
