@@ -23,6 +23,14 @@ from augbench import backbone, config, digits, finetuning, images, latents, samp
 
 ROUNDS = 3
 RATES = {"conditioning": 2e-3, "pseudo_word": 5e-4, "unet": 5e-7}
+SCHEDULER = {  # as published with Stable Diffusion v1.4; this scheduler has no clip_sample
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "skip_prk_steps": True,
+    "steps_offset": 1,
+    "set_alpha_to_one": False,
+}
 
 
 def method(name: str) -> dict:
@@ -36,7 +44,7 @@ def method(name: str) -> dict:
 
 def write_pipeline(folder: Path, size: str) -> None:
     """A pipeline of random weights: ``v1.4``, Stable Diffusion's configuration, or ``tiny``, the digits study's."""
-    from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+    from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
     from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
     from transformers import CLIPConfig, CLIPImageProcessor, CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
@@ -89,9 +97,7 @@ def write_pipeline(folder: Path, size: str) -> None:
         text_encoder=CLIPTextModel(CLIPTextConfig(**text)),
         tokenizer=CLIPTokenizer.from_pretrained(folder / "tokenizer"),
         unet=unet,
-        scheduler=DDIMScheduler(
-            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, steps_offset=1
-        ),
+        scheduler=PNDMScheduler(**SCHEDULER),
         safety_checker=checker,
         feature_extractor=CLIPImageProcessor(size={"shortest_edge": vision["image_size"]}, crop_size=side),
     ).save_pretrained(folder)
@@ -112,7 +118,15 @@ def target(folder: Path, side: int, count: int) -> pd.DataFrame:
 # --- fine-tuning ----------------------------------------------------------------------------------------
 
 
-def plain_finetuning(folder: Path, table: pd.DataFrame, classes: list, steps: int, batch: int, trained: list) -> float:
+def plain_finetuning(
+    folder: Path,
+    table: pd.DataFrame,
+    classes: list,
+    steps: int,
+    batch: int,
+    trained: list,
+    gradient_checkpointing: bool = False,
+) -> float:
     """Steps per second of the plain loop: decode, encode image and text, add noise, predict, step, each time."""
     from diffusers import DDPMScheduler, StableDiffusionPipeline
     from torchvision.transforms.functional import pil_to_tensor
@@ -124,6 +138,8 @@ def plain_finetuning(folder: Path, table: pd.DataFrame, classes: list, steps: in
     vae, encoder, unet = pipeline.vae.requires_grad_(False), pipeline.text_encoder.requires_grad_(False), pipeline.unet
     encoder.get_input_embeddings().weight.requires_grad_("pseudo_word" in trained)
     unet.requires_grad_("unet" in trained)
+    if gradient_checkpointing:
+        unet.train().enable_gradient_checkpointing()  # which evaluation mode leaves out
     weights = [p for module in (encoder, unet) for p in module.parameters() if p.requires_grad]
     extra = torch.zeros((1, 1, encoder.config.hidden_size), device=device, requires_grad="conditioning" in trained)
     optimizer = torch.optim.AdamW([*weights, *([extra] if extra.requires_grad else [])], lr=1e-6)

@@ -52,7 +52,8 @@ def adaptable(pipeline, classes: Sequence[Mapping], method: Mapping, gradient_ch
 
     ``forward(noisy, timesteps, guides)`` predicts; ``guides`` are rows of the learned conditionings (int64
     (n,)), token numbers (int64 (n, tokens)) or frozen encodings (n, tokens, width). ``candidate()`` gives what
-    was trained, see :mod:`augbench.conditioning`; ``groups`` maps each trained part to its parameters.
+    was trained, see :mod:`augbench.conditioning`, to be written at once: on the CPU it is the model's own memory;
+    ``groups`` maps each trained part to its parameters.
     """
     import torch
 
@@ -99,7 +100,7 @@ def adaptable(pipeline, classes: Sequence[Mapping], method: Mapping, gradient_ch
                 found["pseudo_word"] = self.pseudo_word
             if "unet" in trained:
                 found |= {f"unet.{name}": value for name, value in self.unet.state_dict().items()}
-            return {name: value.detach().cpu().clone() for name, value in found.items()}
+            return {name: value.detach().cpu() for name, value in found.items()}
 
         def restore(self, candidate: Mapping) -> None:
             with torch.no_grad():

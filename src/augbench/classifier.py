@@ -15,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from augbench import distributed, resume
-from augbench.classifier_images import Batches, evaluation_image, random_crop, training_image
+from augbench.classifier_images import Batches, evaluation_image, training_batches
 from augbench.files import whole, write_csv, write_json
 from augbench.seeds import derive, generator
 
@@ -259,12 +259,7 @@ def train(
         given = f"{len(train)} training images in batches of {batch_size}"
         raise ValueError(f"{given} are too few: each of {network.processes} processes needs two at a time")
 
-    prepare = functools.partial(training_image, image_size=image_size, crop_scale=crop_scale)
-
-    def augment(image, epoch: int, position: int):
-        return random_crop(image, image_size, crop_scale, horizontal_flip, (seed, "classifier", epoch, position))
-
-    data = Batches(train, prepare, augment, workers).keep()
+    data = training_batches(train, image_size, crop_scale, horizontal_flip, (seed, "classifier"), workers).keep()
     held_out = _evaluation(validation, model, image_size, workers).keep()
     scaler = torch.amp.GradScaler(network.device.type, enabled=network.mixed)
     optimizer = torch.optim.SGD(

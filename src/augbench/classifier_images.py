@@ -1,9 +1,11 @@
 """Reads images as the classifier wants them: random crops for training, central squares for evaluation."""
 
+import contextlib
 import copy
+import functools
 import math
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import pandas as pd
 
@@ -14,9 +16,15 @@ RATIO = (3 / 4, 4 / 3)  # width / height of random crops
 MEMORY = 2 << 30  # bytes; decoded images of a set are kept up to here, else read again in every epoch
 
 
-def _load(row):
+def _load(row, at_least: tuple[int, int] | None = None):
+    with _named(row):
+        return images.load(row, at_least)
+
+
+@contextlib.contextmanager
+def _named(row):
     try:
-        return images.load(row)
+        yield
     except OSError as error:
         raise ValueError(f"cannot read {row.image_id}: {error}") from error
 
@@ -32,8 +40,8 @@ def _shrink(image, shorter: int):
 
 def training_image(row, image_size: int, crop_scale: tuple[float, float]):
     """The image, reduced to where the smallest square crop still has ``image_size`` pixels a side."""
-    image = _load(row)
     needed = math.ceil(image_size / math.sqrt(crop_scale[0]))
+    image = _load(row, (needed, needed))
     return _shrink(image, needed) if min(image.size) > needed else image
 
 
@@ -42,10 +50,26 @@ def random_crop(image, image_size: int, crop_scale: tuple[float, float], horizon
 
     ``crop_scale`` bounds the share of the area; ``key`` is what the choice is derived from.
     """
-    from PIL import Image
+    return _cut(image, *_crop(image.size, crop_scale, horizontal_flip, key), image_size)
 
+
+def random_crop_of(row, image_size: int, crop_scale: tuple[float, float], horizontal_flip: bool, key: tuple):
+    """:func:`random_crop` of a row's image, decoded at a reduced size where the crop has pixels to spare."""
+    with _named(row):
+        data, name = images.load_bytes(row), images.name_of(row)
+    width, height = images.size(data, name)
+    box, flip = _crop((width, height), crop_scale, horizontal_flip, key)
+    w, h = box[2] - box[0], box[3] - box[1]
+    needed = -(-width * image_size // w), -(-height * image_size // h)  # then the crop has image_size pixels a side
+    image = images.decode(data, name, at_least=needed)
+    reduction = round(width / image.width)  # the decoder takes 1, 2, 4 or 8
+    return _cut(image, [side / reduction for side in box], flip, image_size)
+
+
+def _crop(size: tuple[int, int], crop_scale: tuple[float, float], horizontal_flip: bool, key: tuple):
+    """Left, top, right and bottom of a random crop in an image of ``size``, and whether to mirror it."""
     draw = random.Random(derive(*key))
-    width, height = image.size
+    width, height = size
     for _ in range(10):
         area = width * height * draw.uniform(*crop_scale)
         ratio = math.exp(draw.uniform(math.log(RATIO[0]), math.log(RATIO[1])))
@@ -56,8 +80,18 @@ def random_crop(image, image_size: int, crop_scale: tuple[float, float], horizon
     else:  # the whole image, or its middle when it is too long or too tall
         w, h = min(width, round(height * RATIO[1])), min(height, round(width / RATIO[0]))
         left, top = (width - w) // 2, (height - h) // 2
-    crop = image.crop((left, top, left + w, top + h)).resize((image_size, image_size), Image.Resampling.BILINEAR)
-    flip = horizontal_flip and draw.random() < 0.5
+    return (left, top, left + w, top + h), horizontal_flip and draw.random() < 0.5
+
+
+def _cut(image, box: Sequence[float], flip: bool, image_size: int):
+    """The part of an image in ``box``, whose edges may lie inside pixels, resized to a square."""
+    from PIL import Image
+
+    left, top = math.floor(box[0]), math.floor(box[1])
+    right, bottom = min(math.ceil(box[2]), image.width), min(math.ceil(box[3]), image.height)
+    inside = [box[0] - left, box[1] - top, min(box[2], right) - left, min(box[3], bottom) - top]
+    crop = image.crop((left, top, right, bottom))  # first: resizing looks beyond the box, torchvision's does not
+    crop = crop.resize((image_size, image_size), Image.Resampling.BILINEAR, box=inside)
     return crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip else crop
 
 
@@ -79,12 +113,15 @@ def evaluation_image(row, image_size: int, whole_image: bool):
 class Batches:
     """Reads batches of an image table; ``prepare(row)`` is kept in memory if all fit, ``finish`` is not.
 
-    A request is (epoch, positions); its answer a uint8 tensor (batch, 3, size, size).
+    A picture is ``finish(prepare(row), epoch, position)``, or ``fresh(row, epoch, position)``, if that is given and
+    nothing is kept. A request is (epoch, positions); its answer a uint8 tensor (batch, 3, size, size).
     """
 
-    def __init__(self, table: pd.DataFrame, prepare: Callable, finish: Callable, workers: int):
+    def __init__(
+        self, table: pd.DataFrame, prepare: Callable, finish: Callable, workers: int, fresh: Callable | None = None
+    ):
         self.rows = list(table[["image_id", "path", "offset", "length"]].itertuples(index=False))
-        self.prepare, self.finish, self.workers = prepare, finish, workers
+        self.prepare, self.finish, self.fresh, self.workers = prepare, finish, fresh, workers
         self.kept, self.requests, self.loader = None, [], None
 
     def keep(self) -> "Batches":
@@ -104,9 +141,13 @@ class Batches:
 
         epoch, positions = request
         batch = []
-        for position in positions:
-            image = self.kept[position] if self.kept else self.prepare(self.rows[position])
-            batch.append(np.asarray(self.finish(image, epoch, int(position))))
+        for position in map(int, positions):
+            if self.fresh and not self.kept:
+                picture = self.fresh(self.rows[position], epoch, position)
+            else:
+                image = self.kept[position] if self.kept else self.prepare(self.rows[position])
+                picture = self.finish(image, epoch, position)
+            batch.append(np.asarray(picture))
         return torch.from_numpy(np.stack(batch)).permute(0, 3, 1, 2)
 
     def stream(self, requests: list) -> Iterator:
@@ -128,6 +169,26 @@ class Batches:
             if isinstance(batch, ValueError):
                 raise batch
             yield batch
+
+
+def training_batches(
+    table: pd.DataFrame,
+    image_size: int,
+    crop_scale: tuple[float, float],
+    horizontal_flip: bool,
+    key: tuple,
+    workers: int,
+) -> Batches:
+    """Batches of random crops, each drawn from ``key``, its epoch and its position."""
+
+    def crop(image, epoch: int, position: int):
+        return random_crop(image, image_size, crop_scale, horizontal_flip, (*key, epoch, position))
+
+    def fresh(row, epoch: int, position: int):
+        return random_crop_of(row, image_size, crop_scale, horizontal_flip, (*key, epoch, position))
+
+    prepare = functools.partial(training_image, image_size=image_size, crop_scale=crop_scale)
+    return Batches(table, prepare, crop, workers, fresh)
 
 
 class _Caught:

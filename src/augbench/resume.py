@@ -31,11 +31,15 @@ def identity(module: str, settings: object, paths: Iterable[str | Path] = ()) ->
 
 
 def save(path: str | Path, who: str, note: Mapping, groups: Mapping[str, Mapping]) -> None:
-    """Write named groups of named tensors and a JSON ``note`` into one safetensors file."""
+    """Write named groups of named tensors, no two of which share memory, and a JSON ``note`` into one safetensors file.
+
+    Tensors that are contiguous and on the CPU are written from where they are: a trained Stable Diffusion with its
+    optimiser is 10 GB, which must not be there twice.
+    """
     from safetensors.torch import save_file
 
     tensors = {
-        f"{group}/{name}": tensor.detach().cpu().contiguous().clone()
+        f"{group}/{name}": tensor.detach().cpu().contiguous()
         for group, members in groups.items()
         for name, tensor in members.items()
     }

@@ -1,0 +1,169 @@
+"""Stable Diffusion v1.4's exact architecture: does it fit, and how fast is it?
+
+    python benchmarks/full_size.py            # on the CPU, 15 minutes or more; the first time it writes 5.5 GB
+
+One fine-tuning of two steps of each kind and one image, at 512 pixels, each in a process of its own. Prints the peak
+of its resident memory and fails where that is above the limit; prints a fine-tuning step against the plain loop's. On
+a GPU it draws 50 steps. Weights are random.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from diffusion import RATES, _now, method, plain_finetuning, target, write_pipeline
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
+from augbench import finetuning, images, latents, sampling
+from augbench.files import whole
+
+LIMIT = 20  # GiB of a process, as the smallest machine we mean to serve has them
+SIDE = 512
+PARAMETERS = {"unet": 859_520_964, "vae": 83_653_863, "text_encoder": 123_060_480}  # as published
+KINDS = {
+    "conditioning": "ft_conditioning",
+    "conditioning+unet": "imagic",
+    "pseudo_word": "textual_inversion",
+    "pseudo_word+unet": "pseudoword_dm",
+}
+CLASSES = [{"class": "three", "lemmas": "three, trey"}, {"class": "six", "lemmas": "six, half a dozen"}]
+
+
+class _Measured(finetuning._Trainer):
+    """The fine-tuner, which also notes the seconds of its steps and writes a state as at SIGTERM."""
+
+    seconds: list[float] = []
+
+    def step(self, *arguments) -> float:
+        start = _now()
+        loss = super().step(*arguments)
+        self.seconds.append(_now() - start)
+        return loss
+
+    def validation_loss(self, *arguments) -> float:
+        with tempfile.TemporaryDirectory() as folder:
+            self.save(Path(folder) / finetuning.STATE, "measured", [], {})
+        return super().validation_loss(*arguments)
+
+
+def write(folder: Path, work: Path) -> dict:
+    """The pipeline, unless it is there, and the two pictures with their posteriors. Returns the parts' parameters."""
+    from safetensors import safe_open
+
+    if not folder.exists():
+        with whole(folder) as temporary:
+            write_pipeline(temporary, "v1.4")
+    counts = {}
+    for part in PARAMETERS:
+        with safe_open(next((folder / part).glob("*.safetensors")), "pt") as file:
+            counts[part] = sum(torch.Size(file.get_slice(name).get_shape()).numel() for name in file.keys())  # noqa: SIM118
+    images.write(work / "images.parquet", target(work, SIDE, 2))
+    return counts
+
+
+def encode(folder: Path, work: Path) -> dict:
+    table = images.read(work / "images.parquet")
+    latents.encode(
+        folder,
+        {work / "latents.safetensors": table},
+        image_size=SIDE,
+        mirrored=False,
+        threads=torch.get_num_threads(),
+        batch_size=1,
+    )
+    return {}
+
+
+def finetune(folder: Path, work: Path, kind: str) -> dict:
+    """Two steps of one image each, a state, a validation and a candidate; seconds of the second step."""
+    finetuning._Trainer = _Measured
+    table, path = images.read(work / "images.parquet"), work / "latents.safetensors"
+    finetuning.finetune(
+        folder, table, table.iloc[:1], path, path, CLASSES,
+        method(KINDS[kind]) | {"candidates": ["epoch-1"]}, work / f"finetune-{kind}",
+        seed=0, rate=1.0, learning_rates=RATES, batch_size=1, images_at_a_time=1, max_epochs=1, patience=9,
+        validation_images=1, horizontal_flip=False, gradient_checkpointing=True, threads=torch.get_num_threads(),
+        save_minutes=600,
+    )  # fmt: skip
+    return {"seconds": _Measured.seconds[-1]}
+
+
+def plain(folder: Path, work: Path, kind: str) -> dict:
+    """Seconds of a step of the plain loop, with gradient checkpointing as well, after another one."""
+    table = images.read(work / "images.parquet")
+    return {"seconds": 1 / plain_finetuning(folder, table, CLASSES, 1, 1, kind.split("+"), True)}
+
+
+def generate(folder: Path, work: Path) -> dict:
+    """Seconds of an image, guided, checked and written."""
+    gpu = torch.cuda.is_available()
+    count, steps = (16, 50) if gpu else (1, 2)
+    start = _now()
+    sampler = sampling.Sampler(
+        folder, image_size=SIDE, steps=steps, guidance=7.5, noise_share=0.2, max_replacements=9,
+        threads=torch.get_num_threads(),
+    )  # fmt: skip
+    loaded = _now()
+    rows = [{"class": "three", "number": 0, "index": i, "prompt": "A photo of three, trey."} for i in range(count)]
+    part = sampling.Work(lambda: sampler, sampling.batches(rows, 8), (0, "bench", "base"), str(time.time_ns()))
+    sampling.generate([part], work / "shard.tar", work / "shard.parquet")
+    picture = images.load(next(images.read(work / "shard.parquet").itertuples()))
+    assert picture.size == (SIDE, SIDE), picture.size
+    return {"seconds": (_now() - loaded) / count, "loading": loaded - start, "steps": steps}
+
+
+def _alone(arguments: list[str], what: str) -> dict:
+    """What a part of this script found in a process of its own, with its peak memory (GiB). Raises SystemExit."""
+    found = subprocess.run([sys.executable, __file__, *arguments, "--part", what], stdout=subprocess.PIPE, text=True)
+    if found.returncode:
+        raise SystemExit(f"{what} failed with exit status {found.returncode}")
+    return json.loads(found.stdout.splitlines()[-1])
+
+
+def main(folder: Path, threads: int) -> None:
+    too_much = []
+    with tempfile.TemporaryDirectory(dir=folder.parent) as work:
+        arguments = ["--folder", str(folder), "--work", work, "--threads", str(threads)]
+
+        def measure(what: str) -> dict:
+            found = _alone(arguments, what)
+            seconds = f", {found['seconds']:.1f} s" if "seconds" in found else ""
+            print(f"  {what}: {found['peak']:.1f} GiB at most{seconds}", flush=True)
+            if found["peak"] > LIMIT:
+                too_much.append(what)
+            return found
+
+        counts = {part: count for part, count in _alone(arguments, "write").items() if part in PARAMETERS}
+        assert counts == PARAMETERS, f"not Stable Diffusion v1.4: {counts}"
+        print(f"Stable Diffusion v1.4, {SIDE} pixels, batches of one, gradient checkpointing", flush=True)
+        measure("encode")
+        found = measure("generate")
+        print(f"    {1 / found['seconds']:.3g} images/s of {found['steps']} steps", flush=True)
+        for kind in KINDS:
+            ours, loop = measure(f"finetune {kind}"), measure(f"plain {kind}")
+            print(f"    a step is {loop['seconds'] / ours['seconds']:.2f}x as fast as the plain loop's", flush=True)
+    if too_much:
+        raise SystemExit(f"more than {LIMIT} GiB: {', '.join(too_much)}")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir(), "augbench-v1.4"), help="pipeline")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads")
+    parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--part", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    if given.part:
+        name, *rest = given.part.split()
+        result = globals()[name](given.folder, given.work, *rest)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        print("\n" + json.dumps(result | {"peak": peak}))
+    else:
+        main(given.folder, given.threads)
