@@ -31,9 +31,11 @@ test-cluster: $(READY)
 check: $(READY)
 	pytest tests/study
 
-# Fine-tuning and sampling against plain diffusers loops, retrieval against ClipClient, as ratios; memory at scale.
+# Fine-tuning and sampling against plain diffusers loops, photos against torchvision's loader, retrieval against
+# ClipClient, as ratios; memory at scale. benchmarks/full_size.py takes longer and up to 20 GiB: not part of this.
 benchmark: $(READY)
 	python benchmarks/diffusion.py
+	python benchmarks/classifier.py
 	python benchmarks/retrieval.py search
 	python benchmarks/retrieval.py pool
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from augbench import files, images
+from augbench import compute, files, images
 from augbench.figures import (
     FAMILY_COLOURS,
     FATES,
@@ -32,6 +32,7 @@ PAIRS = 10  # closest candidate pairs per method
 THUMBNAIL = 96  # pixels, longer side: with the limits above it bounds the size of the page
 LOSSLESS = 48  # pixels, longer side: images up to this size stay as they are
 CONFIDENCE = 0.95
+PAPER_COMPUTE = Path("resources/paper_compute.csv")
 
 PACKAGES = (
     "snakemake",
@@ -101,6 +102,7 @@ def gather(
         "audit": [found for summary in summaries if (found := _audit(folder, summary))],
         "curves": [found for summary in summaries if (found := _curves(folder, summary))],
         "stages": stage_times(folder).to_dict("records"),
+        "compute": compute.gather(folder, methods, pd.read_csv(PAPER_COMPUTE)),
         "versions": versions(),
     }
 

@@ -66,6 +66,7 @@ rule tables:
 
 rule report_page:
     input:
+        paper="resources/paper_compute.csv",
         tables=expand("results/{study}/tables/table1.csv", study=STUDIES),
         gaps=[
             f"results/{study}/tables/domain_gap.csv"
@@ -113,6 +114,7 @@ rule report_page:
             category="Report",
             caption="../report/report.rst",
         ),
+        compute=expand("results/{study}/tables/compute.csv", study=STUDIES),
         figures=report(
             expand(
                 "results/{study}/figures/{figure}.svg",
