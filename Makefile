@@ -40,10 +40,11 @@ test-browser: $(READY)
 check: $(READY)
 	pytest tests/study
 
-# Fine-tuning and sampling against plain diffusers loops, retrieval against ClipClient, the audit against imagehash and faiss, as
-# ratios; memory at scale.
+# Against what a user would do otherwise, as ratios measured in one run, and memory at scale. benchmarks/full_size.py takes
+# longer and up to 20 GiB: not part of this.
 benchmark: $(READY)
 	python benchmarks/diffusion.py
+	python benchmarks/classifier.py
 	python benchmarks/retrieval.py search
 	python benchmarks/retrieval.py pool
 	python benchmarks/audit.py hashing

@@ -57,13 +57,17 @@ def random_crop_of(row, image_size: int, crop_scale: tuple[float, float], horizo
     """:func:`random_crop` of a row's image, decoded at a reduced size where the crop has pixels to spare."""
     with _named(row):
         data, name = images.load_bytes(row), images.name_of(row)
-    width, height = images.size(data, name)
+    (width, height), backwards = images.upright(data, name)
     box, flip = _crop((width, height), crop_scale, horizontal_flip, key)
     w, h = box[2] - box[0], box[3] - box[1]
     needed = -(-width * image_size // w), -(-height * image_size // h)  # then the crop has image_size pixels a side
     image = images.decode(data, name, at_least=needed)
     reduction = round(width / image.width)  # the decoder takes 1, 2, 4 or 8
-    return _cut(image, [side / reduction for side in box], flip, image_size)
+    # The decoder pads the last stored row and column, which is the first one of an image that it stored backwards.
+    spare = image.width * reduction - width, image.height * reduction - height
+    shift = [pixels if back else 0 for pixels, back in zip(spare, backwards, strict=True)]
+    reduced = [(edge + more) / reduction for edge, more in zip(box, 2 * shift, strict=True)]
+    return _cut(image, reduced, flip, image_size)
 
 
 def _crop(size: tuple[int, int], crop_scale: tuple[float, float], horizontal_flip: bool, key: tuple):

@@ -20,6 +20,8 @@ from augbench.files import write_csv
 from augbench.seeds import derive, generator
 
 STATE = "state.safetensors"
+# Vectors that are learned have no reason to shrink, least of all those of classes that a batch has no image of.
+UNET_DECAY = 0.01
 START = {"step": 0, "loss": 0.0}  # of an epoch: steps done, and the summed loss of their images
 
 
@@ -118,7 +120,10 @@ def finetune(
                     raise RuntimeError(f"the loss is not finite in epoch {epoch}; use lower learning rates")
                 save_if_due()
             row = {"epoch": epoch, "train_loss": position["loss"] / len(train)}
-            history.append(row | {"validation_loss": trainer.validation_loss(validation_images, 2 * batch_size)})
+            row["validation_loss"] = trainer.validation_loss(validation_images, 2 * batch_size)
+            if not math.isfinite(row["validation_loss"]):
+                raise RuntimeError(f"the validation loss is not finite in epoch {epoch}; use lower learning rates")
+            history.append(row)
             position = dict(START)
             is_now = [name for name in names if _epoch_of(name, history) == epoch]
             if main and is_now:
@@ -183,7 +188,10 @@ class _Trainer:
         }
         self.posteriors = {name: load_file(path) for name, path in latents.items()}
         groups = self.model.groups.items()
-        self.optimizer = torch.optim.AdamW([{"params": group, "lr": rates[part]} for part, group in groups])
+        decay = {"unet": UNET_DECAY}
+        self.optimizer = torch.optim.AdamW(
+            [{"params": group, "lr": rates[part], "weight_decay": decay.get(part, 0.0)} for part, group in groups]
+        )
         # Not the optimiser: accelerate's wrapper would unscale and step it out of sight of the batch's parts.
         self.denoiser = self.accelerator.prepare_model(self.model)
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")

@@ -92,14 +92,16 @@ def decode(data: bytes, name: str = "image", max_pixels: int | None = None, at_l
         if max_pixels and image.width * image.height > max_pixels:
             raise ValueError(f"too many pixels: {image.width} x {image.height}")
         if at_least:
-            image.draft(None, at_least[::-1] if _lies(image) else at_least)
+            image.draft(None, at_least[::-1] if _orientation(image) in LYING else at_least)
         return _rgb(ImageOps.exif_transpose(image))
 
 
-def size(data: bytes, name: str = "image") -> tuple[int, int]:
-    """Width and height of the upright image, without decoding it. Raises ValueError like :func:`decode`."""
+def upright(data: bytes, name: str = "image") -> tuple[tuple[int, int], tuple[bool, bool]]:
+    """Width and height of the upright image, without decoding it, and whether it is stored from right to left and from
+    bottom to top. Raises ValueError like :func:`decode`."""
     with _opened(data, name) as image:
-        return image.size[::-1] if _lies(image) else image.size
+        turned = _orientation(image)
+        return image.size[::-1] if turned in LYING else image.size, (turned in (2, 3, 6, 7), turned in (3, 4, 7, 8))
 
 
 @contextlib.contextmanager
@@ -115,11 +117,13 @@ def _opened(data: bytes, name: str):
         raise ValueError(f"cannot read {name}: {error}") from error
 
 
-def _lies(image) -> bool:
-    """Whether an image is stored on its side, as its EXIF orientation says."""
+LYING = (5, 6, 7, 8)  # EXIF orientations of images that are stored on their side
+
+
+def _orientation(image) -> int:
     from PIL import ExifTags
 
-    return image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+    return image.getexif().get(ExifTags.Base.Orientation, 1)
 
 
 def _rgb(image):

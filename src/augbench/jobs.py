@@ -3,10 +3,15 @@
 import contextlib
 import fcntl
 import os
+import re
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+from augbench import files
+
+GPUS = Path("/proc/driver/nvidia/gpus")  # one folder for each GPU of the machine
 
 
 def log_to(path: str) -> None:
@@ -23,6 +28,22 @@ def share_library() -> None:
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), given]))
 
 
+def note_gpus(log: str | Path, count: int) -> None:
+    """Note number and model of a job's GPUs beside its benchmark file; nothing where the machine has none.
+
+    The file is ``.../benchmarks/STAGE/NAME.gpus.json`` of the log ``.../logs/STAGE/NAME.log``: rules name both alike.
+    """
+    log = Path(log)
+    folder, name = str(log.with_suffix(".gpus.json")).rsplit("/logs/", 1)
+    path = Path(folder, "benchmarks", name)
+    if not (cards := sorted(GPUS.glob("*/information"))):
+        path.unlink(missing_ok=True)  # of an earlier run on another machine
+        return
+    found = [re.search(r"^Model:\s*(.*?)\s*$", card.read_text(), re.MULTILINE) for card in cards]
+    models = sorted({match[1] for match in found if match})
+    files.write_json(path, {"gpus": count, "model": " or ".join(models) or "unknown"})
+
+
 def take_gpus(count: int) -> None:
     """Keep this job to ``count`` GPUs that no other job of the user's studies has, as soon as so many are free.
 
@@ -31,7 +52,7 @@ def take_gpus(count: int) -> None:
     fewer than ``count``.
     """
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    found = named.split(",") if named else [str(i) for i, _ in enumerate(Path("/proc/driver/nvidia/gpus").glob("*"))]
+    found = named.split(",") if named else [str(i) for i, _ in enumerate(GPUS.glob("*"))]
     if "SLURM_JOB_ID" in os.environ or not found:
         return
     if count > len(found):

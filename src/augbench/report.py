@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import pandas as pd
 
-from augbench import class_details, comparison, exhibits, files, galleries, verdicts
+from augbench import class_details, comparison, compute, exhibits, files, galleries, verdicts
 from augbench.environment import hardware, versions
 from augbench.figures import (
     FAMILY_COLOURS,
@@ -28,6 +28,7 @@ CLOSEST = 10  # classes that retrieval could fill only just, or not
 PAIRS = 10  # closest candidate pairs per method
 VERDICTS = Path("resources/verdicts")  # people's, STUDY/METHOD.csv
 INLINE = ("figure1a", "accuracy", "differences", "figure5b")  # figures of the page that are drawn as in the folder
+PAPER_COMPUTE = Path("resources/paper_compute.csv")
 
 
 def gather(
@@ -97,6 +98,7 @@ def gather(
         "curves": [found for summary in summaries if (found := _curves(folder, summary))],
         "stages": stage_times(folder).to_dict("records"),
         "wall_seconds": wall_seconds(folder),
+        "compute": compute.gather(folder, methods, pd.read_csv(PAPER_COMPUTE)),
         "versions": versions(),
         "hardware": hardware(),
     }

@@ -1,6 +1,7 @@
 """The sampler: generates images with a diffusion model, wherever conditioning and start come from."""
 
 import hashlib
+import inspect
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -84,6 +85,23 @@ def last_steps(scheduler, count: int):
     if hasattr(scheduler, "set_begin_index"):
         scheduler.set_begin_index(first)
     return scheduler.timesteps[first:]
+
+
+def step_noise(scheduler, seeds: Sequence[int]) -> dict:
+    """What ``scheduler.step`` wants so that noise it draws itself depends on each image's seed alone.
+
+    Raises ValueError for a scheduler that cannot be told.
+    """
+    import torch
+
+    if "generator" in inspect.signature(scheduler.step).parameters:
+        return {"generator": [torch.Generator().manual_seed(derive(seed, "steps")) for seed in seeds]}
+    if "noise_sampler_seed" in scheduler.config:
+        kind = type(scheduler).__name__
+        raise ValueError(
+            f"{kind} draws noise for whole batches; give the backbone another scheduler, e.g. PNDMScheduler"
+        )
+    return {}
 
 
 class Sampler:
@@ -172,13 +190,14 @@ class Sampler:
         else:
             latents = latents * scheduler.init_noise_sigma
         latents = latents.to(self.device, self.dtype)
+        fresh = step_noise(scheduler, [row["seed"] for row in rows])
         for step in timesteps:
             inputs = scheduler.scale_model_input(torch.cat([latents] * 2) if guided else latents, step)
             output = pipeline.unet(inputs, step, encoder_hidden_states=guides, return_dict=False)[0]
             if guided:
                 without, towards = output.chunk(2)
                 output = without + self.guidance * (towards - without)
-            latents = scheduler.step(output, step, latents, return_dict=False)[0]
+            latents = scheduler.step(output, step, latents, return_dict=False, **fresh)[0]
         parts = (latents / pipeline.vae.config.scaling_factor).split(DECODED)
         decoded = torch.cat([pipeline.vae.decode(part, return_dict=False)[0].float() for part in parts])
         return pipeline.image_processor.postprocess(decoded, output_type="pil")

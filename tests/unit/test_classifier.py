@@ -17,7 +17,7 @@ from torchvision.transforms.functional import pil_to_tensor
 
 from augbench import classifier, classifier_images, distributed, images
 from augbench.classifier import check_model, epoch_order, known_models, look, plateau, train
-from augbench.classifier_images import evaluation_image, random_crop, training_image
+from augbench.classifier_images import evaluation_image, random_crop, random_crop_of, training_image
 from augbench.files import read_json
 from augbench.seeds import derive
 
@@ -194,6 +194,93 @@ def test_crops_have_the_areas_shapes_and_places_asked_for():
 
 def test_long_images_are_cropped_too():
     assert random_crop(Image.new("RGB", (400, 3)), 16, (0.9, 1.0), True, (0,)).size == (16, 16)
+
+
+@pytest.fixture(scope="module")
+def large_photos(tmp_path_factory):
+    """JPEGs as a camera leaves them, smooth with noise: lying, and standing but stored lying."""
+    folder, rows = tmp_path_factory.mktemp("large"), []
+    for i, exif in enumerate([None, 3, 6, 8]):  # 3: upside down; 6, 8: to be turned right, left
+        random = np.random.default_rng(i)
+        coarse = Image.fromarray(random.integers(0, 256, (12, 16, 3), dtype=np.uint8)).resize((1203, 901))
+        pixels = np.asarray(coarse) + random.normal(0, 4, (901, 1203, 3))
+        about = Image.Exif()
+        if exif:
+            about[0x0112] = exif
+        path = folder / f"{i}.jpg"
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(path, quality=90, exif=about)
+        rows.append({"image_id": str(i), "class": "a", "path": str(path)})
+    return images.table(rows)
+
+
+def test_crops_decoded_at_a_reduced_size_are_those_of_the_whole_image(large_photos, monkeypatch):
+    """The place of a crop that is wrong by two pixels would differ by more than noise does."""
+    decode, sizes = images.decode, []
+
+    def watched(*arguments, **keywords):
+        found = decode(*arguments, **keywords)
+        sizes.append(found.size)
+        return found
+
+    for row in large_photos.itertuples():
+        whole = images.load(row)
+        reductions = set()
+        for i in range(12):
+            with monkeypatch.context() as patch:
+                patch.setattr(images, "decode", watched)
+                crop = random_crop_of(row, 64, (0.08, 1.0), True, (2, i))
+            (left, top, right, bottom), _ = classifier_images._crop(whole.size, (0.08, 1.0), True, (2, i))
+            reduction = round(whole.width / sizes[-1][0])
+            reductions.add(reduction)
+            # Never enlarged, and reduced as far as that allows.
+            assert min(right - left, bottom - top) / reduction >= 64
+            assert reduction == 8 or min(right - left, bottom - top) / (2 * reduction) < 65
+            expected = random_crop(whole, 64, (0.08, 1.0), True, (2, i))
+            difference = np.abs(np.asarray(crop).astype(int) - np.asarray(expected))
+            assert difference.mean() < 1.5, (row.image_id, reduction)
+            assert difference.max() < 16
+        assert {4, 8} <= reductions
+
+
+def test_crops_of_small_images_and_of_other_formats_are_decoded_whole(large_photos, photo, tmp_path):
+    """Where nothing can be spared the pixels are the same, bit by bit."""
+    row, picture = photo
+    for i in range(8):
+        one, other = random_crop_of(row, 200, (0.5, 1.0), True, (i,)), random_crop(picture, 200, (0.5, 1.0), True, (i,))
+        assert np.array_equal(one, other)
+    whole = images.load(next(large_photos.itertuples()))
+    whole.save(tmp_path / "large.png")
+    row = next(images.table([{"image_id": "p", "class": "a", "path": str(tmp_path / "large.png")}]).itertuples())
+    one, other = random_crop_of(row, 64, (0.5, 1.0), False, (1,)), random_crop(whole, 64, (0.5, 1.0), False, (1,))
+    assert np.array_equal(one, other)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_is_not_kept_is_read_at_a_reduced_size_from_files_and_tars(large_photos, workers, tmp_path):
+    rows = []
+    with images.ShardWriter(tmp_path / "photos.tar") as shard:
+        for row in large_photos.itertuples():
+            offset, length = shard.add(row.image_id, {"jpg": images.load_bytes(row)}, of="jpg")
+            where = {"path": str(tmp_path / "photos.tar"), "offset": offset, "length": length}
+            rows.append({"image_id": row.image_id, "class": "a"} | where)
+    rows_of = list(large_photos.itertuples())
+    expected = [random_crop_of(row, 64, (0.08, 1.0), True, (5, 3, i)) for i, row in enumerate(rows_of)]
+    for table in (large_photos, images.table(rows)):
+        data = classifier_images.training_batches(table, 64, (0.08, 1.0), True, (5,), workers)
+        (batch,) = data.stream([(3, [2, 0, 1])])
+        found = batch.permute(0, 2, 3, 1).numpy()
+        assert np.array_equal(found, np.stack([expected[i] for i in (2, 0, 1)]))
+
+
+def test_a_damaged_large_photo_is_named(large_photos, tmp_path):
+    data = images.load_bytes(next(large_photos.itertuples()))
+    (tmp_path / "half.jpg").write_bytes(data[: len(data) // 2])
+    row = next(images.table([{"image_id": "h", "class": "a", "path": str(tmp_path / "half.jpg")}]).itertuples())
+    with pytest.raises(ValueError, match=r"cannot read .*half\.jpg"):
+        random_crop_of(row, 64, (0.08, 1.0), True, (0,))
+    (tmp_path / "half.jpg").unlink()
+    with pytest.raises(ValueError, match="cannot read h"):
+        random_crop_of(row, 64, (0.08, 1.0), True, (0,))
 
 
 def test_only_images_larger_than_any_crop_needs_are_reduced(photo):

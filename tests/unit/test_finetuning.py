@@ -472,3 +472,72 @@ def test_a_state_of_another_run_is_not_resumed(world, target, runs, tmp_path):
     resume.save(tmp_path / ".lr-1.partial" / finetuning.STATE, "another", {}, {"trained": {"a": torch.zeros(1)}})
     finetuning.finetune(**arguments(world, target, "pseudoword_dm", tmp_path / "lr-1"))
     assert contents(tmp_path / "lr-1") == contents(runs("pseudoword_dm").folder)
+
+
+@pytest.mark.parametrize(
+    ("method", "part"), [("ft_conditioning", "conditioning"), ("textual_inversion", "pseudo_word")]
+)
+def test_what_no_image_is_guided_by_stays_as_it_is(world, target, tmp_path, monkeypatch, method, part):
+    """The second class has no image; weight decay would pull at what was not learned for it."""
+    kept, original = {}, finetuning.adaptable
+
+    def adaptable(*given):
+        model, encodings = original(*given)
+        kept["before"] = getattr(model, part).detach().clone()
+        return model, encodings
+
+    monkeypatch.setattr(finetuning, "adaptable", adaptable)
+    only = target.tables["train"].iloc[:10]
+    assert set(only["class"]) == {"three"}
+    finetuning.finetune(**arguments(world, target, method, tmp_path / "lr-1", train=only, max_epochs=1))
+    learned = conditioning.load(tmp_path / "lr-1" / "best_train.safetensors")[part]
+    assert torch.equal(learned[1], kept["before"][1])
+    assert not torch.equal(learned[0], kept["before"][0])
+
+
+def test_rates_grow_with_the_square_root_of_the_batch(world, target, tmp_path, monkeypatch):
+    seen = {}
+
+    def trainer(*given, rates, **rest):
+        seen.update(rates)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(finetuning, "_Trainer", trainer)
+    with pytest.raises(KeyboardInterrupt):
+        finetuning.finetune(**arguments(world, target, "imagic", tmp_path / "lr-1", batch_size=16, rate=0.5))
+    assert seen == pytest.approx({"conditioning": 0.5 * 4 * 5e-3, "unet": 0.5 * 4 * 2e-4})
+
+
+def test_validation_takes_the_same_noise_in_each_epoch(world, target, tmp_path, monkeypatch):
+    """Where nothing is learned the loss stays."""
+    monkeypatch.setattr(finetuning._Trainer, "step", lambda *_: 0.0)
+    finetuning.finetune(**arguments(world, target, "imagic", tmp_path / "lr-1"))
+    found = pd.read_csv(tmp_path / "lr-1" / "history.csv")["validation_loss"]
+    assert len(found) == 3
+    assert found.nunique() == 1
+
+
+def test_a_validation_loss_that_is_not_finite_ends_the_run(world, target, tmp_path, monkeypatch):
+    monkeypatch.setattr(finetuning._Trainer, "step", lambda *_: 0.0)
+    monkeypatch.setattr(finetuning._Trainer, "validation_loss", lambda *_: float("nan"))
+    with pytest.raises(RuntimeError, match="validation loss is not finite in epoch 1; use lower learning rates"):
+        finetuning.finetune(**arguments(world, target, "ft_conditioning", tmp_path / "lr-1"))
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_half_of_the_images_are_mirrored_where_asked_for(world, target, tmp_path, monkeypatch, mirrored):
+    from safetensors.torch import load_file
+
+    stored, original, used = load_file(target.latents["train"]), finetuning.sample_posterior, []
+
+    def sample_posterior(parameters, noise, scaling):
+        used.extend(parameters)
+        return original(parameters, noise, scaling)
+
+    monkeypatch.setattr(finetuning, "sample_posterior", sample_posterior)
+    monkeypatch.setattr(finetuning._Trainer, "validation_loss", lambda *_: 1.0)
+    changes = {"horizontal_flip": mirrored, "max_epochs": 2}
+    finetuning.finetune(**arguments(world, target, "ft_conditioning", tmp_path / "lr-1", **changes))
+    kinds = {kind: sum(any(torch.equal(one, of) for of in stored[kind]) for one in used) for kind in stored}
+    assert kinds["parameters"] + kinds["mirrored"] == len(used) == 40
+    assert 10 < kinds["mirrored"] < 30 if mirrored else kinds["mirrored"] == 0

@@ -78,6 +78,55 @@ def test_same_pixels_as_the_diffusers_pipeline(world, made):
         assert difference.max() <= 1  # a rounding step: the reference runs one image at a time
 
 
+def test_stable_diffusions_own_scheduler_too(world, rows, tmp_path):
+    import numpy as np
+    import torch
+    from diffusers import PNDMScheduler, StableDiffusionPipeline
+
+    pipeline = StableDiffusionPipeline.from_pretrained(world.backbone)
+    pipeline.scheduler = PNDMScheduler.from_config(pipeline.scheduler.config, skip_prk_steps=True)
+    pipeline.save_pretrained(tmp_path / "pndm")
+    table = make(world, tmp_path, rows[3:5], backbone=tmp_path / "pndm", max_replacements=99)
+    for row in table.itertuples():
+        noise = torch.randn((1, 4, 8, 8), generator=torch.Generator().manual_seed(int(row.seed)))
+        pipeline.safety_checker = None
+        reference = pipeline(
+            row.prompt, height=32, width=32, num_inference_steps=4, guidance_scale=3.0, latents=noise
+        ).images[0]
+        assert np.abs(np.asarray(reference, int) - np.asarray(images.load(row), int)).max() <= 1
+
+
+@pytest.mark.parametrize("name", ["DDPMScheduler", "EulerAncestralDiscreteScheduler", "LCMScheduler"])
+def test_noise_drawn_between_steps_belongs_to_the_image(world, rows, name):
+    """Whatever was drawn before and whoever else is in the batch."""
+    import diffusers
+    import numpy as np
+    import torch
+
+    sampler = sampling.Sampler(world.backbone, **SETTINGS)
+    kind = getattr(diffusers, name)
+    sampler.pipeline.scheduler = kind(beta_schedule="scaled_linear", prediction_type="v_prediction")
+    given = [row | {"seed": 100 + i} for i, row in enumerate(rows[:3])]
+    with torch.inference_mode():
+        torch.manual_seed(1)
+        together = sampler.denoise(given)
+        torch.manual_seed(2)
+        alone, other = sampler.denoise(given[2:])[0], sampler.denoise([given[2] | {"seed": 7}])[0]
+    assert np.abs(np.asarray(alone, int) - np.asarray(together[2], int)).max() <= 1
+    assert np.abs(np.asarray(alone, int) - np.asarray(other, int)).max() > 9
+
+
+def test_a_scheduler_whose_noise_belongs_to_no_image_is_refused():
+    class Brownian:
+        config = {"noise_sampler_seed": None}
+
+        def step(self, output, step, latents):
+            """Draws for the whole batch."""
+
+    with pytest.raises(ValueError, match="Brownian draws noise for whole batches; give"):
+        sampling.step_noise(Brownian(), [1])
+
+
 def test_bytes_do_not_depend_on_the_number_of_jobs(world, rows, tmp_path):
     found = {}
     for parts in (1, 3):

@@ -28,7 +28,7 @@ rule train_vae:
     output:
         directory("results/{study}/vae"),
     log:
-        "results/{study}/logs/train_vae.log",
+        "results/{study}/logs/backbone/vae.log",
     benchmark:
         "results/{study}/benchmarks/backbone/vae.tsv"
     conda:
@@ -57,7 +57,7 @@ rule train_unet:
     output:
         directory("results/{study}/backbone"),
     log:
-        "results/{study}/logs/train_unet.log",
+        "results/{study}/logs/backbone/unet.log",
     benchmark:
         "results/{study}/benchmarks/backbone/unet.tsv"
     wildcard_constraints:
@@ -86,7 +86,7 @@ rule train_safety_checker:
     output:
         directory("results/{study}/safety"),
     log:
-        "results/{study}/logs/train_safety_checker.log",
+        "results/{study}/logs/backbone/safety.log",
     benchmark:
         "results/{study}/benchmarks/backbone/safety.tsv"
     conda:

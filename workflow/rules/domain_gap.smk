@@ -19,7 +19,7 @@ rule domain_gap:
             labels={"study": "{study}", "table": "domain gap"},
         ),
     log:
-        "results/{study}/logs/domain_gap.log",
+        "results/{study}/logs/domain_gap/domain_gap.log",
     benchmark:
         "results/{study}/benchmarks/domain_gap/domain_gap.tsv"
     conda:

@@ -11,7 +11,7 @@ rule cluster:
     output:
         "results/{study}/finetune/clusters.parquet",
     log:
-        "results/{study}/logs/cluster.log",
+        "results/{study}/logs/finetune/clusters.log",
     benchmark:
         "results/{study}/benchmarks/finetune/clusters.tsv"
     conda:

@@ -10,7 +10,7 @@ rule encode_latents:
         train="results/{study}/latents/train.safetensors",
         validation="results/{study}/latents/validation.safetensors",
     log:
-        "results/{study}/logs/encode_latents.log",
+        "results/{study}/logs/latents/encode.log",
     benchmark:
         "results/{study}/benchmarks/latents/encode.tsv"
     conda:

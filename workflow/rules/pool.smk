@@ -7,7 +7,7 @@ rule train_clip:
     output:
         directory("results/{study}/clip"),
     log:
-        "results/{study}/logs/train_clip.log",
+        "results/{study}/logs/clip/train.log",
     benchmark:
         "results/{study}/benchmarks/clip/train.tsv"
     conda:
@@ -89,7 +89,7 @@ rule embed_pool:
     output:
         directory("results/{study}/pool/embeddings/{part}"),
     log:
-        "results/{study}/logs/embed_pool/{part}.log",
+        "results/{study}/logs/pool/embed-{part}.log",
     benchmark:
         "results/{study}/benchmarks/pool/embed-{part}.tsv"
     conda:

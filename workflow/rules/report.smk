@@ -99,6 +99,7 @@ rule per_class:
 
 rule report_page:
     input:
+        paper="resources/paper_compute.csv",
         tables=expand("results/{study}/tables/table1.csv", study=STUDIES),
         classwise=expand("results/{study}/tables/per_class.csv", study=STUDIES),
         gaps=[
@@ -153,6 +154,7 @@ rule report_page:
             category="Report",
             caption="../report/report.rst",
         ),
+        compute=expand("results/{study}/tables/compute.csv", study=STUDIES),
         figures=report(
             [
                 f"results/{study}/figures/{figure}.{kind}"

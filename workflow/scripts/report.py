@@ -2,7 +2,7 @@ from augbench.jobs import log_to
 
 log_to(snakemake.log[0])
 
-from augbench import exhibits, report
+from augbench import compute, exhibits, report
 
 methods, settings = snakemake.params.methods, snakemake.params.settings
 studies = [
@@ -17,4 +17,6 @@ studies = [
 ]
 for study in studies:
     exhibits.write(study, f"results/{study['study']}")
+for path, (name, study) in zip(snakemake.output.compute, settings.items(), strict=True):
+    compute.write(path, f"results/{name}", study["methods"])
 report.write(snakemake.output.page, studies)
