@@ -74,6 +74,8 @@ def relative(sums: pd.DataFrame, methods: Mapping[str, Mapping], paper: pd.DataF
         row = {"method": key, "title": method["title"], "family": method["family"]}
         row |= {"adapting": adapting, "making": making, "total": adapting + making}
         rows.append(row | _published(key, method, published))
+    if not any(row["total"] for row in rows):
+        return []  # nothing was measured
     here = sum(row["total"] for row in rows if methods[row["method"]]["start"] == "pool")
     there = published[("retrieval", "retrieve")]
     for row in rows:
@@ -84,7 +86,7 @@ def relative(sums: pd.DataFrame, methods: Mapping[str, Mapping], paper: pd.DataF
 
 def _published(key: str, method: Mapping, published: Mapping) -> dict:
     """The paper's hours of a method; it gives none for methods whose fine-tuning or start it does not account for."""
-    adapting = published.get((key, "finetune"), None if method["trained"] else 0.0)
+    adapting = published.get((key, "finetune"), None if method.get("trained") else 0.0)
     making = {"pool": published.get((key, "retrieve")), "noise": published[("", "generate")]}.get(method["start"])
     total = None if adapting is None or making is None else adapting + making
     return {"paper_adapting": adapting, "paper_making": making, "paper_total": total}

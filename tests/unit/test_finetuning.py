@@ -16,7 +16,7 @@ import pytest
 import torch
 import yaml
 
-from augbench import conditioning, config, digits, distributed, finetuning, images, latents, sampling
+from augbench import conditioning, config, digits, distributed, finetuning, images, latents, resume, sampling
 
 CLASSES = [
     {"class": "three", "lemmas": "three, trey", "hypernyms": "digit, figure", "definition": "one more than two"},
@@ -541,3 +541,37 @@ def test_half_of_the_images_are_mirrored_where_asked_for(world, target, tmp_path
     kinds = {kind: sum(any(torch.equal(one, of) for of in stored[kind]) for one in used) for kind in stored}
     assert kinds["parameters"] + kinds["mirrored"] == len(used) == 40
     assert 10 < kinds["mirrored"] < 30 if mirrored else kinds["mirrored"] == 0
+
+
+def test_text_encodings_are_computed_once(world):
+    from diffusers import StableDiffusionPipeline
+
+    pipeline = StableDiffusionPipeline.from_pretrained(world.backbone)
+    calls = []
+    pipeline.text_encoder.register_forward_hook(lambda *_: calls.append(1))
+    encode = conditioning.TextEncodings(pipeline.tokenizer, pipeline.text_encoder)
+    first = encode(["a photo of three", "six", "a photo of three"])
+    assert torch.equal(first[0], first[2])
+    assert torch.equal(encode(["six"])[0], first[1])
+    assert len(calls) == 1
+    encode(["six", "another"])
+    assert len(calls) == 2
+
+
+def test_a_state_is_written_from_where_its_tensors_are(tmp_path, monkeypatch):
+    """Copies of a whole Stable Diffusion and its optimiser would not fit beside them."""
+    import safetensors.torch
+
+    given, written, original = {"a": torch.arange(6.0), "b": torch.zeros(2, 3)}, {}, safetensors.torch.save_file
+
+    def save_file(tensors, *rest):
+        written.update({name: tensor.data_ptr() for name, tensor in tensors.items()})
+        return original(tensors, *rest)
+
+    monkeypatch.setattr(safetensors.torch, "save_file", save_file)
+    resume.save(tmp_path / "state", "who", {"epoch": 1}, {"one": given, "other": {"a": given["b"].t()}})
+    assert [written["one/a"], written["one/b"]] == [given["a"].data_ptr(), given["b"].data_ptr()]
+    note, groups = resume.load(tmp_path / "state", "who", ["one", "other"])
+    assert note == {"epoch": 1}
+    assert torch.equal(groups["one"]["a"], given["a"])
+    assert groups["other"]["a"].shape == (3, 2)

@@ -1,5 +1,6 @@
 import os
 import re
+import shutil
 from html.parser import HTMLParser
 from urllib.parse import unquote
 
@@ -184,6 +185,22 @@ def make_results(folder, keys=("a", EVIL)):
         path = folder / "benchmarks" / stage / f"{name}.tsv"
         files.write_text(path, f"s\th:m:s\tmax_rss\n{seconds}.0\t0:01:00\t{'-' if name == 'b' else 300}\n")
     return folder
+
+
+def test_compute_relative_to_retrieval_is_on_the_page(folder, tmp_path):
+    """36 s of retrieval are 0.01 h; a method that took 90 s is at 2.5x."""
+    copy = tmp_path / "digits"
+    shutil.copytree(folder, copy)
+    method = next(key for key, row in METHODS.items() if row.get("start") == "noise")
+    for path, seconds in {"retrieve/retrieval": 36, f"generate/{method}-base-0": 90}.items():
+        files.write_text(copy / "benchmarks" / f"{path}.tsv", f"s\th:m:s\tmax_rss\n{seconds}\t0:01:00\t300\n")
+    report.write(copy / "report.html", [report.gather("digits", copy, METHODS, SETTINGS, generated(copy))])
+    text = (copy / "report.html").read_text(encoding="utf-8")
+    part = text[text.index("Compute, relative to retrieval") :]
+    part = part[: part.index("</table>")]
+    assert "core-hours to make" in part
+    assert '<td class="number">2.5x</td>' in part
+    assert "128 to 160" in part
 
 
 @pytest.fixture(scope="module")
