@@ -25,6 +25,7 @@ from augbench.figures import (
 )
 
 KINDS = ("svg", "pdf", "csv")
+ADDING = {"noise", "image", "pool"}  # where images that a method adds may start, other than in further real data
 
 
 def names(methods: Mapping[str, Mapping], ratios: Sequence[float]) -> list[str]:
@@ -33,7 +34,7 @@ def names(methods: Mapping[str, Mapping], ratios: Sequence[float]) -> list[str]:
     trained = [row for row in methods.values() if row.get("trained")]
     prompted = [row for row in methods.values() if row.get("start") == "noise" and not row.get("trained")]
     worded = [row for row in methods.values() if row.get("start") == "noise" and _worded(row)]
-    adds = bool(starts & {"noise", "image", "pool"})
+    adds = bool(starts & ADDING)
     wanted = {
         "figure1a": True,
         "accuracy": True,
@@ -42,7 +43,7 @@ def names(methods: Mapping[str, Mapping], ratios: Sequence[float]) -> list[str]:
         "figure4": adds,
         "figure5a": adds and "none" in starts,
         "figure5b": len(ratios) > 1 and adds,
-        "figure7": bool(trained and prompted),
+        "figure7": bool(prompted) and any(row.get("start") == "noise" for row in trained),
         "figure10": any(row.get("clusters", 1) > 1 for row in methods.values()),
         "figure11": bool(worded),
         "losses": bool(trained),
