@@ -190,7 +190,7 @@ def templates(
     return {
         "title": summary["title"],
         "class": shown[0]["name"],
-        "source": f"{folder}/images/{summary['method']}",
+        "source": str(generated[summary["method"]][0]),
         "pictures": [
             {"prompt": member.prompt} | thumbnail(member, member.prompt) for member in table.head(PROMPTS).itertuples()
         ],
