@@ -15,6 +15,7 @@ from augbench.figures import (
     difference_figure,
     extremes_figure,
     funnel_figure,
+    gallery_figure,
     loss_figure,
     panels_figure,
     pdf,
@@ -24,6 +25,7 @@ from augbench.figures import (
 )
 
 KINDS = ("svg", "pdf", "csv")
+ADDING = {"noise", "image", "pool"}  # where images that a method adds may start, other than in further real data
 
 
 def names(methods: Mapping[str, Mapping], ratios: Sequence[float]) -> list[str]:
@@ -31,7 +33,8 @@ def names(methods: Mapping[str, Mapping], ratios: Sequence[float]) -> list[str]:
     starts = {row.get("start") for row in methods.values()}
     trained = [row for row in methods.values() if row.get("trained")]
     prompted = [row for row in methods.values() if row.get("start") == "noise" and not row.get("trained")]
-    adds = bool(starts & {"noise", "image", "pool"})
+    worded = [row for row in methods.values() if row.get("start") == "noise" and _worded(row)]
+    adds = bool(starts & ADDING)
     wanted = {
         "figure1a": True,
         "accuracy": True,
@@ -40,12 +43,19 @@ def names(methods: Mapping[str, Mapping], ratios: Sequence[float]) -> list[str]:
         "figure4": adds,
         "figure5a": adds and "none" in starts,
         "figure5b": len(ratios) > 1 and adds,
-        "figure7": bool(trained and prompted),
+        "figure7": bool(prompted) and any(row.get("start") == "noise" for row in trained),
+        "figure10": any(row.get("clusters", 1) > 1 for row in methods.values()),
+        "figure11": bool(worded),
         "losses": bool(trained),
         "training": True,
     }
     funnels = [f"funnel-{key}" for key, row in methods.items() if row.get("start") == "pool"]
     return [name for name, there in wanted.items() if there] + funnels
+
+
+def _worded(row: Mapping) -> bool:
+    """Whether words guide a method, not learned conditionings."""
+    return "conditioning" not in row.get("trained", [])
 
 
 def drawings(study: Mapping) -> dict[str, tuple[Drawing, pd.DataFrame]]:
@@ -69,6 +79,10 @@ def drawings(study: Mapping) -> dict[str, tuple[Drawing, pd.DataFrame]]:
         made["figure5b"] = scaling_figure(found["lines"], found["without"]), pd.DataFrame(rows)
     if found := study["domains"]:
         made["figure7"] = picture_figure(found), galleries.listing(found)
+    if found := study["clusters"]:
+        made["figure10"] = _pictures([_clusters(item) for item in found])
+    if found := study["templates"]:
+        made["figure11"] = _pictures([_prompts(item) for item in found])
     if found := study["finetuned"]:
         made["losses"] = panels_figure([(item["title"], losses(item)) for item in found]), _losses(found)
     if found := study["curves"]:
@@ -105,6 +119,29 @@ def limits(curves: Sequence[Mapping]) -> tuple[float, float]:
 
 def _table(rows: Sequence[Mapping]) -> pd.DataFrame:
     return pd.DataFrame(rows).drop(columns=["title", "family"])
+
+
+def _clusters(item: Mapping) -> dict:
+    """Clusters of a class as a grid: its training images and what the cluster's conditioning generates."""
+    rows = [
+        {"title": f"cluster {k} ({row['size']})", "cells": [row["real"], row["generated"]]}
+        for k, row in enumerate(item["rows"], 1)
+    ]
+    columns = [{"class": item["class"], "name": name} for name in ("training images", "generated")]
+    return {"title": item["title"], "classes": columns, "rows": rows}
+
+
+def _prompts(item: Mapping) -> dict:
+    """An image for each prompt as a grid of one column."""
+    rows = [{"title": thumb["prompt"], "cells": [[thumb]]} for thumb in item["pictures"]]
+    return {"title": item["title"], "classes": [{"class": item["class"], "name": item["class"]}], "rows": rows}
+
+
+def _pictures(grids: Sequence[Mapping]) -> tuple[Drawing, pd.DataFrame]:
+    tables = [galleries.listing(grid) for grid in grids]
+    for table, grid in zip(tables, grids, strict=True):
+        table.insert(0, "title", grid["title"])
+    return gallery_figure(grids), pd.concat(tables, ignore_index=True)
 
 
 def _losses(found: Sequence[Mapping]) -> pd.DataFrame:

@@ -317,8 +317,29 @@ def picture_figure(grid: Mapping) -> Drawing:
     return Drawing(draw, (2.2 + side * wide * len(columns), 0.5 + side * max(1, len(rows))))
 
 
-def _mosaic(axes, columns: Sequence[Mapping], rows: Sequence[Mapping], wide: int) -> None:
-    """Rows and columns of pictures, ``wide`` in each cell, in one coordinate system: axes for each would be slow."""
+def gallery_figure(grids: Sequence[Mapping]) -> Drawing:
+    """Grids of pictures side by side, each as for :func:`picture_figure` and with a ``title``."""
+    wide = [max((len(cell) for row in grid["rows"] for cell in row["cells"]), default=1) or 1 for grid in grids]
+    across = [count * len(grid["classes"]) for count, grid in zip(wide, grids, strict=True)]
+    down = max((len(grid["rows"]) for grid in grids), default=1) or 1
+    side = 0.4
+
+    def draw(figure, ink):
+        places = figure.subplots(1, len(grids), squeeze=False, gridspec_kw={"width_ratios": across})[0]
+        for axes, grid, count in zip(places, grids, wide, strict=True):
+            _mosaic(axes, grid["classes"], grid["rows"], count, down, 60)
+            axes.set_title(short(grid["title"]), fontsize=8)
+
+    return Drawing(draw, (3 * len(grids) + side * sum(across), 0.8 + side * down))
+
+
+def _mosaic(
+    axes, columns: Sequence[Mapping], rows: Sequence[Mapping], wide: int, down: int = 1, label: int = LABEL
+) -> None:
+    """Rows and columns of pictures, ``wide`` in each cell, in one coordinate system: axes for each would be slow.
+
+    There is room for ``down`` rows at least, and for ``label`` characters of their titles.
+    """
     step = wide + 0.15
     for y, row in enumerate(rows):
         for x, cell in enumerate(row["cells"]):
@@ -327,10 +348,10 @@ def _mosaic(axes, columns: Sequence[Mapping], rows: Sequence[Mapping], wide: int
                 place = (left + 0.03, left + 0.97, y + 0.97, y + 0.03)
                 axes.imshow(decoded(thumb), extent=place, interpolation="none", aspect="auto")
     axes.set_xlim(0, step * max(1, len(columns)))
-    axes.set_ylim(max(1, len(rows)), 0)
+    axes.set_ylim(max(down, len(rows)), 0)
     axes.set_aspect("equal")
     axes.spines[:].set_visible(False)
-    axes.set_yticks([y + 0.5 for y in range(len(rows))], [short(row["title"]) for row in rows], fontsize=7)
+    axes.set_yticks([y + 0.5 for y in range(len(rows))], [short(row["title"], label) for row in rows], fontsize=7)
     names = [about["name"] if "\n" in about["name"] else short(about["name"], 5 * wide + 6) for about in columns]
     axes.set_xticks([x * step + wide / 2 for x in range(len(columns))], names, fontsize=7)
     axes.tick_params(length=0, labeltop=True, labelbottom=False)

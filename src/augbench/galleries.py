@@ -180,18 +180,17 @@ def _made(folder: Path, method: str, generated: Mapping, methods: Mapping) -> pd
 def templates(
     folder: Path, summary: Mapping, shown: Sequence[Mapping], generated: Mapping, methods: Mapping
 ) -> dict | None:
-    """One image for each prompt of the first class (Figures 11 and 12); None for methods with a single prompt."""
+    """One image for each prompt of the first class (Figures 11 and 12); None for methods that
+    learn what guides them."""
     row = methods[summary["method"]]
     if row.get("start") != "noise" or "conditioning" in row.get("trained", []):
         return None
     table = _made(folder, summary["method"], generated, methods)
     table = table[table["class"] == shown[0]["class"]].drop_duplicates("prompt").sort_values("prompt")
-    if len(table) < 2:
-        return None
     return {
         "title": summary["title"],
         "class": shown[0]["name"],
-        "source": f"{folder}/images/{summary['method']}",
+        "source": str(generated[summary["method"]][0]),
         "pictures": [
             {"prompt": member.prompt} | thumbnail(member, member.prompt) for member in table.head(PROMPTS).itertuples()
         ],

@@ -165,7 +165,7 @@ def stage_times(folder: str | Path) -> pd.DataFrame:
 def _differences(folder: Path, summaries: Sequence[Mapping]) -> dict | None:
     """The best method that adds images against each other method; None without a second, or without the table."""
     path = folder / "tables" / "differences.csv"
-    first = comparison.best(summaries)
+    first = comparison.best([row for row in summaries if row["start"] in exhibits.ADDING], lambda family: True)
     if first is None or len(summaries) < 2 or not path.exists():
         return None
     table = pd.read_csv(path, dtype={"method": str, "other": str}, keep_default_na=False, na_values=[""])

@@ -90,13 +90,13 @@ class Progress:
         return {key: job for key, job in self.jobs.items() if job.study in (study, "")}
 
     def stages(self, study: str | None = None) -> list[dict]:
-        """Per stage, in the order of the jobs: numbers of jobs by state, seconds of a job (None where no job was
-        measured) and of all that is left to do, one after the other."""
+        """Per stage, in the order in which their last jobs come: numbers of jobs by state, seconds of a job (None
+        where no job was measured) and of all that is left to do, one after the other."""
         rows: dict[str, Counter] = {}
         for key, job in (self.jobs if study is None else self.of(study)).items():
             rows.setdefault(job.stage, Counter())[self.states[key]] += 1
-        made = []
-        for stage, counts in rows.items():
+        made, last = [], {job.stage: place for place, job in enumerate(self.jobs.values())}
+        for stage, counts in sorted(rows.items(), key=lambda item: last[item[0]]):
             took = self.took(stage)
             left = counts["to do"] + counts["running"] + counts["failed"]
             about = {"stage": stage, **{state: counts[state] for state in STATES}, "seconds": took}

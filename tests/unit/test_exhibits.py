@@ -112,9 +112,10 @@ def test_variations_stand_below_the_images_they_started_from(tmp_path):
 
 def test_thumbnails_keep_to_their_limit(tmp_path):
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (200, 300, 3), np.uint8))
-    found = decoded(encoded(noise.copy(), 64, 2000))
-    assert found.size == (64, 43)
-    assert len(encoded(noise.copy(), 64, 2000)["src"]) <= 2000 * 4 / 3 + 30
+    assert decoded(encoded(noise.copy(), 64)).size == (64, 43)
+    hardest = noise.crop((0, 0, 64, 64))
+    assert len(encoded(hardest.copy(), 64)["src"]) > 4000
+    assert len(encoded(hardest.copy(), 64, 2000)["src"]) <= 2000 * 4 / 3 + 30
     noise.save(tmp_path / "a.png")
     row = images.table([{"image_id": "a", "class": "a", "path": str(tmp_path / "a.png")}]).iloc[0]
     assert decoded(thumbnail(row, "text")).size == (96, 64)

@@ -16,8 +16,8 @@ def _progress(tmp_path):
         2: Job("train", "s", "m"),
         3: Job("train", "s", "m"),
         4: Job("train", "s", "other", logs=(str(tmp_path / "none.log"), str(log))),
-        5: Job("report", "", ""),
         6: Job("train", "t", "m"),
+        5: Job("report", "", ""),
     }
     return Progress(jobs, 100.0), log
 

@@ -163,7 +163,7 @@ rule report_page:
                 for kind in exhibits.KINDS
             ],
             category="Figures",
-            caption="../report/accuracy.rst",
+            caption="../report/figures.rst",
         ),
     log:
         "results/logs/report.log",
