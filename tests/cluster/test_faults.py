@@ -104,10 +104,12 @@ def test_a_node_and_the_controller_of_slurm_die_and_come_back(unfinished, cluste
     hit(unfinished, 2)
     cluster.kill("slurmctld")
     cluster.kill("t4")
-    time.sleep(5)
-    cluster.start_controller()
-    wait_for(lambda: "down" in cluster.state("t4"), 120, "node that is down")
-    cluster.start_node("t4")
+    try:
+        time.sleep(5)
+        cluster.start_controller()
+        wait_for(lambda: "down" in cluster.state("t4"), 300, "node that is down")
+    finally:
+        cluster.start_node("t4")
     end(process)
     # SLURM itself puts the jobs of the node that died into its queue again.
     print(

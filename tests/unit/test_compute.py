@@ -120,5 +120,5 @@ def test_rules_with_gpus_name_log_and_benchmark_alike():
                 assert re.search(r"benchmarks/(.*)\.tsv", rule)[1] == log, log
                 found += 1
     scripts = [path.read_text() for path in Path("workflow/scripts").glob("*.py")]
-    assert found == 12
+    assert found == 13
     assert sum("note_gpus(snakemake.log[0]" in text for text in scripts) == found
