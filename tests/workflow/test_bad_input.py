@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+import shutil
 import sys
 
 import pytest
@@ -114,6 +115,7 @@ def test_no_disk_space(fresh):
     code, output = run(fresh, study(**changes))
     assert code == 0
     assert "are free" in output
+    shutil.rmtree(fresh.folder / "results" / "mine", ignore_errors=True)  # of the tests above
     code, output = fresh.snakemake("results/report.html", "--configfile", "my.yaml", "--cores", "1")
     assert code != 0
     assert "are free" in output
