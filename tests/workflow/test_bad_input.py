@@ -1,8 +1,8 @@
 """A mistake in the configuration or the data gets one clear sentence and a non-zero exit, before any work."""
 
 import re
-import subprocess
 import shutil
+import subprocess
 import sys
 
 import pytest
