@@ -150,7 +150,7 @@ def test_fine_tuned_images_are_the_chosen_candidates():
         chosen = json.loads(path.read_text())
         best = max(row["validation_accuracy"] for row in chosen["screened"])
         assert chosen["validation_accuracy"] == best
-        screened = images.read(RESULTS / "images" / method / "screen" / "part-0.parquet")
+        screened = images.read(RESULTS / "images" / method / "screen" / "shard-0.parquet")
         rest = images.read(*(RESULTS / "images" / method / "selected").glob("*.parquet"))
         assert set(rest["candidate"]) == {chosen["candidate"]}
         both = pd.concat([screened[screened["candidate"] == chosen["candidate"]], rest])
