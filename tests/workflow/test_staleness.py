@@ -38,8 +38,8 @@ def test_edited_sampler_reruns_generation_and_after_but_no_training(built):
     with edited(built, "src/augbench/sampling.py", appended):
         planned = built.planned()
     assert planned == {
-        "generate", "screen", "select", "resample", "classify", "hash_added", "audit", "review", "domain_gap", "summary",
-        "tables", "per_class", "report_page",
+        "generate", "screen", "select", "resample", "classify", "hash_added", "audit", "review", "domain_gap",
+        "summary", "tables", "per_class", "report_page",
     }  # fmt: skip
 
 
