@@ -102,12 +102,12 @@ def test_a_node_and_the_controller_of_slurm_die_and_come_back(unfinished, cluste
     unfinished.fault("classify", "slow15", "slow15")
     process = unfinished.submitted(TABLE)
     hit(unfinished, 2)
-    cluster.kill("slurmctld")
     cluster.kill("t4")
     try:
+        wait_for(lambda: "down" in cluster.state("t4"), 300, "node that is down")
+        cluster.kill("slurmctld")
         time.sleep(5)
         cluster.start_controller()
-        wait_for(lambda: "down" in cluster.state("t4"), 300, "node that is down")
     finally:
         cluster.start_node("t4")
     end(process)
