@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import pandas as pd
 
-from augbench import class_details, comparison, compute, exhibits, files, galleries, verdicts
+from augbench import class_details, comparison, compute, exhibits, files, galleries, pages, verdicts
 from augbench.environment import hardware, versions
 from augbench.figures import (
     FAMILY_COLOURS,
@@ -337,32 +337,23 @@ def write(path: str | Path, studies: Sequence[Mapping]) -> None:
 
     All text from data is escaped; pictures are inside the page as data URIs.
     """
-    import jinja2
     import yaml
 
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     place = Path(path).resolve().parent
-    environment.filters |= {
-        "probability": _probability,
-        "number": _number,
-        "duration": _duration,
-        "link": lambda target: _link(target, place),
-    }
+    page = pages.template(
+        "report.html.j2",
+        probability=_probability,
+        number=_number,
+        duration=_duration,
+        link=lambda target: _link(target, place),
+    )
     shown = []
     for number, study in enumerate(studies, 1):
         figures = {key: _markup(text) for key, text in _figures(study, f"s{number}").items()}
         text = yaml.safe_dump(study["settings"], sort_keys=False, allow_unicode=True)
         shown.append(dict(study) | {"id": f"s{number}", "figures": figures, "yaml": text})
-    page = environment.get_template("report.html.j2").render(
-        studies=shown, funnel_classes=FUNNEL_CLASSES, colours=FAMILY_COLOURS, other_colour=OTHER_COLOUR
-    )
-    files.write_text(path, page)
+    text = page.render(studies=shown, funnel_classes=FUNNEL_CLASSES, colours=FAMILY_COLOURS, other_colour=OTHER_COLOUR)
+    files.write_text(path, text)
 
 
 def _figures(study: Mapping, name: str) -> dict[str, str]:

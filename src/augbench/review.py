@@ -1,17 +1,15 @@
 """The page on which people judge duplicate candidates: one file that needs no network (paper, section 4.5)."""
 
-import base64
 import hashlib
-import io
 from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
 
-from augbench import files, images, verdicts
+from augbench import files, pages, verdicts
+from augbench.pictures import thumbnail
 
 THUMBNAIL = 192  # pixels, longer side; with the number of pairs it bounds the size of the page
-LOSSLESS = 48  # pixels, longer side: images up to this size stay as they are
 
 
 class Place(NamedTuple):
@@ -32,19 +30,10 @@ def write(
     The page keeps its verdicts in the browser, under the study, the method and a digest of the pairs, and saves them
     as ``verdicts.csv``. All text from data is escaped.
     """
-    import jinja2
-
     shown = verdicts.sample(candidates, size, seed, method)
     pairs = [_pair(row) for row in shown.rename(columns={"class": "added_class"}).itertuples()]
     key = repr(shown[verdicts.KEY].astype(str).to_numpy().tolist()).encode()
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template("review.html.j2").render(
+    page = pages.template("review.html.j2").render(
         study=study,
         method=method,
         title=title,
@@ -65,19 +54,11 @@ def _pair(row) -> dict:
         "reference_class": str(row.reference_class),
         "distance": int(row.distance),
         "similarity": None if pd.isna(row.similarity) else round(float(row.similarity), 3),
-        "added": picture(Place(row.added_id, row.added_path, row.added_offset, row.added_length)),
-        "reference": picture(Place(row.reference_id, row.reference_path, row.reference_offset, row.reference_length)),
+        "added": _picture(Place(row.added_id, row.added_path, row.added_offset, row.added_length)),
+        "reference": _picture(Place(row.reference_id, row.reference_path, row.reference_offset, row.reference_length)),
     }
 
 
-def picture(place) -> str | None:
+def _picture(place: Place) -> str | None:
     """An image as a data URI of bounded size; None when it cannot be read."""
-    try:
-        found = images.load(place)
-    except (OSError, ValueError):
-        return None
-    small = max(found.size) <= LOSSLESS
-    found.thumbnail((THUMBNAIL, THUMBNAIL))
-    buffer = io.BytesIO()
-    found.save(buffer, "PNG", optimize=True) if small else found.save(buffer, "JPEG", quality=82)
-    return f"data:image/{'png' if small else 'jpeg'};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return thumbnail(place, "", THUMBNAIL)["src"]

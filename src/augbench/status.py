@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from augbench import files
+from augbench import files, pages
 
 EVERY = 10  # seconds between two pages
 TOLD = 60  # seconds between two lines of the same stage in the terminal
@@ -173,20 +173,11 @@ def lines(progress: Progress) -> dict[str, str]:
 
 def page(progress: Progress, study: str, now: float, written: str) -> str:
     """The status page of a study; ``written`` is the time of day on it."""
-    import jinja2
     from markupsafe import Markup
 
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["duration"] = duration
     left, whole = progress.remaining(now)
     stages, methods = progress.stages(study), progress.methods(study)
-    return environment.get_template("status.html.j2").render(
+    return pages.template("status.html.j2", duration=duration).render(
         study=study,
         stages=stages,
         methods=methods,
@@ -261,8 +252,8 @@ class Watch(logging.Handler):
         """Write each study's page, whole."""
         written = time.strftime("%Y-%m-%d %H:%M:%S")
         with self.guard:
-            pages = {study: page(self.progress, study, self.clock(), written) for study in self.studies}
-        for study, text in pages.items():
+            made = {study: page(self.progress, study, self.clock(), written) for study in self.studies}
+        for study, text in made.items():
             files.write_text(self.folder / study / "status.html", text)
 
     def tell(self) -> None:
