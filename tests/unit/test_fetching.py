@@ -238,7 +238,8 @@ def test_slow_servers_are_not_waited_for(hostile):
     """Each is asked a second time, which must not have to wait for the end of the first answer."""
     _, asked, took, *_ = hostile
     assert asked.count("drips") == asked.count("drips_headers") == asked.count("hangs") == 2
-    assert took < HANGS
+    tries = SETTINGS["retries"] + 1
+    assert took < SETTINGS["timeout"] * (tries + 1)  # at the server, so without the time that processes take to start
 
 
 def test_nothing_is_named_after_a_url(hostile):
@@ -349,8 +350,8 @@ def test_the_whole_stage_survives_in_bounded_time_and_memory(world, tmp_path):
     assert {name: fates[name] for name in others} == others
     assert sum(ledgers["clean"]["fate"] == "used") == 1
     assert peaks["hostile"] - peaks["clean"] < 200_000  # KiB; the bomb alone would be 7,500 MB
-    limit = SETTINGS["timeout"] * (SETTINGS["retries"] + 1)
-    print(f"{took['clean']:.1f} s clean, {took['hostile']:.1f} s hostile, {limit} s of time limits")
+    limit = SETTINGS["timeout"] * (SETTINGS["retries"] + 2)  # timeout x (tries + 1)
+    print(f"{took['clean']:.1f} s clean, {took['hostile']:.1f} s hostile; at most {limit} s more are to be taken")
     assert took["hostile"] < HANGS + took["clean"]  # nothing waits for the slow servers to end
 
 
