@@ -25,7 +25,8 @@ from augbench.figures import (
 )
 
 KINDS = ("svg", "pdf", "csv")
-ADDING = {"noise", "image", "pool"}  # where images that a method adds may start, other than in further real data
+GENERATED = {"noise", "image"}  # where images that a diffusion model makes may start
+ADDING = GENERATED | {"pool"}  # where images that a method adds may start, other than in further real data
 
 
 def names(methods: Mapping[str, Mapping], ratios: Sequence[float]) -> list[str]:
@@ -33,7 +34,7 @@ def names(methods: Mapping[str, Mapping], ratios: Sequence[float]) -> list[str]:
     starts = {row.get("start") for row in methods.values()}
     trained = [row for row in methods.values() if row.get("trained")]
     prompted = [row for row in methods.values() if row.get("start") == "noise" and not row.get("trained")]
-    worded = [row for row in methods.values() if row.get("start") == "noise" and _worded(row)]
+    learned = [row for row in trained if row.get("start") == "noise" and "conditioning" not in row["trained"]]
     adds = bool(starts & ADDING)
     wanted = {
         "figure1a": True,
@@ -44,18 +45,17 @@ def names(methods: Mapping[str, Mapping], ratios: Sequence[float]) -> list[str]:
         "figure5a": adds and "none" in starts,
         "figure5b": len(ratios) > 1 and adds,
         "figure7": bool(prompted) and any(row.get("start") == "noise" for row in trained),
+        "figure8": "pool" in starts,
+        "figure9": bool(starts & GENERATED),
         "figure10": any(row.get("clusters", 1) > 1 for row in methods.values()),
-        "figure11": bool(worded),
+        "figure11": bool(prompted),
+        "figure12": bool(learned),
+        "figure13": bool(trained),
         "losses": bool(trained),
         "training": True,
     }
     funnels = [f"funnel-{key}" for key, row in methods.items() if row.get("start") == "pool"]
     return [name for name, there in wanted.items() if there] + funnels
-
-
-def _worded(row: Mapping) -> bool:
-    """Whether words guide a method, not learned conditionings."""
-    return "conditioning" not in row.get("trained", [])
 
 
 def drawings(study: Mapping) -> dict[str, tuple[Drawing, pd.DataFrame]]:
@@ -79,11 +79,16 @@ def drawings(study: Mapping) -> dict[str, tuple[Drawing, pd.DataFrame]]:
         made["figure5b"] = scaling_figure(found["lines"], found["without"]), pd.DataFrame(rows)
     if found := study["domains"]:
         made["figure7"] = picture_figure(found), galleries.listing(found)
+    for name, starts in {"figure8": {"pool"}, "figure9": GENERATED}.items():
+        if found := [item for item in study["audit"] if item["start"] in starts]:
+            made[name] = picture_figure(_leaks(found)), _leak_table(found)
     if found := study["clusters"]:
         made["figure10"] = _pictures([_clusters(item) for item in found])
-    if found := study["templates"]:
-        made["figure11"] = _pictures([_prompts(item) for item in found])
+    for name, trained in {"figure11": False, "figure12": True}.items():
+        if found := [item for item in study["templates"] if item["trained"] == trained]:
+            made[name] = _pictures([_prompts(item) for item in found])
     if found := study["finetuned"]:
+        made["figure13"] = _pictures([_epochs(item) for item in found])
         made["losses"] = panels_figure([(item["title"], losses(item)) for item in found]), _losses(found)
     if found := study["curves"]:
         parts = [(item["title"], curve_figure(item, limits(found))) for item in found]
@@ -119,6 +124,39 @@ def limits(curves: Sequence[Mapping]) -> tuple[float, float]:
 
 def _table(rows: Sequence[Mapping]) -> pd.DataFrame:
     return pd.DataFrame(rows).drop(columns=["title", "family"])
+
+
+def _leaks(found: Sequence[Mapping]) -> dict:
+    """The closest duplicate candidates of the test split as a grid: a row per method, added image and test image."""
+    most = max(1, *(len(item["leaks"]) for item in found))
+    rows = [
+        {
+            "title": item["title"],
+            "cells": [[pair["added"], pair["reference"]] for pair in item["leaks"]]
+            + [[]] * (most - len(item["leaks"])),
+        }
+        for item in found
+    ]
+    return {"classes": [{"class": f"{k}", "name": f"{k}."} for k in range(1, most + 1)], "rows": rows}
+
+
+def _leak_table(found: Sequence[Mapping]) -> pd.DataFrame:
+    rows = [
+        {"method": item["method"], "place": place, "distance": pair["distance"]}
+        | {f"{side}_id": pair[side]["image_id"] for side in ("added", "reference")}
+        for item in found
+        for place, pair in enumerate(item["leaks"], 1)
+    ]
+    return pd.DataFrame(rows, columns=["method", "place", "distance", "added_id", "reference_id"])
+
+
+def _epochs(item: Mapping) -> dict:
+    """Images of a fine-tuned method's candidates as a grid: a row per epoch, a column per class."""
+    rows = [
+        {"title": f"epoch {row['epoch']}{' (chosen)' * row['chosen']}", "cells": row["pictures"]}
+        for row in item["candidates"]
+    ]
+    return {"title": item["title"], "classes": item["classes"], "rows": rows}
 
 
 def _clusters(item: Mapping) -> dict:

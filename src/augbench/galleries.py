@@ -154,7 +154,7 @@ def finetuned(
         of = made[made["candidate"] == row["candidate"]]
         for about in shown[:EXAMPLES]:
             members = of[of["class"] == about["class"]].head(1).itertuples()
-            cells += [thumbnail(member, f"{about['name']}, epoch {row['epoch']}") for member in members]
+            cells.append([thumbnail(member, f"{about['name']}, epoch {row['epoch']}") for member in members])
         candidates.append(row | {"pictures": cells, "chosen": row["candidate"] == selection["candidate"]})
     return {
         "method": summary["method"],
@@ -165,7 +165,7 @@ def finetuned(
         "histories": {name: history.to_dict("list") for name, history in histories.items()},
         "chosen": selection,
         "candidates": candidates,
-        "classes": [about["name"] for about in shown[:EXAMPLES]],
+        "classes": list(shown[:EXAMPLES]),
     }
 
 
@@ -189,6 +189,7 @@ def templates(
     table = table[table["class"] == shown[0]["class"]].drop_duplicates("prompt").sort_values("prompt")
     return {
         "title": summary["title"],
+        "trained": bool(row.get("trained")),
         "class": shown[0]["name"],
         "source": str(generated[summary["method"]][0]),
         "pictures": [

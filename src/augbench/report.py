@@ -264,29 +264,29 @@ def _audit(folder: Path, summary: Mapping) -> dict | None:
     if not (place / "summary.json").exists():
         return None
     table = pd.read_parquet(place / "candidates.parquet")
-    closest = table.sort_values("distance", kind="stable").head(PAIRS)
-    pairs = []
-    for row in closest.itertuples():
-        both = {}
-        for side in ("added", "reference"):
-            where = pd.Series(
-                {
-                    "image_id": getattr(row, f"{side}_id"),
-                    "path": getattr(row, f"{side}_path"),
-                    "offset": getattr(row, f"{side}_offset"),
-                    "length": getattr(row, f"{side}_length"),
-                }
-            )
-            text = "added" if side == "added" else f"{row.reference_set} image"
-            both[side] = thumbnail(where, f"{text} {where.image_id}")
-        pairs.append(both | {"distance": int(row.distance), "set": row.reference_set})
     return files.read_json(place / "summary.json") | {
         "method": summary["method"],
         "title": summary["title"],
         "family": summary["family"],
-        "pairs": pairs,
+        "start": summary["start"],
+        "pairs": _closest(table),
+        "leaks": _closest(table[table["reference_set"] == "test"]),
         "candidates": len(table),
     }
+
+
+def _closest(candidates: pd.DataFrame) -> list[dict]:
+    """Pictures of both sides of the candidate pairs with the smallest distances."""
+    pairs = []
+    for row in candidates.sort_values("distance", kind="stable").head(PAIRS).itertuples():
+        both = {}
+        for side in ("added", "reference"):
+            columns = {name: getattr(row, f"{side}_{name}") for name in ("path", "offset", "length")}
+            where = pd.Series({"image_id": getattr(row, f"{side}_id")} | columns)
+            text = "added" if side == "added" else f"{row.reference_set} image"
+            both[side] = thumbnail(where, f"{text} {where.image_id}")
+        pairs.append(both | {"distance": int(row.distance), "set": row.reference_set})
+    return pairs
 
 
 def _review(study: str, folder: Path, summary: Mapping, settings: Mapping) -> dict | None:

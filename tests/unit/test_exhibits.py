@@ -119,3 +119,26 @@ def test_thumbnails_keep_to_their_limit(tmp_path):
     noise.save(tmp_path / "a.png")
     row = images.table([{"image_id": "a", "class": "a", "path": str(tmp_path / "a.png")}]).iloc[0]
     assert decoded(thumbnail(row, "text")).size == (96, 64)
+
+
+def test_leaked_candidates_are_those_of_the_test_split_closest_first(study, written):
+    """Figures 8 and 9: ``_audit`` plants twelve pairs per method with distances 0 to 11."""
+    for name, methods in {"figure8": ["retrieval"], "figure9": ["clip_prompts", "ft"]}.items():
+        table = pd.read_csv(written / f"{name}.csv")
+        audited = {item["method"] for item in study["audit"]}
+        assert list(table["method"].unique()) == [method for method in methods if method in audited]
+        for _, rows in table.groupby("method"):
+            assert list(rows["distance"]) == list(range(10))
+            assert list(rows["place"]) == list(range(1, 11))
+    retrieval = next(item for item in study["audit"] if item["method"] == "retrieval")
+    clean = retrieval | {"leaks": [], "title": "No leak"}
+    drawing, table = exhibits.drawings(study | {"audit": [clean, retrieval]})["figure8"]
+    assert "No leak" in exhibits.svg(drawing) and len(table) == 10
+
+
+def test_a_row_of_figure13_is_an_epoch_and_a_column_a_class(study, written):
+    table = pd.read_csv(written / "figure13.csv")
+    assert list(table["row"]) == ["epoch 1", "epoch 1", "epoch 2 (chosen)", "epoch 2 (chosen)"]
+    assert list(table["class"]) == 2 * [about["class"] for about in study["finetuned"][0]["classes"]]
+    made = images.read(generated(Path(study["folder"]))["ft"][0]).set_index("image_id")["candidate"]
+    assert [made[image][-1] for image in table["image_id"]] == ["1", "1", "2", "2"]
