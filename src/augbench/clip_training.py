@@ -106,7 +106,7 @@ def train(
         pixels = pool.pixels
         full, tokens = _use_small_vocabulary(model, tokens)
 
-        optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.05)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.05, fused=True)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer,
             lambda step: min(1, (step + 1) / 50) * 0.5 * (1 + math.cos(math.pi * min(1, step / steps))),

@@ -243,7 +243,7 @@ def _optimise(model, loss_of, data, order, steps, batch_size, learning_rate, pro
     import torch
 
     trainable = [weights for weights in model.parameters() if weights.requires_grad]
-    optimizer = torch.optim.AdamW(trainable, lr=learning_rate, weight_decay=1e-3)
+    optimizer = torch.optim.AdamW(trainable, lr=learning_rate, weight_decay=1e-3, fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min(1, (step + 1) / 50) * 0.5 * (1 + math.cos(math.pi * min(1, step / steps)))
     )

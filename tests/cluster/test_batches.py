@@ -39,17 +39,17 @@ def test_five_thousand_jobs_are_submitted_in_arrays(remote, cluster):
     for number in range(CLASSES):
         folder = remote.folder / "many" / f"class{number:04d}"
         folder.mkdir(parents=True)
-        for i in range(3):
+        for i in range(4):
             os.link(remote.folder / "dot.png", folder / f"{i}.png")
     study = yaml.safe_load((remote.folder / remote.study).read_text())["studies"]["small"]
     study = {name: study[name] for name in ("seed", "runs", "generate", "classifier")} | {
         "methods": ["simple_prompt"],
         "target": {"reader": "folder", "path": "many"},
-        "dataset": {"train": 0.34, "validation": 0.33, "test": 0.33},
+        "dataset": {"train": 0.5, "validation": 0.25, "test": 0.25},
         "backbone": {"model": "results/small/backbone"},
         "jobs": {"classes_per_generation": 1},
     }
-    study["generate"] = study["generate"] | {"batch_size": 3, "times": 3}
+    study["generate"] = study["generate"] | {"batch_size": 6, "times": 3}
     (remote.folder / "many.yaml").write_text(yaml.safe_dump({"studies": {"many": study}}))
     limit = yaml.safe_load((remote.folder / "slurm/config.yaml").read_text())["slurm-array-limit"]
     shards = remote.folder / "results/many/images/simple_prompt/base"
@@ -60,8 +60,13 @@ def test_five_thousand_jobs_are_submitted_in_arrays(remote, cluster):
     subprocess.run(["scontrol", "update", "nodename=t4", "state=drain", "reason=test"], check=True)
     with open(remote.folder / "many.log", "w") as log:  # what it prints would fill a pipe that nobody reads
         process = remote.submitted("--jobs", "6000", "--configfile", "many.yaml", "--", target, stdout=log)
+
+    def all_queued():
+        assert process.poll() is None, (remote.folder / "many.log").read_text()[-6000:]
+        return len(jobs := queued("-r")) == CLASSES and jobs
+
     try:
-        waiting = wait_for(lambda: len(jobs := queued("-r")) == CLASSES and jobs, 600, "5,000 jobs in the queue")
+        waiting = wait_for(all_queued, 600, "5,000 jobs in the queue")
         calls = {job.split("_")[0] for job in waiting}
         print(f"\n{len(waiting)} jobs in {len(calls)} calls of sbatch, {limit} at a time")
         assert len(calls) == -(-CLASSES // limit)

@@ -33,7 +33,7 @@ rule train_vae:
         "results/{study}/benchmarks/backbone/vae.tsv"
     conda:
         "../../envs/augbench.yaml"
-    threads: 1
+    threads: lambda w: study_of(w).backbone.train.threads
     resources:
         mem_mb=lambda w, attempt: costs.megabytes(3000, attempt),
         runtime=lambda w, attempt: costs.minutes(
@@ -64,7 +64,7 @@ rule train_unet:
         study=one_of(TRAINED_BACKBONE),
     conda:
         "../../envs/augbench.yaml"
-    threads: 1
+    threads: lambda w: study_of(w).backbone.train.threads
     resources:
         mem_mb=lambda w, attempt: costs.megabytes(3000, attempt),
         runtime=lambda w, attempt: costs.minutes(
@@ -91,7 +91,7 @@ rule train_safety_checker:
         "results/{study}/benchmarks/backbone/safety.tsv"
     conda:
         "../../envs/augbench.yaml"
-    threads: 1
+    threads: lambda w: study_of(w).backbone.train.threads
     resources:
         mem_mb=lambda w, attempt: costs.megabytes(3000, attempt),
         runtime=lambda w, attempt: costs.minutes(0, attempt, least=60),

@@ -28,7 +28,7 @@ rule generate:
         "results/{study}/benchmarks/generate/{method}-{candidate}-{shard}.tsv"
     conda:
         "../../envs/augbench.yaml"
-    threads: 1
+    threads: lambda w: study_of(w).generate.threads
     resources:
         mem_mb=lambda w, attempt: costs.megabytes(6000, attempt),
         runtime=lambda w, input, attempt: costs.minutes(

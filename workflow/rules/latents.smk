@@ -15,7 +15,7 @@ rule encode_latents:
         "results/{study}/benchmarks/latents/encode.tsv"
     conda:
         "../../envs/augbench.yaml"
-    threads: 1
+    threads: lambda w: study_of(w).generate.threads
     resources:
         mem_mb=lambda w, input, attempt: costs.megabytes(
             4000,

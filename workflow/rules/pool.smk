@@ -12,7 +12,7 @@ rule train_clip:
         "results/{study}/benchmarks/clip/train.tsv"
     conda:
         "../../envs/augbench.yaml"
-    threads: 1
+    threads: lambda w: study_of(w).clip.train.threads
     resources:
         mem_mb=lambda w, attempt: costs.megabytes(3000, attempt),
         runtime=lambda w, attempt: costs.minutes(
