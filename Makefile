@@ -16,9 +16,8 @@ new-study: $(READY)
 	@test -n "$(IMAGES)" -a -n "$(NAME)" || { echo "usage: make new-study IMAGES=data/birds NAME=birds"; exit 1; }
 	@python -m augbench.new_study "$(IMAGES)" "$(NAME)"
 
-# Side by side: the tests of the workflow often wait for a single process.
-test: $(READY)
-	$(MAKE) --jobs 2 --output-sync=target test-unit test-workflow
+# `make --jobs 2 test`: side by side, since the tests of the workflow often wait for a single process.
+test: test-unit test-workflow
 
 test-unit: $(READY)
 	pytest tests/unit

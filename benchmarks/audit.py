@@ -2,7 +2,8 @@
 
 `python benchmarks/audit.py search` compares random hashes, `... hashing` hashes pictures that it makes, or those of
 `--folder`. `... detectors PAIRS.csv` needs pairs that people judged (columns test_path and train_path, relative to
-`--images`); without them it is not run. All print what they measured; equality is asserted.
+`--images`); without them it is not run. Its second detector is `--model`, or one that it trains on the training images
+without their labels, see copy_model.py. All print what they measured; equality is asserted.
 """
 
 import argparse
@@ -18,6 +19,8 @@ from PIL import Image
 from augbench import audit, files, hashing, target
 
 RADII = range(0, 25, 2)  # bits
+LEAST = 0.5  # cosine similarity
+SIDE = 288  # pixels, of what a TorchScript model is given
 
 
 def search(scale: float) -> None:
@@ -79,6 +82,7 @@ def hash_speed(folder: Path | None) -> None:
 
 def detectors(pairs: Path, folder: Path, model: str | None) -> None:
     """Precision and recall over radii (bits), and over similarities where a TorchScript model is given."""
+    import copy_model
     import pandas as pd
 
     from augbench import clip, copies
@@ -94,17 +98,22 @@ def detectors(pairs: Path, folder: Path, model: str | None) -> None:
     }
     print(f"{len(test):,} x {len(train):,} images, {len(truth)} pairs that people call duplicates")
     a, b = hashing.hashes(test), hashing.hashes(train)
-    curves = {"perceptual hash": []}
+    curves = {"perceptual hash": [], "embedding": []}
     i, j, distance = audit.pairs(a, b, max(RADII) + 1, threads=2)
     for radius in RADII[1:]:
         near = distance < radius
         curves["perceptual hash"].append((radius, *_judge(set(zip(i[near], j[near], strict=True)), truth)))
-    if model:
-        embed = copies.scripted(model, 288) if Path(model).is_file() else clip.Clip(model).pictures
+    with tempfile.TemporaryDirectory() as name:
+        if not model:
+            model = str(Path(name, "copies.pt"))
+            copy_model.train(train, Path(model), SIDE)
+        embed = copies.scripted(model, SIDE) if Path(model).is_file() else clip.Clip(model).pictures
         vectors = [clip.embed(table, embed, lambda *_: None) for table in (test, train)]
-        curves["embedding"] = [
-            (at, *_judge(set(zip(*audit.alike(*vectors, at), strict=True)), truth)) for at in np.arange(0.8, 1, 0.02)
-        ]
+    near = list(zip(*audit.alike(*vectors, LEAST), strict=True))
+    likeness = np.array([vectors[0][i] @ vectors[1][j] for i, j in near])
+    for at in np.arange(LEAST, 1, 0.05):
+        found = {pair for pair, like in zip(near, likeness, strict=True) if like >= at}
+        curves["embedding"].append((at, *_judge(found, truth)))
     for name, points in curves.items():
         for at, precision, recall, found in points:
             print(f"{name} {at:g}: {found} candidates, precision {precision:.1%}, recall {recall:.1%}")
@@ -141,7 +150,7 @@ def main() -> None:
     given = what.add_parser("detectors")
     given.add_argument("pairs", type=Path)
     given.add_argument("--images", type=Path, required=True, help="folder with test and train")
-    given.add_argument("--model", help="a TorchScript file, or a CLIP as clip-retrieval names it")
+    given.add_argument("--model", help="a TorchScript file, or a CLIP as clip-retrieval names it; else one is trained")
     options = parser.parse_args()
     if options.what == "search":
         search(options.scale)

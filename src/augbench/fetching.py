@@ -308,6 +308,8 @@ def _read(folder: Path) -> pd.DataFrame:
 
 # Both in the main process and in those that img2dataset spawns, for which this is "__mp_main__".
 if __name__ in ("__main__", "__mp_main__") and GUARD in os.environ:
+    # Its writer's library would import it, for nothing: half of what these processes take to start.
+    sys.modules["torch"] = None
     _given = json.loads(os.environ[GUARD])
     urllib.request.install_opener(guarded_opener(Limits(**_given | {"networks": tuple(_given["networks"])})))
 
