@@ -28,7 +28,7 @@ def share_library() -> None:
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), given]))
 
 
-def note_gpus(log: str | Path, count: int) -> None:
+def _note_gpus(log: str | Path, count: int) -> None:
     """Note number and model of a job's GPUs beside its benchmark file; nothing where the machine has none.
 
     The file is ``.../benchmarks/STAGE/NAME.gpus.json`` of the log ``.../logs/STAGE/NAME.log``: rules name both alike.
@@ -44,13 +44,14 @@ def note_gpus(log: str | Path, count: int) -> None:
     files.write_json(path, {"gpus": count, "model": " or ".join(models) or "unknown"})
 
 
-def take_gpus(count: int) -> None:
+def take_gpus(log: str | Path, count: int) -> None:
     """Keep this job to ``count`` GPUs that no other job of the user's studies has, as soon as so many are free.
 
-    The choice is among ``CUDA_VISIBLE_DEVICES``, or else all of the machine's, and ends with the process. Does
-    nothing where there is none, and under SLURM, which has given the job its own. Raises SystemExit when there are
-    fewer than ``count``.
+    Their number and model are noted beside the benchmark file that belongs to ``log``. The choice is among
+    ``CUDA_VISIBLE_DEVICES``, or else all of the machine's, and ends with the process. None is made where there is no
+    GPU, and under SLURM, which has given the job its own. Raises SystemExit when there are fewer than ``count``.
     """
+    _note_gpus(log, count)
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     found = named.split(",") if named else [str(i) for i, _ in enumerate(GPUS.glob("*"))]
     if "SLURM_JOB_ID" in os.environ or not found:

@@ -102,11 +102,12 @@ def test_jobs_note_their_gpus_beside_their_benchmarks(tmp_path, monkeypatch):
     for i in range(2):
         card = tmp_path / "gpus" / f"0000:0{i}:00.0" / "information"
         files.write_text(card, "Model: \t\t Tesla V100-SXM2-32GB\nIRQ:   \t\t 1\n")
+    monkeypatch.setenv("SLURM_JOB_ID", "1")  # which gives the job its GPUs: none are taken here
     monkeypatch.setattr(jobs, "GPUS", tmp_path / "gpus")
-    jobs.note_gpus(log, 2)
+    jobs.take_gpus(log, 2)
     assert files.read_json(note) == {"gpus": 2, "model": "Tesla V100-SXM2-32GB"}
     monkeypatch.setattr(jobs, "GPUS", tmp_path / "nothing")
-    jobs.note_gpus(log, 2)
+    jobs.take_gpus(log, 2)
     assert not note.exists()
 
 
@@ -121,4 +122,4 @@ def test_rules_with_gpus_name_log_and_benchmark_alike():
                 found += 1
     scripts = [path.read_text() for path in Path("workflow/scripts").glob("*.py")]
     assert found == 13
-    assert sum("note_gpus(snakemake.log[0]" in text for text in scripts) == found
+    assert sum("take_gpus(snakemake.log[0], snakemake.resources.gpu)" in text for text in scripts) == found

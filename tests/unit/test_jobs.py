@@ -3,7 +3,12 @@
 import subprocess
 import sys
 
-HOLD = "import os, sys; from augbench.jobs import take_gpus; take_gpus(int(sys.argv[1])); sys.stdin.read()"
+HOLD = """
+import sys
+from augbench.jobs import take_gpus
+take_gpus("results/a/logs/b/c.log", int(sys.argv[1]))
+sys.stdin.read()
+"""
 
 
 def job(count, devices, **environment):

@@ -3,14 +3,13 @@ from pathlib import Path
 import pandas as pd
 
 from augbench import classes, classifier, distributed, images
-from augbench.jobs import log_to, note_gpus, take_gpus
+from augbench.jobs import log_to, take_gpus
 from augbench.seeds import derive
 
 # Data loading workers may import this file again.
 if __name__ == "__main__":
     log_to(snakemake.log[0])
-    take_gpus(snakemake.resources.gpu)
-    note_gpus(snakemake.log[0], snakemake.resources.gpu)
+    take_gpus(snakemake.log[0], snakemake.resources.gpu)
     settings = {key: value for key, value in snakemake.params.settings.items() if key != "processes"}
     names = [about["class"] for about in classes.kept(snakemake.input.classes)]
     train, validation, test = (images.read(snakemake.input[name]) for name in ("train", "validation", "test"))

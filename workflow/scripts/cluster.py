@@ -1,8 +1,7 @@
-from augbench.jobs import log_to, note_gpus, progress, take_gpus
+from augbench.jobs import log_to, progress, take_gpus
 
 log_to(snakemake.log[0])
-take_gpus(snakemake.resources.gpu)
-note_gpus(snakemake.log[0], snakemake.resources.gpu)
+take_gpus(snakemake.log[0], snakemake.resources.gpu)
 
 from augbench import clip, clusters, files, images
 

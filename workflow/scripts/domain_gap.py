@@ -1,8 +1,7 @@
-from augbench.jobs import log_to, note_gpus, take_gpus
+from augbench.jobs import log_to, take_gpus
 
 log_to(snakemake.log[0])
-take_gpus(snakemake.resources.gpu)
-note_gpus(snakemake.log[0], snakemake.resources.gpu)
+take_gpus(snakemake.log[0], snakemake.resources.gpu)
 
 from pathlib import Path
 

@@ -1,11 +1,10 @@
-from augbench.jobs import log_to, note_gpus, progress, take_gpus
+from augbench.jobs import log_to, progress, take_gpus
 from augbench.pool import embed
 
 # clip-retrieval starts a process that imports this file again.
 if __name__ == "__main__":
     log_to(snakemake.log[0])
-    take_gpus(snakemake.resources.gpu)
-    note_gpus(snakemake.log[0], snakemake.resources.gpu)
+    take_gpus(snakemake.log[0], snakemake.resources.gpu)
     size, part = snakemake.params.shards_per_job, int(snakemake.wildcards.part)
     embed(
         list(snakemake.input.shards)[part * size : (part + 1) * size],
