@@ -533,6 +533,7 @@ def check_world(config: Config, results: Path = Path("results")) -> list[str]:
                 target.check(study.target)
             except ValueError as error:
                 raise ConfigError(f"{place}.target: {error}") from None
+        check_shares(config, study, place)
         check_pool(study, place)
         check_audit(study, place)
         try:
@@ -580,6 +581,21 @@ def _lacking(prompts, conditioning: str | None, about: dict) -> list[str]:
     if words:
         prompts.usable(conditioning, about)
     return words
+
+
+def check_shares(config: Config, study: Study, place: str) -> None:
+    """That images are left for a method that adds further real ones. Raises ConfigError."""
+    from augbench import target
+
+    shares = [study.dataset.train, study.dataset.validation]
+    if study.target.reader != "digits" and not target.layout(study.target).test:
+        shares.append(study.dataset.test)
+    more = [method for method in study.methods if config.methods[method].start == "more_real"]
+    if more and round(sum(shares), 9) >= 1:
+        raise ConfigError(
+            f"{place}.dataset: its shares leave no images for {more[0]} to add; take a smaller share to train on, or "
+            f"leave {more[0]} out of `methods`"
+        )
 
 
 def check_pool(study: Study, place: str) -> None:

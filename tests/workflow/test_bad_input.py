@@ -57,6 +57,10 @@ def folder(clone, name, classes):
             {"classifier": {"model": "resnet5"}},
             "studies.mine.classifier.model: unknown classifier 'resnet5'; did you mean 'resnet",
         ),
+        (
+            {"dataset": {"train": 0.8, "validation": 0.2}},
+            "studies.mine.dataset: its shares leave no images for more_real to add; take a smaller share",
+        ),
         ({"methods": ["retrieval"]}, "its methods need the section `backbone`, which is missing"),
         ({"target": {"reader": "folder", "path": "nowhere"}}, "there is no folder nowhere"),
         ({"target": {"reader": "folder"}}, "needs a path, e.g. `path: data/birds`"),
