@@ -88,9 +88,10 @@ class Method(Section):
 
 class Target(Section):
     reader: Literal["digits", "folder", "imagenet", "caltech256", "list"] = Field(
-        description="digits: the built-in world; folder: train/CLASS and test/CLASS, or CLASS alone; imagenet: "
-        "ILSVRC2012, train/WNID and val; caltech256: 256_ObjectCategories; list: a CSV or Parquet file with the "
-        "columns path, class and perhaps split (train or test)"
+        description="digits: the built-in world; folder: train/CLASS, and val/CLASS and test/CLASS where there are "
+        "such, or CLASS alone; imagenet: ILSVRC2012, train/WNID and val, which is the test split; caltech256: "
+        "256_ObjectCategories; list: a CSV or Parquet file with the columns path, class and perhaps split (train, "
+        "validation, test)"
     )
     path: str | None = Field(None, description="the folder, or the list")
     ground_truth: str | None = Field(
@@ -112,14 +113,8 @@ class Target(Section):
 
 class Dataset(Section):
     train: Share = Field(0.1, description="share of a class's training images that make the small training set")
-    validation: Share = Field(0.1, description="share for the disjoint validation split")
-    test: Share = Field(0.1, description="share for the test split, only where the folder has none")
-
-    @model_validator(mode="after")
-    def _fits(self):
-        if self.train + self.validation > 1:
-            raise ValueError("train + validation must not exceed 1")
-        return self
+    validation: Share = Field(0.1, description="share for the disjoint validation split, where the target has none")
+    test: Share = Field(0.1, description="share for the test split, where the target has none")
 
 
 class Digits(Section):
@@ -584,14 +579,16 @@ def _lacking(prompts, conditioning: str | None, about: dict) -> list[str]:
 
 
 def check_shares(config: Config, study: Study, place: str) -> None:
-    """That images are left for a method that adds further real ones. Raises ConfigError."""
+    """That shares are of one whole, and leave some to a method that adds further real images. Raises ConfigError."""
     from augbench import target
 
-    shares = [study.dataset.train, study.dataset.validation]
-    if study.target.reader != "digits" and not target.layout(study.target).test:
-        shares.append(study.dataset.test)
+    own = {"test"} if study.target.reader == "digits" else set(target.layout(study.target).own)
+    shares = {name: getattr(study.dataset, name) for name in ("train", "validation", "test") if name not in own}
+    total = round(sum(shares.values()), 9)
+    if total > 1:
+        raise ConfigError(f"{place}.dataset: {' + '.join(shares)} must not exceed 1; they are {total:g}")
     more = [method for method in study.methods if config.methods[method].start == "more_real"]
-    if more and round(sum(shares), 9) >= 1:
+    if more and total == 1:
         raise ConfigError(
             f"{place}.dataset: its shares leave no images for {more[0]} to add; take a smaller share to train on, or "
             f"leave {more[0]} out of `methods`"

@@ -23,12 +23,12 @@ METHODS = ["none", "simple_prompt", "clip_prompts"]  # what needs no pool and no
 
 @dataclass(frozen=True)
 class Found:
-    """What a folder holds: images per class, sides (pixels, the shorter ones) of some, whether it has a test set."""
+    """What a folder holds: images per class, sides (pixels, the shorter ones) of some, held-out splits of its own."""
 
     given: config.Target
     counts: dict[str, int]
     sides: list[int]
-    has_test: bool
+    own: frozenset[str]
 
 
 def look(path: str) -> Found:
@@ -53,7 +53,7 @@ def look(path: str) -> Found:
     sides = sorted(filter(None, map(_side, some)))
     if not sides:
         raise ValueError(f"none of the images of {path} that were looked at can be read")
-    return Found(given, {key: len(mine) for key, mine in files.items()}, sides, layout.test is not None)
+    return Found(given, {key: len(mine) for key, mine in files.items()}, sides, frozenset(layout.own))
 
 
 def _side(file: Path) -> int | None:
@@ -71,7 +71,9 @@ def suggestion(found: Found) -> dict:
     """The sections of a study that follow from what was found."""
     median = found.sides[len(found.sides) // 2]
     small = median < 64
-    shares = {"train": 0.8, "validation": 0.2} if found.has_test else {"train": 0.8, "validation": 0.1, "test": 0.1}
+    drawn = [name for name in ("validation", "test") if name not in found.own]
+    shares = {name: 0.2 / len(drawn) for name in drawn}
+    shares = {"train": 0.8 if drawn else 1.0} | shares
     side = 32 if small else 128 if median < 160 else 224
     batch = 256 if sum(found.counts.values()) > 20_000 else 64 if sum(found.counts.values()) > 2000 else 32
     return {
@@ -98,9 +100,7 @@ def _per_class(found: Found, shares: dict) -> float:
 
 def estimate(found: Found, study: dict) -> dict[str, float]:
     """For each generating method: images, GPU-hours by the paper's figures (T4) and GB; and a classifier's hours."""
-    training = [
-        target.sizes(n, config.Dataset(**study["dataset"]), not found.has_test)["train"] for n in found.counts.values()
-    ]
+    training = [target.sizes(n, config.Dataset(**study["dataset"]), found.own)["train"] for n in found.counts.values()]
     made = study["generate"]
     images = sum(classes.generated(n, made["times"], None) for n in training)
     seen = study["classifier"]
@@ -123,7 +123,8 @@ def text(name: str, found: Found) -> str:
     most, least = max(found.counts, key=found.counts.get), min(found.counts, key=found.counts.get)
     counts = found.counts
     generating = len(METHODS) - 1
-    test = "a test set of its own" if found.has_test else "no test set: augbench splits"
+    own = " and ".join(f"a {name} set" for name in ("validation", "test") if name in found.own)
+    test = f"{own} of its own" if own else "no test set: augbench splits"
     facts = [
         f"{len(counts)} classes, {sum(counts.values())} images to train on, {test}.",
         f"The largest class is {most!r} ({counts[most]}), the smallest {least!r} ({counts[least]}), "

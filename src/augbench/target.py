@@ -6,8 +6,8 @@ import functools
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
@@ -17,6 +17,7 @@ from augbench.seeds import generator
 
 EXTENSIONS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 SPLITS = ("train", "validation", "test", "more_real", "unused")
+HELD_OUT = {"validation": ("val", "validation"), "test": ("test",)}  # splits, and what people call their folders
 SYNSETS = Path("resources/imagenet_synsets.csv")  # WordNet's names of ImageNet's classes
 CLUTTER = "257.clutter"  # of Caltech256: no class
 
@@ -29,15 +30,16 @@ class Layout:
     """Where a target's images lie.
 
     root : what ``image_id`` is relative to; classes : class -> its name as its folder has it, in their order
-    train : the images of a class, in any order, of which training, validation and, if ``test`` is None, test images
-        are drawn; test : the test images of a class. Neither looks at a disk before it is asked.
+    train : the images of a class, in any order, of which the training images are drawn, and the validation and test
+        images where the target has none of its own; own : splits of its own -> the images of a class. None of these
+        looks at a disk before it is asked.
     names : CSV of the classes' names, or None
     """
 
     root: Path
     classes: dict[str, str]
     train: Callable[[str], Iterable[Path]]
-    test: Callable[[str], Iterable[Path]] | None = None
+    own: Mapping[str, Callable[[str], Iterable[Path]]] = field(default_factory=dict)
     names: Path | None = None
 
 
@@ -59,18 +61,26 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def _folder(target) -> Layout:
-    """``train/CLASS/*.jpg`` and ``test/CLASS/*.jpg``, or ``CLASS/*.jpg`` alone."""
+    """``train/CLASS/*.jpg``, and ``val`` and ``test`` likewise where there are such; or ``CLASS/*.jpg`` alone."""
     path = Path(target.path)
-    root = path / "train" if (path / "train").is_dir() else path
-    classes = {folder.name: folder.name for folder in _folders(root)}
-    has_test = (path / "test").is_dir()
-    if has_test:
-        for folder in _folders(path / "test"):
-            if folder.name not in classes:
-                raise ValueError(f"{folder} is a class that {root} does not have")
-    return Layout(
-        path, classes, lambda key: _files(root / key), (lambda key: _files(path / "test" / key)) if has_test else None
-    )
+    if not (path / "train").is_dir():
+        return Layout(path, _classes(path), lambda key: _files(path / key))
+    classes, own = _classes(path / "train"), {}
+    for split, names in HELD_OUT.items():
+        for folder in [path / name for name in names if (path / name).is_dir()][:1]:
+            if odd := _classes(folder).keys() - classes.keys():
+                raise ValueError(f"{folder / min(odd)} is a class that {path / 'train'} does not have")
+            own[split] = functools.partial(_class_files, folder)
+    return Layout(path, classes, lambda key: _files(path / "train" / key), own)
+
+
+def _classes(folder: Path) -> dict[str, str]:
+    return {inner.name: inner.name for inner in _folders(folder)}
+
+
+def _class_files(folder: Path, key: str) -> Iterable[Path]:
+    """The images of a class; none where a held-out split has none of it."""
+    return _files(folder / key) if (folder / key).is_dir() else ()
 
 
 def _imagenet(target) -> Layout:
@@ -82,7 +92,7 @@ def _imagenet(target) -> Layout:
     for name in ("train", "val"):
         if not (path / name).is_dir():
             raise ValueError(f"{path} has no folder {name!r}; ImageNet is train/WNID/*.JPEG and val")
-    classes = {folder.name: folder.name for folder in _folders(path / "train")}
+    classes = _classes(path / "train")
     if _folders(path / "val"):
         test = lambda key: _files(path / "val" / key)  # noqa: E731
     elif target.ground_truth:
@@ -92,7 +102,7 @@ def _imagenet(target) -> Layout:
         raise ValueError(
             f"{path / 'val'} has no class folders: give `ground_truth`, the devkit's folder or LOC_val_solution.csv"
         )
-    return Layout(path, classes, lambda key: _files(path / "train" / key), test, SYNSETS)
+    return Layout(path, classes, lambda key: _files(path / "train" / key), {"test": test}, SYNSETS)
 
 
 def _ground_truth(source: Path, files: Sequence[Path]) -> dict[str, list[Path]]:
@@ -132,26 +142,24 @@ def _caltech256(target) -> Layout:
 
 
 def _list(target) -> Layout:
-    """A CSV or Parquet file with the columns path (relative to it), class and perhaps split (train or test)."""
+    """A CSV or Parquet file with the columns path (relative to it), class and perhaps split (train, validation, test)."""
     source = Path(target.path)
     table = pd.read_parquet(source) if source.suffix == ".parquet" else pd.read_csv(source, dtype=str)
     if missing := {"path", "class"} - set(table):
         raise ValueError(f"{source} needs the columns path,class; {', '.join(sorted(missing))} is missing")
     split = table["split"] if "split" in table else pd.Series("train", index=table.index)
-    if odd := set(split) - {"train", "test"}:
-        raise ValueError(f"{source}: a split is train or test, not {sorted(map(str, odd))[0]!r}")
+    if odd := set(split) - {"train", *HELD_OUT}:
+        raise ValueError(f"{source}: a split is train, validation or test, not {sorted(map(str, odd))[0]!r}")
     table = table.assign(split=split, file=[source.parent / str(path) for path in table["path"]])
     groups = {
         (part, str(key)): list(rows["file"]) for (part, key), rows in table.groupby(["split", "class"], sort=False)
     }
     classes = {key: key for key in sorted({key for _, key in groups})}
-    has_test = "test" in set(split)
-    return Layout(
-        source.parent,
-        classes,
-        lambda key: groups.get(("train", key), []),
-        (lambda key: groups.get(("test", key), [])) if has_test else None,
-    )
+
+    def of(part: str) -> Callable[[str], list[Path]]:
+        return lambda key: groups.get((part, key), [])
+
+    return Layout(source.parent, classes, of("train"), {part: of(part) for part in HELD_OUT if part in set(split)})
 
 
 READERS = {"digits": _folder, "folder": _folder, "imagenet": _imagenet, "caltech256": _caltech256, "list": _list}
@@ -245,7 +253,7 @@ def split(target, dataset, seed: int) -> pd.DataFrame:
     (paper, section 3): ``validation``, a disjoint ``train`` and a further disjoint set of the size of the
     training set, ``more_real``, as far as images are left; the rest is ``unused``. Validation images are drawn
     first, so they are the same for 10% of ImageNet and for all of it. Sizes are those of :func:`sizes`.
-    Test images are those of the target's own test split, or a share where there is none.
+    Of a validation or test split of the target's own, all images are taken, and none are drawn for it.
 
     Raises ValueError naming an unreadable image (``unreadable: stop``) or a class left without images.
     """
@@ -256,7 +264,7 @@ def split(target, dataset, seed: int) -> pd.DataFrame:
         rng = generator(seed, "split", key)
         order = [files[i] for i in rng.permutation(len(files))]
         start = 0
-        for name, count in sizes(len(files), dataset, draws_test=not found.test).items():
+        for name, count in sizes(len(files), dataset, found.own).items():
             part = order[start : start + count]
             start += count
             share = getattr(dataset, name, 0)
@@ -264,9 +272,9 @@ def split(target, dataset, seed: int) -> pd.DataFrame:
                 raise ValueError(f"the class {key} has {len(files)} images, too few for the split {name!r}")
             rows += [(name, key, file) for file in sorted(part)]
         rows += [("unused", key, file) for file in sorted(order[start:])]
-        if found.test:
-            test = _readable(sorted(found.test(key)), target.unreadable, unreadable)
-            rows += [("test", key, file) for file in test]
+        for name, files_of in found.own.items():
+            own = _readable(sorted(files_of(key)), target.unreadable, unreadable)
+            rows += [(name, key, file) for file in own]
     table = images.table(
         {"image_id": os.path.relpath(file, found.root), "class": key, "path": str(file)} for _, key, file in rows
     )
@@ -276,23 +284,22 @@ def split(target, dataset, seed: int) -> pd.DataFrame:
     return table.sort_values("image_id", ignore_index=True)
 
 
-def sizes(count: int, dataset, draws_test: bool) -> dict[str, int]:
-    """Images of the splits of a class of ``count`` images, in the order in which they are drawn.
+def sizes(count: int, dataset, own: Collection[str] = ()) -> dict[str, int]:
+    """Images of the splits of a class of ``count`` images, in the order in which they are drawn; none for those that
+    the target has of its ``own``.
 
     A share is rounded up: so the 732 to 1,300 images of ImageNet's classes give the paper's 74 to 130. Where all
     images are shared out and rounding wants more than there are, validation and test give in turn, so that what
     training leaves makes two equal parts (Caltech256); without a test share training gives, so that it is all but
     the validation split (full ImageNet).
     """
-    shares = {"validation": dataset.validation, "train": dataset.train}
-    if draws_test:
-        shares["test"] = dataset.test
+    shares = {name: getattr(dataset, name) for name in ("validation", "train", "test") if name not in own}
     wanted = {name: math.ceil(round(share * count, 9)) for name, share in shares.items()}
     while (excess := sum(wanted.values()) - count) > 0:
-        if not draws_test:
+        if "test" in own:
             wanted["train"] -= excess
             break
-        largest = max(("test", "validation"), key=wanted.get)
+        largest = max([name for name in ("test", "validation") if name in wanted], key=wanted.get)
         if not wanted[largest]:
             break
         wanted[largest] -= 1

@@ -60,7 +60,7 @@ def test_full_imagenet_is_all_but_the_validation_split_of_ten_percent(tmp_path):
 
 @pytest.mark.parametrize(("count", "expected"), [(80, (64, 8, 8)), (81, (65, 8, 8)), (119, (96, 12, 11))])
 def test_what_training_leaves_of_caltech256_makes_two_equal_parts(count, expected):
-    found = target.sizes(count, Dataset(train=0.8, validation=0.1, test=0.1), draws_test=True)
+    found = target.sizes(count, Dataset(train=0.8, validation=0.1, test=0.1))
     assert tuple(found[name] for name in ("train", "validation", "test")) == expected
     assert found["more_real"] == 0
 
@@ -239,3 +239,48 @@ def test_the_synset_table_has_imagenets_classes():
     table = pd.read_csv(target.SYNSETS)
     assert len(table) == table["class"].nunique() == 1000
     assert (table["lemmas"] == "crane").sum() == 2
+
+
+def held_out(root, **splits):
+    """A folder with these splits: name -> class -> number of images."""
+    for split, counts in splits.items():
+        make(root / split, counts)
+    return Target(reader="folder", path=str(root))
+
+
+@pytest.mark.parametrize("name", ["val", "validation"])
+def test_a_validation_split_of_ones_own_is_taken_whole(tmp_path, name):
+    given = held_out(tmp_path, train={"a": 10, "b": 6}, test={"a": 2, "b": 3}, **{name: {"a": 4, "b": 1}})
+    table = target.split(given, Dataset(train=0.5, validation=0.1), seed=1)
+    counts = table.groupby(["split", "class"]).size().to_dict()
+    assert counts == {
+        ("train", "a"): 5, ("train", "b"): 3, ("more_real", "a"): 5, ("more_real", "b"): 3,
+        ("validation", "a"): 4, ("validation", "b"): 1, ("test", "a"): 2, ("test", "b"): 3,
+    }  # fmt: skip
+    own = table[table["split"].isin(["validation", "test"])]
+    assert set(own["image_id"].str.split("/").str[0]) == {name, "test"}
+    everything = target.split(given, Dataset(train=1.0, validation=0.1), seed=1)
+    assert (everything["split"] == "train").sum() == 16
+
+
+def test_without_a_test_folder_the_test_split_is_drawn(tmp_path):
+    given = held_out(tmp_path, train={"a": 10, "b": 6}, val={"a": 4, "b": 1})
+    table = target.split(given, Dataset(train=0.8, validation=0.9, test=0.2), seed=1)
+    counts = table.groupby(["split", "class"]).size().to_dict()
+    assert counts["validation", "a"] == 4 and counts["test", "a"] == 2 and counts["test", "b"] == 1
+    assert all(name.startswith("train/") for name in table.loc[table["split"] == "test", "image_id"])
+
+
+def test_a_class_of_a_held_out_split_must_be_one_of_training(tmp_path):
+    given = held_out(tmp_path, train={"a": 2, "b": 2}, val={"a": 1, "c": 1})
+    with pytest.raises(ValueError, match=r"val/c is a class that .*train does not have"):
+        target.layout(given)
+
+
+def test_a_list_may_name_all_three_splits(tmp_path):
+    make(tmp_path, {"a": 6, "b": 6})
+    rows = [(f"{key}/{i}.png", key, ("train", "train", "validation")[i % 3]) for key in "ab" for i in range(6)]
+    pd.DataFrame(rows, columns=["path", "class", "split"]).to_csv(tmp_path / "list.csv", index=False)
+    given = Target(reader="list", path=str(tmp_path / "list.csv"))
+    table = target.split(given, Dataset(train=0.5, test=0.5), seed=1)
+    assert table["split"].value_counts().to_dict() == {"train": 4, "validation": 4, "test": 4}

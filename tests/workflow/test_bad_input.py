@@ -61,6 +61,10 @@ def folder(clone, name, classes):
             {"dataset": {"train": 0.8, "validation": 0.2}},
             "studies.mine.dataset: its shares leave no images for more_real to add; take a smaller share",
         ),
+        (
+            {"dataset": {"train": 0.9, "validation": 0.2}},
+            "studies.mine.dataset: train + validation must not exceed 1; they are 1.1",
+        ),
         ({"methods": ["retrieval"]}, "its methods need the section `backbone`, which is missing"),
         ({"target": {"reader": "folder", "path": "nowhere"}}, "there is no folder nowhere"),
         ({"target": {"reader": "folder"}}, "needs a path, e.g. `path: data/birds`"),
