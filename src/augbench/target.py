@@ -142,7 +142,7 @@ def _caltech256(target) -> Layout:
 
 
 def _list(target) -> Layout:
-    """A CSV or Parquet file with the columns path (relative to it), class and perhaps split (train, validation, test)."""
+    """A CSV or Parquet file with path (relative to it), class and perhaps split: train, validation or test."""
     source = Path(target.path)
     table = pd.read_parquet(source) if source.suffix == ".parquet" else pd.read_csv(source, dtype=str)
     if missing := {"path", "class"} - set(table):
