@@ -1,6 +1,7 @@
 """A real SLURM cluster, and a clone of the repository in which its profile is used as typed."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -45,7 +46,10 @@ class OnCluster(Clone):
     def submitted(self, *arguments: str, **options) -> subprocess.Popen:
         # Asked for its jobs more often than a real cluster should be.
         often = ["--slurm-init-seconds-before-status-checks", "2"]
-        process = self.start("--profile", "slurm", *often, *arguments, start_new_session=True, **options)
+        # Where these tests run in the background, Ctrl-C is ignored, and so would it be by what they start.
+        heard = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731
+        options |= {"start_new_session": True, "preexec_fn": heard}
+        process = self.start("--profile", "slurm", *often, *arguments, **options)
         self.running = [*self.running, process]
         return process
 
