@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from augbench import config
+from augbench import checks, config
 
 ROOT = Path(__file__).parents[2]
 
@@ -133,9 +133,9 @@ def test_what_classes_lack_is_said_and_disables_nothing_else(tmp_path):
     given = {"reader": "folder", "path": str(tmp_path / "data"), "classes": str(tmp_path / "names.csv")}
     methods = ["clip_prompts", "sariyildiz_prompts", "none"]
     raw["studies"] = {"birds": {"methods": methods, "target": given, "backbone": {"model": "x/y"}}}
-    (sentence,) = config.remarks(config.parse(raw))
+    (sentence,) = checks.remarks(config.parse(raw))
     assert sentence.startswith(
         "studies.birds: 2 of 2 classes have no hypernyms or definition; sariyildiz_prompts leaves"
     )
     (tmp_path / "names.csv").write_text("class,lemmas,hypernym,definition\nowl,owl,bird,flies\ncrow,crow,bird,flies\n")
-    assert config.remarks(config.parse(raw)) == []
+    assert checks.remarks(config.parse(raw)) == []

@@ -7,6 +7,7 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 from augbench import (
+    checks,
     classes,
     classifier_images,
     costs,
@@ -27,8 +28,8 @@ try:
     # Each job of a run reads this file again; it need not look at the whole target again.
     crowded, remarks = [], []
     if workflow.is_main_process:
-        crowded = configuration.check_world(CONFIG)
-        remarks = configuration.remarks(CONFIG)
+        crowded = checks.check_world(CONFIG)
+        remarks = checks.remarks(CONFIG)
 except (configuration.ConfigError, ValueError) as error:
     raise WorkflowError(str(error))
 for sentence in [*crowded, *remarks]:
