@@ -97,5 +97,5 @@ def remote(cluster, tmp_path_factory):
     """The study, built wholly by jobs of the cluster."""
     made = OnCluster(tmp_path_factory.mktemp("remote"))
     made.output = made.submit("results/report.html")
-    made.jobs = dict(cluster.look())
+    made.jobs, made.ran = dict(cluster.look()), made.where()  # before other tests run more
     return made

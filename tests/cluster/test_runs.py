@@ -21,7 +21,7 @@ def test_the_tables_are_those_of_a_local_run(remote, local):
 def test_every_script_ran_once_where_it_belongs(remote):
     """Light rules (dataset, resample, select, summary, tables) are not among them: they need no place in the queue."""
     seen, scripts = collections.defaultdict(set), collections.Counter()
-    for job, script, devices in remote.where():
+    for job, script, devices in remote.ran:
         record = remote.jobs[job]
         seen[script].add((record["Partition"], record.get("TresPerJob", ""), devices))
         scripts[job] += 1
@@ -36,7 +36,7 @@ def test_every_script_ran_once_where_it_belongs(remote):
 
 
 def test_generation_is_submitted_in_arrays(remote):
-    jobs = {job for job, script, _ in remote.where() if script == "generate"}
+    jobs = {job for job, script, _ in remote.ran if script == "generate"}
     parents = {remote.jobs[job].get("ArrayJobId", job) for job in jobs}
     print(f"{len(jobs)} generation jobs in {len(parents)} calls of sbatch")
     assert len(jobs) == 12
