@@ -21,6 +21,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 from augbench import backbone, config, digits, finetuning, images, latents, sampling
 
+ROOT = Path(__file__).parents[1]
 ROUNDS = 3
 RATES = {"conditioning": 2e-3, "pseudo_word": 5e-4, "unet": 5e-7}
 SCHEDULER = {  # as published with Stable Diffusion v1.4; this scheduler has no clip_sample
@@ -36,7 +37,7 @@ SCHEDULER = {  # as published with Stable Diffusion v1.4; this scheduler has no 
 def method(name: str) -> dict:
     import yaml
 
-    return config.Method(**yaml.safe_load(Path("config/methods.yaml").read_text())["methods"][name]).model_dump()
+    return config.Method(**yaml.safe_load((ROOT / "config/methods.yaml").read_text())["methods"][name]).model_dump()
 
 
 # --- pipelines ------------------------------------------------------------------------------------------
