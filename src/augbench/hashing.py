@@ -32,7 +32,7 @@ def hashes(
     with ThreadPoolExecutor(threads) as pool:
         for batch in _batches(rows):
             # A batch is a whole number of SIMD vectors, so the DCT's low bits are those of one image at a time.
-            small = np.stack(list(pool.map(shrunk, batch)))
+            small = np.stack(list(pool.map(shrunk, batch) if threads > 1 else map(shrunk, batch)))
             found[done : done + len(batch)] = of_pixels(small)
             done += len(batch)
             progress(done, len(rows), "images hashed")
