@@ -111,7 +111,7 @@ def detectors(pairs: Path, folder: Path, model: str | None) -> None:
     with tempfile.TemporaryDirectory() as name:
         if not model:
             model = str(Path(name, "copies.pt"))
-            copy_model.train(train, Path(model), SIDE)
+            copy_model.train(train, Path(model))
         embed = copies.scripted(model, SIDE) if Path(model).is_file() else clip.Clip(model).pictures
         vectors = [clip.embed(table, embed, lambda *_: None) for table in (test, train)]
     near = list(zip(*audit.alike(*vectors, LEAST), strict=True))

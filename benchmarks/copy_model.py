@@ -58,15 +58,14 @@ def altered(pixels: torch.Tensor, random: torch.Generator) -> torch.Tensor:
     )
 
 
-def train(table: pd.DataFrame, path: Path, side: int, steps: int = 800, batch: int = 128) -> None:
+def train(table: pd.DataFrame, path: Path, steps: int = 800, batch: int = 128) -> None:
     """Train on a table's images and write a TorchScript model, as ``augbench.copies.scripted`` takes it."""
     from augbench.copies import DEVIATION, MEAN
 
     torch.manual_seed(0)
     random = torch.Generator().manual_seed(0)
     pixels = np.stack([np.asarray(images.load(row).resize((SIDE, SIDE))) for row in table.itertuples()])
-    colours = (torch.tensor(part).view(1, 3, 1, 1) for part in (MEAN, DEVIATION))
-    mean, deviation = colours
+    mean, deviation = (torch.tensor(part).view(1, 3, 1, 1) for part in (MEAN, DEVIATION))
     model = Network()
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.01, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)

@@ -11,7 +11,11 @@ from augbench import images
 
 pytestmark = pytest.mark.slow
 
-METHODS = ("boomerang", "pseudoword_dm", "retrieval")  # one of each kind; all, on one core, would take twice as long
+METHODS = (
+    "boomerang",
+    "pseudoword_dm",
+    "retrieval",
+)  # starting from images, noise and the pool; all, on one core, take twice as long
 
 
 def generated(clone) -> dict[str, bytes]:
