@@ -6,7 +6,7 @@ import large
 import pytest
 from test_report import EVIL, METHODS, SETTINGS, generated, make_results
 
-from augbench import exhibits, report, status
+from augbench import exhibits, files, report, status
 
 pytestmark = pytest.mark.slow
 
@@ -91,23 +91,23 @@ def test_the_status_page_is_accessible(page, serious, tmp_path, scheme):
 
 
 def test_the_status_page_loads_itself_again_until_it_is_paused(page, tmp_path, monkeypatch):
-    monkeypatch.setattr(status, "EVERY", 0.2)
+    monkeypatch.setattr(status, "EVERY", 1)  # time enough to press a button before the page is another one
     progress, path = status.Progress({1: status.Job("train", "s", "m")}, 0.0), tmp_path / "status.html"
 
     def write(now):
-        path.write_text(status.page(progress, "s", now, f"at {now}"), encoding="utf-8")
+        files.write_text(path, status.page(progress, "s", now, f"at {now}"))  # whole, as the workflow writes it
 
     write(1.0)
     page.goto(path.as_uri())
     write(2.0)
-    page.get_by_text("at 2.0").wait_for(timeout=5000)
+    page.get_by_text("at 2.0").wait_for(timeout=20_000)
     page.get_by_role("button", name="Pause").click()
     write(3.0)
-    page.wait_for_timeout(800)
+    page.wait_for_timeout(3000)
     assert page.get_by_text("at 2.0").count() == 1
     page.get_by_role("button", name="Go on").click()
-    page.get_by_text("at 3.0").wait_for(timeout=5000)
+    page.get_by_text("at 3.0").wait_for(timeout=20_000)
     progress.end = "finished"
     write(4.0)
-    page.get_by_text("at 4.0").wait_for(timeout=5000)
+    page.get_by_text("at 4.0").wait_for(timeout=20_000)
     assert page.get_by_role("button").count() == 0
