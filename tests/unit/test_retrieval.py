@@ -30,9 +30,9 @@ PROMPTS = ["A photo of three,trey.", "A photo of five,cinque."]
 
 
 @pytest.fixture(scope="module")
-def folder(world):
+def folder(world, tmp_path_factory):
     """The pool, embedded and indexed."""
-    folder = world.folder / "pool"
+    folder = tmp_path_factory.mktemp("pool")
     pool.embed([world.shard], f"hf_clip:{world.clip}", folder / "embeddings", batch_size=64, threads=1)
     pool.index([folder / "embeddings"], folder / "index", exact=True, memory="1G", threads=1)
     return folder
@@ -44,9 +44,9 @@ def index(world, folder):
 
 
 @pytest.fixture(scope="module")
-def outcome(world, index):
+def outcome(world, index, tmp_path_factory):
     wanted = pd.DataFrame({"class": ["three", "five"], "query": PROMPTS, "count": [12, 1000]})
-    folder = world.folder / "retrieval"
+    folder = tmp_path_factory.mktemp("retrieval")
     paths = [folder / name for name in ("ledger.parquet", "images.tar", "images.parquet", "funnel.csv")]
     with web.serve(images.read(world.web)) as proxy:
         retrieval.retrieve(
@@ -61,7 +61,7 @@ def outcome(world, index):
     return wanted, pd.read_parquet(paths[0]), images.read(paths[2])
 
 
-def test_neighbours_are_the_most_similar(world, index):
+def test_neighbours_are_the_most_similar(world, folder, index):
     import numpy as np
     import torch
     from transformers import CLIPModel, CLIPTokenizer
@@ -71,7 +71,7 @@ def test_neighbours_are_the_most_similar(world, index):
     tokens = tokenizer("A photo of three,trey.", padding="max_length", return_tensors="pt").input_ids
     with torch.no_grad():
         query = torch.nn.functional.normalize(model.get_text_features(tokens)).numpy()[0]
-    vectors = np.load(world.folder / "pool/embeddings/img_emb/000000.npy").astype(np.float32)
+    vectors = np.load(folder / "embeddings/img_emb/000000.npy").astype(np.float32)
     scores = vectors @ query
     assert found["similarity"].to_numpy() == pytest.approx(np.sort(scores)[::-1][:20], abs=1e-5)
     assert found["similarity"].is_monotonic_decreasing

@@ -22,10 +22,9 @@ def make(root, counts):
 
 
 def test_counts_are_the_papers():
-    # ImageNet's classes have 732 to 1,300 training images; the paper reports 74 to 130 in its 10%.
-    import math
-
-    assert [math.ceil(round(0.1 * n, 9)) for n in (732, 1300)] == [74, 130]
+    """ImageNet's classes have 732 to 1,300 training images; the paper reports 74 to 130 in its 10%."""
+    tenth = Dataset(train=0.1, validation=0.1)
+    assert [target.sizes(count, tenth, own={"test"})["train"] for count in (732, 1300)] == [74, 130]
 
 
 def test_splits_are_disjoint_and_keep_the_imbalance(tmp_path):

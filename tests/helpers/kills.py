@@ -9,13 +9,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 
-def kill_when(script: str | Path, arguments: str, seen: Callable[[], bool], seconds: float = 120) -> None:
-    """Start a Python script and kill it, with all its processes, as soon as ``seen()``; fails if it ends before."""
-    process = subprocess.Popen([sys.executable, str(script), arguments], start_new_session=True)
+def wait_for(seen: Callable[[], bool], process: subprocess.Popen, seconds: float = 120) -> None:
+    """Return as soon as ``seen()``; fails if the process ends before, or takes longer."""
     until = time.monotonic() + seconds
     while not seen():
         assert process.poll() is None, f"it ended by itself, with {process.returncode}"
         assert time.monotonic() < until, f"not seen after {seconds} s"
         time.sleep(0.002)
+
+
+def kill_when(script: str | Path, arguments: str, seen: Callable[[], bool]) -> None:
+    """Start a Python script and kill it, with all its processes, as soon as ``seen()``; fails if it ends before."""
+    process = subprocess.Popen([sys.executable, str(script), arguments], start_new_session=True)
+    wait_for(seen, process)
     os.killpg(process.pid, signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
