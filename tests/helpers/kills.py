@@ -24,3 +24,24 @@ def kill_when(script: str | Path, arguments: str, seen: Callable[[], bool]) -> N
     wait_for(seen, process)
     os.killpg(process.pid, signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
+
+
+def kill_at_call(number: int, owner: object, name: str, job: Callable[[], object]) -> None:
+    """Run ``job()`` in a fork of this process, which imports nothing again, killed at that call of ``owner.name``."""
+    child = os.fork()
+    if not child:
+        try:
+            calls, original = [], getattr(owner, name)
+
+            def counted(*arguments, **keywords):
+                calls.append(0)
+                if len(calls) == number:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return original(*arguments, **keywords)
+
+            setattr(owner, name, counted)
+            job()
+        finally:
+            os._exit(1)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == -signal.SIGKILL

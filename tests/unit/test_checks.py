@@ -19,15 +19,20 @@ def elsewhere(tmp_path, monkeypatch):
 ROWS = yaml.safe_load(Path("config/methods.yaml").read_text())
 
 
-def sentence(**changes) -> str:
-    """What the check of a study with these changes says; fails if it finds nothing."""
+def check(**changes) -> list[str]:
+    """The check of a study with these changes."""
     study = {
         "methods": ["none", "more_real"],
         "target": {"reader": "digits"},
         "classifier": {"model": "small_cnn", "image_size": 32},
     }
+    return checks.check_world(config.parse(ROWS | {"studies": {"mine": study | changes}}))
+
+
+def sentence(**changes) -> str:
+    """What the check says; fails if it finds nothing."""
     with pytest.raises((config.ConfigError, ValueError)) as error:
-        checks.check_world(config.parse(ROWS | {"studies": {"mine": study | changes}}))
+        check(**changes)
     return str(error.value)
 
 
@@ -88,3 +93,11 @@ def test_two_classes_of_one_name():
 def test_results_that_cannot_be_written():
     Path("results").write_text("a file where the folder should be")
     assert "the folder results cannot be written" in sentence()
+
+
+def test_no_disk_space():
+    """A plan may be for another machine, so this is told and not raised."""
+    size = {"images_per_class": 10**9, "image_size": 512}
+    (found,) = check(methods=["simple_prompt"], backbone={"model": "somewhere"}, generate=size)
+    assert found.startswith("studies.mine: needs about ") and found.endswith(" GB are free")
+    assert check() == []

@@ -1,16 +1,14 @@
 """The schedule worked by hand, images against torchvision's, and small runs of the real thing."""
 
 import os
-import pickle
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from kills import kill_at_call
 from PIL import Image
 from safetensors.numpy import load_file
 from torchvision.transforms.functional import pil_to_tensor
@@ -384,23 +382,8 @@ def test_a_run_ended_by_sigterm_goes_on_to_the_same_bytes(sets, run, tmp_path, s
 @pytest.mark.parametrize("step", [5, 11, 18])
 def test_a_killed_run_goes_on_from_the_last_state(sets, run, tmp_path, step):
     """SIGKILL gives no warning: a process that saves at every step dies in the middle of an epoch."""
-    script = """
-import os, pickle, signal, sys
-from augbench import classifier
-sets, classes, folder, settings, step = pickle.load(open(sys.argv[1], "rb"))
-steps, original = [], classifier._Network.step
-def counted(*arguments):
-    steps.append(0)
-    if len(steps) == step:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return original(*arguments)
-classifier._Network.step = counted
-classifier.train(*sets, classes, folder, **settings, max_epochs=6, save_minutes=1e-9)
-"""
-    call = tmp_path / "call.pickle"
-    call.write_bytes(pickle.dumps((list(sets), CLASSES, tmp_path / "run", SETTINGS, step)))
-    killed = subprocess.run([sys.executable, "-c", script, str(call)])
-    assert killed.returncode == -signal.SIGKILL
+    given = dict(SETTINGS, max_epochs=6, save_minutes=1e-9)
+    kill_at_call(step, classifier._Network, "step", lambda: train(*sets, CLASSES, tmp_path / "run", **given))
     seen = []
     folder = tmp_path / "run"
     train(*sets, CLASSES, folder, **SETTINGS, max_epochs=6, progress=lambda done, total, note: seen.append(done))

@@ -66,7 +66,7 @@ def test_figures_are_whole_and_safe(written):
     assert list(table["accuracy_mean"]) == [90.2, 98.1, 95.0, 97.0, 96.0]
 
 
-@pytest.mark.middle
+@pytest.mark.slow
 def test_figures_are_the_same_bytes_in_another_process(folder, written, tmp_path):
     """Hashes of strings differ between processes: nothing may depend on their order."""
     code = (
