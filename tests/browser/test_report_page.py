@@ -61,16 +61,13 @@ def test_nothing_sticks_out(page, address, width):
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
-def test_a_page_of_a_thousand_classes_opens_without_their_pictures(page, tmp_path):
+def test_a_page_of_a_thousand_classes_opens(page, tmp_path):
+    """How much a browser has to do for it is bounded in `unit/test_report_size.py`."""
     folder = large.make_results(tmp_path / "large")
     made = {key: [folder / "augmentation" / key / "x1" / "split-1.parquet"] for key in large.METHODS if key != "none"}
     report.write(tmp_path / "report.html", [report.gather("large", folder, large.METHODS, large.SETTINGS, made)])
     page.goto((tmp_path / "report.html").as_uri())
-    page.locator("h1").wait_for()
-    # What makes it quick: of the pictures of a thousand closed classes none is decoded.
-    pictures = page.evaluate("[document.images.length, [...document.images].filter(i => i.complete).length]")
-    print(f"{pictures[1]} of {pictures[0]} pictures are decoded")
-    assert pictures[1] < 200 < 4000 < pictures[0]
+    assert page.locator(".classes details").count() == 1000
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
