@@ -31,7 +31,7 @@ def pytest_collection_modifyitems(items):
         if MIDDLE & set(item.fixturenames):
             item.add_marker(pytest.mark.middle)
     # What takes longest goes first, so that no core is idle at the end.
-    items.sort(key=lambda item: "workflow" not in item.path.parts)
+    items.sort(key=lambda item: not {"workflow", "cluster"} & set(item.path.parts))
 
 
 STARTED = []  # what the running test has started

@@ -42,6 +42,16 @@ def test_splits_are_disjoint_and_keep_the_imbalance(tmp_path):
     assert [counts["b", name] for name in ("train", "validation", "test", "more_real")] == [3, 3, 2, 3]
 
 
+def test_an_unreadable_image_is_named_and_left_out_when_asked(tmp_path, capsys):
+    given, shares = make(tmp_path, {"a": 10, "b": 10}), Dataset(train=0.3, validation=0.3, test=0.3)
+    (tmp_path / "a" / "bad.jpg").write_bytes(b"<html>not an image</html>")
+    with pytest.raises(ValueError, match=r"cannot read .*a/bad\.jpg.*; repair or remove it, or set `unreadable: skip`"):
+        target.split(given, shares, seed=1)
+    table = target.split(given.model_copy(update={"unreadable": "skip"}), shares, seed=1)
+    assert len(table) == 20
+    assert "left out: cannot read" in capsys.readouterr().out
+
+
 def test_full_imagenet_is_all_but_the_validation_split_of_ten_percent(tmp_path):
     given = make(tmp_path, {"a": 73, "b": 130})
     (tmp_path / "train").mkdir()
