@@ -31,6 +31,8 @@ include: "workflow/rules/domain_gap.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/export.smk"
 
+name_parameters()
+
 
 rule all:
     default_target: True
