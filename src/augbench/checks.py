@@ -112,6 +112,34 @@ def check_pool(study: Study, place: str) -> None:
         raise ConfigError(f"{place}.pool.path: there is no {wanted} in {path}")
 
 
+def check_proxy(study: Study, place: str) -> list[str]:
+    """A sentence where the environment names a proxy that is not used. Raises ConfigError where one is wanted in vain."""
+    from augbench import fetching
+
+    if not downloads(study):
+        return []
+    try:
+        named = [scheme for scheme in fetching.environment_proxies() if scheme in fetching.SCHEMES]
+    except ValueError as error:
+        if study.retrieval.proxy:
+            raise ConfigError(f"{place}.retrieval.proxy: {error}") from None
+        named = ["all"]
+    if study.retrieval.proxy and not named:
+        raise ConfigError(f"{place}.retrieval.proxy: the environment has neither http_proxy nor https_proxy; set one")
+    if named and not study.retrieval.proxy:
+        names = " and ".join(f"{scheme}_proxy" for scheme in named)
+        return [
+            f"{place}.retrieval: images are downloaded without the proxy of the environment ({names}); "
+            "write `retrieval: {proxy: environment}` to use it"
+        ]
+    return []
+
+
+def downloads(study: Study) -> bool:
+    """Whether images of the study's pool come from the web."""
+    return study.pool is not None and study.pool.source in ("urls", "index", "service")
+
+
 def check_audit(study: Study, place: str) -> None:
     """Whether what the audit names is there. Raises ConfigError."""
     for name, folder in study.audit.references.items():

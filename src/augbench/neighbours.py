@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from augbench import aesthetics
+from augbench import aesthetics, waiting
 from augbench.files import whole
 
 CHUNK = 64 << 20  # bytes of vectors that are reconstructed at a time
@@ -132,14 +132,16 @@ class Service:
     prompt is asked twice, with and without it; ``duplicate_of`` is then -1.
     """
 
-    def __init__(self, url: str, index: str, *, attempts: int = 6, pause: float = 0.0, wait: float = 1.0):
+    def __init__(self, url: str, index: str, *, attempts: int = 6, pause: float = 0.0, wait: float = 1.0, timeout=120.0):
         """
         Parameters
         ----------
         attempts : for each question, with a wait between them that doubles from ``wait`` seconds
         pause : seconds between questions, to spare the service
+        timeout : seconds for a whole answer
         """
         self.url, self.index, self.attempts, self.pause, self.wait = url, index, attempts, pause, wait
+        self.timeout = timeout
         self.identity = [url, index]
 
     def neighbours(
@@ -177,7 +179,7 @@ class Service:
         for attempt in range(self.attempts):
             time.sleep(self.pause if attempt == 0 else self.wait * 2 ** (attempt - 1))
             try:
-                answer = client.query(**asked)
+                answer = waiting.answer(lambda: client.query(**asked), self.timeout)
                 if isinstance(answer, list):
                     return answer
                 problem = f"it answered {str(answer)[:200]}"

@@ -27,7 +27,7 @@ for key, texts in zip(classes["class"], prompts, strict=True):
     vectors = clip.embed(mine, model.pictures, say) if with_images else None
     queries.append(retrieval.query(texts, vectors, model))
 if service:
-    source = neighbours.Service(pool["url"], pool["index"], pause=pool["pause"])
+    source = neighbours.Service(pool["url"], pool["index"], pause=pool["pause"], timeout=pool["timeout"])
 else:
     local = {"head": given.head or None, "places": pool["source"] in ("folder", "shards", "urls")}
     source = neighbours.LocalIndex(given.index[0], model, work / "neighbours", **local)
@@ -44,7 +44,7 @@ with web.serve(pictures) if pictures is not None else contextlib.nullcontext() a
         snakemake.output.shard,
         snakemake.output.images,
         snakemake.output.funnel,
-        fetch=fetch | {"proxy": proxy},
+        fetch=fetch | ({"proxy": proxy} if proxy else {}),
         diversity=method["diversity"],
         progress=say,
         **settings,
