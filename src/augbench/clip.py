@@ -1,6 +1,7 @@
 """CLIP as clip-retrieval loads it: texts and pictures as vectors in one space."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import pandas as pd
 
@@ -16,6 +17,10 @@ class Clip:
         import torch
         from all_clip import load_clip
 
+        place = model.partition("hf_clip:")[2]
+        #: What its embeddings depend on.
+        self.identity = [model, *_state_of(place)]
+        self.name = model
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.model, self.prepare, self.tokenize = load_clip(
             model, use_jit=False, device=self.device, warmup_batch_size=1
@@ -45,6 +50,14 @@ class Clip:
                 vectors = encode(prepare(batch).to(self.device))
                 found.append((vectors / vectors.norm(dim=-1, keepdim=True)).cpu().float().numpy())
         return np.concatenate(found)
+
+
+def _state_of(folder: str) -> list:
+    """Name, size and time of the files of a CLIP's folder; none of what is not here."""
+    if not folder or not Path(folder).is_dir():
+        return []
+    files = sorted(file for file in Path(folder).iterdir() if file.is_file() and not file.name.startswith("."))
+    return [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]
 
 
 def embed(table: pd.DataFrame, embedder: Callable[[list], object], progress: Callable):

@@ -296,7 +296,10 @@ def fetch(
     asked = {url: spelt(url) for url in urls}
     allowed = [address for address in asked.values() if address.split(":", 1)[0].lower() in SCHEMES]
     proxies = environment_proxies() if proxy == "environment" else dict.fromkeys(SCHEMES, proxy or "")
-    networks, trusted = tuple(allowed_networks), tuple({_place_of(proxies[name]) for name in SCHEMES if proxies.get(name)})
+    networks, trusted = (
+        tuple(allowed_networks),
+        tuple({_place_of(proxies[name]) for name in SCHEMES if proxies.get(name)}),
+    )
     # Another limit can lead to another fate: what was downloaded under other ones is not asked.
     known_by = {"seconds": timeout, "bytes": max_bytes, "networks": ANY if proxy else networks}
     place = Path(work) / hashlib.sha256(json.dumps([known_by, retries]).encode()).hexdigest()[:8]
@@ -394,7 +397,6 @@ if __name__ in ("__main__", "__mp_main__") and GUARD in os.environ:
     _given = json.loads(os.environ[GUARD])
     _given |= {name: tuple(_given[name]) for name in ("networks", "proxies")}
     urllib.request.install_opener(guarded_opener(Limits(**_given)))
-
 
 
 def _distribute(processes: int, downloader: Callable, shards: Iterable, _, retries: int) -> None:

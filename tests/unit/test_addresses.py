@@ -42,7 +42,9 @@ def test_addresses_are_put_right_as_browsers_do(written, asked):
     assert fetching.spelt(asked) == asked
 
 
-@pytest.mark.parametrize("text", ["", "a.jpg", "file:///etc/passwd", "data:image/png;base64,AA==", "ftp://h/a", "/a.jpg"])
+@pytest.mark.parametrize(
+    "text", ["", "a.jpg", "file:///etc/passwd", "data:image/png;base64,AA==", "ftp://h/a", "/a.jpg"]
+)
 def test_what_is_no_address_of_the_web_stays_as_it_is(text):
     assert fetching.spelt(text) == text
 
