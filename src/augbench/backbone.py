@@ -4,7 +4,7 @@ import os
 import shutil
 from pathlib import Path
 
-from augbench import models
+from augbench import finite, models
 from augbench.files import whole
 
 
@@ -76,6 +76,7 @@ class SafetyChecker:
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         folder = Path(pipeline_folder)
         self._model = StableDiffusionSafetyChecker.from_pretrained(folder / "safety_checker").to(self._device).eval()
+        finite.check_weights(self._model, f"the safety checker in {folder}", "give another backbone")
         self._processor = CLIPImageProcessor.from_pretrained(folder / "feature_extractor")
 
     def unsafe(self, pictures: list, batch_size: int = 64) -> list[bool]:

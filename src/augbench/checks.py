@@ -115,16 +115,16 @@ def check_splits(study: Study, place: str) -> None:
     for name in ("train", "validation", "test"):
         if name not in own and getattr(study.dataset, name) == 0:
             raise ConfigError(
-                f"{place}.dataset.{name}: 0 leaves no {name} images, and the target has no such split of its own; write "
-                f"a share, e.g. `dataset: {{{name}: 0.1}}`"
+                f"{place}.dataset.{name}: 0 leaves no {name} images, and the target has no such split of its own; "
+                f"write a share, e.g. `dataset: {{{name}: 0.1}}`"
             )
     if not found:
         return
     for name, files_of in found.own.items():
         if not any(next(iter(files_of(key)), None) for key in found.classes):
             raise ConfigError(
-                f"{place}.target: the {name} split of {study.target.path} has no image in the folder of a class; sort its "
-                f"images into folders of their classes, or move it elsewhere: then a {name} split is drawn"
+                f"{place}.target: the {name} split of {study.target.path} has no image in the folder of a class; sort "
+                f"its images into folders of their classes, or move it elsewhere: then a {name} split is drawn"
             )
     for key in found.classes:
         count = sum(1 for _ in itertools.islice(found.train(key), ENOUGH))
@@ -194,7 +194,10 @@ def check_models(config: Config, study: Study, place: str) -> None:
 
 
 def check_proxy(study: Study, place: str) -> list[str]:
-    """A sentence where the environment names a proxy that is not used. Raises ConfigError where one is wanted in vain."""
+    """A sentence where the environment names a proxy that is not used.
+
+    Raises ConfigError where one is wanted that is not there, or cannot be used.
+    """
     from augbench import fetching
 
     if not downloads(study):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from augbench import images
+from augbench import finite, images
 
 BATCH = 64  # pictures
 
@@ -29,7 +29,9 @@ class Clip:
     def texts(self, texts: Sequence[str]):
         """Embeddings of texts, float32 (n, width), each of length 1."""
         # One at a time, as clip-retrieval does: the same low bits.
-        return self._embed(self.model.encode_text, ([text] for text in texts), self.tokenize)
+        vectors = self._embed(self.model.encode_text, ([text] for text in texts), self.tokenize)
+        finite.check(vectors, f"the CLIP {self.name}", [f"the text {text!r}" for text in texts])
+        return vectors
 
     def pictures(self, pictures: Sequence):
         """Embeddings of RGB ``PIL.Image`` as one batch, float32 (n, width), each of length 1."""
@@ -62,7 +64,7 @@ def _state_of(folder: str) -> list:
 
 def embed(table: pd.DataFrame, embedder: Callable[[list], object], progress: Callable):
     """Embeddings of a table's images, float32 (n, width), each of length 1; ``embedder`` takes a list of pictures,
-    e.g. :meth:`Clip.pictures`."""
+    e.g. :meth:`Clip.pictures`. Raises RuntimeError naming an image of which it makes no numbers."""
     import numpy as np
 
     found = []
@@ -71,4 +73,7 @@ def embed(table: pd.DataFrame, embedder: Callable[[list], object], progress: Cal
         found.append(embedder(pictures))
         progress(start + len(pictures), len(table), "images embedded")
     vectors = np.concatenate(found)
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    with np.errstate(invalid="ignore"):  # of a length of 0, or infinite
+        vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    finite.check(vectors, "the embedding model", [images.name_of(row) for row in table.itertuples()])
+    return vectors

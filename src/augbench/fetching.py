@@ -74,8 +74,8 @@ AROUND = "".join(map(chr, range(0x21))) + "\u00a0\u200b\ufeff"  # control charac
 def spelt(url: str) -> str:
     """An address as it is asked for: in ASCII, with everything put right that browsers put right (WHATWG URL).
 
-    Spaces around it and line breaks inside go; backslashes are slashes; ``//host`` is ``http://host``; the host is IDNA,
-    the rest UTF-8 and percent-encoded, whatever is encoded already as it stands. What is no address stays as it is.
+    Spaces around it and line breaks inside go; backslashes are slashes; ``//host`` is ``http://host``; the host is
+    IDNA, the rest UTF-8 and percent-encoded, what is encoded already as it stands. What is no address stays as it is.
     """
     text = re.sub(r"[\t\r\n]", "", url.strip(AROUND))
     scheme, rest = re.fullmatch(r"(?:([A-Za-z][A-Za-z0-9+.-]*):)?(.*)", text, re.DOTALL).groups()

@@ -67,7 +67,7 @@ def _note_gpus(log: str | Path, count: int) -> None:
 
 
 def _visible(named: str) -> list[str]:
-    """The GPUs that ``CUDA_VISIBLE_DEVICES`` names; as for CUDA, none if it is empty, and those before a negative one."""
+    """The GPUs that ``CUDA_VISIBLE_DEVICES`` names: as for CUDA, those before an empty or a negative one."""
     return list(itertools.takewhile(lambda name: name and not name.startswith("-"), map(str.strip, named.split(","))))
 
 

@@ -1,7 +1,7 @@
-"""What can be known of a pretrained model without loading it: whether it is there, whole, and of a kind that can be used.
+"""What can be known of a pretrained model without loading it: whether it is there, whole, and of a usable kind.
 
-Models are named as the libraries that load them want it: a folder, or an id on the Hugging Face hub. Nothing here asks a
-network or imports torch. Source of the folders' layout: diffusers' and transformers' ``save_pretrained``.
+Models are named as the libraries that load them want it: a folder, or an id on the Hugging Face hub. Nothing here asks
+a network or imports torch. Source of the folders' layout: diffusers' and transformers' ``save_pretrained``.
 """
 
 import ast
@@ -85,7 +85,7 @@ def check_weights(folder: Path, stem: str) -> None:
         variants = [file.name for file in sorted(folder.glob(f"{stem}.*.safetensors"))]
         if variants:
             raise ValueError(
-                f"{folder} has its weights as {variants[0]} only; give a model with {stem}.safetensors, or rename the file"
+                f"{folder} has its weights as {variants[0]} only; give a model with {stem}.safetensors, or rename it"
             )
         raise ValueError(f"{folder} has no {stem}.safetensors")
     for file in files:
@@ -164,9 +164,9 @@ def _check_open_clip(name: str) -> None:
     if not known[model] and not checkpoint and not model.endswith("quickgelu"):  # these have the others' checkpoints
         raise ValueError(f"open_clip has no checkpoint of {model}; write open_clip:{model}/FILE")
     if checkpoint and known[model] and checkpoint not in known[model] and not Path(checkpoint).is_file():
-        checkpoints = ", ".join(known[model])
+        meant = _meant(checkpoint, known[model])
         raise ValueError(
-            f"open_clip's {model} has no checkpoint {checkpoint!r}{_meant(checkpoint, known[model])} (known: {checkpoints})"
+            f"open_clip's {model} has no checkpoint {checkpoint!r}{meant} (known: {', '.join(known[model])})"
         )
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from augbench import aesthetics, waiting
+from augbench import aesthetics, finite, waiting
 from augbench.files import whole
 
 CHUNK = 64 << 20  # bytes of vectors that are reconstructed at a time
@@ -182,9 +182,12 @@ class LocalIndex:
         vectors = np.stack([self.clip.texts([q])[0] if isinstance(q, str) else np.float32(q) for q in queries])
         if vectors.shape[1] != self.index.d:
             raise ValueError(
-                f"{self.identity[0]} has vectors of {self.index.d} numbers, but the CLIP makes {vectors.shape[1]}: name "
-                "the index's own CLIP"
+                f"{self.identity[0]} has vectors of {self.index.d} numbers, but the CLIP makes {vectors.shape[1]}: "
+                "name the index's own CLIP"
             )
+        finite.check(
+            vectors, "the query", [f"the text {q!r}" if isinstance(q, str) else "an embedding" for q in queries]
+        )
         searched = list(of) if diversity else list(counts)
         size = max(1, CHUNK // (4 * self.index.d * max(searched)))
         for start in range(0, len(queries), size):

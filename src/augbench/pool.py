@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from augbench import fetching, images, resume, waiting
+from augbench import fetching, finite, images, resume, waiting
 from augbench.files import whole
 from augbench.neighbours import AESTHETIC, CAPTION, PLACE, URL
 
@@ -156,6 +156,7 @@ def embed(
 
 
 def _embed_shard(shard: str | Path, clip_model: str, folder: Path, batch_size: int, places: bool) -> None:
+    import numpy as np
     from clip_retrieval.clip_inference.main import main as clip_inference
 
     kind, described = images.image_key(shard)
@@ -175,6 +176,9 @@ def _embed_shard(shard: str | Path, clip_model: str, folder: Path, batch_size: i
     shutil.rmtree(folder / "stats", ignore_errors=True)  # wall times, nothing anyone reads
     (file,) = (folder / "metadata").iterdir()
     table = pd.read_parquet(file)
+    (vectors,) = (folder / "img_emb").iterdir()
+    names = [f"the image {key} in {shard}" for key in table["image_path"]]
+    finite.check(np.load(vectors), f"the CLIP {clip_model}", names)
     captions = {
         key: _caption(sample) for key, sample in images.read_shard(shard) if sample.keys() & set(images.IMAGE_KEYS)
     }

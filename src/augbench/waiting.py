@@ -1,4 +1,4 @@
-"""Processes that a job starts and waits for: it notices their death, waits no longer than a limit, and none outlives it.
+"""What a job waits for: it notices its death, waits no longer than a limit, and no process outlives it.
 
 Libraries start processes of their own and wait for some that will never answer: one that was killed, or one that only
 ends when it is told to. Whoever calls such a library does so within :func:`ended_on_error`, or in a program of its own

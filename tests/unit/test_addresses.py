@@ -90,7 +90,7 @@ def fates(urls, work, **settings):
 def test_odd_addresses_are_fetched_and_told_as_they_were_written(server, tmp_path):
     host = f"//127.0.0.1:{server.server_port}"
     urls = [f"{host}/a.jpg", f" http:{host}/a b.jpg", f"http:{host}/ä.jpg", f"http:{host}/a%20b.jpg", "ftp://h/a"]
-    seen, table = fates(urls, tmp_path)
+    seen, _ = fates(urls, tmp_path)
     assert seen == dict.fromkeys(urls[:4], "fetched") | {urls[4]: "refused"}
     assert sorted(server.asked) == ["/%C3%A4.jpg", "/a%20b.jpg", "/a.jpg"]  # one of them twice in the list
 

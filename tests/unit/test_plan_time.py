@@ -373,7 +373,8 @@ def test_checks_load_no_model_and_no_torch(animals, pipeline, tmp_path):
     code = (
         "import json, sys; from pathlib import Path; from augbench import checks, config\n"
         f"raw = json.loads({json.dumps(json.dumps({'methods': METHODS, 'studies': {'s': raw}}))})\n"
-        f"checks.check_world(config.parse(raw), Path({str(tmp_path / 'results')!r})); checks.remarks(config.parse(raw))\n"
+        f"checks.check_world(config.parse(raw), Path({str(tmp_path / 'results')!r}))\n"
+        "checks.remarks(config.parse(raw))\n"
         "print(sorted({'torch', 'transformers', 'diffusers', 'open_clip', 'faiss', 'sklearn'} & sys.modules.keys()))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)

@@ -68,7 +68,8 @@ def test_children_of_a_library_that_fails_do_not_keep_the_job(tmp_path):
 def test_a_program_that_stands_still_is_ended_with_all_that_it_started(tmp_path):
     note = tmp_path / "child"
     code = (
-        "import subprocess, sys, time; child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(1000)']);"
+        "import subprocess, sys, time\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(1000)'])\n"
         f"open({str(note)!r}, 'w').write(str(child.pid)); time.sleep(1000)"
     )
     with pytest.raises(TimeoutError, match="nothing happened for 3 s"):
