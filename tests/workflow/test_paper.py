@@ -99,7 +99,7 @@ def test_every_job_of_the_paper_is_planned(planner):
     assert jobs["select"] == 7 + 1 + 1
     once = ("split_target", "dataset", "fetch_backbone", "retrieve", "encode_latents", "tables", "domain_gap")
     assert {name: jobs[name] for name in once} == dict.fromkeys(once, 3)
-    assert (jobs["cluster"], jobs["report_page"]) == (1, 1)
+    assert (jobs["cluster"], jobs["study_page"], jobs["report_page"]) == (1, 3, 1)
     assert (jobs["review"], jobs["hash_added"]) == (20, 20)
     assert not {"train_clip", "train_unet", "digits_web", "embed_pool"} & jobs.keys()
 
