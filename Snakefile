@@ -31,6 +31,7 @@ include: "workflow/rules/domain_gap.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/export.smk"
 
+
 name_parameters()
 
 

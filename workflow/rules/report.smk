@@ -114,7 +114,9 @@ rule study_page:
             if trained(method)
         ],
         clusters=lambda w: (
-            f"results/{w.study}/finetune/clusters.parquet" if clustered(w.study) else []
+            f"results/{w.study}/finetune/clusters.parquet"
+            if clustered(w.study)
+            else []
         ),
         generated=lambda w: [
             file
