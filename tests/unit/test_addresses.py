@@ -10,6 +10,8 @@ import test_fetching
 
 from augbench import fetching
 
+pytestmark = pytest.mark.middle
+
 HOST = "http://example.org"
 
 

@@ -12,6 +12,8 @@ from test_sampling import KEY, METHOD, work
 
 from augbench import aesthetics, backbone, classifier, clip, finite, latents, pool, sampling
 
+pytestmark = pytest.mark.middle
+
 NONE = [math.nan, math.inf, -math.inf]
 
 

@@ -259,6 +259,7 @@ def test_a_misspelt_clip_is_refused_with_the_name_that_was_meant(animals, tmp_pa
     assert said.startswith("studies.s.clip.model: ") and f"did you mean {meant}?" in said
 
 
+@pytest.mark.middle
 def test_the_names_of_clips_are_those_of_the_libraries():
     import clip
     import open_clip
@@ -366,6 +367,7 @@ def test_a_proxy_is_named_that_is_not_used_and_one_that_is_not_there(animals, tm
     assert "only an http proxy can be used" in refusal(used, tmp_path)
 
 
+@pytest.mark.middle
 def test_checks_load_no_model_and_no_torch(animals, pipeline, tmp_path):
     sections = {"backbone": {"model": str(pipeline)}, "clip": {"model": "open_clip:ViT-B-32"}}
     sections["pool"] = {"source": "index", "path": str(make_index(tmp_path / "index", width=512))}

@@ -11,7 +11,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import psutil
 import pytest
 
-from augbench import waiting
+from augbench import images, waiting
+
+pytestmark = pytest.mark.middle
 
 LEFT_BEHIND = [  # what launchers leave in a shell
     {"RANK": "0", "WORLD_SIZE": "4"},
@@ -63,6 +65,23 @@ def test_children_of_a_library_that_fails_do_not_keep_the_job(tmp_path):
     )
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60)
     assert done.returncode == 1 and "inference failed" in done.stderr
+
+
+def test_an_error_inside_clip_retrieval_ends_the_job(tmp_path):
+    """Its processes for statistics wait for the end of an inference that will not come."""
+    with images.ShardWriter(tmp_path / "0.tar") as writer:
+        writer.add("0", {"jpg": b"no picture", "json": {}}, of="jpg")
+    script = tmp_path / "script.py"
+    arguments = f"[{str(tmp_path / '0.tar')!r}], 'hf_clip:{tmp_path / 'missing'}', {str(tmp_path / 'out')!r}"
+    script.write_text(
+        f"from augbench import pool\nif __name__ == '__main__':\n    pool.embed({arguments}, batch_size=1, threads=1)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 1 and "missing" in output
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_program_that_stands_still_is_ended_with_all_that_it_started(tmp_path):
