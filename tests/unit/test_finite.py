@@ -61,7 +61,9 @@ def damaged(source, target, part, value=math.nan):
     name = max(tensors, key=lambda name: tensors[name].numel() if tensors[name].is_floating_point() else 0)
     if part == "vae":  # of the half that decodes, or the one that encodes
         name = next(name for name in tensors if name.startswith(target.name) and tensors[name].ndim == 4)
-    tensors[name].view(-1)[:] = value
+    names = [name for name in tensors if name.endswith("_projection.weight")] if part == "clip" else [name]
+    for name in names:
+        tensors[name].view(-1)[:] = value
     save_file(tensors, file, {"format": "pt"})
     return target
 
