@@ -93,7 +93,8 @@ def _finetuned(folder, keys, train):
         for i in (1, 2)
     ]
     files.write_json(
-        folder / "selection" / "ft.json", rows[1] | {"screened": rows, "rates": {"lr-1": 0.5, "lr-2": 0.4}}
+        folder / "selection" / "ft.json",
+        rows[1] | {"screened": rows, "rates": {"lr-1": 0.5, "lr-2": 0.4, "lr-4": None}, "edge": None},
     )
     members = train[["image_id", "class"]].assign(split="train", k=2, cluster=[i % 2 for i in range(len(train))])
     members.to_parquet(folder / "finetune" / "clusters.parquet")
@@ -335,7 +336,7 @@ def test_stage_times(folder, tmp_path):
 def test_a_fine_tuned_method_shows_its_candidates_clusters_and_prompts(folder, page):
     study = report.gather("digits", folder, METHODS, SETTINGS, generated(folder))
     (item,) = study["finetuned"]
-    assert (item["rate"], item["rates"]) == ("lr-2", {"lr-1": 0.5, "lr-2": 0.4})
+    assert (item["rate"], item["rates"], item["edge"]) == ("lr-2", {"lr-1": 0.5, "lr-2": 0.4, "lr-4": None}, None)
     assert [(row["epoch"], row["chosen"]) for row in item["candidates"]] == [(1, False), (2, True)]
     assert [len(row["pictures"]) for row in item["candidates"]] == [2, 2]  # one for each class
     (clusters,) = study["clusters"]
@@ -346,7 +347,7 @@ def test_a_fine_tuned_method_shows_its_candidates_clusters_and_prompts(folder, p
     (prompts,) = study["templates"]
     assert len(prompts["pictures"]) == 5
     assert "82.0%" in page and "7.25" in page and "61.5%" in page
-    assert "Lowest validation loss: lr-1 0.5000, lr-2 0.4000; kept: lr-2." in page
+    assert "Lowest validation loss: lr-1 0.5000, lr-2 0.4000, lr-4 diverged; kept: lr-2." in page
 
 
 def test_methods_are_grouped_by_family(folder):

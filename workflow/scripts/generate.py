@@ -19,13 +19,13 @@ every = [classes.generated(about["train"], snakemake.params.times, fixed) for ab
 
 @functools.cache
 def sampler():
-    return sampling.Sampler(given.backbone, start_latents=given.get("latents"), **settings)
+    return sampling.Sampler(given.backbone, start_latents=given.get("latents"), starts=starts, **settings)
 
 
 def work(candidate, counts, done=None):
     """This job's share of a candidate's images, without those that are done."""
-    key = (snakemake.params.seed, snakemake.wildcards.method, candidate["candidate"])
-    rows = sampling.plan(kept, counts, method, key, cluster_sizes=sizes, starts=starts)
+    key = (snakemake.params.seed, snakemake.wildcards.method)
+    rows = sampling.plan(kept, counts, method, key, cluster_sizes=sizes)
     if done:
         already = {about["class"]: count for about, count in zip(kept, done, strict=True)}
         rows = [row for row in rows if row["index"] >= already[row["class"]]]
@@ -35,6 +35,7 @@ def work(candidate, counts, done=None):
         lambda: sampler().use(conditioning.load(trained) if trained else {}),
         sampling.batches(rows, batch_size, int(snakemake.wildcards.shard), snakemake.params.parts),
         key,
+        candidate["candidate"],
         resume.identity("sampling", settings, data),
     )
 
