@@ -14,7 +14,11 @@ kept = classes.kept(given.classes)
 sizes = clusters.read_sizes(given.clusters, method["clusters"]) if given.get("clusters") else None
 starts = classes.positions(images.read(given.train)) if given.get("train") else None
 first = [classes.added(about["train"], snakemake.params.ratio) for about in kept]  # made when candidates are compared
-every = [classes.generated(about["train"], snakemake.params.times, fixed) for about in kept]
+main, every = (
+    [classes.generated(about["train"], times, fixed) for about in kept]
+    for times in (snakemake.params.times, max(snakemake.params.times, snakemake.params.further or 0))
+)
+chosen = files.read_json(given.selection) if given.get("selection") else {"candidate": "base"}
 
 
 @functools.cache
@@ -41,9 +45,10 @@ def work(candidate, counts, done=None):
 
 
 shares = {
-    "base": lambda: [work({"candidate": "base"}, every)],
+    "base": lambda: [work(chosen, main)],
     "screen": lambda: [work(each, first) for each in selection.candidates([Path(path) for path in given.finetuned])],
-    "selected": lambda: [work(files.read_json(given.selection), every, first)],
+    "selected": lambda: [work(chosen, main, first)],
+    "further": lambda: [work(chosen, every, main)],
 }[snakemake.wildcards.candidate]()
 sampling.generate(shares, snakemake.output.shard, snakemake.output.images, progress())
 sampling.forget(snakemake.output.shard)
