@@ -110,6 +110,23 @@ def check_pool(study: Study, place: str) -> None:
     wanted = {"shards": "*.tar", "urls": "*.parquet", "index": "image.index"}.get(source, "*")
     if path.is_dir() and not any(path.glob(wanted)):
         raise ConfigError(f"{place}.pool.path: there is no {wanted} in {path}")
+    if study.retrieval.min_aesthetic is not None and not head and _lacks_scores(path, source):
+        raise ConfigError(
+            f"{place}.retrieval.min_aesthetic: the images of {path} have no aesthetic scores; name a model that scores "
+            "pictures, `aesthetic_model: HEAD.pth`, or write `min_aesthetic: null` to take images whatever their score"
+        )
+
+
+def _lacks_scores(path: Path, source: str) -> bool:
+    """Whether it is known, before any work starts, that no image of a pool has an aesthetic score."""
+    from augbench.neighbours import AESTHETIC, columns_of
+
+    if source == "folder":
+        return True
+    if source in ("index", "urls"):
+        columns = columns_of(path)
+        return bool(columns) and not set(columns) & set(AESTHETIC)
+    return False
 
 
 def check_audit(study: Study, place: str) -> None:

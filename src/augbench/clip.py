@@ -48,8 +48,8 @@ class Clip:
 
 
 def embed(table: pd.DataFrame, embedder: Callable[[list], object], progress: Callable):
-    """Embeddings of a table's images, float32 (n, width), each of length 1; ``embedder`` takes a list of pictures,
-    e.g. :meth:`Clip.pictures`."""
+    """Embeddings of a table's images, float32 (n, width), as ``embedder`` gives them for a list of pictures, e.g.
+    :meth:`Clip.pictures`."""
     import numpy as np
 
     found = []
@@ -57,5 +57,4 @@ def embed(table: pd.DataFrame, embedder: Callable[[list], object], progress: Cal
         pictures = [images.load(row) for row in table.iloc[start : start + BATCH].itertuples()]
         found.append(embedder(pictures))
         progress(start + len(pictures), len(table), "images embedded")
-    vectors = np.concatenate(found)
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.concatenate(found)

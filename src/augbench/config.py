@@ -209,13 +209,20 @@ class Pool(Section):
 
 
 class Retrieval(Section):
-    images_per_class: Count | None = Field(None, description="130 in the paper; null: as many as the training set has")
+    images_per_class: Count | None = Field(
+        None,
+        description="for each class at least so many, 130 in the paper; a class with more training images gets as many "
+        "as these, and with null each class does; all times the augmentation ratio",
+    )
     overfetch: Positive = Field(1.4, description="neighbours asked for first, as a multiple of the images wanted")
     overfetch_max: Positive = Field(14, description="neighbours asked for at most, as a multiple of the images wanted")
-    min_aesthetic: float = Field(5.0, description="images with a lower aesthetic score are discarded")
+    min_aesthetic: float | None = Field(
+        5.0, description="images with a lower aesthetic score, or with none, are discarded; null: whatever their score"
+    )
     aesthetic_model: str | None = Field(
         None,
-        description="a LAION head (.safetensors, .pth) that scores the index's images; null: the pool's own scores",
+        description="a LAION head (.safetensors, .pth) for the study's CLIP, which scores the pictures themselves; "
+        "null: the pool's own scores",
     )
     duplicate_threshold: Share = Field(0.94, description="cosine similarity from which two images are duplicates")
     min_image_size: Count = Field(32, description="pixels; downloads whose shorter side has fewer are not used")
@@ -376,9 +383,16 @@ class Study(Section):
         further = {*self.ratios, *(self.scaling.ratios if method in self.scaling.methods else [])}
         return [self.main_ratio, *sorted(further - {self.main_ratio})]
 
-    def times_of(self, method: str) -> float:
-        """Images generated for a class, as a multiple of its training images: what the largest ratio adds, at least."""
-        return max(self.generate.times, *self.ratios_of(method))
+    @property
+    def main_times(self) -> float:
+        """Images generated for a class, as a multiple of its training images, from which the main ratio's are drawn."""
+        return max(self.generate.times, self.main_ratio)
+
+    def further_ratio(self, method: str, enough: float) -> float | None:
+        """The method's largest ratio where that is above ``enough``, else None: what further images are needed for.
+        They come on top, so that Table 1 does not depend on them."""
+        largest = max(self.ratios_of(method))
+        return largest if largest > enough else None
 
     @field_validator("methods")
     @classmethod
@@ -439,11 +453,10 @@ class Config(Section):
                 )
             if study.pool and study.pool.source == "service":
                 diverse = next((method for method in study.methods if self.methods[method].diversity), None)
-                asking = f"methods: {diverse}" if diverse else "retrieval.aesthetic_model"
-                if diverse or study.retrieval.aesthetic_model:
+                if diverse:
                     raise ValueError(
-                        f"studies.{name}.{asking} needs the embeddings of the images, which a service does not tell: "
-                        "use `pool: {source: index}`"
+                        f"studies.{name}.methods: {diverse} needs the embeddings of the images, which a service does "
+                        "not tell: use `pool: {source: index}`"
                     )
             if getattr(study.backbone, "train", None) and not getattr(study.clip, "train", None):
                 raise ValueError(f"studies.{name}.backbone.train needs `clip.train`, whose text encoder it takes")

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from augbench import aesthetics
 from augbench.files import whole
 
 CHUNK = 64 << 20  # bytes of vectors that are reconstructed at a time
@@ -75,15 +74,12 @@ def by_marginal_relevance(similarities, vectors, diversity: float) -> list[int]:
 class LocalIndex:
     """A clip-retrieval folder: ``image.index`` (memory-mapped) and metadata as HDF5, Arrow or Parquet."""
 
-    def __init__(
-        self, folder: str | Path, clip, work: str | Path, *, head: str | Path | None = None, places: bool = False
-    ):
+    def __init__(self, folder: str | Path, clip, work: str | Path, *, places: bool = False):
         """
         Parameters
         ----------
         clip : embeds texts, see :class:`augbench.clip.Clip`; of the images' own space
         work : receives a memory-mapped copy of metadata that are Parquet, which cannot be mapped
-        head : scores aesthetics instead of the metadata, see :mod:`augbench.aesthetics`
         places : whether to believe the metadata that an image lies on this machine; never those of a stranger
         """
         from clip_retrieval.clip_back import load_index
@@ -91,10 +87,10 @@ class LocalIndex:
         folder = Path(folder)
         self.index = load_index(str(folder / "image.index"), True)
         self.metadata = _metadata(folder, Path(work), COLUMNS + PLACE * places)
-        self.clip, self.score = clip, aesthetics.scorer(head) if head else None
+        self.clip = clip
         about = (folder / "image.index").stat()
         #: What its answers depend on, beside the question.
-        self.identity = [str(folder), about.st_size, about.st_mtime_ns, str(head)]
+        self.identity = [str(folder), about.st_size, about.st_mtime_ns]
 
     def neighbours(
         self, queries: Sequence, counts: Sequence[int], threshold: float, *, diversity: float = 0.0, of: Sequence = ()
@@ -121,8 +117,7 @@ class LocalIndex:
                     table, own = table.iloc[order].reset_index(drop=True), own[order]
                 groups = duplicate_of(own, threshold)
                 table["duplicate_of"] = [None if i is None else int(table["id"].iloc[i]) for i in groups]
-                table = _complete(table, self.metadata(table["id"].tolist()))
-                yield table.assign(aesthetic=self.score(own)) if self.score else table
+                yield _complete(table, self.metadata(table["id"].tolist()))
 
 
 class Service:
@@ -205,6 +200,30 @@ def _first(facts: pd.DataFrame, names: Sequence[str]):
 
 
 # --- metadata -------------------------------------------------------------------------------------------
+
+
+def columns_of(path: str | Path) -> list[str]:
+    """The columns of an index's metadata, or of Parquet files, without reading them; empty where there are none."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = Path(path)
+    if (path / "metadata.hdf5").is_file():
+        import h5py
+
+        with h5py.File(path / "metadata.hdf5", "r") as file:
+            return list(file["dataset"])
+    files = (
+        [path]
+        if path.is_file()
+        else sorted([*path.glob("metadata/**/*.arrow"), *path.glob("metadata/*.parquet"), *path.glob("*.parquet")])
+    )
+    if not files:
+        return []
+    if files[0].suffix == ".arrow":
+        with pa.memory_map(str(files[0]), "r") as file:
+            return pa.ipc.open_file(file).schema.names
+    return pq.read_schema(files[0]).names
 
 
 def _metadata(folder: Path, work: Path, wanted: Sequence[str]) -> Callable[[Sequence[int]], pd.DataFrame]:

@@ -198,7 +198,7 @@ def test_every_method_was_measured_five_times():
 
 
 def test_the_papers_rule_ends_every_classifier_run():
-    """20 epochs without better validation accuracy: no run ends at the cap, where methods with fewer steps would lose."""
+    """20 epochs without better validation accuracy; at a cap, methods with fewer steps would lose."""
     runs = sorted(RESULTS.glob("classifier/*/*/run-*"))
     assert len(runs) == 5 * len(METHODS)
     epochs = []

@@ -112,7 +112,9 @@ def test_ratios_of_a_method_are_the_studys_and_those_of_its_scaling():
     study = config.parse(raw).studies["digits"]
     assert study.ratios_of("retrieval") == [1, 0.5, 10]
     assert study.ratios_of("clip_prompts") == [1]
-    assert (study.times_of("imagic"), study.times_of("clip_prompts")) == (10, 3)
+    assert study.main_times == 3
+    assert (study.further_ratio("imagic", study.main_times), study.further_ratio("imagic", 10)) == (10, None)
+    assert study.further_ratio("clip_prompts", study.main_ratio) is None
     for wrong in ("more_real", "retrieval_diverse"):
         raw["studies"]["digits"]["scaling"]["methods"] = [wrong]
         with pytest.raises(config.ConfigError, match=f"scaling.methods: '{wrong}' is not one of the study's methods"):

@@ -42,7 +42,7 @@ STUDIES = CONFIG.studies
 wildcard_constraints:
     study="|".join(STUDIES),
     method="|".join(METHODS),
-    candidate="base|screen|selected",
+    candidate="base|screen|selected|further",
     rate=r"[0-9.e+-]+",
     part="[0-9]+",
     ratio=r"[0-9.]+",
@@ -131,7 +131,7 @@ def screening_jobs(study, method):
 
 
 def shards(study, method, candidate, extension):
-    """The files of a method's generated images; candidate is base, screen or selected."""
+    """The files of a method's generated images; candidate is base, screen, selected or further."""
     return [
         f"results/{study}/images/{method}/{candidate}/shard-{i}.{extension}"
         for i in range(generation_jobs(study))
@@ -139,7 +139,8 @@ def shards(study, method, candidate, extension):
 
 
 def generated(study, method, extension):
-    """All files of a method's generated images; of a fine-tuned method, also those made to compare candidates."""
+    """The files of a method's generated images from which the main ratio's are drawn; of a fine-tuned method, also those
+    made to compare candidates."""
     made = ["screen", "selected"] if trained(method) else ["base"]
     return [
         file
@@ -148,25 +149,52 @@ def generated(study, method, extension):
     ]
 
 
-def image_tables(study, method):
-    """The tables of the images that a method can add."""
-    return {
+def further_ratio(study, method):
+    """The ratio for which a method needs images beyond those of the main one; None if it needs none."""
+    given, start = STUDIES[study], METHODS[method].start
+    if start not in ("noise", "image", "pool"):
+        return None
+    enough = given.main_ratio if start == "pool" else given.main_times
+    return given.further_ratio(method, enough)
+
+
+def further(study, method, extension):
+    """The files of the images that only further ratios need."""
+    if further_ratio(study, method) is None:
+        return []
+    if METHODS[method].start == "pool":
+        return [f"results/{study}/retrieval/{method}/further/images.{extension}"]
+    return shards(study, method, "further", extension)
+
+
+def image_tables(study, method, ratio):
+    """The tables of the images that a method can add at a ratio; up to the main one, only those that it needs."""
+    tables = {
         "none": lambda: [],
         "more_real": lambda: [f"results/{study}/dataset/more_real.parquet"],
         "noise": lambda: generated(study, method, "parquet"),
         "image": lambda: generated(study, method, "parquet"),
         "pool": lambda: [f"results/{study}/retrieval/{method}/images.parquet"],
     }[METHODS[method].start]()
+    if float(ratio) <= STUDIES[study].main_ratio:
+        return tables
+    return tables + further(study, method, "parquet")
 
 
 def stored_images(study):
     """All shards that a study keeps: generated and retrieved images."""
     made = [
-        file for method in generating(study) for file in generated(study, method, "tar")
+        file
+        for method in generating(study)
+        for file in generated(study, method, "tar") + further(study, method, "tar")
     ]
     return made + [
-        f"results/{study}/retrieval/{method}/images.tar"
+        file
         for method in starts(study, "pool")
+        for file in [
+            f"results/{study}/retrieval/{method}/images.tar",
+            *further(study, method, "tar"),
+        ]
     ]
 
 
@@ -446,21 +474,26 @@ def cpus(training):
 
 def images_to_generate(wildcards, classes_csv):
     """Images of one method, or of the comparison of its candidates, over all jobs."""
-    study, method = wildcards.study, wildcards.method
-    every, first = _images_to_generate(
-        study, method, classes_csv, Path(classes_csv).stat().st_mtime
+    counts = _images_to_generate(
+        wildcards.study,
+        wildcards.method,
+        classes_csv,
+        Path(classes_csv).stat().st_mtime,
     )
-    compared = len(METHODS[method].candidates) * first
-    return compared if wildcards.candidate == "screen" else every
+    return counts[wildcards.candidate]
 
 
 @functools.cache
 def _images_to_generate(study, method, classes_csv, changed):
     given, kept = STUDIES[study], classes.kept(classes_csv)
-    times, fixed = given.times_of(method), given.generate.images_per_class
-    every = [classes.generated(about["train"], times, fixed) for about in kept]
-    first = [classes.added(about["train"], given.main_ratio) for about in kept]
-    return sum(every), sum(first)
+    fixed, more = given.generate.images_per_class, further_ratio(study, method) or 0
+    first = sum(classes.added(about["train"], given.main_ratio) for about in kept)
+    main, every = (
+        sum(classes.generated(about["train"], times, fixed) for about in kept)
+        for times in (given.main_times, max(given.main_times, more))
+    )
+    compared = len(METHODS[method].candidates) * first
+    return {"base": main, "screen": compared, "selected": main, "further": every - main}
 
 
 def sampling_seconds(study, images):

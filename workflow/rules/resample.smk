@@ -5,7 +5,7 @@ SPLITS = range(1, max(study.runs for study in STUDIES.values()) + 1)
 rule resample:
     input:
         classes=rules.dataset.output.classes,
-        images=lambda w: image_tables(w.study, w.method),
+        images=lambda w: image_tables(w.study, w.method, w.ratio),
         selection=lambda w: rules.select.output[0] if trained(w.method) else [],
     output:
         expand(
