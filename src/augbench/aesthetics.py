@@ -5,6 +5,8 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from augbench import finite
+
 
 def scorer(path: str | Path) -> Callable:
     """What scores CLIP image embeddings (n, width; any length), from 1 to 10, float (n,).
@@ -29,6 +31,7 @@ def scorer(path: str | Path) -> Callable:
         values = torch.nn.functional.normalize(values)
         for weight, bias in layers:
             values = torch.nn.functional.linear(values, weight, bias)
+        finite.check(values, f"the aesthetic head {path}", [f"neighbour {i + 1}" for i in range(len(values))])
         return values[:, 0].double().numpy()
 
     return score

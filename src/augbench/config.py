@@ -187,6 +187,7 @@ class Pool(Section):
     url: str | None = Field(None, description="of the service, e.g. http://localhost:1234/knn-service")
     index: str | None = Field(None, description="name of the service's index")
     pause: Annotated[float, Field(ge=0)] = Field(0.0, description="seconds between questions to the service")
+    timeout: Positive = Field(120, description="seconds for an answer of the service")
     memory: Annotated[str, Field(pattern=r"^[0-9.]+[MG]$")] = Field(
         "4G", description="of an approximate index, while it is built and while it is searched, at most"
     )
@@ -232,6 +233,9 @@ class Retrieval(Section):
     timeout: Count = Field(10, description="seconds for a whole download")
     retries: int = Field(1, ge=0, description="further attempts to download an image")
     download_threads: Count = Field(16, description="downloads at a time")
+    proxy: Literal["environment"] | None = Field(
+        None, description="environment: download through the proxy that http_proxy and https_proxy name; null: directly"
+    )
     allowed_networks: list[str] = Field(
         [], description="private networks that may be asked, e.g. 10.1.0.0/16; else only public addresses are"
     )

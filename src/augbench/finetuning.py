@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from augbench import conditioning, distributed, resume
+from augbench import conditioning, distributed, resume, waiting
 from augbench.adaptation import adaptable, guides_of, losses, noise_schedule, sample_posterior
 from augbench.backbone import UNCHECKED
 from augbench.files import write_csv
@@ -179,6 +179,7 @@ class _Trainer:
         torch.set_num_threads(threads)
         self.seed, self.images_at_a_time, self.mirrored = seed, images_at_a_time, mirrored
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+        waiting.forget_launchers()
         ddp = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
         self.accelerator = Accelerator(mixed_precision=_precision(), kwargs_handlers=[ddp])
         device, precision = self.accelerator.device, self.accelerator.mixed_precision

@@ -8,12 +8,17 @@ A query is a text, or an embedding of unit length. The best are the most similar
 above 0 they are ordered by maximal marginal relevance.
 """
 
+import hashlib
+import json
+import re
+import struct
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
 
+from augbench import finite, waiting
 from augbench.files import whole
 
 CHUNK = 64 << 20  # bytes of vectors that are reconstructed at a time
@@ -71,6 +76,77 @@ def by_marginal_relevance(similarities, vectors, diversity: float) -> list[int]:
     return order
 
 
+def index_shape(folder: str | Path) -> tuple[int, int]:
+    """Vectors and their width in a clip-retrieval folder's ``image.index``, from its head: nothing is loaded.
+
+    Raises ValueError for a file that is no faiss index. Source: faiss, ``write_index_header``.
+    """
+    file = Path(folder) / "image.index"
+    file = file / "populated.index" if file.is_dir() else file  # one in several files
+    with open(file, "rb") as opened:
+        head = opened.read(16)
+    if len(head) < 16 or not re.fullmatch(rb"I[A-Za-z0-9]{3}", head[:4]):
+        raise ValueError(f"{file} is no faiss index")
+    width, count = struct.unpack("<iq", head[4:])
+    return count, width
+
+
+def metadata_shape(folder: str | Path) -> tuple[int, list[str]]:
+    """Rows and columns of a clip-retrieval folder's metadata; columns are those that all of its files have.
+
+    Raises ValueError when there are none, or a file cannot be read.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    folder, parts = Path(folder), []
+    try:
+        for file in metadata_files(folder):
+            if file.suffix == ".hdf5":
+                import h5py
+
+                with h5py.File(file, "r") as opened:
+                    data = opened["dataset"]
+                    parts.append((max((len(data[name]) for name in data), default=0), set(data)))
+            elif file.suffix == ".arrow":
+                table = pa.ipc.open_file(pa.memory_map(str(file), "r")).read_all()
+                parts.append((table.num_rows, set(table.column_names)))
+            else:
+                about = pq.read_metadata(file)
+                parts.append((about.num_rows, set(about.schema.to_arrow_schema().names)))
+    except (OSError, KeyError, pa.ArrowException) as error:
+        raise ValueError(f"the metadata {file} cannot be read: {str(error)[:200]}") from None
+    return sum(rows for rows, _ in parts), sorted(set.intersection(*(names for _, names in parts)))
+
+
+def metadata_files(folder: Path) -> list[Path]:
+    """The files of a clip-retrieval folder's metadata, of one kind, in their order. Raises ValueError without any."""
+    if (folder / "metadata.hdf5").is_file():
+        return [folder / "metadata.hdf5"]
+    for pattern in ("**/*.arrow", "*.parquet"):
+        if files := sorted((folder / "metadata").glob(pattern)):
+            return files
+    raise ValueError(f"{folder} has no metadata: metadata.hdf5, metadata/*.arrow or metadata/*.parquet")
+
+
+def check_index(folder: str | Path, *, clip: str = "", width: int | None = None, places: bool = False) -> None:
+    """Raise ValueError unless a clip-retrieval folder fits together: its vectors have the ``width`` of the CLIP, where
+    that is known, there is a row of metadata for each, and these say where the images are."""
+    count, wide = index_shape(folder)
+    if width and wide != width:
+        raise ValueError(
+            f"{folder} has vectors of {wide} numbers, but the CLIP {clip} makes {width}: name its own CLIP"
+        )
+    rows, names = metadata_shape(folder)
+    if rows != count:
+        raise ValueError(f"{folder} has {count} vectors and {rows} rows of metadata; they belong to different images")
+    if not (set(URL) & set(names) or (places and set(PLACE) <= set(names))):
+        raise ValueError(
+            f"{folder} has no addresses of its images: its metadata need the column {URL[0]} (they have "
+            f"{', '.join(names) or 'none'}); give the images themselves as `pool: {{source: folder}}`"
+        )
+
+
 class LocalIndex:
     """A clip-retrieval folder: ``image.index`` (memory-mapped) and metadata as HDF5, Arrow or Parquet."""
 
@@ -85,12 +161,13 @@ class LocalIndex:
         from clip_retrieval.clip_back import load_index
 
         folder = Path(folder)
+        check_index(folder, places=places)
         self.index = load_index(str(folder / "image.index"), True)
         self.metadata = _metadata(folder, Path(work), COLUMNS + PLACE * places)
         self.clip = clip
         about = (folder / "image.index").stat()
         #: What its answers depend on, beside the question.
-        self.identity = [str(folder), about.st_size, about.st_mtime_ns]
+        self.identity = [str(folder), about.st_size, about.st_mtime_ns, getattr(clip, "identity", None)]
 
     def neighbours(
         self, queries: Sequence, counts: Sequence[int], threshold: float, *, diversity: float = 0.0, of: Sequence = ()
@@ -100,6 +177,14 @@ class LocalIndex:
         import numpy as np
 
         vectors = np.stack([self.clip.texts([q])[0] if isinstance(q, str) else np.float32(q) for q in queries])
+        if vectors.shape[1] != self.index.d:
+            raise ValueError(
+                f"{self.identity[0]} has vectors of {self.index.d} numbers, but the CLIP makes {vectors.shape[1]}: "
+                "name the index's own CLIP"
+            )
+        finite.check(
+            vectors, "the query", [f"the text {q!r}" if isinstance(q, str) else "an embedding" for q in queries]
+        )
         searched = list(of) if diversity else list(counts)
         size = max(1, CHUNK // (4 * self.index.d * max(searched)))
         for start in range(0, len(queries), size):
@@ -127,14 +212,18 @@ class Service:
     prompt is asked twice, with and without it; ``duplicate_of`` is then -1.
     """
 
-    def __init__(self, url: str, index: str, *, attempts: int = 6, pause: float = 0.0, wait: float = 1.0):
+    def __init__(
+        self, url: str, index: str, *, attempts: int = 6, pause: float = 0.0, wait: float = 1.0, timeout=120.0
+    ):
         """
         Parameters
         ----------
         attempts : for each question, with a wait between them that doubles from ``wait`` seconds
         pause : seconds between questions, to spare the service
+        timeout : seconds for a whole answer
         """
         self.url, self.index, self.attempts, self.pause, self.wait = url, index, attempts, pause, wait
+        self.timeout = timeout
         self.identity = [url, index]
 
     def neighbours(
@@ -172,7 +261,7 @@ class Service:
         for attempt in range(self.attempts):
             time.sleep(self.pause if attempt == 0 else self.wait * 2 ** (attempt - 1))
             try:
-                answer = client.query(**asked)
+                answer = waiting.answer(lambda: client.query(**asked), self.timeout)
                 if isinstance(answer, list):
                     return answer
                 problem = f"it answered {str(answer)[:200]}"
@@ -228,15 +317,14 @@ def columns_of(path: str | Path) -> list[str]:
 
 def _metadata(folder: Path, work: Path, wanted: Sequence[str]) -> Callable[[Sequence[int]], pd.DataFrame]:
     """A function from ids to their metadata, in that order, that keeps nothing in memory."""
-    hdf5 = folder / "metadata.hdf5"
-    if hdf5.is_file():
-        return _from_hdf5(hdf5, wanted)
-    files = sorted((folder / "metadata").glob("**/*.arrow"))
-    if not files:
-        parquet = sorted((folder / "metadata").glob("*.parquet"))
-        if not parquet:
-            raise FileNotFoundError(f"{folder} has no metadata: metadata.hdf5, metadata/*.arrow or metadata/*.parquet")
-        files = [_as_arrow(parquet, work / "metadata.arrow", wanted)]
+    files = metadata_files(folder)
+    if files[0].suffix == ".hdf5":
+        return _from_hdf5(files[0], wanted)
+    if files[0].suffix == ".parquet":
+        # Of another folder, or for other columns, it is another copy.
+        facts = [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
+        name = hashlib.sha256(json.dumps([facts, list(wanted)]).encode()).hexdigest()[:16]
+        files = [_as_arrow(files, work / f"metadata-{name}.arrow", wanted)]
     import pyarrow as pa
 
     tables = [pa.ipc.open_file(pa.memory_map(str(file), "r")).read_all() for file in files]
@@ -250,7 +338,7 @@ def _as_arrow(parquet: Sequence[Path], path: Path, wanted: Sequence[str]) -> Pat
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    if path.exists() and path.stat().st_mtime >= max(file.stat().st_mtime for file in parquet):
+    if path.exists():
         return path
     names = [name for name in wanted if name in pq.read_schema(parquet[0]).names]
     with whole(path) as temporary:

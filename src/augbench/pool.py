@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from augbench import fetching, images, resume
+from augbench import fetching, finite, images, resume, waiting
 from augbench.files import whole
 from augbench.neighbours import AESTHETIC, CAPTION, PLACE, URL
 
@@ -156,24 +156,29 @@ def embed(
 
 
 def _embed_shard(shard: str | Path, clip_model: str, folder: Path, batch_size: int, places: bool) -> None:
+    import numpy as np
     from clip_retrieval.clip_inference.main import main as clip_inference
 
     kind, described = images.image_key(shard)
-    clip_inference(
-        input_dataset=str(shard),
-        output_folder=str(folder),
-        input_format="webdataset",
-        clip_model=clip_model,
-        enable_text=False,
-        enable_metadata=described,
-        wds_image_key=kind,
-        batch_size=batch_size,
-        num_prepro_workers=1,  # with more, the order of the images would depend on their timing
-        output_partition_count=1,
-    )
+    with waiting.ended_on_error():  # its processes for statistics would be waited for without end
+        clip_inference(
+            input_dataset=str(shard),
+            output_folder=str(folder),
+            input_format="webdataset",
+            clip_model=clip_model,
+            enable_text=False,
+            enable_metadata=described,
+            wds_image_key=kind,
+            batch_size=batch_size,
+            num_prepro_workers=1,  # with more, the order of the images would depend on their timing
+            output_partition_count=1,
+        )
     shutil.rmtree(folder / "stats", ignore_errors=True)  # wall times, nothing anyone reads
     (file,) = (folder / "metadata").iterdir()
     table = pd.read_parquet(file)
+    (vectors,) = (folder / "img_emb").iterdir()
+    names = [f"the image {key} in {shard}" for key in table["image_path"]]
+    finite.check(np.load(vectors), f"the CLIP {clip_model}", names)
     captions = {
         key: _caption(sample) for key, sample in images.read_shard(shard) if sample.keys() & set(images.IMAGE_KEYS)
     }

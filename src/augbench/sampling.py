@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from augbench import conditioning, images, prompts
+from augbench import conditioning, finite, images, prompts
 from augbench.backbone import SafetyChecker, load_pipeline
 from augbench.files import whole
 from augbench.seeds import derive, generator, torch_generator
@@ -212,8 +212,12 @@ class Sampler:
                 without, towards = output.chunk(2)
                 output = without + self.guidance * (towards - without)
             latents = scheduler.step(output, step, latents, return_dict=False, **fresh)[0]
+        names = [f"image {row['index']} of class {row['class']}, prompt {row['prompt']!r}" for row in rows]
+        precision = f"its weights may be damaged, or too large for {str(self.dtype).removeprefix('torch.')}"
+        finite.check(latents, "the denoiser (unet)", names, precision)
         parts = (latents / pipeline.vae.config.scaling_factor).split(DECODED)
         decoded = torch.cat([pipeline.vae.decode(part, return_dict=False)[0].float() for part in parts])
+        finite.check(decoded, "the decoder (vae)", names, precision)
         return pipeline.image_processor.postprocess(decoded, output_type="pil")
 
     def draw(self, rows: Sequence[dict], key: tuple) -> list:

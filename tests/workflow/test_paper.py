@@ -3,10 +3,12 @@
 import csv
 import os
 import re
+import struct
 import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 from PIL import Image
@@ -14,7 +16,7 @@ from PIL import Image
 pytestmark = pytest.mark.slow
 
 CONFIG = "config/paper.yaml"
-PER_CLASS = 5  # images of a class on disk: a plan must not look at more than the first, so more would only take longer
+PER_CLASS = 10  # images of a class on disk, enough for its splits: a plan looks at few, so more would only take longer
 SCREENED = 6 * 5 + 8, 5, 5  # candidates of each study's fine-tuned methods; eight are Imagic's
 
 
@@ -41,7 +43,10 @@ def planner(clone):
         name = "clutter" if number == 257 else f"thing-{number}"
         link(data / "dot.jpg", data / "256_ObjectCategories" / f"{number:03d}.{name}", PER_CLASS)
     (data / "laion5B-index").mkdir()
-    (data / "laion5B-index" / "image.index").touch()
+    # The head of an index of one vector, as faiss writes it, and its row of metadata.
+    (data / "laion5B-index" / "image.index").write_bytes(struct.pack("<4siq", b"IxFI", 768, 1))
+    (data / "laion5B-index" / "metadata").mkdir()
+    pd.DataFrame({"url": ["http://example.org/1.jpg"]}).to_parquet(data / "laion5B-index" / "metadata" / "0.parquet")
     (data / "sac+logos+ava1-l14-linearMSE.pth").touch()
     return fresh
 
@@ -94,7 +99,7 @@ def test_every_job_of_the_paper_is_planned(planner):
     assert jobs["select"] == 7 + 1 + 1
     once = ("split_target", "dataset", "fetch_backbone", "retrieve", "encode_latents", "tables", "domain_gap")
     assert {name: jobs[name] for name in once} == dict.fromkeys(once, 3)
-    assert (jobs["cluster"], jobs["report_page"]) == (1, 1)
+    assert (jobs["cluster"], jobs["study_page"], jobs["report_page"]) == (1, 3, 1)
     assert (jobs["review"], jobs["hash_added"]) == (20, 20)
     assert not {"train_clip", "train_unet", "digits_web", "embed_pool"} & jobs.keys()
 

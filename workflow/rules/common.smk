@@ -279,6 +279,23 @@ def figures(study):
     return exhibits.names(methods, given.ratios)
 
 
+def shown(studies):
+    """What a page shows of these studies, beside their results: settings, rows of the method table, image tables."""
+    return {
+        name: {
+            "settings": STUDIES[name].model_dump(exclude={"jobs"}),
+            "methods": {
+                method: METHODS[method].model_dump() for method in STUDIES[name].methods
+            },
+            "generated": {
+                method: generated(name, method, "parquet")
+                for method in generating(name)
+            },
+        }
+        for name in studies
+    }
+
+
 def ratios(study, method):
     """The augmentation ratios of a method, the main one first."""
     if METHODS[method].start == "none":
@@ -397,6 +414,43 @@ def stretches(study):
         (first, min(first + size - 1, study.runs))
         for first in range(1, study.runs + 1, size)
     ]
+
+
+def name_parameters():
+    """Let Snakemake compare parameters by name: it compares the set of their values alone, to which a seed of 1 in 2
+    parts is a seed of 2 in 1 part."""
+
+    def named(items):
+        def numbers(wildcards):
+            values = {
+                name: value(wildcards) if callable(value) else value
+                for name, value in items
+            }
+            return {
+                name: value
+                for name, value in values.items()
+                if not isinstance(value, (list, dict))
+            }
+
+        return numbers
+
+    for each in workflow.rules:
+        if len(each.params) > 2:  # of which one is the code
+            each.set_params(named=named(list(each.params.items())))
+
+
+def together(study, first, last):
+    """A file named after the runs that one job makes, as an input of that job.
+
+    Snakemake compares a job's parameters with those before only if each of its outputs has such: of runs 1 to 5, if 1
+    and 2 alone were made before, it would take these as they are. A file that is newer than they are says that they
+    are not.
+    """
+    file = Path(f"results/{study}/.runs/{first}-{last}")
+    if workflow.is_main_process and not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    return str(file)
 
 
 def refuse_crowded_disk():

@@ -29,7 +29,7 @@ for key, texts in zip(table["class"], prompts, strict=True):
     vectors = clip.embed(mine, model.pictures, say) if with_images else None
     queries.append(retrieval.query(texts, vectors, model))
 if service:
-    source = neighbours.Service(pool["url"], pool["index"], pause=pool["pause"])
+    source = neighbours.Service(pool["url"], pool["index"], pause=pool["pause"], timeout=pool["timeout"])
 else:
     places = pool["source"] in ("folder", "shards", "urls")
     source = neighbours.LocalIndex(given.index[0], model, work / "neighbours", places=places)
@@ -46,7 +46,7 @@ with web.serve(pictures) if pictures is not None else contextlib.nullcontext() a
         snakemake.output.shard,
         snakemake.output.images,
         snakemake.output.funnel,
-        fetch=fetch | {"proxy": proxy},
+        fetch=fetch | ({"proxy": proxy} if proxy else {}),
         diversity=method["diversity"],
         score=aesthetics.of_pictures(given.head, model) if given.head else None,
         main=pd.read_parquet(given.main) if given.get("main") else None,
