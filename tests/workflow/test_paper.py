@@ -87,7 +87,7 @@ def test_every_job_of_the_paper_is_planned(planner):
     assert jobs["resample"] == 14 + 2 * 6 + 3 + 3
     assert jobs["summary"] == 15 + 4 + 4
     assert jobs["audit"] == 14 + 3 + 3
-    # Fine-tuned methods generate twice: to compare candidates, then the rest of the chosen one's images. What the further
+    # Fine-tuned methods generate twice: to compare candidates, then the rest of the chosen one's images. What further
     # ratios want comes on top.
     assert jobs["retrieve_further"] == 1
     assert jobs["generate"] == (5 + 2 * 7 + 1) * 100 + (1 + 2) * 1000 + (1 + 2) * 26
