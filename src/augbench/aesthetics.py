@@ -40,7 +40,8 @@ def scorer(path: str | Path) -> Callable:
 def of_pictures(path: str | Path, clip) -> Callable[[list], Sequence[float]]:
     """What scores RGB ``PIL.Image``, float (n,), by a head and its CLIP (:class:`augbench.clip.Clip`).
 
-    Not by an index's own vectors: a large index holds them compressed, which pulls their scores to the mean.
+    Not by an index's own vectors: a large index holds them compressed, and their scores fall on the other side of a
+    threshold for one image in ten and more.
     """
     score = scorer(path)
     return lambda pictures: score(clip.pictures(pictures))

@@ -297,22 +297,17 @@ def columns_of(path: str | Path) -> list[str]:
     import pyarrow.parquet as pq
 
     path = Path(path)
-    if (path / "metadata.hdf5").is_file():
+    hdf5 = path / "metadata.hdf5"
+    if hdf5.is_file():
         import h5py
 
-        with h5py.File(path / "metadata.hdf5", "r") as file:
+        with h5py.File(hdf5, "r") as file:
             return list(file["dataset"])
-    files = (
-        [path]
-        if path.is_file()
-        else sorted([*path.glob("metadata/**/*.arrow"), *path.glob("metadata/*.parquet"), *path.glob("*.parquet")])
-    )
-    if not files:
-        return []
-    if files[0].suffix == ".arrow":
-        with pa.memory_map(str(files[0]), "r") as file:
-            return pa.ipc.open_file(file).schema.names
-    return pq.read_schema(files[0]).names
+    for file in sorted((path / "metadata").glob("**/*.arrow")):
+        with pa.memory_map(str(file), "r") as mapped:
+            return pa.ipc.open_file(mapped).schema.names
+    parquet = [path] if path.is_file() else [*path.glob("metadata/*.parquet"), *path.glob("*.parquet")]
+    return pq.read_schema(min(parquet)).names if parquet else []
 
 
 def _metadata(folder: Path, work: Path, wanted: Sequence[str]) -> Callable[[Sequence[int]], pd.DataFrame]:

@@ -104,11 +104,11 @@ def retrieve(
             of=[_times(overfetch_max, counts[key]) for key in due] if diversity else [],
             progress=progress,
         )
-        least = min_aesthetic if score is None else None  # pictures are scored once they are here
-        if least is not None:
+        min_known = min_aesthetic if score is None else None  # pictures are scored once they are here
+        if min_known is not None:
             _check_scores(tables)
         for key, rows in zip(due, tables, strict=True):
-            found[key] = _before_download(rows, least, taken)
+            found[key] = _before_download(rows, min_known, taken)
             turns[key] += 1
         fresh = pd.concat([found[key][found[key]["fate"] == ""] for key in due]).drop_duplicates("address")
         fresh = fresh[~fresh["address"].isin(known.keys())]

@@ -1,13 +1,15 @@
 """Which images retrieval takes, in made-up pools of which all is known, without CLIP, web and safety checker."""
 
 import io
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from PIL import Image
 
-from augbench import fetching, images, resampling, retrieval
+from augbench import checks, config, fetching, images, resampling, retrieval
 
 NAMES = ("ledger.parquet", "images.tar", "images.parquet", "funnel.csv")
 SETTINGS = {"overfetch": 1.5, "overfetch_max": 12, "min_aesthetic": 5, "duplicate_threshold": 0.9}
@@ -155,6 +157,62 @@ def test_pictures_are_scored_where_there_is_a_head(tmp_path):
     assert ledger["fate"].tolist() == ["unaesthetic"] * 5 + ["used"] * 2 + ["spare"]
     ledger, _ = run(pool, tmp_path, {"a": 2}, overfetch=4, overfetch_max=4, score=score, min_aesthetic=None)
     assert used(ledger) == {"a": {0, 1}}
+
+
+def pool_of(folder, source, kind, columns):
+    """A folder as a pool of this source has it, with one row of metadata."""
+    import h5py
+    import pyarrow as pa
+
+    table = pd.DataFrame({name: ["x" if name == "url" else 6.0] for name in columns})
+    (folder / "metadata").mkdir(parents=True)
+    (folder / "image.index").touch()
+    if kind == "hdf5":
+        with h5py.File(folder / "metadata.hdf5", "w") as file:
+            for name in columns:
+                file[f"dataset/{name}"] = table[name].tolist()
+    elif kind == "arrow":
+        rows = pa.Table.from_pandas(table)
+        with pa.ipc.new_file(str(folder / "metadata" / "0.arrow"), rows.schema) as writer:
+            writer.write_table(rows)
+    else:
+        table.to_parquet(folder / "metadata" / "0.parquet")
+        table.to_parquet(folder / "0.parquet")
+    return config.Pool(source=source, path=str(folder))
+
+
+@pytest.mark.parametrize(
+    ("source", "kind"),
+    [("index", "hdf5"), ("index", "arrow"), ("index", "parquet"), ("urls", "parquet"), ("folder", "parquet")],
+)
+def test_a_pool_without_scores_is_refused_before_any_work_starts(tmp_path, source, kind):
+    """Unless a head scores the pictures, or no score is wanted."""
+
+    def check(pool, **retrieval):
+        checks.check_pool(SimpleNamespace(pool=pool, retrieval=config.Retrieval(**retrieval)), "studies.mine")
+
+    lacking = pool_of(tmp_path / "without", source, kind, ["url"])
+    with pytest.raises(
+        config.ConfigError, match="^studies.mine.retrieval.min_aesthetic: .* no aesthetic scores; name a mo"
+    ):
+        check(lacking)
+    check(lacking, min_aesthetic=None)
+    (tmp_path / "head.pth").touch()
+    check(lacking, aesthetic_model=str(tmp_path / "head.pth"))
+    if source != "folder":  # which has captions beside its images, no scores
+        check(pool_of(tmp_path / "with", source, kind, ["url", "AESTHETIC_SCORE"]))
+
+
+def test_a_service_goes_with_a_head():
+    """It tells no embeddings, but its pictures can be scored."""
+    raw = {**yaml.safe_load(open("config/methods.yaml")), **yaml.safe_load(open("config/config.yaml"))}
+    study = raw["studies"]["digits"] | {"methods": ["none", "retrieval"], "clip": {"model": "ViT-L/14"}}
+    study |= {"backbone": {"model": "x"}, "pool": {"source": "service", "url": "http://x", "index": "y"}}
+    config.parse(raw | {"studies": {"mine": study | {"retrieval": {"aesthetic_model": "head.pth"}}}})
+    with pytest.raises(
+        config.ConfigError, match="retrieval_diverse needs the embeddings of the images, which a service"
+    ):
+        config.parse(raw | {"studies": {"mine": study | {"methods": ["none", "retrieval_diverse"]}}})
 
 
 # --- more than the main ratio wants ---------------------------------------------------------------------
