@@ -22,6 +22,7 @@ sys.stdin.read()
 
 def job(count, devices, **environment):
     given = {"CUDA_VISIBLE_DEVICES": devices, "PATH": "", "TMPDIR": environment.pop("folder")} | environment
+    given["PYTHONPATH"] = os.pathsep.join(sys.path)  # the code that is tested, not one that is installed
     return subprocess.Popen(
         [sys.executable, "-c", HOLD, str(count)], env=given, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
