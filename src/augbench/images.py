@@ -9,9 +9,11 @@ import contextlib
 import functools
 import io
 import json
+import re
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pandas as pd
 import pyarrow as pa
@@ -273,6 +275,15 @@ def portable(data: bytes, max_size: int, max_pixels: int | None = None) -> tuple
     return "jpg", buffer.getvalue()
 
 
+def as_seen(data: bytes, name: str = "image") -> bytes:
+    """An image's bytes as any program sees what :func:`decode` gives: as they came where it is plain (see
+    :func:`is_plain`), which its head tells, else as PNG. Raises ValueError like :func:`decode`."""
+    with _opened(data, name) as opened:
+        if opened.format in KEPT_AS_THEY_CAME and is_plain(opened):
+            return data
+    return encode_png(decode(data, name))
+
+
 def encode_png(image) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
@@ -281,7 +292,7 @@ def encode_png(image) -> bytes:
 
 # --- shards ---------------------------------------------------------------------------------------------
 
-IMAGE_KEYS = ("png", "jpg", "jpeg", "webp")  # extensions of images in a shard
+IMAGE_KEYS = ("png", "jpg", "jpeg", "webp")  # extensions of images in a shard, which go before all others
 KEPT_AS_THEY_CAME = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}
 
 
@@ -322,35 +333,89 @@ class ShardWriter:
         return where
 
 
-def read_shard(path: str | Path) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """Iterate over the samples of a shard as (key, {extension: bytes}), in their order."""
+class Member(NamedTuple):
+    """A file in a shard: its bytes, and the place of the first of them in the shard."""
+
+    data: bytes
+    offset: int
+
+
+def samples(path: str | Path) -> Iterator[tuple[str, dict[str, Member]]]:
+    """Iterate over the samples of a shard as (key, {extension: member}), in their order, as webdataset reads them.
+
+    A key is a name with its folders up to the first dot after them, an extension what follows, in lower case. Hidden
+    members, such as a Mac's ``._000.jpg``, belong to none. Raises BadInput naming the shard when it is damaged.
+    """
     key, sample = None, {}
-    with tarfile.open(path) as tar:
-        for member in tar:
-            if not member.isfile():
-                continue
-            stem, _, extension = member.name.partition(".")
-            if key is not None and stem != key:
-                yield key, sample
-                sample = {}
-            key = stem
-            sample[extension] = tar.extractfile(member).read()
-    if key is not None:
+    for member, data in _members(path, lambda tar, member: tar.extractfile(member).read()):
+        if not (parts := NAME.fullmatch(member.name)) or META.match(member.name):
+            continue
+        if sample and parts[1] != key:
+            yield key, sample
+            sample = {}
+        key, extension = parts[1], parts[2].lower()
+        if extension not in sample:  # webdataset, too, keeps the first
+            sample[extension] = Member(data, member.offset_data)
+    if sample:
         yield key, sample
+
+
+NAME = re.compile(r"((?:.*/|)[^.]+)[.]([^/]*)", re.DOTALL)  # webdataset's own patterns
+META = re.compile(r"__[^/]*__($|/)")
+
+
+def _members(path: str | Path, read: Callable = lambda tar, member: None) -> Iterator[tuple[tarfile.TarInfo, Any]]:
+    """The files in a tar, each with what ``read`` makes of it. Raises BadInput naming the tar when it is damaged, also
+    where Python would only stop early."""
+    try:
+        with tarfile.open(path, "r:") as tar:
+            for member in tar:
+                if member.isfile():
+                    yield member, read(tar, member)
+            tar.fileobj.seek(tar.offset)
+            if tar.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+                raise tarfile.ReadError("its end is missing")
+    except (tarfile.TarError, OSError, EOFError, ValueError) as error:
+        raise files.BadInput(f"the shard {files.printable(path)} cannot be read: {_fault(path, error)}") from None
+
+
+def _fault(path: str | Path, error: Exception) -> str:
+    """What is wrong with a shard that cannot be read, and what to do."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(64)
+    except OSError as reason:
+        return str(reason.strerror)
+    if not head:
+        return "it is empty; copy or download it again"
+    if head.startswith(files.POINTER):
+        return "it is a Git LFS pointer; fetch the file itself with `git lfs pull`"
+    if head.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")):
+        return "it is compressed; unpack it, so that images can be read where they lie"
+    return f"it is damaged, cut off or no tar ({error}); copy or download it again, or take it away"
+
+
+def check_shard(path: str | Path) -> None:
+    """Raise BadInput when a shard's size alone says that it is damaged: a tar is a whole number of blocks."""
+    size = Path(path).stat().st_size
+    if size == 0 or size % tarfile.BLOCKSIZE:
+        raise files.BadInput(f"the shard {files.printable(path)} cannot be read: {_fault(path, 'its end is missing')}")
+
+
+def read_shard(path: str | Path) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """:func:`samples` without places: (key, {extension: bytes})."""
+    for key, sample in samples(path):
+        yield key, {extension: member.data for extension, member in sample.items()}
+
+
+def picture_in(sample: Collection[str]) -> str | None:
+    """The extension under which a sample holds its image; None for a sample without one."""
+    return next((key for key in IMAGE_KEYS if key in sample), None) or next(
+        (key for key in sorted(sample) if f".{key}" in folders.EXTENSIONS | folders.HEIF), None
+    )
 
 
 def member_places(path: str | Path) -> Iterator[tuple[str, tuple[int, int]]]:
     """Names of a tar's files, each with offset and length of its bytes."""
-    with tarfile.open(path) as tar:
-        for member in tar:
-            if member.isfile():
-                yield member.name, (member.offset_data, member.size)
-
-
-def image_key(shard: str | Path) -> tuple[str, bool]:
-    """The extension under which a WebDataset shard holds its images, e.g. ``jpg``, and whether there is JSON too."""
-    for _, sample in read_shard(shard):
-        for kind in IMAGE_KEYS:
-            if kind in sample:
-                return kind, "json" in sample
-    raise ValueError(f"{shard} holds no image ({', '.join(IMAGE_KEYS)})")
+    for member, _ in _members(path):
+        yield member.name, (member.offset_data, member.size)
