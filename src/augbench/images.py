@@ -208,9 +208,16 @@ def _reason(data: bytes, error: Exception) -> str:
 
 
 def _orientation(image) -> int:
-    """The EXIF orientation; 1, upright, where EXIF is damaged or says nothing that makes sense."""
+    """The EXIF orientation; 1, upright, where EXIF is damaged or says nothing that makes sense.
+
+    Raises what Pillow raises for a PNG whose pixels are damaged: its EXIF may stand behind them.
+    """
     from PIL import ExifTags
 
+    if image.format == "TIFF":  # Pillow turns it, and says the size that it then has
+        return 1
+    if image.format == "PNG":
+        image.load()
     try:
         value = image.getexif().get(ExifTags.Base.Orientation, 1)
         return int(value) if value in TURNS else 1

@@ -113,13 +113,11 @@ def _csv(path: Path, columns: Mapping[str, Sequence[str]], needed: Sequence[str]
     _complete(places, needed, names, path)
     if first + 1 >= len(lines):
         return pa.table({name: pa.array([], pa.string()) for name in places})
-    odd = []
     with _open(path) as handle:
         try:
             table = arrow.read_csv(
                 handle,
                 read_options=arrow.ReadOptions(
-                    use_threads=False,  # rows that are odd are known by number only then
                     encoding="utf8" if codec == "utf-8" else codec.removesuffix("-le").removesuffix("-be"),
                     column_names=[str(place) for place in range(len(names))],
                     skip_rows=first + 1,
@@ -127,7 +125,6 @@ def _csv(path: Path, columns: Mapping[str, Sequence[str]], needed: Sequence[str]
                 parse_options=arrow.ParseOptions(
                     delimiter=separator,
                     newlines_in_values=True,
-                    invalid_row_handler=lambda row: odd.append(row) or "skip",
                 ),
                 convert_options=arrow.ConvertOptions(
                     include_columns=[str(place) for place in places.values()],
@@ -139,13 +136,18 @@ def _csv(path: Path, columns: Mapping[str, Sequence[str]], needed: Sequence[str]
         except (pa.ArrowInvalid, UnicodeError) as error:
             if path.suffix != ".gz":
                 texts.read(path)  # says in which line
-            raise BadInput(f"{files.printable(path)} cannot be read as CSV: {_first_line(error)}") from None
-    if odd:
-        raise BadInput(
-            f"{files.printable(path)}: the row {odd[0].text[:80]!r} has {odd[0].actual_columns} cells, the first row "
-            f"{odd[0].expected_columns}; put a cell that holds {separator!r} into quotation marks"
-        )
+            raise BadInput(f"{files.printable(path)} {_odd_row(error, separator)}") from None
     return table.rename_columns(list(places))
+
+
+def _odd_row(error: Exception, separator: str) -> str:
+    """What is wrong with a CSV, from what Arrow says of it."""
+    if row := re.search(r"Expected (\d+) columns, got (\d+): (.*)", str(error)):
+        return (
+            f"has {row[1]} columns, but {row[2]} cells in the row {row[3][:80]!r}; put a cell that holds {separator!r} "
+            "into quotation marks"
+        )
+    return f"cannot be read as CSV: {_first_line(error)}"
 
 
 def _open(path: Path):
