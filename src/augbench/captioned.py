@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from augbench import texts
+from augbench.files import BadInput
 from augbench.images import decode, picture_in, read_shard
 
 
@@ -60,7 +61,7 @@ class CaptionedPool:
                 pixels.append(np.asarray(ImageOps.fit(picture, (size, size))))
                 self.captions.append(words)
         if not pixels:
-            raise ValueError(f"no captioned image in {', '.join(map(str, shards))}")
+            raise BadInput(f"no captioned image in {', '.join(map(str, shards))}")
         self.pixels = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous()
 
 

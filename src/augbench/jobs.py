@@ -20,6 +20,15 @@ def log_to(path: str) -> None:
     os.dup2(log.fileno(), 1)
     os.dup2(log.fileno(), 2)
     sys.stdout = sys.stderr = log
+    sys.excepthook = _say
+
+
+def _say(kind: type, error: BaseException, trace) -> None:
+    """Print an uncaught error; of what is wrong with a user's files the sentence alone, which says where to look."""
+    if issubclass(kind, files.BadInput):
+        print(error, file=sys.stderr, flush=True)
+    else:
+        sys.__excepthook__(kind, error, trace)
 
 
 def share_library() -> None:

@@ -314,11 +314,11 @@ def index(embeddings: Sequence[str | Path], folder: str | Path, *, exact: bool, 
     Left to itself (``exact`` false), autofaiss picks and tunes an approximate index that takes at most ``memory``
     by timing searches, which is what a large pool needs, but neither exact nor the same on each run.
     """
-    from autofaiss import build_index
-
     embeddings = [part for part in embeddings if any(Path(part, "img_emb").iterdir())]
     if not embeddings:
         raise BadInput("no shard of the pool holds an image that can be read; see the logs of embed_pool")
+    from autofaiss import build_index
+
     with whole(folder) as temporary, tempfile.TemporaryDirectory() as infos:
         (temporary / "metadata").mkdir(parents=True)
         for part, given in enumerate(embeddings):
