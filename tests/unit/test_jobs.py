@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+from augbench import files, jobs
+
 pytestmark = pytest.mark.middle
 
 HOLD = """
@@ -43,3 +45,13 @@ def test_more_gpus_than_there_are_is_an_error_and_slurms_are_left_alone(tmp_path
     process = job(2, "7", folder=str(tmp_path), SLURM_JOB_ID="12")
     output, _ = process.communicate()
     assert (process.returncode, output) == (0, "")
+
+
+def test_what_is_wrong_with_a_users_files_is_a_sentence_in_the_log(capsys):
+    """Of anything else the traceback, which says where in the program."""
+    for kind in (files.BadInput, RuntimeError):
+        try:
+            raise kind("names.csv is empty")
+        except Exception as error:
+            jobs._say(kind, error, error.__traceback__)
+        assert ("Traceback" in capsys.readouterr().err) == (kind is RuntimeError)
