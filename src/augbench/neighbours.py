@@ -228,16 +228,16 @@ def _metadata(folder: Path, work: Path, wanted: Sequence[str]) -> Callable[[Sequ
 
 
 def _joint(schemas: Sequence, wanted: Sequence[str]):
-    """One schema for the parts of an index, with what any of them has of ``wanted``: the spelling that goes first, in
-    the type that all have, else text or number."""
+    """One schema for the parts of an index, with what any of them has of ``wanted``: text in the type that all have,
+    so that it stays where it is on the disk, else as plain text, and numbers."""
     import pyarrow as pa
 
     fields = []
     for name, spellings in _spellings(wanted).items():
         kinds = {schema.field(spelt).type for schema in schemas for spelt in spellings if spelt in schema.names}
         if kinds:
-            fields.append((name, kinds.pop() if len(kinds) == 1 and name not in NUMBERS else _kind(name)))
-    return pa.schema(fields)
+            fields.append((name, kinds.pop() if kinds in ({pa.string()}, {pa.large_string()}) else _kind(name)))
+    return pa.schema(fields or [("url", pa.string())])
 
 
 NUMBERS = {"aesthetic": "float64", "offset": "int64", "length": "int64"}  # columns that hold no text
@@ -300,7 +300,7 @@ def _as_arrow(parquet: Sequence[Path], path: Path, wanted: Sequence[str]) -> Pat
     schema = _joint(schemas, wanted)
     with whole(path) as temporary, pa.ipc.new_file(str(temporary), schema) as writer:
         for file, own in zip(parquet, schemas, strict=True):
-            names = [name for name in wanted if name in own.names]
+            names = [name for name in wanted if name in own.names] or own.names[:1]
             for batch in pq.ParquetFile(file).iter_batches(columns=names, batch_size=100_000):
                 writer.write_table(_typed(pa.Table.from_batches([batch]), schema))
     return path
@@ -319,7 +319,7 @@ def _from_hdf5(path: Path, wanted: Sequence[str]) -> Callable[[Sequence[int]], p
         found = {}
         for name in names:
             values = data[name][unique] if len(unique) else np.array([])
-            values = np.array([v.decode() if isinstance(v, bytes) else v for v in values], dtype=object)
+            values = np.array([texts.decode(v) if isinstance(v, bytes) else v for v in values], dtype=object)
             column = np.empty(len(ids), dtype=object)
             column[order] = values[back]
             found[name] = column

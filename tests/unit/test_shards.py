@@ -320,3 +320,19 @@ def test_parts_of_different_columns_and_types_are_joined_by_name(tmp_path_factor
     assert {name: list(table[name]) for name in SAID} == {
         name: [values[place] for place in expected] for name, values in SAID.items()
     }
+
+
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        ({"url": pa.array(["a", "b"]).dictionary_encode()}, ["a", "b"]),
+        ({"url": pa.array(["a", "b"], pa.large_string())}, ["a", "b"]),
+        ({"similarity": pa.array([0.1, 0.2])}, [None, None]),
+    ],
+)
+def test_metadata_of_one_part_in_several_batches(tmp_path, monkeypatch, part, said):
+    (tmp_path / "metadata").mkdir()
+    pq.write_table(pa.table(part), tmp_path / "metadata" / "0.parquet", row_group_size=1)
+    batches = pq.ParquetFile.iter_batches
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", lambda self, **kw: batches(self, **kw | {"batch_size": 1}))
+    assert list(neighbours._metadata(tmp_path, tmp_path / "work", neighbours.COLUMNS)([0, 1])["url"]) == said
