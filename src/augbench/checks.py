@@ -54,17 +54,20 @@ def check_world(config: Config, results: Path = Path("results")) -> list[str]:
 
 
 def remarks(config: Config) -> list[str]:
-    """Sentences on what a study goes without: what templates ask for and its classes do not have.
+    """Sentences on what a study goes without: files that are no images, and what templates ask for and its classes do
+    not have.
 
     Raises ConfigError when nothing is left of a method's templates.
     """
-    from augbench import prompts, target
+    from augbench import folders, prompts, target
 
     found = []
     for name, study in config.studies.items():
         found += check_proxy(study, f"studies.{name}")
         if study.target.reader == "digits":
             continue
+        if not_taken := folders.told(target.left_out(study.target)):
+            found.append(f"studies.{name}: not taken from {study.target.path}: {not_taken}")
         classes = target.class_table(study.target).to_dict("records")
         for method in study.methods:
             conditioning = config.methods[method].conditioning
@@ -156,6 +159,8 @@ def check_names(config: Config, study: Study, place: str) -> None:
 
 def check_pool(study: Study, place: str) -> None:
     """Whether what the pool and retrieval name is there. Raises ConfigError."""
+    from augbench import pool
+
     head = study.retrieval.aesthetic_model
     if head and not Path(head).is_file():
         raise ConfigError(f"{place}.retrieval.aesthetic_model: there is no file {head}")
@@ -164,9 +169,13 @@ def check_pool(study: Study, place: str) -> None:
     path, source = Path(study.pool.path), study.pool.source
     if not (path.is_dir() or (source == "urls" and path.is_file())):
         raise ConfigError(f"{place}.pool.path: there is no folder {path}")
-    wanted = {"shards": "*.tar", "urls": "*.parquet", "index": "image.index"}.get(source, "*")
-    if path.is_dir() and not any(path.glob(wanted)):
-        raise ConfigError(f"{place}.pool.path: there is no {wanted} in {path}")
+    if study.pool.local:
+        try:
+            pool.check(source, path)
+        except ValueError as error:
+            raise ConfigError(f"{place}.pool.path: {error}") from None
+    elif not (path / "image.index").is_file():
+        raise ConfigError(f"{place}.pool.path: there is no image.index in {path}")
     if source == "index":
         clip = study.clip.model if study.clip and study.clip.model else ""
         try:

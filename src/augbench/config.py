@@ -86,11 +86,16 @@ class Method(Section):
 class Target(Section):
     reader: Literal["digits", "folder", "imagenet", "caltech256", "list"] = Field(
         description="digits: the built-in world; folder: train/CLASS, and val/CLASS and test/CLASS where there are "
-        "such, or CLASS alone; imagenet: ILSVRC2012, train/WNID and val, which is the test split; caltech256: "
-        "256_ObjectCategories; list: a CSV or Parquet file with the columns path, class and perhaps split (train, "
-        "validation, test)"
+        "such, by any of their usual names, or CLASS alone; imagenet: ILSVRC2012, train/WNID and val, which is the "
+        "test split; caltech256: 256_ObjectCategories; list: a CSV or Parquet file with the columns path, class and "
+        "perhaps split (train, validation, test)"
     )
     path: str | None = Field(None, description="the folder, or the list")
+    folders: Literal["splits", "classes"] | None = Field(
+        None,
+        description="of the reader folder: what the top folders are; null: by their names, or else a question, see "
+        "docs/inputs.md",
+    )
     ground_truth: str | None = Field(
         None, description="of a flat ImageNet val: the folder ILSVRC2012_devkit_t12, or LOC_val_solution.csv"
     )

@@ -38,7 +38,7 @@ def print_error(kind: type[BaseException], error: BaseException, trace) -> None:
     """
     place = traceback.extract_tb(trace)[-1] if trace else None
     raised_here = place and Path(place.filename).parent == Path(__file__).parent and place.line.startswith("raise ")
-    if raised_here and str(error):
+    if isinstance(error, files.BadInput) or (raised_here and str(error)):
         print(f"error: {error}", file=sys.stderr, flush=True)
     else:
         sys.__excepthook__(kind, error, trace)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from augbench import finite, waiting
+from augbench import finite, texts, waiting
 from augbench.files import whole
 
 CHUNK = 64 << 20  # bytes of vectors that are reconstructed at a time
@@ -323,9 +323,71 @@ def _metadata(folder: Path, work: Path, wanted: Sequence[str]) -> Callable[[Sequ
     import pyarrow as pa
 
     tables = [pa.ipc.open_file(pa.memory_map(str(file), "r")).read_all() for file in files]
-    names = [name for name in wanted if all(name in table.column_names for table in tables)]
-    table = pa.concat_tables([table.select(names) for table in tables])
+    schema = _joint([table.schema for table in tables], wanted)
+    table = pa.concat_tables([_typed(table, schema) for table in tables])
     return lambda ids: table.take(pa.array(ids, pa.int64())).to_pandas()
+
+
+def _joint(schemas: Sequence, wanted: Sequence[str]):
+    """One schema for the parts of an index, with what any of them has of ``wanted``: text in the type that all have,
+    so that it stays where it is on the disk, else as plain text, and numbers."""
+    import pyarrow as pa
+
+    fields = []
+    for name, spellings in _spellings(wanted).items():
+        kinds = {schema.field(spelt).type for schema in schemas for spelt in spellings if spelt in schema.names}
+        if kinds:
+            fields.append((name, kinds.pop() if kinds in ({pa.string()}, {pa.large_string()}) else _kind(name)))
+    return pa.schema(fields or [("url", pa.string())])
+
+
+NUMBERS = {"aesthetic": "float64", "offset": "int64", "length": "int64"}  # columns that hold no text
+
+
+def _kind(name: str):
+    import pyarrow as pa
+
+    return pa.type_for_alias(NUMBERS.get(name, "string"))
+
+
+def _spellings(wanted: Sequence[str]) -> dict[str, list[str]]:
+    groups = {"url": URL, "caption": CAPTION, "aesthetic": AESTHETIC} | {name: [name] for name in PLACE}
+    return {name: [spelt for spelt in group if spelt in wanted] for name, group in groups.items()}
+
+
+def _typed(table, schema):
+    """A part's metadata under the names and types of ``schema``; null where it has none."""
+    import pyarrow as pa
+
+    columns = []
+    for field in schema:
+        spelt = next((spelt for spelt in _spellings(COLUMNS + PLACE)[field.name] if spelt in table.column_names), None)
+        columns.append(_cast(table[spelt], field.type) if spelt else pa.nulls(table.num_rows, field.type))
+    return pa.table(columns, schema=schema)
+
+
+def _cast(column, kind):
+    """A column in another type; values that are none of it are null, or JSON where it is text."""
+    import pyarrow as pa
+
+    try:
+        return column.cast(kind)
+    except pa.ArrowException:
+        read = _as_text if pa.types.is_string(kind) or pa.types.is_large_string(kind) else _as_number
+        return pa.array([None if value is None else read(value) for value in column.to_pylist()], kind)
+
+
+def _as_text(value) -> str:
+    if isinstance(value, bytes):
+        return texts.decode(value)
+    return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def _as_number(value):
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return None
 
 
 def _as_arrow(parquet: Sequence[Path], path: Path, wanted: Sequence[str]) -> Path:
@@ -335,14 +397,13 @@ def _as_arrow(parquet: Sequence[Path], path: Path, wanted: Sequence[str]) -> Pat
 
     if path.exists():
         return path
-    names = [name for name in wanted if name in pq.read_schema(parquet[0]).names]
-    with whole(path) as temporary:
-        writer = None
-        for file in parquet:
+    schemas = [pq.read_schema(file) for file in parquet]
+    schema = _joint(schemas, wanted)
+    with whole(path) as temporary, pa.ipc.new_file(str(temporary), schema) as writer:
+        for file, own in zip(parquet, schemas, strict=True):
+            names = [name for name in wanted if name in own.names] or own.names[:1]
             for batch in pq.ParquetFile(file).iter_batches(columns=names, batch_size=100_000):
-                writer = writer or pa.ipc.new_file(str(temporary), batch.schema)
-                writer.write_batch(batch.cast(writer.schema) if hasattr(batch, "cast") else batch)
-        writer.close()
+                writer.write_table(_typed(pa.Table.from_batches([batch]), schema))
     return path
 
 
@@ -359,7 +420,7 @@ def _from_hdf5(path: Path, wanted: Sequence[str]) -> Callable[[Sequence[int]], p
         found = {}
         for name in names:
             values = data[name][unique] if len(unique) else np.array([])
-            values = np.array([v.decode() if isinstance(v, bytes) else v for v in values], dtype=object)
+            values = np.array([texts.decode(v) if isinstance(v, bytes) else v for v in values], dtype=object)
             column = np.empty(len(ids), dtype=object)
             column[order] = values[back]
             found[name] = column

@@ -108,12 +108,18 @@ def test_clusters_need_an_embedding_and_candidates_their_epochs():
 
 def test_ratios_of_a_method_are_the_studys_and_those_of_its_scaling():
     raw = load("config/methods.yaml", "config/config.yaml")
-    raw["studies"]["digits"] |= {"ratios": [1], "scaling": {"methods": ["retrieval", "pseudoword_dm"], "ratios": [10, 0.5]}}
+    raw["studies"]["digits"] |= {
+        "ratios": [1],
+        "scaling": {"methods": ["retrieval", "pseudoword_dm"], "ratios": [10, 0.5]},
+    }
     study = config.parse(raw).studies["digits"]
     assert study.ratios_of("retrieval") == [1, 0.5, 10]
     assert study.ratios_of("clip_prompts") == [1]
     assert study.main_times == 3
-    assert (study.further_ratio("pseudoword_dm", study.main_times), study.further_ratio("pseudoword_dm", 10)) == (10, None)
+    assert (study.further_ratio("pseudoword_dm", study.main_times), study.further_ratio("pseudoword_dm", 10)) == (
+        10,
+        None,
+    )
     assert study.further_ratio("clip_prompts", study.main_ratio) is None
     for wrong in ("more_real", "retrieval_diverse"):
         raw["studies"]["digits"]["scaling"]["methods"] = [wrong]

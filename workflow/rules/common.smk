@@ -310,11 +310,7 @@ def ratios(study, method):
 def pool_files(study):
     """What a pool consists of that lies at a path: images, shards or lists of URLs."""
     pool = STUDIES[study].pool
-    if pool.source == "folder":
-        return poolside.listing(pool.path)
-    path = Path(pool.path)
-    pattern = {"shards": "*.tar", "urls": "*.parquet"}[pool.source]
-    return [str(path)] if path.is_file() else sorted(map(str, path.glob(pattern)))
+    return poolside.files_of(pool.source, pool.path)
 
 
 def pool_shards(study):
@@ -343,8 +339,7 @@ def shard_images(wildcards):
     """Path, size and time of the images that make one shard of a pool that is a folder."""
     size, part = study_of(wildcards).jobs.images_per_shard, int(wildcards.part)
     files = pool_files(wildcards.study)[part * size : (part + 1) * size]
-    about = {file: Path(file).stat() for file in files}
-    return [[file, s.st_size, s.st_mtime_ns] for file, s in about.items()]
+    return poolside.states(files)
 
 
 def ledgers(study):
