@@ -530,11 +530,11 @@ def test_what_cannot_be_embedded_is_told(world, tmp_path, capfd):
             if number == 12:
                 break
             data = b"no image" if number == 3 else sample["png"]
-            kind = "jpg" if number == 5 else "png"
+            kind = "jpg" if number == 5 else "png"  # formats may be mixed
             writer.add(f"{number:03d}", {kind: data, "txt": "x"}, of=kind)
     found = embedded(world, [tmp_path / "0.tar"], tmp_path)
-    assert found.index.ntotal == 10
-    assert "2 of 12 images are left out" in capfd.readouterr().out
+    assert found.index.ntotal == 11
+    assert "1 of 12 samples are left out: 1 images cannot be read, 0 have no image" in capfd.readouterr().out
 
 
 # --- kills ----------------------------------------------------------------------------------------------
