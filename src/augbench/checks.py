@@ -123,12 +123,6 @@ def check_splits(study: Study, place: str) -> None:
             )
     if not found:
         return
-    for name, files_of in found.own.items():
-        if not any(next(iter(files_of(key)), None) for key in found.classes):
-            raise ConfigError(
-                f"{place}.target: the {name} split of {study.target.path} has no image in the folder of a class; sort "
-                f"its images into folders of their classes, or move it elsewhere: then a {name} split is drawn"
-            )
     for key in found.classes:
         count = sum(1 for _ in itertools.islice(found.train(key), ENOUGH))
         sizes = target.sizes(count, study.dataset, found.own)

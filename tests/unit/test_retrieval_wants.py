@@ -58,7 +58,9 @@ def run(pool, folder, counts, **changes):
     """Retrieve; returns ledger and image table."""
     wanted = pd.DataFrame({"class": list(counts), "query": list(counts), "count": list(counts.values())})
     paths = [folder / name for name in NAMES]
-    settings = SETTINGS | {"fetch": dict.fromkeys(fetching.SETTINGS, 1) | {"allowed_networks": []}} | changes
+    settings = (
+        SETTINGS | {"fetch": dict.fromkeys(fetching.SETTINGS, 1) | {"allowed_networks": [], "proxy": None}} | changes
+    )
     retrieval.retrieve(wanted, pool, Trusting(), folder, *paths, **settings)
     return pd.read_parquet(paths[0]), images.read(paths[2])
 
@@ -161,12 +163,18 @@ def test_pictures_are_scored_where_there_is_a_head(tmp_path):
 
 def pool_of(folder, source, kind, columns):
     """A folder as a pool of this source has it, with one row of metadata."""
+    import faiss
     import h5py
+    import numpy as np
     import pyarrow as pa
+    from PIL import Image
 
     table = pd.DataFrame({name: ["x" if name == "url" else 6.0] for name in columns})
     (folder / "metadata").mkdir(parents=True)
-    (folder / "image.index").touch()
+    index = faiss.IndexFlatIP(4)
+    index.add(np.ones((1, 4), np.float32))
+    faiss.write_index(index, str(folder / "image.index"))
+    Image.new("RGB", (4, 4)).save(folder / "image.png")
     if kind == "hdf5":
         with h5py.File(folder / "metadata.hdf5", "w") as file:
             for name in columns:
@@ -189,7 +197,9 @@ def test_a_pool_without_scores_is_refused_before_any_work_starts(tmp_path, sourc
     """Unless a head scores the pictures, or no score is wanted."""
 
     def check(pool, **retrieval):
-        checks.check_pool(SimpleNamespace(pool=pool, retrieval=config.Retrieval(**retrieval)), "studies.mine")
+        checks.check_pool(
+            SimpleNamespace(pool=pool, clip=None, retrieval=config.Retrieval(**retrieval)), "studies.mine"
+        )
 
     lacking = pool_of(tmp_path / "without", source, kind, ["url"])
     with pytest.raises(
