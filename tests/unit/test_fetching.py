@@ -197,6 +197,7 @@ def hostile(tmp_path_factory):
     return table.set_index("url"), asked, took, work, base
 
 
+@pytest.mark.middle
 def test_an_outage_is_not_remembered_and_a_refusal_is(tmp_path, monkeypatch):
     """Three images and a dead link; the server hangs up, then is there, then would not be needed any more."""
 
@@ -219,6 +220,7 @@ def test_an_outage_is_not_remembered_and_a_refusal_is(tmp_path, monkeypatch):
     assert asked == [["flaky"] * 3 + ["missing"], ["flaky"] * 3, []]
 
 
+@pytest.mark.middle
 def test_a_list_of_which_nearly_all_fails_stops_the_work(tmp_path):
     """Nobody listens at this address: 60 downloads without an answer; a short list may be of one dead server."""
     with serving() as server:
