@@ -7,12 +7,11 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pandas as pd
 import pytest
-from kills import kill_when
+from kills import kill_when, wait_for
 
 from augbench import aesthetics, clip, images, neighbours, pool, retrieval, web
 from augbench.backbone import SafetyChecker
@@ -125,6 +124,11 @@ def test_other_metadata_formats_say_the_same(world, folder, index, tmp_path, kin
         pd.testing.assert_frame_equal(one, two)
 
 
+def listening(port):
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 @pytest.fixture(scope="module")
 def service(world, folder):
     """A real ``clip-retrieval back`` on the same index."""
@@ -145,12 +149,7 @@ def service(world, folder):
     command = "import sys, json; from clip_retrieval.clip_back import clip_back; clip_back(**json.loads(sys.argv[1]))"
     process = subprocess.Popen([sys.executable, "-c", command, json.dumps(arguments)])
     try:
-        for _ in range(600):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            assert process.poll() is None
-            time.sleep(0.2)
+        wait_for(lambda: listening(port), process, 600)
         yield f"http://127.0.0.1:{port}/knn-service"
     finally:
         process.kill()
@@ -373,6 +372,7 @@ def test_diversified_neighbours_are_the_greedy_choice_among_the_nearest(index, f
     assert list(first["id"]) == list(found["id"][:4])  # asking for more changes nothing before
 
 
+@pytest.mark.slow
 def test_an_embedding_asks_as_its_text_does(index, service):
     vectors = list(index.clip.texts(PROMPTS))
     for source in (index, neighbours.Service(service, "web")):
