@@ -21,6 +21,7 @@ from augbench.figures import (
     svg,
 )
 from augbench.pictures import thumbnail
+from augbench.summary import paper_dataset, published
 
 CLASSES = 6  # classes in a gallery
 DOMAINS = 3  # classes for which prompted and fine-tuned images are compared
@@ -28,7 +29,7 @@ CLOSEST = 10  # classes that retrieval could fill only just, or not
 PAIRS = 10  # closest candidate pairs per method
 VERDICTS = Path("resources/verdicts")  # people's, STUDY/METHOD.csv
 INLINE = ("figure1a", "accuracy", "differences", "figure5b")  # figures of the page that are drawn as in the folder
-PAPER_COMPUTE = Path("resources/paper_compute.csv")
+PAPER_COMPUTE, PAPER_RESULTS = Path("resources/paper_compute.csv"), Path("resources/paper_results.csv")
 
 
 def gather(
@@ -49,9 +50,7 @@ def gather(
     summaries = [files.read_json(folder / "summary" / f"{key}.json") for key in methods]
     families = list(dict.fromkeys(summary["family"] for summary in summaries))
     summaries.sort(key=lambda summary: families.index(summary["family"]))  # as in the paper's Table 1
-    for summary in summaries:
-        summary["start"] = methods[summary["method"]].get("start", summary["method"])
-    ratio = f"x{max(summary['ratio'] for summary in summaries):g}"  # 0 for what adds nothing
+    ratio = f"x{max(summary['asked_ratio'] for summary in summaries):g}"  # 0 for what adds nothing
     classes = pd.read_csv(folder / "dataset" / "classes.csv", dtype=str, keep_default_na=False)
     kept = [_class(row) for row in _rows(classes) if not row["excluded"]]
     shown = kept[:CLASSES]
@@ -64,12 +63,14 @@ def gather(
         "seed": settings.get("seed"),
         "settings": json.loads(json.dumps(settings, default=str)),
         "summaries": summaries,
-        "answer": comparison.answer(summaries),
+        "answer": comparison.answer(summaries, _read_differences(folder)),
         "table1": sorted(
             table.astype(object).where(table.notna(), None).to_dict("records"),
             key=lambda row: families.index(row["family"]),
         ),
         "differences": _differences(folder, summaries),
+        "published_as": (dataset := paper_dataset(settings)),
+        "further_published": _further_published(dataset, summaries),
         "improvements": class_details.improvements(folder, summaries, kept, sets),
         "scaling": _scaling(folder, summaries),
         "per_class": class_details.details(folder, summaries, kept, sets),
@@ -162,18 +163,41 @@ def stage_times(folder: str | Path) -> pd.DataFrame:
 # --- methods and classes
 
 
-def _differences(folder: Path, summaries: Sequence[Mapping]) -> dict | None:
-    """The best method that adds images against each other method; None without a second, or without the table."""
+def _read_differences(folder: Path) -> pd.DataFrame:
     path = folder / "tables" / "differences.csv"
-    first = comparison.best([row for row in summaries if row["start"] in exhibits.ADDING], lambda family: True)
-    if first is None or len(summaries) < 2 or not path.exists():
-        return None
-    table = pd.read_csv(path, dtype={"method": str, "other": str}, keep_default_na=False, na_values=[""])
-    about = {row["method"]: {key: row[key] for key in ("title", "family")} for row in summaries}
-    rows = [row | about[row["other"]] for row in comparison.against(table, first["method"]) if row["other"] in about]
-    place = [row["method"] for row in summaries]
-    rows.sort(key=lambda row: place.index(row["other"]))
-    return {"title": first["title"], "method": first["method"], "rows": rows, "tests": int(table["p"].notna().sum())}
+    return pd.read_csv(path, dtype={"method": str, "other": str}, keep_default_na=False, na_values=[""])
+
+
+def _differences(folder: Path, summaries: Sequence[Mapping]) -> list[dict]:
+    """The differences that each of the study's questions asks for, with titles; questions without any are left out."""
+    table, about = _read_differences(folder), {row["method"]: row for row in summaries}
+    parts = []
+    for question, pairs in comparison.questions(summaries).items():
+        if not pairs:
+            continue
+        # Each is named after the method that changes from row to row.
+        changing = "method" if question == comparison.HELPS else "other"
+        rows = [
+            row
+            | {key: about[row[changing]][key] for key in ("title", "family")}
+            | {"counts": row["p_holm"] is not None and row["p_holm"] < comparison.LEVEL}
+            for row in comparison.asked(table, pairs)
+        ]
+        if question == comparison.HELPS:
+            label = f"minus {about[pairs[0][1]]['title']} (percentage points)"
+        else:
+            label = f"{about[pairs[0][0]]['title']} minus each method (percentage points)"
+        best = about[pairs[0][0]] if question == comparison.WHICH else None
+        retrieving = sum(row["start"] == "pool" for row in summaries)
+        parts.append({"question": question, "label": label, "rows": rows, "best": best, "retrieving": retrieving})
+    return parts
+
+
+def _further_published(dataset: str | None, summaries: Sequence[Mapping]) -> list[dict]:
+    """The paper's figures for a study's data set that are of no method of the study."""
+    table = published(pd.read_csv(PAPER_RESULTS), dataset)
+    mine = {row["method"] for row in summaries}
+    return table[~table["method"].isin(mine)].to_dict("records")
 
 
 def _scaling(folder: Path, summaries: Sequence[Mapping]) -> dict | None:
@@ -208,7 +232,7 @@ def _domains(
     kinds = [[row for row in noise if bool(methods[row["method"]].get("trained")) == trained] for trained in (0, 1)]
     if not all(kinds):
         return None
-    prompted, tuned = (comparison.best(rows, lambda family: True)["method"] for rows in kinds)
+    prompted, tuned = (comparison.best(rows)["method"] for rows in kinds)
     gains = class_details.gains(folder, tuned, prompted)
     chosen = sorted(kept, key=lambda about: -gains.get(about["class"], 0.0))[:DOMAINS]
     return sets.grid(["", prompted, tuned], chosen)
@@ -308,7 +332,7 @@ def _review(study: str, folder: Path, summary: Mapping, settings: Mapping) -> di
 
 def _curves(folder: Path, summary: Mapping) -> dict | None:
     """Validation accuracies (percent) per epoch of all runs of a method; None without a history."""
-    place = folder / "classifier" / summary["method"] / f"x{summary['ratio']:g}"
+    place = folder / "classifier" / summary["method"] / f"x{summary['asked_ratio']:g}"
     paths = sorted(place.glob("run-*/history.csv"), key=lambda path: int(path.parent.name.split("-")[1]))
     runs = [pd.read_csv(path) for path in paths]
     runs = [{"epoch": list(run["epoch"]), "accuracy": list(run["validation_accuracy"])} for run in runs]
@@ -321,7 +345,7 @@ def best_of_families(summaries: Sequence[Mapping]) -> list[dict]:
     """The bars of Figure 1A: the target data only, and of each family that adds images its best method."""
     floor = [row for row in summaries if row["start"] == "none"]
     families = dict.fromkeys(row["family"] for row in summaries if row["family"] != "baseline")
-    best = [comparison.best(summaries, lambda family, wanted=wanted: family == wanted) for wanted in families]
+    best = [comparison.best([row for row in summaries if row["family"] == family]) for family in families]
     return [_bar(row) for row in floor + best]
 
 

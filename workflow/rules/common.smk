@@ -20,6 +20,7 @@ from augbench import (
 )
 from augbench import config as configuration
 from augbench import pool as poolside
+from augbench.summary import paper_dataset
 
 jobs.share_library()
 
@@ -218,6 +219,16 @@ def added_tables(wildcards):
     )
 
 
+def main_predictions(wildcards):
+    """What the classifiers said about each test image, at the main ratio: the runs of each method in turn."""
+    study = wildcards.study
+    return [
+        f"results/{study}/classifier/{method}/x{ratios(study, method)[0]}/run-{k}/predictions.parquet"
+        for method in STUDIES[study].methods
+        for k in range(1, STUDIES[study].runs + 1)
+    ]
+
+
 def seen_sets(kind):
     """An input function: what a detector made of each reference set, e.g. hashes; no vectors without a detector."""
 
@@ -246,9 +257,12 @@ def judge(study):
 
 def figures(study):
     """The figures of a study, without extension."""
-    given = STUDIES[study]
-    methods = {method: METHODS[method].model_dump() for method in given.methods}
-    return exhibits.names(methods, given.ratios)
+    methods = {
+        method: METHODS[method].model_dump() for method in STUDIES[study].methods
+    }
+    return exhibits.names(
+        methods, {method: ratios(study, method) for method in methods}
+    )
 
 
 def ratios(study, method):

@@ -8,6 +8,8 @@ rule summary:
             for ratio in ratios(w.study, w.method)
             for k in range(1, study_of(w).runs + 1)
         ],
+        added=lambda w: added_tables(w) if w.method in adding(w.study) else [],
+        train="results/{study}/dataset/train.parquet",
         test="results/{study}/dataset/test.parquet",
         audit=lambda w: (
             rules.audit.output.summary if w.method in adding(w.study) else []
@@ -22,11 +24,12 @@ rule summary:
     conda:
         "../../envs/augbench.yaml"
     resources:
-        mem_mb=lambda w, attempt: costs.megabytes(500, attempt),
+        mem_mb=lambda w, attempt: costs.megabytes(2000, attempt),
         runtime=lambda w, attempt: costs.minutes(0, attempt, least=10),
     params:
         method=lambda w: METHODS[w.method].model_dump(),
         ratios=lambda w: ratios(w.study, w.method),
+        classifier=setting("classifier"),
         code=code("summary"),
     script:
         "../scripts/summary.py"
@@ -39,6 +42,7 @@ rule tables:
             method=study_of(w).methods,
             allow_missing=True,
         ),
+        predictions=main_predictions,
         paper="resources/paper_results.csv",
     output:
         table1=report(
@@ -62,9 +66,10 @@ rule tables:
     conda:
         "../../envs/augbench.yaml"
     resources:
-        mem_mb=lambda w, attempt: costs.megabytes(500, attempt),
+        mem_mb=lambda w, attempt: costs.megabytes(1000, attempt),
         runtime=lambda w, attempt: costs.minutes(0, attempt, least=10),
     params:
+        dataset=lambda w: paper_dataset(study_of(w).model_dump()),
         code=code("summary", "comparison"),
     script:
         "../scripts/tables.py"
@@ -72,11 +77,7 @@ rule tables:
 
 rule per_class:
     input:
-        lambda w: [
-            f"results/{w.study}/classifier/{method}/x{ratios(w.study, method)[0]}/run-{k}/predictions.parquet"
-            for method in study_of(w).methods
-            for k in range(1, study_of(w).runs + 1)
-        ],
+        main_predictions,
     output:
         accuracies="results/{study}/tables/per_class.csv",
         confusions="results/{study}/tables/confusions.csv",
@@ -99,8 +100,10 @@ rule per_class:
 
 rule report_page:
     input:
-        paper="resources/paper_compute.csv",
+        paper=["resources/paper_compute.csv", "resources/paper_results.csv"],
         tables=expand("results/{study}/tables/table1.csv", study=STUDIES),
+        differences=expand("results/{study}/tables/differences.csv", study=STUDIES),
+        scaling=expand("results/{study}/tables/scaling.csv", study=STUDIES),
         classwise=expand("results/{study}/tables/per_class.csv", study=STUDIES),
         gaps=[
             f"results/{study}/tables/domain_gap.csv"
