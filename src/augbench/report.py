@@ -325,7 +325,8 @@ def _review(study: str, folder: Path, summary: Mapping, settings: Mapping) -> di
     audit = files.read_json(place / "summary.json")
     candidates = pd.read_parquet(place / "candidates.parquet")
     sizes = {name: found["images"] for name, found in audit["references"].items()}
-    sampling = settings["audit"]["inspected"], settings["seed"], summary["method"]
+    rule = settings["audit"]
+    sampling = rule["inspected"], rule["in_full"], settings["seed"], summary["method"]
     sets = verdicts.summarise(candidates, verdicts.read(path, candidates), sizes, *sampling)
     return {"title": summary["title"], "source": str(path), "added": audit["added"], "sets": sets}
 

@@ -64,6 +64,7 @@ def _audit(folder, method, added, reference):
             candidates[f"{side}_{column}"] = values
     counts = {"images": 10, "pairs": 12, "added_images_with_candidate": 9, "reference_images_with_candidate": 1}
     found = {"added": len(added), "radius": 10, "references": {"test": counts | {"share": 0.1}}}
+    found["further"] = [{"ratio": 4.0, "added": 77, "references": {"test": counts | {"pairs": 88, "share": 0.1}}}]
     place = folder / "audit" / method
     files.write_json(place / "summary.json", found)
     candidates.to_parquet(place / "candidates.parquet")
@@ -409,7 +410,7 @@ def test_the_papers_figures_are_named_for_what_they_are(folder, tmp_path, target
 def test_verdicts_are_told_beside_the_candidates(folder, tmp_path, monkeypatch):
     """Twelve pairs at most of one reference image: two confirmed, one unsure, the rest none."""
     monkeypatch.setattr(report, "VERDICTS", tmp_path)
-    settings = {**SETTINGS, "seed": 0, "audit": {"inspected": 500}}
+    settings = {**SETTINGS, "seed": 0, "audit": {"inspected": 500, "in_full": ["test"]}}
     candidates = pd.read_parquet(folder / "audit" / "retrieval" / "candidates.parquet")
     table = candidates[["added_id", "reference_set", "reference_id"]]
     words = ["duplicate", "duplicate", "unsure"] + ["not"] * (len(table) - 3)
@@ -424,6 +425,12 @@ def test_verdicts_are_told_beside_the_candidates(folder, tmp_path, monkeypatch):
     Elements(page)
     assert "Duplicates that people confirmed" in page
     assert '<td class="number">2 to 3</td>' in page
+    assert '<td class="number">10.000</td><td class="number">10.000 to 10.000</td>' in page  # the unsure pair's is it
+    assert "88" in page and "Duplicate candidates at further augmentation ratios" in page
+    files.write_csv(tmp_path / "digits" / "retrieval.csv", table.assign(verdict=words).iloc[:2])
+    report.write(tmp_path / "report.html", [report.gather("digits", folder, METHODS, settings, generated(folder))])
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "at least 10.000" in page and "(not all judged)" in page
     files.write_csv(tmp_path / "digits" / "retrieval.csv", table.assign(verdict="perhaps"))
     with pytest.raises(ValueError, match=r"retrieval.csv, line 2: a verdict is one of"):
         report.gather("digits", folder, METHODS, settings, generated(folder))

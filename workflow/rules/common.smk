@@ -49,7 +49,7 @@ wildcard_constraints:
     ratio=r"[0-9.]+",
     shard="[0-9]+",
     set="|".join(
-        {"test", "validation", "unused"}.union(
+        {*configuration.REFERENCES}.union(
             *(study.audit.references for study in STUDIES.values())
         )
     ),
@@ -195,9 +195,9 @@ def row_of(wildcards):
 _texts = functools.cache(prompts.digest)  # read once, not for each job
 
 
-def references(study):
-    """The sets that added images are compared with: splits, and folders that the configuration names."""
-    return ["test", "validation", "unused", *STUDIES[study].audit.references]
+def references(study, method):
+    """The sets that a method's added images are compared with: splits but its own, and folders of the configuration."""
+    return STUDIES[study].audit.references_of(METHODS[method].start)
 
 
 def reference_table(study, name):
@@ -237,7 +237,8 @@ def seen_sets(kind):
         if kind == "vectors" and not STUDIES[study].audit.detector:
             return []
         return [
-            f"results/{study}/audit/{kind}/{name}.parquet" for name in references(study)
+            f"results/{study}/audit/{kind}/{name}.parquet"
+            for name in references(study, wildcards.method)
         ]
 
     return files
