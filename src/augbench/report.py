@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import pandas as pd
 
-from augbench import class_details, comparison, compute, exhibits, files, galleries, pages, verdicts
+from augbench import class_details, classes, comparison, compute, exhibits, files, galleries, pages, verdicts
 from augbench.environment import hardware, versions
 from augbench.figures import (
     FAMILY_COLOURS,
@@ -51,8 +51,8 @@ def gather(
     families = list(dict.fromkeys(summary["family"] for summary in summaries))
     summaries.sort(key=lambda summary: families.index(summary["family"]))  # as in the paper's Table 1
     ratio = f"x{max(summary['asked_ratio'] for summary in summaries):g}"  # 0 for what adds nothing
-    classes = pd.read_csv(folder / "dataset" / "classes.csv", dtype=str, keep_default_na=False)
-    kept = [_class(row) for row in _rows(classes) if not row["excluded"]]
+    class_table = pd.read_csv(folder / "dataset" / "classes.csv", dtype=str, keep_default_na=False)
+    kept = [_class(row) | {"train": int(row["train"])} for row in _rows(class_table) if not row["excluded"]]
     shown = kept[:CLASSES]
     sets = galleries.Sets(folder, summaries, ratio)
     table = pd.read_csv(folder / "tables" / "table1.csv", keep_default_na=False, na_values=[""])
@@ -74,8 +74,8 @@ def gather(
         "improvements": class_details.improvements(folder, summaries, kept, sets),
         "scaling": _scaling(folder, summaries),
         "per_class": class_details.details(folder, summaries, kept, sets),
-        "classes": _classes(classes),
-        "excluded": [_class(row) | {"why": row["excluded"]} for row in _rows(classes) if row["excluded"]],
+        "classes": _classes(class_table),
+        "excluded": [_class(row) | {"why": row["excluded"]} for row in _rows(class_table) if row["excluded"]],
         "figure1a": best_of_families(summaries),
         "gap": (gap := _gap(folder, summaries)),
         "judge": methods[gap[0]["classifier"]]["title"] if gap else None,
@@ -93,13 +93,19 @@ def gather(
             (found for row in summaries if (found := galleries.variations(sets, row, shown, row["start"]))), None
         ),
         "domains": _domains(folder, summaries, methods, kept, sets),
-        "funnels": [found for summary in summaries if (found := _funnel(folder, summary, classes))],
+        "funnels": [found for summary in summaries if (found := _funnel(folder, summary, class_table))],
         "audit": [found for summary in summaries if (found := _audit(folder, summary))],
         "reviews": [found for summary in summaries if (found := _review(study, folder, summary, settings))],
         "curves": [found for summary in summaries if (found := _curves(folder, summary))],
         "stages": stage_times(folder).to_dict("records"),
         "wall_seconds": wall_seconds(folder),
-        "compute": compute.gather(folder, methods, pd.read_csv(PAPER_COMPUTE)),
+        "compute": compute.gather(
+            folder,
+            methods,
+            pd.read_csv(PAPER_COMPUTE),
+            _images(folder, methods, kept, settings, generated, ratio),
+            ratio,
+        ),
         "versions": versions(),
         "hardware": hardware(),
     }
@@ -147,7 +153,7 @@ def stage_times(folder: str | Path) -> pd.DataFrame:
             pd.DataFrame(
                 {
                     "stage": place.parts[0] if len(place.parts) > 1 else place.stem,
-                    "seconds": pd.to_numeric(table["s"], errors="coerce"),
+                    "seconds": compute.attempts(path)[0],
                     "max_rss_mb": pd.to_numeric(table["max_rss"], errors="coerce"),
                 }
             )
@@ -158,6 +164,28 @@ def stage_times(folder: str | Path) -> pd.DataFrame:
     times = grouped.agg(jobs=("seconds", "size"), seconds=("seconds", "sum"), max_rss_mb=("max_rss_mb", "max"))
     times = times.round({"seconds": 1, "max_rss_mb": 0}).reset_index()
     return times.sort_values(["seconds", "stage"], ascending=[False, True], ignore_index=True)
+
+
+def _images(
+    folder: Path, methods: Mapping, kept: Sequence[Mapping], settings: Mapping, generated: Mapping, ratio: str
+) -> dict[str, compute.Images]:
+    """How many images each method made for Table 1, and in all."""
+    amount, counts = settings["generate"], {}
+    for key, tables in generated.items():
+        wanted = sum(classes.generated(row["train"], amount["times"], amount["images_per_class"]) for row in kept)
+        counts[key] = compute.Images(wanted, sum(map(_length, tables)))
+    for key in methods:
+        found = folder / "retrieval" / key / "images.parquet"
+        if found.exists():
+            added = _length(folder / "augmentation" / key / ratio / "split-1.parquet")
+            counts[key] = compute.Images(added, _length(found))
+    return counts
+
+
+def _length(table: str | Path) -> int:
+    from pyarrow.parquet import ParquetFile
+
+    return ParquetFile(table).metadata.num_rows
 
 
 # --- methods and classes

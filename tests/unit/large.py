@@ -19,6 +19,7 @@ METHODS = {
 }
 SETTINGS = {"seed": 1, "methods": list(METHODS), "runs": 5, "ratios": [1.0]}
 SETTINGS |= {"target": {"reader": "imagenet"}, "dataset": {"train": 0.1}}
+SETTINGS |= {"generate": {"times": 3, "images_per_class": 390}}
 
 
 def make_results(folder, classes=1000):

@@ -17,7 +17,7 @@ rule summary:
     output:
         "results/{study}/summary/{method}.json",
     log:
-        "results/{study}/logs/summary/{method}.log",
+        "results/{study}/logs/report/summary-{method}.log",
     benchmark:
         "results/{study}/benchmarks/report/summary-{method}.tsv"
     localrule: True
@@ -59,7 +59,7 @@ rule tables:
             labels={"study": "{study}", "table": "differences"},
         ),
     log:
-        "results/{study}/logs/tables.log",
+        "results/{study}/logs/report/tables.log",
     benchmark:
         "results/{study}/benchmarks/report/tables.tsv"
     localrule: True
@@ -82,7 +82,7 @@ rule per_class:
         accuracies="results/{study}/tables/per_class.csv",
         confusions="results/{study}/tables/confusions.csv",
     log:
-        "results/{study}/logs/per_class.log",
+        "results/{study}/logs/report/per_class.log",
     benchmark:
         "results/{study}/benchmarks/report/per_class.tsv"
     localrule: True
