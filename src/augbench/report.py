@@ -77,8 +77,7 @@ def gather(
         "classes": _classes(class_table),
         "excluded": [_class(row) | {"why": row["excluded"]} for row in _rows(class_table) if row["excluded"]],
         "figure1a": best_of_families(summaries),
-        "gap": (gap := _gap(folder, summaries)),
-        "judge": methods[gap[0]["classifier"]]["title"] if gap else None,
+        "gap": _gap(folder, summaries),
         "finetuned": [
             found for row in summaries if (found := galleries.finetuned(folder, row, shown, generated, methods))
         ],

@@ -202,5 +202,5 @@ def test_rules_name_log_and_benchmark_alike():
                 assert re.search(r"logs/(.*)\.log", rule)[1] == benchmark[1]
             found += "gpu=" in rule
     scripts = [path.read_text() for path in Path("workflow/scripts").glob("*.py")]
-    assert found == 13
+    assert found == 14
     assert sum("take_gpus(snakemake.log[0], snakemake.resources.gpu)" in text for text in scripts) == found

@@ -250,12 +250,6 @@ def verdicts(study):
     return [file for file in files if Path(file).is_file()]
 
 
-def judge(study):
-    """The method whose classifier says how real added images look: trained on real images, on as many as can be."""
-    known = starts(study, "more_real") + starts(study, "none")
-    return known[0] if known else None
-
-
 def figures(study):
     """The figures of a study, without extension."""
     methods = {

@@ -108,7 +108,7 @@ rule report_page:
         gaps=[
             f"results/{study}/tables/domain_gap.csv"
             for study in STUDIES
-            if judge(study) and adding(study)
+            if adding(study)
         ],
         selections=[
             f"results/{study}/selection/{method}.json"
