@@ -209,7 +209,11 @@ class Pool(Section):
 
 
 class Retrieval(Section):
-    images_per_class: Count | None = Field(None, description="130 in the paper; null: as many as the training set has")
+    images_per_class: Count | None = Field(
+        None,
+        description="at least so many, 130 in the paper; as many as the class has training images, where these are more or "
+        "this is null",
+    )
     overfetch: Positive = Field(1.4, description="neighbours asked for first, as a multiple of the images wanted")
     overfetch_max: Positive = Field(14, description="neighbours asked for at most, as a multiple of the images wanted")
     min_aesthetic: float = Field(5.0, description="images with a lower aesthetic score are discarded")
@@ -240,7 +244,7 @@ class Retrieval(Section):
 class Generate(Section):
     image_size: Count = Field(512, description="pixels")
     times: Positive = Field(3, description="images generated per class, as a multiple of its training images")
-    images_per_class: Count | None = Field(None, description="at least so many, e.g. 390 in the paper")
+    images_per_class: Count | None = Field(None, description="at least so many, 390 in the paper; null: `times` alone")
     steps: Count = Field(50, description="denoising steps")
     guidance: float = Field(7.5, description="classifier-free guidance scale")
     batch_size: Count = Field(32, description="images denoised at a time")

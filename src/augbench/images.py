@@ -166,7 +166,7 @@ def portable(data: bytes, max_size: int, max_pixels: int | None = None) -> tuple
             return KEPT_AS_THEY_CAME[opened.format], data
     picture.thumbnail((max_size, max_size), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=95)
+    picture.save(buffer, "JPEG", quality=JPEG_QUALITY)
     return "jpg", buffer.getvalue()
 
 
@@ -177,6 +177,7 @@ def encode_png(image) -> bytes:
 
 
 IMAGE_KEYS = ("png", "jpg", "jpeg", "webp")  # extensions of images in a shard
+JPEG_QUALITY = 95  # of images that are scaled down
 KEPT_AS_THEY_CAME = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}
 
 

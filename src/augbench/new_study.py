@@ -18,6 +18,7 @@ from augbench import classes, config, costs, target
 LOOKED_AT = 500  # images whose size is read, spread over all classes
 SCARCE = 5  # images of a class below which there is nothing to split
 PNG = 1.5  # bytes per pixel of a generated image
+WNID = re.compile(r"n[0-9]{8}")  # of a WordNet synset
 METHODS = ["none", "simple_prompt", "clip_prompts"]  # what needs no pool and no fine-tuning
 
 
@@ -33,12 +34,7 @@ class Found:
 
 def look(path: str) -> Found:
     """Count a folder's images and read some sizes. Raises ValueError with one sentence when there is no study in it."""
-    reader = "folder"
-    if (Path(path) / "256_ObjectCategories").is_dir():
-        reader = "caltech256"
-    elif (Path(path) / "train").is_dir() and (Path(path) / "val").is_dir() and not (Path(path) / "test").is_dir():
-        reader = "imagenet"
-    given = config.Target(reader=reader, path=str(path))
+    given = config.Target(reader=_reader(Path(path)), path=str(path))
     target.check(given)
     layout = target.layout(given)
     files = {key: sorted(layout.train(key)) for key in layout.classes}
@@ -54,6 +50,18 @@ def look(path: str) -> Found:
     if not sides:
         raise ValueError(f"none of the images of {path} that were looked at can be read")
     return Found(given, {key: len(mine) for key, mine in files.items()}, sides, frozenset(layout.own))
+
+
+def _reader(path: Path) -> str:
+    """Who reads a folder. ImageNet's ``val`` is its test set, anybody else's a validation set: only WordNet's numbers
+    as names of the classes, or a ``val`` without classes, are ImageNet's."""
+    if (path / "256_ObjectCategories").is_dir():
+        return "caltech256"
+    if not all((path / name).is_dir() for name in ("train", "val")) or (path / "test").is_dir():
+        return "folder"
+    names, held_out = ([inner.name for inner in (path / part).iterdir() if inner.is_dir()] for part in ("train", "val"))
+    numbered = bool(names) and all(WNID.fullmatch(name) for name in names)
+    return "imagenet" if numbered or not held_out else "folder"
 
 
 def _side(file: Path) -> int | None:
