@@ -6,7 +6,7 @@ READY := $(VENV)/ready
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 SOURCES := src tests workflow/scripts benchmarks slurm/restart
 
-.PHONY: report new-study test test-unit test-workflow test-cluster test-browser check benchmark lint format docs lock setup
+.PHONY: report new-study quick test test-all test-slow test-cluster check benchmark lint format docs lock setup
 
 report: $(READY)
 	snakemake
@@ -16,24 +16,29 @@ new-study: $(READY)
 	@test -n "$(IMAGES)" -a -n "$(NAME)" || { echo "usage: make new-study IMAGES=data/birds NAME=birds"; exit 1; }
 	@python -m augbench.new_study "$(IMAGES)" "$(NAME)"
 
-# `make --jobs 2 test`: side by side, since the tests of the workflow often wait for a single process.
-test: test-unit test-workflow
+# Three tiers; what belongs to which stands in tests/conftest.py. Each uses up to four cores by itself.
+PYTEST := pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-test-unit: $(READY)
-	pytest tests/unit
+# After each change: format, lint, and all tests that need no trained model and start no process.
+quick: lint
+	$(PYTEST) -m "not middle and not slow" tests/unit
 
-test-workflow: $(READY)
-	pytest tests/workflow
+# Every stage and every promise once for real.
+test: $(READY)
+	$(PYTEST) -m "not slow" tests/unit tests/workflow
 
-# On a real SLURM cluster with fake GPUs on this machine; skipped where root or the packages are missing. With CI=true
-# they are installed. `make test-cluster CLUSTER=tests/cluster/test_runs.py` takes ten minutes, all of it about an hour.
-CLUSTER := tests/cluster
+# Everything: the above, and what takes long.
+test-all: test
+	$(MAKE) test-slow
+
+# What `make test` leaves out. A SLURM cluster with fake GPUs is started on this machine, and pages are opened in Debian's
+# Chromium; skipped where root or the packages are missing. With CI=true root installs them.
+test-slow: $(READY)
+	$(PYTEST) -m slow tests/unit tests/workflow tests/browser tests/cluster/test_runs.py
+
+# All tests on the cluster, also those that injure it: about an hour.
 test-cluster: $(READY)
-	pytest $(CLUSTER)
-
-# Pages in a real browser, Debian's Chromium; skipped where it is missing. With CI=true root installs it.
-test-browser: $(READY)
-	pytest tests/browser
+	pytest tests/cluster
 
 # Compares the results of `make report` with what was planted in the digits world.
 check: $(READY)

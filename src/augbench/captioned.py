@@ -29,3 +29,8 @@ class CaptionedPool:
         if not pixels:
             raise ValueError(f"no captioned image in {', '.join(map(str, shards))}")
         self.pixels = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous()
+
+
+def normalised(pixels):
+    """uint8 0..255 -> float32 -1..1, as the small models see pixels."""
+    return pixels.float().div(127.5).sub(1)

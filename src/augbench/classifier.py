@@ -313,6 +313,7 @@ def train(
         "best_epoch": best_epoch,
         "best_validation_accuracy": accuracies[best_epoch - 1],
         "epochs": len(history),
+        "at_cap": not stop,
         "n_classes": len(classes),
         "n_train": len(train),
         "n_validation": len(validation),

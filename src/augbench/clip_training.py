@@ -10,12 +10,13 @@ import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from augbench.captioned import CaptionedPool
+from augbench.captioned import CaptionedPool, normalised
 from augbench.files import whole
 from augbench.seeds import derive
 
 POSITIONS = 77  # clip-retrieval always pads texts to CLIP's length
 BOS, EOS = 49406, 49407
+NAMING = 3.0  # weight of the loss that has the image encoder name its caption's words
 
 
 def write_tokenizer(folder: str | Path, length: int) -> None:
@@ -60,8 +61,10 @@ def train(
 ) -> None:
     """Train CLIP (Radford et al. 2021) on WebDataset shards and write its folder.
 
-    Symmetric cross-entropy over image-text pairs; AdamW with 50 warm-up steps, cosine decay, weight
-    decay 0.05 and gradient clipping at 1. Deterministic for a given seed and number of threads.
+    Symmetric cross-entropy over images and distinct captions, beside which the image encoder also learns to name its
+    caption's words (Huang et al. 2024): a small pool has few captions, often repeated, and from the contrast alone
+    the images take three times as many steps. AdamW with 50 warm-up steps, cosine decay, weight decay 0.2 and
+    gradient clipping at 1. Deterministic for a given seed and number of threads.
 
     Parameters
     ----------
@@ -72,6 +75,7 @@ def train(
     """
     import numpy as np
     import torch
+    from torch.nn.functional import binary_cross_entropy_with_logits, normalize
     from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor, CLIPTokenizer
 
     torch.set_num_threads(threads)
@@ -81,7 +85,7 @@ def train(
         tokenizer = CLIPTokenizer.from_pretrained(temporary)
         sizes = {
             "hidden_size": width,
-            "intermediate_size": 4 * width,
+            "intermediate_size": 2 * width,  # CLIP has 4: twice the time for no better search
             "num_hidden_layers": layers,
             "num_attention_heads": heads,
             "projection_dim": projection,
@@ -100,13 +104,18 @@ def train(
             )
         )
         pool = CaptionedPool(shards, image_size)
+        captions, caption_of = np.unique(pool.captions, return_inverse=True)
+        caption_of = torch.from_numpy(caption_of)
         tokens = tokenizer(
-            pool.captions, padding="max_length", truncation=True, max_length=text_tokens, return_tensors="pt"
+            list(captions), padding="max_length", truncation=True, max_length=text_tokens, return_tensors="pt"
         ).input_ids
+        lengths = (tokens != EOS).sum(1) + 1
         pixels = pool.pixels
         full, tokens = _use_small_vocabulary(model, tokens)
+        word_head = torch.nn.Linear(width, int(tokens.max()) + 1)
 
-        optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.05, fused=True)
+        trainable = [*model.parameters(), *word_head.parameters()]
+        optimizer = torch.optim.AdamW(trainable, lr=learning_rate, weight_decay=0.2, fused=True)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer,
             lambda step: min(1, (step + 1) / 50) * 0.5 * (1 + math.cos(math.pi * min(1, step / steps))),
@@ -116,7 +125,14 @@ def train(
         mean_loss = None
         for step in range(steps):
             batch = torch.from_numpy(order.choice(len(pixels), min(batch_size, len(pixels)), replace=False))
-            loss = model(tokens[batch], pixels[batch].float().div(127.5).sub(1), return_loss=True).loss
+            distinct, own = torch.unique(caption_of[batch], return_inverse=True)
+            seen = model.vision_model(normalised(pixels[batch])).pooler_output
+            pictures = normalize(model.visual_projection(seen))
+            texts = normalize(model.get_text_features(tokens[distinct, : lengths[distinct].max()]))
+            loss = _contrast(model.logit_scale.exp() * pictures @ texts.T, own)
+            words = torch.zeros(len(distinct), word_head.out_features).scatter_(1, tokens[distinct], 1.0)
+            naming = binary_cross_entropy_with_logits(word_head(seen), words[own], reduction="none")
+            loss = loss + NAMING * naming.sum(1).mean()
             optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -133,6 +149,19 @@ def train(
             size={"shortest_edge": image_size}, crop_size=side, image_mean=[0.5] * 3, image_std=[0.5] * 3
         )
         CLIPProcessor(processor, tokenizer).save_pretrained(temporary)
+
+
+def _contrast(logits, own):
+    """CLIP's loss where images may share a caption.
+
+    ``logits`` are scaled similarities, float32 (images, distinct captions); ``own`` the column of each image's caption,
+    int64 (images,). Captions look for any of their images.
+    """
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    wanted = torch.zeros_like(logits).scatter_(1, own[:, None], 1.0).T
+    return (cross_entropy(logits, own) + cross_entropy(logits.T, wanted / wanted.sum(1, keepdim=True))) / 2
 
 
 def _use_small_vocabulary(model, tokens):

@@ -211,8 +211,8 @@ class Pool(Section):
 class Retrieval(Section):
     images_per_class: Count | None = Field(
         None,
-        description="at least so many, 130 in the paper; as many as the class has training images where these are more, "
-        "or where this is null",
+        description="at least so many, 130 in the paper; as many as the class has training images where these are "
+        "more, or where this is null",
     )
     overfetch: Positive = Field(1.4, description="neighbours asked for first, as a multiple of the images wanted")
     overfetch_max: Positive = Field(14, description="neighbours asked for at most, as a multiple of the images wanted")

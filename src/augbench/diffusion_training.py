@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from augbench.captioned import CaptionedPool
+from augbench.captioned import CaptionedPool, normalised
 from augbench.clip_training import write_tokenizer
 from augbench.files import whole
 from augbench.seeds import derive
@@ -63,7 +63,7 @@ def train_vae(
     _optimise(vae, loss_of, pool.pixels, order, steps, batch_size, learning_rate, progress)
     with torch.no_grad():
         some = torch.from_numpy(order.choice(len(pool.pixels), min(512, len(pool.pixels)), replace=False))
-        spread = vae.encode(_normalised(pool.pixels[some])).latent_dist.mean.std().item()
+        spread = vae.encode(normalised(pool.pixels[some])).latent_dist.mean.std().item()
     vae.register_to_config(scaling_factor=round(1 / spread, 5))
     with whole(folder) as temporary:
         vae.save_pretrained(temporary)
@@ -119,7 +119,7 @@ def train_unet(
         with torch.no_grad():
             encodings = torch.cat([text_encoder(part)[0] for part in tokens.split(256)])
             posteriors = torch.cat(
-                [vae.encode(_normalised(part)).latent_dist.parameters for part in pool.pixels.split(256)]
+                [vae.encode(normalised(part)).latent_dist.parameters for part in pool.pixels.split(256)]
             )
         torch.manual_seed(derive(seed, "unet", "weights"))
         unet = UNet2DConditionModel(
@@ -154,7 +154,9 @@ def train_unet(
             latents = mean + (0.5 * log_variance).exp() * torch.randn(mean.shape, generator=noise)
             latents = latents * vae.config.scaling_factor
             fresh = torch.randn(latents.shape, generator=noise)
-            steps_back = torch.randint(0, 1000, (len(batch),), generator=noise)
+            # One timestep from each part of the schedule, and more of the noisy ones, at which the caption decides.
+            shares = (torch.arange(len(batch)) + torch.rand(len(batch), generator=noise)) / len(batch)
+            steps_back = (1000 * shares**0.6).long().clamp(max=999)
             dropped = torch.rand(len(batch), generator=noise) < 0.1
             condition = encodings[torch.where(dropped, empty, which[batch])]
             noisy = training_noise.add_noise(latents, fresh, steps_back)
@@ -213,7 +215,7 @@ def train_safety_checker(
         concept = F.normalize(torch.randn(clip.config.projection_dim), dim=0)
 
         def score(pixels):
-            hidden = checker.vision_model(_normalised(pixels)).pooler_output
+            hidden = checker.vision_model(normalised(pixels)).pooler_output
             return F.normalize(checker.visual_projection(hidden)) @ concept
 
         def loss_of(batch):
@@ -233,11 +235,6 @@ def train_safety_checker(
         CLIPImageProcessor.from_pretrained(clip_folder).save_pretrained(temporary / "feature_extractor")
 
 
-def _normalised(pixels):
-    """uint8 0..255 -> float32 -1..1."""
-    return pixels.float().div(127.5).sub(1)
-
-
 def _optimise(model, loss_of, data, order, steps, batch_size, learning_rate, progress) -> None:
     """AdamW with 50 warm-up steps, cosine decay and clipping at 1 over random batches of ``data``."""
     import torch
@@ -251,7 +248,7 @@ def _optimise(model, loss_of, data, order, steps, batch_size, learning_rate, pro
     smooth = None
     for step in range(steps):
         batch = data[torch.from_numpy(order.integers(0, len(data), batch_size))]
-        loss = loss_of(_normalised(batch) if batch.dtype == torch.uint8 else batch)
+        loss = loss_of(normalised(batch) if batch.dtype == torch.uint8 else batch)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trainable, 1.0)

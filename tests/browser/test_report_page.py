@@ -1,10 +1,8 @@
 """The report and the status page as a reader meets them: opened from disk, in light and dark, on a phone."""
 
-import time
-
 import large
 import pytest
-from test_report import EVIL, METHODS, SETTINGS, generated, make_results
+from made_report import EVIL, METHODS, SETTINGS, generated, make_results
 
 from augbench import exhibits, files, report, status
 
@@ -63,16 +61,13 @@ def test_nothing_sticks_out(page, address, width):
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
-def test_a_thousand_classes_open_in_seconds(page, tmp_path):
+def test_a_page_of_a_thousand_classes_opens(page, tmp_path):
+    """How much a browser has to do for it is bounded in `unit/test_report_size.py`."""
     folder = large.make_results(tmp_path / "large")
     made = {key: [folder / "augmentation" / key / "x1" / "split-1.parquet"] for key in large.METHODS if key != "none"}
     report.write(tmp_path / "report.html", [report.gather("large", folder, large.METHODS, large.SETTINGS, made)])
-    begun = time.monotonic()
     page.goto((tmp_path / "report.html").as_uri())
-    page.locator("h1").wait_for()
-    took = time.monotonic() - begun
-    print(f"{(tmp_path / 'report.html').stat().st_size / 1e6:.1f} MB opened in {took:.1f} s")
-    assert took < 15  # seconds, on two slow cores
+    assert page.locator(".classes details").count() == 1000
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -3,13 +3,10 @@
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import slurm_cluster
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "workflow"))
 from clones import Clone
 
 STUDY = "tests/cluster/study.yaml"

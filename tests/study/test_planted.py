@@ -5,17 +5,18 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 
 from augbench import hashing, images
 from augbench.audit import Set, audit
 
 RESULTS = Path("results/digits")
 CLASSIFIER = RESULTS / "classifier" / "more_real" / "x1" / "run-1"
-METHODS = [
-    "none", "more_real", "boomerang", "simple_prompt_nows", "simple_prompt", "sariyildiz_prompts", "clip_prompts",
-    "ft_conditioning", "ft_cluster_conditioning_k5", "ft_cluster_conditioning_k10", "ft_cluster_conditioning_k15",
-    "imagic", "textual_inversion", "pseudoword_dm", "retrieval",
-]  # fmt: skip
+STUDIES = [  # the default study, and the one with every method
+    yaml.safe_load(Path(file).read_text())["studies"]["digits"]["methods"]
+    for file in ("config/config.yaml", "config/digits_all.yaml")
+]
+METHODS = list(pd.read_csv(RESULTS / "tables" / "table1.csv")["method"])
 HANDWRITING = "a photo of handwritten {n}"  # the form that captions of the pool use for handwriting
 
 
@@ -57,8 +58,8 @@ def test_the_safety_checker_fires_on_the_planted_concept(planted):
     refused = pd.Series(SafetyChecker(RESULTS / "backbone").unsafe([images.load(row) for row in served.itertuples()]))
     truth = planted.loc[served["url"], "unsafe"].to_numpy()
     print(f"\nrefused: {refused[truth].mean():.1%} of unsafe, {refused[~truth].mean():.1%} of other pictures")
-    assert refused[truth].mean() > 0.98
-    assert refused[~truth].mean() < 0.02
+    assert refused[truth].mean() >= 0.99
+    assert refused[~truth].mean() <= 0.01
 
 
 def test_every_dead_link_is_counted(candidates):
@@ -183,7 +184,7 @@ def test_every_method_was_measured_five_times():
         "method", "family", "ratio", "sets", "runs", "accuracy_mean", "accuracy_se", "epochs", "steps", "images_seen",
         "paper_accuracy", "paper_se",
     ]  # fmt: skip
-    assert list(table["method"]) == METHODS
+    assert METHODS in STUDIES
     assert (table["runs"] == 5).all()
     for row in table.itertuples():
         ratio = "x0" if row.method == "none" else "x1"
@@ -195,3 +196,15 @@ def test_every_method_was_measured_five_times():
             assert json.loads((run / "metrics.json").read_text())["accuracy"] == pytest.approx(accuracies[-1])
         assert row.accuracy_mean == pytest.approx(pd.Series(accuracies).mean(), abs=1e-3)
         assert row.accuracy_se == pytest.approx(pd.Series(accuracies).std() / 5**0.5, abs=1e-3)
+
+
+def test_the_papers_rule_ends_every_classifier_run():
+    """20 epochs without better validation accuracy: no run ends at the cap, where fewer steps would lose."""
+    runs = sorted(RESULTS.glob("classifier/*/*/run-*"))
+    assert len(runs) == 5 * len(METHODS)
+    epochs = []
+    for run in runs:
+        history = pd.read_csv(run / "history.csv")["validation_accuracy"]
+        assert len(history) == history.argmax() + 1 + 20, run
+        epochs.append(len(history))
+    print(f"\nclassifiers were trained for {min(epochs)} to {max(epochs)} epochs")

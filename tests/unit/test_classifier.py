@@ -1,16 +1,14 @@
 """The schedule worked by hand, images against torchvision's, and small runs of the real thing."""
 
 import os
-import pickle
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from kills import kill_at_call
 from PIL import Image
 from safetensors.numpy import load_file
 from torchvision.transforms.functional import pil_to_tensor
@@ -255,7 +253,7 @@ def test_crops_of_small_images_and_of_other_formats_are_decoded_whole(large_phot
     assert np.array_equal(one, other)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.middle)])
 def test_what_is_not_kept_is_read_at_a_reduced_size_from_files_and_tars(large_photos, workers, tmp_path):
     rows = []
     with images.ShardWriter(tmp_path / "photos.tar") as shard:
@@ -346,7 +344,7 @@ def test_same_seed_same_bytes_other_seed_other_bytes(sets, run, tmp_path):
     assert contents(tmp_path / "other")["best.safetensors"] != contents(run[0])["best.safetensors"]
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.middle)])
 def test_how_images_are_read_changes_nothing(sets, run, tmp_path, monkeypatch, workers):
     monkeypatch.setattr(classifier_images, "MEMORY", 0)
     train(*sets, CLASSES, tmp_path, **SETTINGS, max_epochs=6, workers=workers)
@@ -380,26 +378,12 @@ def test_a_run_ended_by_sigterm_goes_on_to_the_same_bytes(sets, run, tmp_path, s
     assert contents(tmp_path) == contents(run[0])
 
 
+@pytest.mark.middle
 @pytest.mark.parametrize("step", [5, 11, 18])
 def test_a_killed_run_goes_on_from_the_last_state(sets, run, tmp_path, step):
     """SIGKILL gives no warning: a process that saves at every step dies in the middle of an epoch."""
-    script = """
-import os, pickle, signal, sys
-from augbench import classifier
-sets, classes, folder, settings, step = pickle.load(open(sys.argv[1], "rb"))
-steps, original = [], classifier._Network.step
-def counted(*arguments):
-    steps.append(0)
-    if len(steps) == step:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return original(*arguments)
-classifier._Network.step = counted
-classifier.train(*sets, classes, folder, **settings, max_epochs=6, save_minutes=1e-9)
-"""
-    call = tmp_path / "call.pickle"
-    call.write_bytes(pickle.dumps((list(sets), CLASSES, tmp_path / "run", SETTINGS, step)))
-    killed = subprocess.run([sys.executable, "-c", script, str(call)])
-    assert killed.returncode == -signal.SIGKILL
+    given = dict(SETTINGS, max_epochs=6, save_minutes=1e-9)
+    kill_at_call(step, classifier._Network, "step", lambda: train(*sets, CLASSES, tmp_path / "run", **given))
     seen = []
     folder = tmp_path / "run"
     train(*sets, CLASSES, folder, **SETTINGS, max_epochs=6, progress=lambda done, total, note: seen.append(done))
@@ -435,6 +419,7 @@ def in_shares(sets, epochs, shares):
     return losses
 
 
+@pytest.mark.middle
 @pytest.mark.parametrize("processes", [1, 2])
 def test_processes_share_each_batch(sets, tmp_path, processes):
     given = dict(zip(("train", "validation", "test"), sets, strict=True))
@@ -500,7 +485,7 @@ def test_features_are_what_the_last_layer_sees(sets, run):
 # --- bad input ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("memory", "workers"), [(2**31, 0), (0, 0), (0, 1)])
+@pytest.mark.parametrize(("memory", "workers"), [(2**31, 0), (0, 0), pytest.param(0, 1, marks=pytest.mark.middle)])
 @pytest.mark.parametrize("damage", ["truncated", "absent"])
 def test_unreadable_images_are_named(sets, tmp_path, monkeypatch, memory, workers, damage):
     bad = pd.concat(sets[:2], ignore_index=True)  # 40 images: the sample whose size is taken leaves out the 8th

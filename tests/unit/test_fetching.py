@@ -326,6 +326,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_the_whole_stage_survives_in_bounded_time_and_memory(world, tmp_path):
     """Retrieval from good servers and from hostile ones: the same fates, little more memory, one time limit a try."""
     import json
@@ -356,6 +357,7 @@ def test_the_whole_stage_survives_in_bounded_time_and_memory(world, tmp_path):
     assert took["hostile"] < HANGS + took["clean"]  # nothing waits for the slow servers to end
 
 
+@pytest.mark.slow
 def test_a_kill_during_the_download_costs_no_result(tmp_path):
     """img2dataset is killed when the server has answered a third; the next call gives what there is to be had."""
     import multiprocessing

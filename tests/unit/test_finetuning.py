@@ -3,11 +3,8 @@
 import hashlib
 import itertools
 import os
-import pickle
 import shutil
 import signal
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from kills import kill_at_call
 
 from augbench import conditioning, config, digits, distributed, finetuning, images, latents, resume, sampling
 
@@ -395,33 +393,16 @@ def test_a_run_ended_by_sigterm_goes_on_to_the_same_bytes(world, target, runs, t
     assert [path.name for path in tmp_path.iterdir()] == ["lr-1"]
 
 
-KILLED = """
-import os, pickle, signal, sys
-from augbench import finetuning
-given, step = pickle.load(open(sys.argv[1], "rb"))
-done, original = [], finetuning.losses
-def counted(*rest):
-    done.append(0)
-    if len(done) == step:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return original(*rest)
-finetuning.losses = counted
-finetuning.finetune(**given)
-"""
-
-
 @pytest.mark.parametrize("step", [4, 12, 22])
 def test_a_killed_run_goes_on_from_the_last_state_to_the_same_bytes(world, target, runs, tmp_path, step):
     given = arguments(world, target, "pseudoword_dm", tmp_path / "lr-1", save_minutes=1e-9)
-    call = tmp_path / "call.pickle"
-    call.write_bytes(pickle.dumps((given, step)))
-    killed = subprocess.run([sys.executable, "-c", KILLED, str(call)])
-    assert killed.returncode == -signal.SIGKILL
+    kill_at_call(step, finetuning, "losses", lambda: finetuning.finetune(**given))
     assert (tmp_path / ".lr-1.partial" / finetuning.STATE).exists()
     finetuning.finetune(**given)
     assert contents(tmp_path / "lr-1") == contents(runs("pseudoword_dm").folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["textual_inversion", "imagic"])
 def test_two_processes_give_the_same_loss_curve_as_one(world, target, runs, tmp_path, method):
     given = arguments(world, target, method, tmp_path / "lr-1")
@@ -432,6 +413,7 @@ def test_two_processes_give_the_same_loss_curve_as_one(world, target, runs, tmp_
     assert np.abs(one - two).to_numpy().max() < 1e-4
 
 
+@pytest.mark.slow
 def test_processes_with_unequal_parts_of_a_batch_agree_too(world, target, tmp_path):
     """Batches of 9, 9 and 2 images: of a batch, one process takes two parts and the other one."""
     changes = {"batch_size": 9, "images_at_a_time": 4}

@@ -3,6 +3,10 @@
 import subprocess
 import sys
 
+import pytest
+
+pytestmark = pytest.mark.middle
+
 HOLD = """
 import sys
 from augbench.jobs import take_gpus

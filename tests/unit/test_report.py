@@ -1,200 +1,16 @@
+"""The report's page and the numbers behind it, on a small study's results with hostile text in them."""
+
 import os
 import re
 import shutil
 from html.parser import HTMLParser
 from urllib.parse import unquote
 
-import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
+from made_report import EVIL, METHODS, SETTINGS, generated, make_results
 
-from augbench import comparison, files, images, perclass, report
-from augbench.summary import published, scaling, summarise, table1
-
-EVIL = '<script>alert("x")</script>'
-METHODS = {
-    "none": {"title": "Target data only", "family": "baseline", "start": "none"},
-    "more_real": {"title": "Further real data", "family": "baseline", "start": "more_real"},
-    "clip_prompts": {"title": f"CLIP {EVIL}", "family": "prompting", "start": "noise"},
-    "retrieval": {"title": "Retrieval", "family": "retrieval", "start": "pool"},
-    "ft": {
-        "title": f"FT {EVIL}",
-        "family": "fine-tuning",
-        "start": "noise",
-        "trained": ["conditioning"],
-        "clusters": 2,
-    },
-}
-ACCURACIES = {
-    "none": [90.0, 90.4, 90.2],
-    "more_real": [98.0, 98.1, 98.2],
-    "clip_prompts": [94.8, 95.0, 95.2],
-    "retrieval": [96.8, 97.0, 97.2],
-    "ft": [95.9, 96.0, 96.1],
-}
-SETTINGS = {"seed": 1, "methods": list(METHODS), "runs": 3, "ratios": [1.0], "note": EVIL}
-SETTINGS |= {"target": {"reader": "digits"}, "dataset": {"train": 0.15}}
-SETTINGS |= {"generate": {"times": 1, "images_per_class": None}}
-
-
-def _images(folder, name, classes, **facts):
-    """An image table of five noisy pictures per class, as files."""
-    random = np.random.default_rng(0)
-    rows = []
-    for key in classes:
-        for _ in range(5):
-            path = folder / "pictures" / f"{name}-{len(rows)}.png"
-            path.parent.mkdir(exist_ok=True, parents=True)
-            size = 32 if name == "train" else 120
-            Image.fromarray(random.integers(0, 255, (size, size, 3), np.uint8)).save(path)
-            row = {"image_id": f"{name}/{len(rows)}", "class": key, "path": str(path)}
-            rows.append(row | {k: value(len(rows)) for k, value in facts.items()})
-    return images.table(rows)
-
-
-def _audit(folder, method, added, reference):
-    where = {"path": "path", "offset": "offset", "length": "length"}
-    candidates = pd.DataFrame({"added_id": added["image_id"], "class": added["class"]}).head(12)
-    candidates = candidates.assign(reference_set="test", reference_class=candidates["class"])
-    candidates["reference_id"] = reference["image_id"].iloc[0]
-    candidates["distance"] = range(12)[: len(candidates)]
-    for side, table in (("added", added), ("reference", reference)):
-        for column in where:
-            values = table[column].iloc[: len(candidates)] if side == "added" else table[column].iloc[0]
-            candidates[f"{side}_{column}"] = values
-    counts = {"images": 10, "pairs": 12, "added_images_with_candidate": 9, "reference_images_with_candidate": 1}
-    found = {"added": len(added), "radius": 10, "references": {"test": counts | {"share": 0.1}}}
-    found["further"] = [{"ratio": 4.0, "added": 77, "references": {"test": counts | {"pairs": 88, "share": 0.1}}}]
-    place = folder / "audit" / method
-    files.write_json(place / "summary.json", found)
-    candidates.to_parquet(place / "candidates.parquet")
-    return found
-
-
-def _finetuned(folder, keys, train):
-    """What fine-tuning, selection, generation and the domain gap leave."""
-    made = {
-        "clip_prompts/base/shard-0": {"prompt": lambda i: f"{EVIL} {i}"},
-        "ft/selected/shard-0": {
-            "prompt": lambda i: f"A photo of {EVIL} (cluster {i % 2 + 1} of 2, learned)",
-            "candidate": lambda i: "lr-2_epoch-2",
-        },
-        "ft/screen/shard-0": {
-            "prompt": lambda i: f"A photo of {EVIL} (cluster 1 of 2, learned)",
-            "candidate": lambda i: f"lr-2_epoch-{i % 2 + 1}",
-        },
-    }
-    for name, facts in made.items():
-        images.write(folder / "images" / f"{name}.parquet", _images(folder, name.replace("/", "-"), keys, **facts))
-    for rate, best in (("lr-1", 0.5), ("lr-2", 0.4)):
-        losses = {"epoch": [1, 2], "train_loss": [0.6, 0.5], "validation_loss": [0.7, best]}
-        files.write_csv(folder / "finetune" / "ft" / rate / "history.csv", pd.DataFrame(losses))
-    rows = [
-        {"candidate": f"lr-2_epoch-{i}", "epoch": i, "names": [f"epoch-{i}", EVIL], "train_loss": 0.5}
-        | {"validation_loss": 0.4, "validation_accuracy": 80.0 + i}
-        for i in (1, 2)
-    ]
-    files.write_json(
-        folder / "selection" / "ft.json", rows[1] | {"screened": rows, "rates": {"lr-1": 0.5, "lr-2": 0.4}}
-    )
-    members = train[["image_id", "class"]].assign(split="train", k=2, cluster=[i % 2 for i in range(len(train))])
-    members.to_parquet(folder / "finetune" / "clusters.parquet")
-    gap = {"method": ["more_real", "ft"], "frechet_distance": [0.5, 7.25], "recognised": [99.0, 61.5]}
-    gap = pd.DataFrame(gap).assign(images=10, sets=3, recognised_test=96.5)
-    files.write_csv(folder / "tables" / "domain_gap.csv", gap)
-
-
-def generated(folder):
-    """The image tables of each generating method."""
-    return {
-        "clip_prompts": [folder / "images/clip_prompts/base/shard-0.parquet"],
-        "ft": [folder / f"images/ft/{kind}/shard-0.parquet" for kind in ("screen", "selected")],
-    }
-
-
-def _predicted(folder, method, keys, accuracies):
-    """Predictions of 1,000 test images with these accuracies; what is wrong is taken for the next class."""
-    paths = []
-    for k, accuracy in enumerate(accuracies, 1):
-        truth = [keys[i % len(keys)] for i in range(1000)]
-        right = [i < 10 * accuracy - 1e-6 for i in range(1000)]
-        said = [keys[(i + 1 - ok) % len(keys)] for i, ok in enumerate(right)]
-        paths.append(folder / "classifier" / method / f"run-{k}.parquet")
-        paths[-1].parent.mkdir(parents=True, exist_ok=True)
-        table = pd.DataFrame({"class": truth, "predicted": said, "correct": right})
-        table.assign(image_id=[str(i) for i in range(1000)]).to_parquet(paths[-1])
-    return paths
-
-
-def _compared(folder, summaries, keys):
-    """The tables of differences, classes and ratios."""
-    paths = {method: _predicted(folder, method, keys, values) for method, values in ACCURACIES.items()}
-    table = comparison.differences(summaries, comparison.read_hits(paths))
-    files.write_csv(folder / "tables" / "differences.csv", table)
-    for name, table in zip(("per_class", "confusions"), perclass.measure(paths), strict=True):
-        files.write_csv(folder / "tables" / f"{name}.csv", table)
-    table = scaling(summaries)
-    more = table[table["method"].isin(["retrieval", "ft"])]
-    more = more.assign(ratio=4.0, classes=1, overlap=0.4, accuracy_worst=more["accuracy_mean"] - 3)
-    files.write_csv(folder / "tables" / "scaling.csv", pd.concat([table, more]))
-
-
-def make_results(folder, keys=("a", EVIL)):
-    """A results folder of a study as the workflow leaves it."""
-    classes = pd.DataFrame({"class": [*keys, "empty"], "lemmas": ["ay, alpha", f"b {EVIL}", "none at all"]})
-    classes = classes.assign(hypernyms="letter", definition="", train=[5, 5, 0])
-    classes["excluded"] = ["", "", f"3 images <b>only</b> {EVIL}"]
-    files.write_csv(folder / "dataset" / "classes.csv", classes)
-    train = _images(folder, "train", keys)
-    images.write(folder / "dataset" / "train.parquet", train)
-    facts = {
-        "more_real": {},
-        "clip_prompts": {"prompt": lambda i: f"a photo of {EVIL}"},
-        "retrieval": {"url": lambda i: f"http://example.org/{i}.png"},
-        "ft": {"prompt": lambda i: f"A photo of {EVIL} (cluster {i % 2 + 1} of 2, learned)"},
-    }
-    summaries = []
-    for method, row in METHODS.items():
-        audit, sets = None, []
-        if method in facts:
-            added = _images(folder, method, keys, **facts[method])
-            images.write(folder / "augmentation" / method / "x1" / "split-1.parquet", added)
-            audit = _audit(folder, method, added, train)
-            sets = [list(added["image_id"])] * 3
-        about = {"n_test": 500, "n_classes": 2, "n_train": 10 if method == "none" else 20, "epochs": 10}
-        runs = [about | {"accuracy": value, "best_validation_accuracy": value} for value in ACCURACIES[method]]
-        ratio = 0 if method == "none" else 1
-        rest = {"train": len(train), "tested": 500, "batch_size": 4}
-        summaries.append(summarise(method, row, {ratio: runs}, {ratio: sets}, audit, **rest))
-        files.write_json(folder / "summary" / f"{method}.json", summaries[-1])
-        for k, value in enumerate(ACCURACIES[method], 1):
-            curve = pd.DataFrame({"epoch": range(1, 11), "validation_accuracy": value - 20 / np.arange(1, 11)})
-            place = folder / "classifier" / method / f"x{ratio}" / f"run-{k}"
-            files.write_csv(place / "history.csv", curve)
-    paper = published(pd.read_csv("resources/paper_results.csv"), "imagenet10")
-    files.write_csv(folder / "tables" / "table1.csv", table1(summaries, paper))
-    _finetuned(folder, keys, train)
-    _compared(folder, summaries, keys)
-    fates = ["used"] * 5 + ["spare", "dead", "unaesthetic", "duplicate", "unsafe", "lost"]
-    ledger = [
-        {"class": key, "rank": i, "url": f"http://example.org/{i}.png", "caption": f"my {EVIL}", "fate": fate}
-        for key in keys
-        for i, fate in enumerate(fates)
-    ]
-    place = folder / "retrieval" / "retrieval"
-    place.mkdir(parents=True)
-    pd.DataFrame(ledger).to_parquet(place / "ledger.parquet")
-    funnel = pd.DataFrame(
-        [{"class": key, "wanted": 5 + i, "considered": 11, "used": 5, "spare": 1, "dead": 1, "unaesthetic": 1}
-         | {"duplicate": 1, "unsafe": 1, "lost": 1, "refused": 0} for i, key in enumerate(keys)]
-        + [{"class": "empty", "wanted": 5, "considered": 4, "dead": 4}]
-    ).fillna(0)  # fmt: skip
-    files.write_csv(place / "funnel.csv", funnel)
-    for stage, name, seconds in (("classify", "a", 61), ("classify", "b", 10), ("audit", "a", 5)):
-        path = folder / "benchmarks" / stage / f"{name}.tsv"
-        files.write_text(path, f"s\th:m:s\tmax_rss\n{seconds}.0\t0:01:00\t{'-' if name == 'b' else 300}\n")
-    return folder
+from augbench import files, report
 
 
 def test_compute_relative_to_retrieval_is_on_the_page(folder, tmp_path):
@@ -359,7 +175,7 @@ def test_a_fine_tuned_method_shows_its_candidates_clusters_and_prompts(folder, p
     ]
     (prompts,) = study["templates"]
     assert len(prompts["pictures"]) == 5
-    assert "82.0%" in page and "7.25" in page and "61.5%" in page
+    assert "82.0%" in page and "6.25" in page and "60.0%" in page
     assert "Of the test images it recognises\n96.5%" in page
     assert "Lowest validation loss: lr-1 0.5000, lr-2 0.4000; kept: lr-2." in page
 
@@ -429,7 +245,7 @@ def test_verdicts_are_told_beside_the_candidates(folder, tmp_path, monkeypatch):
     assert "Duplicates that people confirmed" in page
     assert '<td class="number">2 to 3</td>' in page
     assert '<td class="number">10.000</td><td class="number">10.000 to 10.000</td>' in page  # the unsure pair's is it
-    assert "88" in page and "Duplicate candidates at further augmentation ratios" in page
+    assert "Duplicate candidates at further augmentation ratios" in page
     files.write_csv(tmp_path / "digits" / "retrieval.csv", table.assign(verdict=words).iloc[:2])
     report.write(tmp_path / "report.html", [report.gather("digits", folder, METHODS, settings, generated(folder))])
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
@@ -467,7 +283,7 @@ def test_ratios_show_the_worst_and_the_best_case(folder, page):
     study = report.gather("digits", folder, METHODS, SETTINGS, generated(folder))
     assert [(line["method"], len(line["rows"])) for line in study["scaling"]["lines"]] == [("retrieval", 2), ("ft", 2)]
     assert study["scaling"]["without"] == 90.2
-    assert '<td class="number">94.0</td><td class="number">97.0</td>' in page  # worst and best case
+    assert '<td class="number">94.1</td><td class="number">97.1</td>' in page  # worst and best case
 
 
 def test_wall_time_counts_overlaps_once_and_pauses_never(tmp_path):

@@ -1,4 +1,6 @@
-import json
+"""The report of a study of the paper's size."""
+
+import re
 
 import large
 import pytest
@@ -8,7 +10,7 @@ from augbench import class_details, report
 pytestmark = pytest.mark.slow
 
 
-def test_a_thousand_classes_and_thirteen_methods_stay_under_40_megabytes(tmp_path):
+def test_the_page_of_a_thousand_classes_and_thirteen_methods_is_bounded(tmp_path):
     folder = large.make_results(tmp_path / "large")
     made = {
         method: [folder / "augmentation" / method / "x1" / "split-1.parquet"]
@@ -22,6 +24,8 @@ def test_a_thousand_classes_and_thirteen_methods_stay_under_40_megabytes(tmp_pat
     ]
     assert {len(pictures) for pictures in shown} == {class_details.PICTURES // 1000}
     report.write(tmp_path / "report.html", [study])
-    size = (tmp_path / "report.html").stat().st_size
-    print(json.dumps({"megabytes": size / 1e6}))
-    assert size < 40e6
+    page = (tmp_path / "report.html").read_bytes()
+    elements = len(re.findall(rb"<[a-z]", page))
+    print(f"{len(page) / 1e6:.1f} MB, {elements} elements")
+    assert len(page) < 40e6
+    assert elements < 200 * 1000  # which a browser lays out in seconds, as most are in classes that are closed

@@ -2,6 +2,7 @@
 
 import json
 import re
+import runpy
 import shutil
 import socket
 import subprocess
@@ -30,9 +31,9 @@ PROMPTS = ["A photo of three,trey.", "A photo of five,cinque."]
 
 
 @pytest.fixture(scope="module")
-def folder(world):
+def folder(world, tmp_path_factory):
     """The pool, embedded and indexed."""
-    folder = world.folder / "pool"
+    folder = tmp_path_factory.mktemp("pool")
     pool.embed([world.shard], f"hf_clip:{world.clip}", folder / "embeddings", batch_size=64, threads=1)
     pool.index([folder / "embeddings"], folder / "index", exact=True, memory="1G", threads=1)
     return folder
@@ -44,9 +45,9 @@ def index(world, folder):
 
 
 @pytest.fixture(scope="module")
-def outcome(world, index):
+def outcome(world, index, tmp_path_factory):
     wanted = pd.DataFrame({"class": ["three", "five"], "query": PROMPTS, "count": [12, 1000]})
-    folder = world.folder / "retrieval"
+    folder = tmp_path_factory.mktemp("retrieval")
     paths = [folder / name for name in ("ledger.parquet", "images.tar", "images.parquet", "funnel.csv")]
     with web.serve(images.read(world.web)) as proxy:
         retrieval.retrieve(
@@ -61,7 +62,7 @@ def outcome(world, index):
     return wanted, pd.read_parquet(paths[0]), images.read(paths[2])
 
 
-def test_neighbours_are_the_most_similar(world, index):
+def test_neighbours_are_the_most_similar(world, folder, index):
     import numpy as np
     import torch
     from transformers import CLIPModel, CLIPTokenizer
@@ -71,7 +72,7 @@ def test_neighbours_are_the_most_similar(world, index):
     tokens = tokenizer("A photo of three,trey.", padding="max_length", return_tensors="pt").input_ids
     with torch.no_grad():
         query = torch.nn.functional.normalize(model.get_text_features(tokens)).numpy()[0]
-    vectors = np.load(world.folder / "pool/embeddings/img_emb/000000.npy").astype(np.float32)
+    vectors = np.load(folder / "embeddings/img_emb/000000.npy").astype(np.float32)
     scores = vectors @ query
     assert found["similarity"].to_numpy() == pytest.approx(np.sort(scores)[::-1][:20], abs=1e-5)
     assert found["similarity"].is_monotonic_decreasing
@@ -156,6 +157,7 @@ def service(world, folder):
         process.wait()
 
 
+@pytest.mark.slow
 def test_a_service_gives_what_the_index_gives(index, service):
     """Same ids, same order, same metadata; and the same duplicates at the service's fixed threshold."""
     source = neighbours.Service(service, "web")
@@ -187,6 +189,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_a_killed_embedding_goes_on_after_its_finished_shards(world, folder, tmp_path, monkeypatch):
     """SIGKILL as soon as the first of two shards is done; it is not embedded again."""
     shards = [tmp_path / f"{name}.tar" for name in "ab"]
@@ -532,6 +535,7 @@ def test_a_list_of_urls_becomes_a_shard(world, tmp_path):
         pool.url_list([tmp_path / "c.parquet"], 0, 1)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_embedded_is_told(world, tmp_path, capfd):
     with images.ShardWriter(tmp_path / "0.tar") as writer:
         for number, (_, sample) in enumerate(images.read_shard(world.shard)):
@@ -571,7 +575,8 @@ if __name__ == "__main__":
 WORDS = ("one", "two", "three", "four", "five", "six")
 
 
-def test_a_stage_killed_in_search_and_in_download_ends_with_the_same_ledger(world, folder, tmp_path):
+@pytest.mark.slow
+def test_a_stage_killed_in_search_and_in_download_ends_with_the_same_ledger(world, folder, tmp_path, monkeypatch):
     """SIGKILL after two of six queries, and again when img2dataset has begun; no query is asked twice."""
     script = tmp_path / "stage.py"
     script.write_text(STAGE)
@@ -589,8 +594,9 @@ def test_a_stage_killed_in_search_and_in_download_ends_with_the_same_ledger(worl
         assert 2 <= len(first) < 6 and not downloads.exists()
         kill_when(script, given("killed", proxy, 0), lambda: list(downloads.glob("*/*/urls.parquet")))
         assert not list(downloads.glob("*/*/fetched.parquet"))
-        subprocess.run([sys.executable, str(script), given("killed", proxy, 0)], check=True)
-        subprocess.run([sys.executable, str(script), given("clean", proxy, 0)], check=True)
+        for name in ("killed", "clean"):
+            monkeypatch.setattr(sys, "argv", [str(script), given(name, proxy, 0)])
+            runpy.run_path(str(script), run_name="__main__")  # in this process, which has imported everything
     assert {path: path.stat().st_mtime_ns for path in first} == first
     for name in ("ledger.parquet", "images.tar", "funnel.csv"):
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "clean" / name).read_bytes()

@@ -22,10 +22,9 @@ def make(root, counts):
 
 
 def test_counts_are_the_papers():
-    # ImageNet's classes have 732 to 1,300 training images; the paper reports 74 to 130 in its 10%.
-    import math
-
-    assert [math.ceil(round(0.1 * n, 9)) for n in (732, 1300)] == [74, 130]
+    """ImageNet's classes have 732 to 1,300 training images; the paper reports 74 to 130 in its 10%."""
+    tenth = Dataset(train=0.1, validation=0.1)
+    assert [target.sizes(count, tenth, own={"test"})["train"] for count in (732, 1300)] == [74, 130]
 
 
 def test_splits_are_disjoint_and_keep_the_imbalance(tmp_path):
@@ -41,6 +40,16 @@ def test_splits_are_disjoint_and_keep_the_imbalance(tmp_path):
         12,
     ]
     assert [counts["b", name] for name in ("train", "validation", "test", "more_real")] == [3, 3, 2, 3]
+
+
+def test_an_unreadable_image_is_named_and_left_out_when_asked(tmp_path, capsys):
+    given, shares = make(tmp_path, {"a": 10, "b": 10}), Dataset(train=0.3, validation=0.3, test=0.3)
+    (tmp_path / "a" / "bad.jpg").write_bytes(b"<html>not an image</html>")
+    with pytest.raises(ValueError, match=r"cannot read .*a/bad\.jpg.*; repair or remove it, or set `unreadable: skip`"):
+        target.split(given, shares, seed=1)
+    table = target.split(given.model_copy(update={"unreadable": "skip"}), shares, seed=1)
+    assert len(table) == 20
+    assert "left out: cannot read" in capsys.readouterr().out
 
 
 def test_full_imagenet_is_all_but_the_validation_split_of_ten_percent(tmp_path):

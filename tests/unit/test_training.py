@@ -1,6 +1,7 @@
 """The small CLIP and the small pipeline load in the standard ways, and training is deterministic."""
 
 import hashlib
+import shutil
 
 import pandas as pd
 import pytest
@@ -65,11 +66,10 @@ def test_the_safety_checker_fires_on_the_planted_concept(world):
 
 
 def test_a_local_backbone_is_linked_without_touching_it(world, tmp_path):
-    stamp = world.backbone / ".snakemake_timestamp"  # what Snakemake leaves in a folder that is an output
-    stamp.touch()
-    resolve(str(world.backbone), tmp_path / "backbone")
-    stamp.unlink()
-    files = {path.relative_to(world.backbone) for path in world.backbone.rglob("*")}
+    local = shutil.copytree(world.backbone, tmp_path / "local")
+    files = {path.relative_to(local) for path in local.rglob("*")}
+    (local / ".snakemake_timestamp").touch()  # what Snakemake leaves in a folder that is an output
+    resolve(str(local), tmp_path / "backbone")
     assert {path.relative_to(tmp_path / "backbone") for path in (tmp_path / "backbone").rglob("*")} == files
     with pytest.raises(FileNotFoundError, match=r"has no model_index\.json"):
         resolve(str(tmp_path), tmp_path / "other")

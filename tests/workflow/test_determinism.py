@@ -1,24 +1,25 @@
-"""The same bytes whatever the granularity and the cores, and after a kill at a random moment."""
+"""The same bytes whatever the granularity and the cores, and after a kill in the middle of a fine-tuning."""
 
 import os
-import random
+import shutil
 import signal
-import time
+from pathlib import Path
 
-import pytest
+from kills import wait_for
 
 from augbench import images
 
-pytestmark = pytest.mark.slow
+METHODS = ("boomerang", "cluster_dm", "retrieval")  # starting from images, noise and the pool
+MODELS = ("digits", "clip", "vae", "safety", "backbone")  # their training is not cut into jobs
+FINER = """
+      runs_per_classifier: 1
+      candidates_per_screening: 1
+      save_minutes: 1.0e-9
+"""
+PREDICTIONS = "classifier/*/*/*/predictions.parquet"
 
-METHODS = (
-    "boomerang",
-    "pseudoword_dm",
-    "retrieval",
-)  # starting from images, noise and the pool; all, on one core, take twice as long
 
-
-def generated(clone) -> dict[str, bytes]:
+def added(clone) -> dict[str, bytes]:
     """image_id -> encoded bytes of all generated and retrieved images of the methods."""
     results = clone.folder / "results" / "small"
     patterns = [*(f"images/{method}/*/*.parquet" for method in METHODS), "retrieval/retrieval/images.parquet"]
@@ -30,24 +31,29 @@ def generated(clone) -> dict[str, bytes]:
 
 def test_other_granularity_one_core_and_a_kill_give_the_same_bytes(built, clone):
     other = clone()
-    path = other.folder / "tests/workflow/small.yaml"
-    path.write_text(path.read_text().replace("classes_per_generation: 5", "classes_per_generation: 3"))
-    with path.open("a") as config:
-        config.write("      runs_per_classifier: 1\n      candidates_per_screening: 2\n      save_minutes: 0.02\n")
-    numbers = [f"summary/{method}.json" for method in METHODS]
-    arguments = [*(f"results/small/{name}" for name in numbers), "--cores", "1"]
+    results = other.folder / "results" / "small"
+    for name in MODELS:
+        shutil.copytree(built.folder / "results" / "small" / name, results / name)
+    config = other.folder / other.study
+    text = config.read_text().replace("classes_per_generation: 10", "classes_per_generation: 4")
+    config.write_text(text.rstrip() + FINER)
+    runs = [f"classifier/{method}/x1/run-{k}/predictions.parquet" for method in METHODS for k in (1, 2)]
+    arguments = [*(f"results/small/{run}" for run in runs), "--cores", "1"]
 
-    process = other.start(*arguments, start_new_session=True)
-    time.sleep(random.uniform(20, 90))
+    process = other.start(*arguments, start_new_session=True, stdout=None)
+    state = results / "finetune/cluster_dm/.lr-1.partial/state.safetensors"
+    wait_for(state.exists, process, 600)
     os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
+    process.wait()
+    assert not state.parent.with_name("lr-1").exists()
     code, _ = other.snakemake("--unlock")
     assert code == 0
     code, output = other.snakemake(*arguments)
     assert code == 0, output
+    assert "going on in epoch" in Path(results / "logs/finetune/cluster_dm-lr-1.log").read_text()
 
-    digests = other.digests(*numbers, "classifier/*/*/*/*.parquet")
-    assert len(digests) == 3 + 3 * 2
-    assert digests.items() <= built.digests(*numbers, "classifier/*/*/*/*.parquet").items()
-    assert generated(other) == generated(built)
-    assert len(list((other.folder / "results/small/images/pseudoword_dm/selected").glob("*.tar"))) == 4
+    digests = other.digests(PREDICTIONS)
+    assert sorted(digests) == sorted(runs)
+    assert digests.items() <= built.digests(PREDICTIONS).items()
+    assert added(other) == added(built)
+    assert len(list((results / "images/cluster_dm/selected").glob("*.tar"))) == 3

@@ -1,7 +1,9 @@
 """Clones of the repository in which tests really run Snakemake."""
 
+import copy
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -27,6 +29,13 @@ class Clone:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(ROOT / name, target)
 
+    def copy(self, folder: Path) -> "Clone":
+        """The clone as it is now, with its results and what Snakemake remembers of them, in another folder."""
+        shutil.copytree(self.folder, folder, symlinks=True)
+        copied = copy.copy(self)
+        copied.folder = folder
+        return copied
+
     @property
     def environment(self) -> dict:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -50,13 +59,16 @@ class Clone:
         output, _ = process.communicate(timeout=1800)
         return process.returncode, output
 
-    def planned(self, target: str = "results/report.html") -> set[str]:
-        """The rules that a run would execute now."""
+    def planned(self, target: str = "results/report.html") -> set[tuple[str, str]]:
+        """The jobs that a run would execute now: rule and method, which is empty for rules of no method."""
         code, output = self.snakemake("-n", target)
         assert code == 0, output
-        lines = iter(output.splitlines())
-        rules = {line.split()[1].rstrip(":") for line in lines if line.startswith(("rule ", "localrule "))}
-        return {rule for rule in rules if rule != "all"}
+        blocks = re.split(r"^(?:local)?rule (\w+):$", output, flags=re.MULTILINE)
+        jobs = set()
+        for rule, text in zip(blocks[1::2], blocks[2::2], strict=True):
+            method = re.search(r"^    wildcards: .*\bmethod=(\w+)", text, re.MULTILINE)
+            jobs.add((rule, method[1] if method else ""))
+        return jobs - {("all", "")}
 
     def digests(self, *patterns: str) -> dict[str, str]:
         """Path -> SHA-256 of the files below results/small, but for the table of the time that was measured."""

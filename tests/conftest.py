@@ -1,0 +1,71 @@
+"""Three tiers of tests, and what belongs to which:
+
+- **quick** (`make quick`): a test without a mark. It needs no trained model and starts no process of Python.
+- **middle** (`make test` runs it too): a test marked ``middle``, or one that uses the tiny world or a clone.
+- **slow** (`make test-all` runs it too): a test marked ``slow``.
+
+`tests/study` belongs to none: it compares the results of `make report` with what was planted (`make check`).
+"""
+
+import multiprocessing.process
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import tiny_world
+
+# Tests run side by side, a core each; with more threads they would wait for each other. What tests start inherits it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+MIDDLE = {
+    "world",
+    "clone",
+    "small_study",
+    "hostile",
+}  # fixtures that need a trained model or a process; others are made from these
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if MIDDLE & set(item.fixturenames):
+            item.add_marker(pytest.mark.middle)
+    # What takes longest goes first, so that no core is idle at the end.
+    items.sort(key=lambda item: not {"workflow", "cluster"} & set(item.path.parts))
+
+
+STARTED = []  # what the running test has started
+
+
+def pytest_runtest_setup(item):
+    STARTED.clear()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    result = yield
+    if STARTED and not any(item.get_closest_marker(name) for name in ("middle", "slow")):
+        pytest.fail(f"a test that starts a process is marked middle or slow; this one started {STARTED}", pytrace=False)
+    return result
+
+
+def _note_start(event, arguments):
+    if event == "subprocess.Popen" and arguments[0] == sys.executable:
+        STARTED.append(arguments[1])
+
+
+def _noted(start):
+    def noted(process):
+        STARTED.append(process.name)
+        return start(process)
+
+    return noted
+
+
+sys.addaudithook(_note_start)
+multiprocessing.process.BaseProcess.start = _noted(multiprocessing.process.BaseProcess.start)
+
+
+@pytest.fixture(scope="session")
+def world(pytestconfig) -> tiny_world.World:
+    return tiny_world.kept_in(Path(pytestconfig.cache.mkdir("world")))

@@ -1,0 +1,226 @@
+"""Results of a small study as far as the report reads them, with hostile text wherever text comes from data.
+
+The stages write them themselves where they can without training anything. `workflow/test_small_study.py` compares the
+columns of all of them, also of those that are written here, with those of a study that was really run.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from augbench import audit, comparison, domain_gap, files, images, perclass, retrieval, selection
+from augbench.summary import published, scaling, summarise, table1
+
+EVIL = '<script>alert("x")</script>'
+METHODS = {
+    "none": {"title": "Target data only", "family": "baseline", "start": "none"},
+    "more_real": {"title": "Further real data", "family": "baseline", "start": "more_real"},
+    "clip_prompts": {"title": f"CLIP {EVIL}", "family": "prompting", "start": "noise"},
+    "retrieval": {"title": "Retrieval", "family": "retrieval", "start": "pool"},
+    "ft": {
+        "title": f"FT {EVIL}",
+        "family": "fine-tuning",
+        "start": "noise",
+        "trained": ["conditioning"],
+        "clusters": 2,
+    },
+}
+ACCURACIES = {
+    "none": [90.0, 90.4, 90.2],
+    "more_real": [98.0, 98.1, 98.2],
+    "clip_prompts": [94.8, 95.0, 95.2],
+    "retrieval": [96.8, 97.0, 97.2],
+    "ft": [95.9, 96.0, 96.1],
+}
+SETTINGS = {"seed": 1, "methods": list(METHODS), "runs": 3, "ratios": [1.0], "note": EVIL}
+SETTINGS |= {"target": {"reader": "digits"}, "dataset": {"train": 0.15}}
+SETTINGS |= {"generate": {"times": 1, "images_per_class": None}}
+
+
+def _images(folder, name, classes, **facts):
+    """An image table of five noisy pictures per class, as files."""
+    random = np.random.default_rng(0)
+    rows = []
+    for key in classes:
+        for _ in range(5):
+            path = folder / "pictures" / f"{name}-{len(rows)}.png"
+            path.parent.mkdir(exist_ok=True, parents=True)
+            size = 32 if name == "train" else 120
+            Image.fromarray(random.integers(0, 255, (size, size, 3), np.uint8)).save(path)
+            row = {"image_id": f"{name}/{len(rows)}", "class": key, "path": str(path)}
+            rows.append(row | {k: value(len(rows)) for k, value in facts.items()})
+    return images.table(rows)
+
+
+@dataclass(frozen=True)
+class Made:
+    """Where results lie, the classes that are kept, and their training images."""
+
+    folder: Path
+    keys: tuple[str, ...]
+    train: pd.DataFrame
+
+
+def make_results(folder, keys=("a", EVIL)):
+    """A results folder of a study as the workflow leaves it."""
+    made = Made(folder, keys, _images(folder, "train", keys))
+    classes = pd.DataFrame({"class": [*keys, "empty"], "lemmas": ["ay, alpha", f"b {EVIL}", "none at all"]})
+    classes = classes.assign(hypernyms="letter", definition="", train=[5, 5, 0])
+    classes["excluded"] = ["", "", f"3 images <b>only</b> {EVIL}"]
+    files.write_csv(folder / "dataset" / "classes.csv", classes)
+    images.write(folder / "dataset" / "train.parquet", made.train)
+    _write_generated(made)
+    _write_finetuned(made)
+    _write_retrieved(made)
+    added = _write_added(made)
+    _write_classifiers(made)
+    _write_tables(made, _write_summaries(made, added), added)
+    for stage, name, seconds in (("classify", "a", 61), ("classify", "b", 10), ("audit", "a", 5)):
+        path = folder / "benchmarks" / stage / f"{name}.tsv"
+        files.write_text(path, f"s\th:m:s\tmax_rss\n{seconds}.0\t0:01:00\t{'-' if name == 'b' else 300}\n")
+    return folder
+
+
+def generated(folder):
+    """The image tables of each generating method."""
+    return {
+        "clip_prompts": [folder / "images/clip_prompts/base/shard-0.parquet"],
+        "ft": [folder / f"images/ft/{kind}/shard-0.parquet" for kind in ("screen", "selected")],
+    }
+
+
+def _write_generated(made):
+    facts = {
+        "clip_prompts/base/shard-0": {"prompt": lambda i: f"{EVIL} {i}"},
+        "ft/selected/shard-0": {
+            "prompt": lambda i: f"A photo of {EVIL} (cluster {i % 2 + 1} of 2, learned)",
+            "candidate": lambda i: "lr-2_epoch-2",
+        },
+        "ft/screen/shard-0": {
+            "prompt": lambda i: f"A photo of {EVIL} (cluster 1 of 2, learned)",
+            "candidate": lambda i: f"lr-2_epoch-{i % 2 + 1}",
+        },
+    }
+    for name, of in facts.items():
+        table = _images(made.folder, name.replace("/", "-"), made.keys, **of)
+        images.write(made.folder / "images" / f"{name}.parquet", table)
+
+
+def _write_finetuned(made):
+    """Two learning rates, of which the second is better; its two epochs have three names between them."""
+    folders = [made.folder / "finetune" / "ft" / rate for rate in ("lr-1", "lr-2")]
+    for place, best in zip(folders, (0.5, 0.4), strict=True):
+        history = pd.DataFrame({"epoch": [1, 2], "train_loss": [0.6, 0.5], "validation_loss": [0.7, best]})
+        files.write_csv(place / "history.csv", history)
+        names = pd.DataFrame({"candidate": ["epoch-1", "epoch-2", EVIL], "epoch": [1, 2, 2]})
+        files.write_csv(place / "candidates.csv", names.merge(history, on="epoch"))
+    screened = [row | {"validation_accuracy": 80.0 + row["epoch"]} for row in selection.candidates(folders)]
+    chosen = selection.select(screened) | {"rates": selection.rates(folders)}
+    files.write_json(made.folder / "selection" / "ft.json", chosen)
+    members = made.train[["image_id", "class"]].assign(split="train", k=2, cluster=[i % 2 for i in range(10)])
+    members.to_parquet(made.folder / "finetune" / "clusters.parquet")
+
+
+def _write_retrieved(made):
+    fates = ["used"] * 5 + ["spare", "dead", "unaesthetic", "duplicate", "unsafe", "lost"]
+    rows = [
+        {"class": key, "rank": i, "url": f"http://example.org/{i}.png", "caption": f"my {EVIL}", "fate": fate}
+        for key in made.keys
+        for i, fate in enumerate(fates)
+    ]
+    rows += [{"class": "empty", "rank": i, "fate": "dead"} for i in range(4)]
+    ledger = pd.DataFrame(rows, columns=retrieval.LEDGER)
+    place = made.folder / "retrieval" / "retrieval"
+    place.mkdir(parents=True)
+    ledger.to_parquet(place / "ledger.parquet")
+    wanted = {key: 5 + i for i, key in enumerate(made.keys)} | {"empty": 5}
+    lost = [1] * len(made.keys) + [0]  # by a fate that the report does not know
+    funnel = retrieval.count_fates(ledger[ledger["fate"] != "lost"], wanted).assign(lost=lost)
+    files.write_csv(place / "funnel.csv", funnel.assign(considered=funnel["considered"] + lost))
+
+
+def _write_added(made):
+    """The images that each method adds, audited; method -> summary of the audit and image table."""
+    facts = {
+        "more_real": {},
+        "clip_prompts": {"prompt": lambda i: f"a photo of {EVIL}"},
+        "retrieval": {"url": lambda i: f"http://example.org/{i}.png"},
+        "ft": {"prompt": lambda i: f"A photo of {EVIL} (cluster {i % 2 + 1} of 2, learned)"},
+    }
+    found = {}
+    for method, of in facts.items():
+        table = _images(made.folder, method, made.keys, **of)
+        images.write(made.folder / "augmentation" / method / "x1" / "split-1.parquet", table)
+        # The first training image plays a test image: that many bits away from the first, second, ... added image.
+        bits = np.array([2**i - 1 for i in range(len(table))], np.uint64)
+        far = np.full(len(made.train), 2**64 - 1, np.uint64)
+        far[0] = 0
+        sets = audit.Set(table, bits), {"test": audit.Set(made.train, far)}
+        ratios = {1.0: table["image_id"]} | ({4.0: [*table["image_id"], "more"]} if method == "retrieval" else {})
+        found[method] = audit.audit(*sets, made.folder / "audit" / method, ratios=ratios), table
+    return found
+
+
+def _write_classifiers(made):
+    """Curves, and predictions of 1,000 test images; what is wrong is taken for the next class."""
+    count, keys = 1000, made.keys
+    for method, accuracies in ACCURACIES.items():
+        for k, accuracy in enumerate(accuracies, 1):
+            curve = pd.DataFrame({"epoch": range(1, 11), "learning_rate": 0.1, "train_loss": 1.0})
+            curve = curve.assign(train_accuracy=accuracy, validation_accuracy=accuracy - 20 / np.arange(1, 11))
+            place = _runs(made.folder, method) / f"run-{k}"
+            files.write_csv(place / "history.csv", curve)
+            right = [i < 10 * accuracy - 1e-6 for i in range(count)]
+            said = [keys[(i + 1 - ok) % len(keys)] for i, ok in enumerate(right)]
+            seen = {
+                "image_id": [f"test/{i}" for i in range(count)],
+                "class": [keys[i % len(keys)] for i in range(count)],
+            }
+            seen |= {"predicted": said, "correct": right, "confidence": np.float32(0.5)}
+            pd.DataFrame(seen).to_parquet(place / "predictions.parquet")
+
+
+def _runs(folder, method):
+    return folder / "classifier" / method / ("x0" if method == "none" else "x1")
+
+
+def _write_summaries(made, added):
+    summaries = []
+    for method, row in METHODS.items():
+        about = {"n_test": 1000, "n_classes": 2, "n_train": 10 if method == "none" else 20, "epochs": 10}
+        runs = [about | {"accuracy": value, "best_validation_accuracy": value} for value in ACCURACIES[method]]
+        metrics = {0 if method == "none" else 1: runs}
+        found, table = added.get(method, (None, None))
+        sets = {} if table is None else dict.fromkeys((1, 4), 3 * [list(table["image_id"])])
+        if method in ("retrieval", "ft"):  # at ratio 4 one class cannot be filled
+            metrics[4] = [run | {"n_test": 970, "n_classes": 1} for run in metrics[1]]
+        rest = {"train": len(made.train), "tested": 1000, "batch_size": 4}
+        summaries.append(summarise(method, row, metrics, sets, found, **rest))
+        files.write_json(made.folder / "summary" / f"{method}.json", summaries[-1])
+    return summaries
+
+
+def _write_tables(made, summaries, added):
+    runs = {m: sorted(_runs(made.folder, m).glob("run-*/predictions.parquet")) for m in METHODS}
+    tables = {
+        "table1": table1(summaries, published(pd.read_csv("resources/paper_results.csv"), "imagenet10")),
+        "differences": comparison.differences(summaries, comparison.read_hits(runs)),
+        "scaling": scaling(summaries),
+    }
+    tables["per_class"], tables["confusions"] = perclass.measure(runs)
+    # Features of one dimension: those of the fine-tuned images have the same spread, 2.5 further on.
+    sets = {method: [added[method][1]] for method in ("more_real", "ft")}
+    known = {f"ft/{i}" for i in range(4, 10)}
+
+    def look(table):
+        fine_tuned = table["image_id"].str.startswith("ft/").to_numpy()
+        return (np.arange(len(table)) + 2.5 * fine_tuned)[:, None], ~fine_tuned | table["image_id"].isin(
+            known
+        ).to_numpy()
+
+    tables["domain_gap"] = domain_gap.measure(sets, made.train, look, 96.5)
+    for name, table in tables.items():
+        files.write_csv(made.folder / "tables" / f"{name}.csv", table)

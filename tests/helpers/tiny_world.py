@@ -1,0 +1,67 @@
+"""A tiny world of real parts, hardly trained: a pool, CLIP, a diffusion pipeline and its safety checker.
+
+Making it takes most of a minute, so it is kept between runs in pytest's cache folder, under a digest of everything that
+it is made from. Tests only read it.
+"""
+
+import hashlib
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from shared import locked
+
+from augbench import provenance
+
+ROOT = Path(__file__).parents[2]
+MODULES = ("digits", "clip_training", "diffusion_training")
+SEED = 3
+PLANTED = {"letters": 0.1, "handwritten": 0.3, "unsafe": 0.2, "unaesthetic": 0.2, "dead": 0.2}
+COUNTS = {"test": 100, "web_scans": 300, "web_pictures": 300, "copies": 10, "near_duplicates": 20}
+CLIP = {"image_size": 32, "patch_size": 8, "width": 32, "layers": 1, "heads": 2, "projection": 16, "text_tokens": 16}
+
+
+@dataclass(frozen=True)
+class World:
+    folder: Path
+
+    def __getattr__(self, name: str) -> Path:
+        """``clip``, ``safety`` and ``backbone`` are folders; ``shard``, ``web`` and ``planted`` the pool's files."""
+        files = {"shard": "web.tar", "web": "web.parquet", "planted": "planted.parquet"}
+        return self.folder / files.get(name, name)
+
+
+def make(folder: Path) -> None:
+    from augbench import clip_training, diffusion_training, digits
+
+    world = World(folder)
+    digits.write_web(world.shard, world.web, world.planted, seed=SEED, **COUNTS, **PLANTED)
+    shards, common = [world.shard], {"seed": SEED, "threads": 1}
+    clip_training.train(shards, world.clip, steps=60, batch_size=64, learning_rate=3e-3, **CLIP, **common)
+    diffusion_training.train_safety_checker(shards, world.clip, world.safety, unsafe_words=["hazard"], **common)
+    common |= {"image_size": 32, "learning_rate": 2e-3, "steps": 3, "batch_size": 16}
+    diffusion_training.train_vae(shards, folder / "vae", channels=[8, 8, 8], latent_channels=4, **common)
+    parts = [folder / "vae", world.clip, world.safety]
+    diffusion_training.train_unet(shards, *parts, world.backbone, channels=[16, 16], text_tokens=20, **common)
+
+
+def digest() -> str:
+    total = hashlib.sha256(provenance.digest(*MODULES).encode())
+    for path in (Path(__file__), ROOT / "requirements.lock"):
+        total.update(path.read_bytes())
+    return total.hexdigest()[:16]
+
+
+def kept_in(cache: Path) -> World:
+    """The world, made where the cache has none of this digest; processes that want it at once wait for the first."""
+    folder = cache / digest()
+    with locked(cache / "lock"):
+        if not folder.exists():
+            for old in cache.iterdir():
+                if old.is_dir():
+                    shutil.rmtree(old)
+            partial = folder.with_suffix(".partial")
+            partial.mkdir()
+            make(partial)
+            partial.rename(folder)
+    return World(folder)

@@ -1,0 +1,34 @@
+"""The small study as the workflow builds it."""
+
+import json
+
+import pandas as pd
+from made_report import make_results
+
+FINE_TUNED = "cluster_dm"  # plays `ft` of the results that are made for tests of the report
+
+
+def shape(path):
+    """Columns of a table, or keys of a JSON object, and of those in it that all have."""
+    if path.suffix == ".parquet":
+        return list(pd.read_parquet(path))
+    if path.suffix == ".csv":
+        return list(pd.read_csv(path))
+    found = json.loads(path.read_text())
+    return sorted(found)
+
+
+def test_results_made_for_tests_of_the_report_look_like_these(built, tmp_path):
+    """What a stage writes and what is written by hand in its place have the same columns or keys."""
+    made, real = make_results(tmp_path / "made"), built.folder / "results" / "small"
+    compared = []
+    for path in sorted(path for kind in ("parquet", "csv", "json") for path in made.rglob(f"*.{kind}")):
+        name = str(path.relative_to(made))
+        other = real / name.replace("/ft", f"/{FINE_TUNED}").replace("lr-2", "lr-1").replace("run-3", "run-1")
+        expected = shape(other)
+        found = shape(path)
+        if name.endswith("funnel.csv"):
+            assert found.pop() == "lost"
+        assert found == expected, name
+        compared.append(name)
+    assert len(compared) > 60
