@@ -32,6 +32,9 @@ include: "workflow/rules/report.smk"
 include: "workflow/rules/export.smk"
 
 
+name_parameters()
+
+
 rule all:
     default_target: True
     input:

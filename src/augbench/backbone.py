@@ -4,6 +4,7 @@ import os
 import shutil
 from pathlib import Path
 
+from augbench import finite, models
 from augbench.files import whole
 
 
@@ -11,23 +12,30 @@ def resolve(model: str, folder: str | Path) -> None:
     """Put the pipeline ``model``, a local diffusers folder or a hub id, at ``folder``.
 
     A local folder is linked file by file where the disk allows it, else copied. A hub id is downloaded,
-    weights as safetensors only. Raises FileNotFoundError with what to write when it is no pipeline.
+    weights as safetensors only. Raises ValueError with what to write when it cannot be had or used.
     """
     with whole(folder) as temporary:
-        if Path(model).is_dir():
+        if models.is_folder(model, "backbone"):
             # Hidden files are not the pipeline's: Snakemake's time stamp, linked, would make the original look new.
             hidden = shutil.ignore_patterns(".*")
             shutil.copytree(model, temporary, copy_function=_link_or_copy, ignore=hidden)
         else:
-            from huggingface_hub import snapshot_download
+            _fetch(model, temporary)
+        try:
+            models.check_pipeline(temporary)
+        except ValueError as error:
+            raise ValueError(str(error).replace(str(temporary), model)) from None
 
-            snapshot_download(
-                model,
-                local_dir=temporary,
-                allow_patterns=["model_index.json", "*/*.json", "*/*.txt", "*/*.safetensors"],
-            )
-        if not (temporary / "model_index.json").is_file():
-            raise FileNotFoundError(f"{model} has no model_index.json; give a diffusers pipeline folder or hub id")
+
+def _fetch(model: str, folder: Path) -> None:
+    from huggingface_hub import snapshot_download
+
+    try:
+        patterns = ["model_index.json", "*/*.json", "*/*.txt", "*/*.safetensors"]
+        snapshot_download(model, local_dir=folder, allow_patterns=patterns)
+    except Exception as error:  # of several libraries, for a network, a hub or a licence
+        words = " ".join(str(error).split())[:300]
+        raise ValueError(f"{model} cannot be fetched from the hub: {words}; or give a pipeline's folder") from None
 
 
 def _link_or_copy(source: str, target: str) -> None:
@@ -68,6 +76,7 @@ class SafetyChecker:
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         folder = Path(pipeline_folder)
         self._model = StableDiffusionSafetyChecker.from_pretrained(folder / "safety_checker").to(self._device).eval()
+        finite.check_weights(self._model, f"the safety checker in {folder}", "give another backbone")
         self._processor = CLIPImageProcessor.from_pretrained(folder / "feature_extractor")
 
     def unsafe(self, pictures: list, batch_size: int = 64) -> list[bool]:

@@ -1,10 +1,15 @@
 """What can be known of a study before any work starts: of its data, its shares, and its room on the disk."""
 
+import itertools
 import os
 import shutil
+import unicodedata
 from pathlib import Path
 
+from augbench import models, neighbours
 from augbench.config import Config, ConfigError, Study
+
+ENOUGH = 50  # images of a class, of which each split gets one whatever the shares
 
 
 def check_world(config: Config, results: Path = Path("results")) -> list[str]:
@@ -31,6 +36,9 @@ def check_world(config: Config, results: Path = Path("results")) -> list[str]:
             except ValueError as error:
                 raise ConfigError(f"{place}.target: {error}") from None
         check_shares(config, study, place)
+        check_splits(study, place)
+        check_names(config, study, place)
+        check_models(config, study, place)
         check_pool(study, place)
         check_audit(study, place)
         try:
@@ -46,16 +54,20 @@ def check_world(config: Config, results: Path = Path("results")) -> list[str]:
 
 
 def remarks(config: Config) -> list[str]:
-    """Sentences on what a study goes without: what templates ask for and its classes do not have.
+    """Sentences on what a study goes without: files that are no images, and what templates ask for and its classes do
+    not have.
 
     Raises ConfigError when nothing is left of a method's templates.
     """
-    from augbench import prompts, target
+    from augbench import folders, prompts, target
 
     found = []
     for name, study in config.studies.items():
+        found += check_proxy(study, f"studies.{name}")
         if study.target.reader == "digits":
             continue
+        if not_taken := folders.told(target.left_out(study.target)):
+            found.append(f"studies.{name}: not taken from {study.target.path}: {not_taken}")
         classes = target.class_table(study.target).to_dict("records")
         for method in study.methods:
             conditioning = config.methods[method].conditioning
@@ -97,8 +109,58 @@ def check_shares(config: Config, study: Study, place: str) -> None:
         )
 
 
+def check_splits(study: Study, place: str) -> None:
+    """That there will be images to train on, to validate and to test with, of each class. Raises ConfigError."""
+    from augbench import target
+
+    found = None if study.target.reader == "digits" else target.layout(study.target)
+    own = found.own if found else {"test": None}
+    for name in ("train", "validation", "test"):
+        if name not in own and getattr(study.dataset, name) == 0:
+            raise ConfigError(
+                f"{place}.dataset.{name}: 0 leaves no {name} images, and the target has no such split of its own; "
+                f"write a share, e.g. `dataset: {{{name}: 0.1}}`"
+            )
+    if not found:
+        return
+    for name, files_of in found.own.items():
+        if not any(next(iter(files_of(key)), None) for key in found.classes):
+            raise ConfigError(
+                f"{place}.target: the {name} split of {study.target.path} has no image in the folder of a class; sort "
+                f"its images into folders of their classes, or move it elsewhere: then a {name} split is drawn"
+            )
+    for key in found.classes:
+        count = sum(1 for _ in itertools.islice(found.train(key), ENOUGH))
+        sizes = target.sizes(count, study.dataset, found.own)
+        if count < ENOUGH and (
+            empty := [name for name in sizes if getattr(study.dataset, name, 0) and not sizes[name]]
+        ):
+            raise ConfigError(
+                f"{place}.target: the class {key} of {study.target.path} has {count} images, too few for the split "
+                f"{empty[0]!r}; add images, leave the class out, or change the shares in `dataset`"
+            )
+
+
+def check_names(config: Config, study: Study, place: str) -> None:
+    """That each class has a name where prompts are made of it. Raises ConfigError."""
+    from augbench import target
+
+    if study.target.reader == "digits" or not any(config.methods[method].conditioning for method in study.methods):
+        return
+    for row in target.class_table(study.target).to_dict("records"):
+        controls = [letter for letter in row["lemmas"] if unicodedata.category(letter) in ("Cc", "Cs")]
+        if controls or not row["lemmas"].split(",")[0].strip():
+            why = "has a control character in its name" if controls else "leaves no name"
+            raise ConfigError(
+                f"{place}.target: the class {row['class']!r} {why} for prompts; name it in a CSV with the columns "
+                "class,lemmas and the key `classes`"
+            )
+
+
 def check_pool(study: Study, place: str) -> None:
     """Whether what the pool and retrieval name is there. Raises ConfigError."""
+    from augbench import pool
+
     head = study.retrieval.aesthetic_model
     if head and not Path(head).is_file():
         raise ConfigError(f"{place}.retrieval.aesthetic_model: there is no file {head}")
@@ -107,9 +169,85 @@ def check_pool(study: Study, place: str) -> None:
     path, source = Path(study.pool.path), study.pool.source
     if not (path.is_dir() or (source == "urls" and path.is_file())):
         raise ConfigError(f"{place}.pool.path: there is no folder {path}")
-    wanted = {"shards": "*.tar", "urls": "*.parquet", "index": "image.index"}.get(source, "*")
-    if path.is_dir() and not any(path.glob(wanted)):
-        raise ConfigError(f"{place}.pool.path: there is no {wanted} in {path}")
+    if study.pool.local:
+        try:
+            pool.check(source, path)
+        except ValueError as error:
+            raise ConfigError(f"{place}.pool.path: {error}") from None
+    elif not (path / "image.index").is_file():
+        raise ConfigError(f"{place}.pool.path: there is no image.index in {path}")
+    if source == "index":
+        clip = study.clip.model if study.clip and study.clip.model else ""
+        try:
+            neighbours.check_index(path, clip=clip, width=models.clip_width(clip))
+        except (ValueError, OSError) as error:
+            raise ConfigError(f"{place}.pool.path: {error}") from None
+    if study.retrieval.min_aesthetic is not None and not head and _lacks_scores(path, source):
+        raise ConfigError(
+            f"{place}.retrieval.min_aesthetic: the images of {path} have no aesthetic scores; name a model that scores "
+            "pictures, `aesthetic_model: HEAD.pth`, or write `min_aesthetic: null` to take images whatever their score"
+        )
+
+
+def check_models(config: Config, study: Study, place: str) -> None:
+    """Whether the pretrained models that a study names are there, and can be used. Raises ConfigError.
+
+    What is on the hub is looked at when it is fetched.
+    """
+    try:
+        part = "backbone"
+        if any(config.methods[method].start in ("noise", "image", "pool") for method in study.methods):
+            model = study.backbone.model
+            if model is not None and models.is_folder(model, "backbone"):
+                models.check_pipeline(model)
+        part = "clip"
+        if study.clip and study.clip.model is not None:
+            models.check_clip(study.clip.model)
+    except ValueError as error:
+        raise ConfigError(f"{place}.{part}.model: {error}") from None
+
+
+def check_proxy(study: Study, place: str) -> list[str]:
+    """A sentence where the environment names a proxy that is not used.
+
+    Raises ConfigError where one is wanted that is not there, or cannot be used.
+    """
+    from augbench import fetching
+
+    if not downloads(study):
+        return []
+    try:
+        named = [scheme for scheme in fetching.environment_proxies() if scheme in fetching.SCHEMES]
+    except ValueError as error:
+        if study.retrieval.proxy:
+            raise ConfigError(f"{place}.retrieval.proxy: {error}") from None
+        named = ["all"]
+    if study.retrieval.proxy and not named:
+        raise ConfigError(f"{place}.retrieval.proxy: the environment has neither http_proxy nor https_proxy; set one")
+    if named and not study.retrieval.proxy:
+        names = " and ".join(f"{scheme}_proxy" for scheme in named)
+        return [
+            f"{place}.retrieval: images are downloaded without the proxy of the environment ({names}); "
+            "write `retrieval: {proxy: environment}` to use it"
+        ]
+    return []
+
+
+def downloads(study: Study) -> bool:
+    """Whether images of the study's pool come from the web."""
+    return study.pool is not None and study.pool.source in ("urls", "index", "service")
+
+
+def _lacks_scores(path: Path, source: str) -> bool:
+    """Whether it is known, before any work starts, that no image of a pool has an aesthetic score."""
+    from augbench.neighbours import AESTHETIC, columns_of
+
+    if source == "folder":
+        return True
+    if source in ("index", "urls"):
+        columns = columns_of(path)
+        return bool(columns) and not set(columns) & set(AESTHETIC)
+    return False
 
 
 def check_audit(study: Study, place: str) -> None:

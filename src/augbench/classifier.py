@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from augbench import distributed, resume
+from augbench import distributed, finite, resume
 from augbench.classifier_images import Batches, evaluation_image, training_batches
 from augbench.files import whole, write_csv, write_json
 from augbench.seeds import derive, generator
@@ -23,6 +23,7 @@ SMALL = "small_cnn"
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, in [0, 1]
 MOMENTUM, WEIGHT_DECAY = 0.9, 1e-4
 EVALUATION_BATCH = 256  # fixed, because the batch can change low bits of a result
+LOWER = "use a lower `classifier: {learning_rate: ...}`"  # what a training that diverges needs
 STATE = "state.safetensors"
 START = {"batch": 0, "loss": 0.0, "correct": 0}  # of an epoch: batches done, their summed loss and hits
 
@@ -181,7 +182,9 @@ class _Network:
             for (_, where), pixels in zip(mine, data.stream(mine), strict=True):
                 share, label = self.logits(pixels).softmax(1).max(1)
                 labels[where.start : where.stop], shares[where.start : where.stop] = label, share
-        return distributed.total(labels).cpu(), distributed.total(shares).cpu()
+        labels, shares = distributed.total(labels).cpu(), distributed.total(shares).cpu()
+        finite.check(shares, "the classifier", [f"the image {row.image_id}" for row in data.rows], LOWER)
+        return labels, shares
 
 
 def _evaluation(table: pd.DataFrame, model: str, image_size: int, workers: int) -> Batches:
@@ -241,7 +244,8 @@ def train(
     save_minutes : time between states to go on from; one is also saved at SIGTERM, within an epoch as well
 
     Under ``accelerate launch`` the processes share each batch. Raises SystemExit(143) at SIGTERM, and ValueError for
-    an unknown model, an unreadable image (named), an image of no class, an empty set.
+    an unknown model, an unreadable image (named), an image of no class, an empty set; RuntimeError when its loss or
+    what it gives is not finite.
     """
     import torch
     from safetensors.torch import save_file
@@ -298,6 +302,8 @@ def train(
                     state.save(history, position, best)
                     distributed.group().wait_for_everyone()
                     saver.done()
+            if not math.isfinite(position["loss"]):
+                raise RuntimeError(f"the classifier's loss is not finite in epoch {epoch}; {LOWER}")
             accuracy = 100 * (network.predict(held_out)[0] == truth).sum().item() / len(truth)
             row = {"epoch": epoch, "learning_rate": rate, "train_loss": position["loss"] / len(train)}
             row |= {"train_accuracy": 100 * position["correct"] / len(train), "validation_accuracy": accuracy}

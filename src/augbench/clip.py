@@ -1,10 +1,11 @@
 """CLIP as clip-retrieval loads it: texts and pictures as vectors in one space."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import pandas as pd
 
-from augbench import images
+from augbench import finite, images
 
 BATCH = 64  # pictures
 
@@ -16,6 +17,10 @@ class Clip:
         import torch
         from all_clip import load_clip
 
+        place = model.partition("hf_clip:")[2]
+        #: What its embeddings depend on.
+        self.identity = [model, *_state_of(place)]
+        self.name = model
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.model, self.prepare, self.tokenize = load_clip(
             model, use_jit=False, device=self.device, warmup_batch_size=1
@@ -24,7 +29,9 @@ class Clip:
     def texts(self, texts: Sequence[str]):
         """Embeddings of texts, float32 (n, width), each of length 1."""
         # One at a time, as clip-retrieval does: the same low bits.
-        return self._embed(self.model.encode_text, ([text] for text in texts), self.tokenize)
+        vectors = self._embed(self.model.encode_text, ([text] for text in texts), self.tokenize)
+        finite.check(vectors, f"the CLIP {self.name}", [f"the text {text!r}" for text in texts])
+        return vectors
 
     def pictures(self, pictures: Sequence):
         """Embeddings of RGB ``PIL.Image`` as one batch, float32 (n, width), each of length 1."""
@@ -47,9 +54,17 @@ class Clip:
         return np.concatenate(found)
 
 
+def _state_of(folder: str) -> list:
+    """Name, size and time of the files of a CLIP's folder; none of what is not here."""
+    if not folder or not Path(folder).is_dir():
+        return []
+    files = sorted(file for file in Path(folder).iterdir() if file.is_file() and not file.name.startswith("."))
+    return [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]
+
+
 def embed(table: pd.DataFrame, embedder: Callable[[list], object], progress: Callable):
-    """Embeddings of a table's images, float32 (n, width), each of length 1; ``embedder`` takes a list of pictures,
-    e.g. :meth:`Clip.pictures`."""
+    """Embeddings of a table's images, float32 (n, width), as ``embedder`` gives them for a list of pictures, e.g.
+    :meth:`Clip.pictures`. Raises RuntimeError naming an image of which it makes no numbers."""
     import numpy as np
 
     found = []
@@ -58,4 +73,5 @@ def embed(table: pd.DataFrame, embedder: Callable[[list], object], progress: Cal
         found.append(embedder(pictures))
         progress(start + len(pictures), len(table), "images embedded")
     vectors = np.concatenate(found)
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    finite.check(vectors, "the embedding model", [images.name_of(row) for row in table.itertuples()])
+    return vectors

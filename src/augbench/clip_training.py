@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from augbench import finite
 from augbench.captioned import CaptionedPool, normalised
 from augbench.files import whole
 from augbench.seeds import derive
@@ -142,6 +143,7 @@ def train(
                 model.logit_scale.clamp_(max=math.log(100))
             mean_loss = loss.item() if mean_loss is None else 0.98 * mean_loss + 0.02 * loss.item()
             progress(step + 1, steps, f"loss {mean_loss:.3f}")
+        finite.check_weights(model, "the trained CLIP", "use a lower `clip: {train: {learning_rate: ...}}`")
         _restore_vocabulary(model, full)
         model.eval().save_pretrained(temporary)
         side = {"height": image_size, "width": image_size}

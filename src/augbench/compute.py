@@ -56,9 +56,10 @@ def _method(name: str, methods: Collection[str]) -> str:
 
 
 def _part(stage: str, name: str, method: str) -> str:
-    """What of a method a job did: METHOD-lr-RATE, METHOD-CANDIDATE-SHARD or METHOD-xRATIO-FIRST-LAST."""
+    """What of a method a job did: METHOD-lr-RATE, METHOD-CANDIDATE-SHARD, METHOD-xRATIO-FIRST-LAST
+    or METHOD-further."""
     rest = name[len(method) + 1 :] if method else ""
-    if stage == "finetune":
+    if stage in ("finetune", "retrieve"):
         return rest
     return rest.split("-")[0] if stage in ("generate", "classify") else ""
 
@@ -77,7 +78,7 @@ def table(jobs: pd.DataFrame) -> pd.DataFrame:
 
 
 class Images(NamedTuple):
-    """How many images a method made: for Table 1, and in all, for other candidates and further ratios as well."""
+    """How many images a method generated at the main ratio: for Table 1, and in all, for other candidates as well."""
 
     wanted: int
     all: int
@@ -110,7 +111,8 @@ def relative(
         one = (mine["stage"] == "finetune") & (mine["part"] == kept.get(key))
         adapting = float(mine.loc[one, "spent"].sum())
         share = images[key].wanted / images[key].all if key in images and images[key].all else 1.0
-        making = share * float(stage.get("generate", 0.0) + stage.get("retrieve", 0.0))
+        main = mine[mine["part"] != "further"].groupby("stage")["spent"].sum()
+        making = share * float(main.get("generate", 0.0)) + float(main.get("retrieve", 0.0))
         row = {"method": key, "title": method["title"], "family": method["family"]}
         row |= {"adapting": adapting, "making": making, "total": adapting + making}
         row["searching"] = max(0.0, float(stage.sum()) - row["total"])

@@ -8,6 +8,7 @@ trained. ``conditioning`` (n, tokens, width) are text encodings, n = classes x c
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from augbench import finite
 from augbench.files import whole
 
 KEPT = 4096  # encodings in memory; one of Stable Diffusion's takes 118 KB
@@ -83,6 +84,7 @@ class TextEncodings:
                 padded = part + [("", None)] * (self.batch_size - len(part))
                 tokens = tokenize(self.tokenizer, *map(list, zip(*padded, strict=True)))
                 found = self.text_encoder(tokens.to(self.text_encoder.device))[0]
+                finite.check(found[: len(part)], "the text encoder", [f"the prompt {text!r}" for text, _ in part])
                 self.known |= dict(zip(part, found[: len(part)].clone(), strict=True))
         return torch.stack([self.known[key] for key in keys])
 

@@ -86,11 +86,16 @@ class Method(Section):
 class Target(Section):
     reader: Literal["digits", "folder", "imagenet", "caltech256", "list"] = Field(
         description="digits: the built-in world; folder: train/CLASS, and val/CLASS and test/CLASS where there are "
-        "such, or CLASS alone; imagenet: ILSVRC2012, train/WNID and val, which is the test split; caltech256: "
-        "256_ObjectCategories; list: a CSV or Parquet file with the columns path, class and perhaps split (train, "
-        "validation, test)"
+        "such, by any of their usual names, or CLASS alone; imagenet: ILSVRC2012, train/WNID and val, which is the "
+        "test split; caltech256: 256_ObjectCategories; list: a CSV or Parquet file with the columns path, class and "
+        "perhaps split (train, validation, test)"
     )
     path: str | None = Field(None, description="the folder, or the list")
+    folders: Literal["splits", "classes"] | None = Field(
+        None,
+        description="of the reader folder: what the top folders are; null: by their names, or else a question, see "
+        "docs/inputs.md",
+    )
     ground_truth: str | None = Field(
         None, description="of a flat ImageNet val: the folder ILSVRC2012_devkit_t12, or LOC_val_solution.csv"
     )
@@ -187,6 +192,7 @@ class Pool(Section):
     url: str | None = Field(None, description="of the service, e.g. http://localhost:1234/knn-service")
     index: str | None = Field(None, description="name of the service's index")
     pause: Annotated[float, Field(ge=0)] = Field(0.0, description="seconds between questions to the service")
+    timeout: Positive = Field(120, description="seconds for an answer of the service")
     memory: Annotated[str, Field(pattern=r"^[0-9.]+[MG]$")] = Field(
         "4G", description="of an approximate index, while it is built and while it is searched, at most"
     )
@@ -211,15 +217,18 @@ class Pool(Section):
 class Retrieval(Section):
     images_per_class: Count | None = Field(
         None,
-        description="at least so many, 130 in the paper; as many as the class has training images where these are "
-        "more, or where this is null",
+        description="for each class at least so many, 130 in the paper; a class with more training images gets as many "
+        "as these, and with null each class does; all times the augmentation ratio",
     )
     overfetch: Positive = Field(1.4, description="neighbours asked for first, as a multiple of the images wanted")
     overfetch_max: Positive = Field(14, description="neighbours asked for at most, as a multiple of the images wanted")
-    min_aesthetic: float = Field(5.0, description="images with a lower aesthetic score are discarded")
+    min_aesthetic: float | None = Field(
+        5.0, description="images with a lower aesthetic score, or with none, are discarded; null: whatever their score"
+    )
     aesthetic_model: str | None = Field(
         None,
-        description="a LAION head (.safetensors, .pth) that scores the index's images; null: the pool's own scores",
+        description="a LAION head (.safetensors, .pth) for the study's CLIP, which scores the pictures themselves; "
+        "null: the pool's own scores",
     )
     duplicate_threshold: Share = Field(0.94, description="cosine similarity from which two images are duplicates")
     min_image_size: Count = Field(32, description="pixels; downloads whose shorter side has fewer are not used")
@@ -229,6 +238,9 @@ class Retrieval(Section):
     timeout: Count = Field(10, description="seconds for a whole download")
     retries: int = Field(1, ge=0, description="further attempts to download an image")
     download_threads: Count = Field(16, description="downloads at a time")
+    proxy: Literal["environment"] | None = Field(
+        None, description="environment: download through the proxy that http_proxy and https_proxy name; null: directly"
+    )
     allowed_networks: list[str] = Field(
         [], description="private networks that may be asked, e.g. 10.1.0.0/16; else only public addresses are"
     )
@@ -402,9 +414,16 @@ class Study(Section):
         further = {*self.ratios, *(self.scaling.ratios if method in self.scaling.methods else [])}
         return [self.main_ratio, *sorted(further - {self.main_ratio})]
 
-    def times_of(self, method: str) -> float:
-        """Images generated for a class, as a multiple of its training images: what the largest ratio adds, at least."""
-        return max(self.generate.times, *self.ratios_of(method))
+    @property
+    def main_times(self) -> float:
+        """Images generated for a class, as a multiple of its training images, from which the main ratio's are drawn."""
+        return max(self.generate.times, self.main_ratio)
+
+    def further_ratio(self, method: str, enough: float) -> float | None:
+        """The method's largest ratio where that is above ``enough``, else None: what further images are needed for.
+        They come on top, so that Table 1 does not depend on them."""
+        largest = max(self.ratios_of(method))
+        return largest if largest > enough else None
 
     @field_validator("methods")
     @classmethod
@@ -465,11 +484,10 @@ class Config(Section):
                 )
             if study.pool and study.pool.source == "service":
                 diverse = next((method for method in study.methods if self.methods[method].diversity), None)
-                asking = f"methods: {diverse}" if diverse else "retrieval.aesthetic_model"
-                if diverse or study.retrieval.aesthetic_model:
+                if diverse:
                     raise ValueError(
-                        f"studies.{name}.{asking} needs the embeddings of the images, which a service does not tell: "
-                        "use `pool: {source: index}`"
+                        f"studies.{name}.methods: {diverse} needs the embeddings of the images, which a service does "
+                        "not tell: use `pool: {source: index}`"
                     )
             if getattr(study.backbone, "train", None) and not getattr(study.clip, "train", None):
                 raise ValueError(f"studies.{name}.backbone.train needs `clip.train`, whose text encoder it takes")

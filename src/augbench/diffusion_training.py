@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from augbench import finite
 from augbench.captioned import CaptionedPool, normalised
 from augbench.clip_training import write_tokenizer
 from augbench.files import whole
@@ -256,4 +257,6 @@ def _optimise(model, loss_of, data, order, steps, batch_size, learning_rate, pro
         schedule.step()
         smooth = loss.item() if smooth is None else 0.98 * smooth + 0.02 * loss.item()
         progress(step + 1, steps, f"loss {smooth:.4f}")
+    advice = "use lower learning rates in `backbone: {train: ...}`"
+    finite.check_weights(model, f"the trained {type(model).__name__}", advice)
     model.eval()

@@ -1,7 +1,6 @@
 """Several processes for one training: accelerate starts them, one per GPU, on one machine or several."""
 
 import contextlib
-import ctypes
 import importlib
 import os
 import re
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from augbench import images
+from augbench import images, waiting
 from augbench.files import read_json, write_json
 from augbench.jobs import progress
 
@@ -44,11 +43,12 @@ def run(function: str, job: Mapping, folder: str | Path, *, processes: int, mach
             call["job"][name] = value
     write_json(folder / "call.json", call)
     command = [*_launcher(processes, machines, job["threads"]), "-m", __name__, str(folder / "call.json")]
-    # Without it accelerate takes processes on a machine without a GPU for strangers to each other.
-    environment = os.environ if _gpu() else os.environ | {"ACCELERATE_USE_CPU": "true"}
+    environment = waiting.without_launchers(os.environ) | {waiting.OURS: str(processes)}
+    if not _gpu():  # without it accelerate takes processes on a machine without a GPU for strangers to each other
+        environment["ACCELERATE_USE_CPU"] = "true"
     try:
         # A session of its own: a signal to this one's group would reach accelerate and its processes twice.
-        process = subprocess.Popen(command, env=environment, start_new_session=True, preexec_fn=_end_with_parent)
+        process = subprocess.Popen(command, env=environment, start_new_session=True, preexec_fn=waiting.end_with_parent)
         with _handing_on_sigterm(process, here=machines == 1) as ended:
             code = process.wait()
     finally:
@@ -93,6 +93,7 @@ def group():
     """Which of the processes this one is: accelerate's ``process_index``, ``num_processes``, ``device``, ..."""
     from accelerate import PartialState
 
+    waiting.forget_launchers()
     return PartialState(cpu=not _gpu())
 
 
@@ -110,12 +111,6 @@ def any_process(mine: bool) -> bool:
     import torch
 
     return total(torch.tensor([float(mine)], device=group().device)).item() > 0
-
-
-def _end_with_parent() -> None:
-    """Ask Linux for SIGTERM when the parent dies, however it does."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
 @contextlib.contextmanager

@@ -26,6 +26,7 @@ from augbench.figures import (
 )
 
 KINDS = ("svg", "pdf", "csv")
+REAL = {"none", "more_real"}  # where methods start that train on real images alone
 
 
 def names(methods: Mapping[str, Mapping], ratios: Mapping[str, Sequence[float]]) -> list[str]:
@@ -101,14 +102,21 @@ def drawings(study: Mapping) -> dict[str, tuple[Drawing, pd.DataFrame]]:
     return made
 
 
-def write(study: Mapping, folder: str | Path) -> None:
-    """Write every figure of a study as SVG and PDF, and its data as CSV, to ``folder``/figures."""
-    for name, (drawing, table) in drawings(study).items():
-        place = Path(folder) / "figures" / name
-        files.write_text(place.with_suffix(".svg"), svg(drawing))
-        with files.whole(place.with_suffix(".pdf")) as temporary:
-            temporary.write_bytes(pdf(drawing))
-        files.write_csv(place.with_suffix(".csv"), table)
+def write(study: Mapping, folder: str | Path, declared: Sequence[str] = ()) -> None:
+    """Write every figure of a study as SVG and PDF, and its data as CSV, to ``folder``/figures.
+
+    The folder is written as a whole: no figure stays of other methods that the study had before. Raises RuntimeError
+    when one of the ``declared`` figures cannot be drawn.
+    """
+    drawn = drawings(study)
+    if lost := [name for name in declared if name not in drawn]:
+        raise RuntimeError(f"study {study['study']}: there are no data for {', '.join(lost)}")
+    with files.whole(Path(folder) / "figures") as place:
+        place.mkdir()
+        for name, (drawing, table) in drawn.items():
+            (place / f"{name}.svg").write_text(svg(drawing), encoding="utf-8")
+            (place / f"{name}.pdf").write_bytes(pdf(drawing))
+            files.write_csv(place / f"{name}.csv", table)
 
 
 def losses(item: Mapping) -> Drawing:

@@ -3,17 +3,23 @@
 import atexit
 import contextlib
 import fcntl
+import itertools
 import os
 import re
 import resource
+import socket
 import sys
 import tempfile
 import time
+import traceback
 from pathlib import Path
 
-from augbench import files
+from augbench import files, waiting
 
 GPUS = Path("/proc/driver/nvidia/gpus")  # one folder for each GPU of the machine
+
+
+SILENCE = 60  # seconds that a job waits for a byte from a network, where nothing else is said
 
 
 def log_to(path: str) -> None:
@@ -24,6 +30,22 @@ def log_to(path: str) -> None:
     os.dup2(log.fileno(), 1)
     os.dup2(log.fileno(), 2)
     sys.stdout = sys.stderr = log
+    sys.excepthook = print_error
+    socket.setdefaulttimeout(SILENCE)  # a library that fetches a model may set none
+    waiting.forget_launchers()
+
+
+def print_error(kind: type[BaseException], error: BaseException, trace) -> None:
+    """Print an error that augbench raises itself as its sentence, any other with its traceback; a ``sys.excepthook``.
+
+    What the user's files, configuration or network can cause is raised by augbench, with what to do about it.
+    """
+    place = traceback.extract_tb(trace)[-1] if trace else None
+    raised_here = place and Path(place.filename).parent == Path(__file__).parent and place.line.startswith("raise ")
+    if isinstance(error, files.BadInput) or (raised_here and str(error)):
+        print(f"error: {error}", file=sys.stderr, flush=True)
+    else:
+        sys.__excepthook__(kind, error, trace)
 
 
 def _beside_benchmark(log: str | Path, suffix: str) -> Path:
@@ -71,15 +93,19 @@ def share_library() -> None:
 
 
 def _note_gpus(log: str | Path, count: int) -> None:
-    """Note number and model of a job's GPUs in NAME.gpus.json beside its benchmark file; nothing where the machine has
-    none."""
+    """Note number and model of a job's GPUs in NAME.gpus.json beside its benchmark file; nothing where it has none."""
     path = _beside_benchmark(log, ".gpus.json")
-    if not (cards := sorted(GPUS.glob("*/information"))):
+    if not (count and (cards := sorted(GPUS.glob("*/information")))):
         path.unlink(missing_ok=True)  # of an earlier run on another machine
         return
     found = [re.search(r"^Model:\s*(.*?)\s*$", card.read_text(), re.MULTILINE) for card in cards]
     models = sorted({match[1] for match in found if match})
     files.write_json(path, {"gpus": count, "model": " or ".join(models) or "unknown"})
+
+
+def _visible(named: str) -> list[str]:
+    """The GPUs that ``CUDA_VISIBLE_DEVICES`` names: as for CUDA, those before an empty or a negative one."""
+    return list(itertools.takewhile(lambda name: name and not name.startswith("-"), map(str.strip, named.split(","))))
 
 
 def take_gpus(log: str | Path, count: int) -> None:
@@ -93,16 +119,19 @@ def take_gpus(log: str | Path, count: int) -> None:
     if count == 0:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
         return
-    _note_gpus(log, count)
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    found = named.split(",") if named else [str(i) for i, _ in enumerate(GPUS.glob("*"))]
+    every = [str(i) for i, _ in enumerate(GPUS.glob("*"))]
+    found = every if named is None else _visible(named)
+    _note_gpus(log, count if found else 0)
     if "SLURM_JOB_ID" in os.environ or not found:
         return
     if count > len(found):
         raise SystemExit(f"this job wants {count} GPUs and may use {len(found)}: give fewer `processes`")
     folder = Path(tempfile.gettempdir()) / f"augbench-gpus-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
-    while True:
+    for attempt in itertools.count():  # a job that ends, however it does, leaves its GPUs
+        if attempt % 600 == 60:
+            print(f"waiting for {count} of the GPUs {','.join(found)}, which other jobs have", flush=True)
         held = {}
         for name in found:
             lock = open(folder / name.replace("/", "_"), "w")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from augbench import images
+from augbench import finite, images
 from augbench.backbone import load_pipeline
 from augbench.files import whole
 
@@ -34,20 +34,23 @@ def encode(
     torch.set_num_threads(threads)
     vae = load_pipeline(pipeline_folder).vae
 
-    def posterior(pictures):
+    def posterior(pictures, names):
         pixels = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float().div(127.5).sub(1)
         with torch.inference_mode():
-            return vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist.parameters.cpu()
+            found = vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist.parameters.cpu()
+        finite.check(found, "the encoder (vae)", names, "its weights may be damaged")
+        return found
 
     total, done = sum(map(len, tables.values())), 0
     for path, table in tables.items():
         found = {"parameters": [], "mirrored": []}
         for start in range(0, len(table), batch_size):
-            rows = table.iloc[start : start + batch_size].itertuples()
+            rows = list(table.iloc[start : start + batch_size].itertuples())
+            names = list(map(images.name_of, rows))
             pictures = [np.asarray(ImageOps.fit(images.load(row), (image_size, image_size))) for row in rows]
-            found["parameters"].append(posterior(pictures))
+            found["parameters"].append(posterior(pictures, names))
             if mirrored:
-                found["mirrored"].append(posterior([picture[:, ::-1] for picture in pictures]))
+                found["mirrored"].append(posterior([picture[:, ::-1] for picture in pictures], names))
             done += len(pictures)
             progress(done, total, "images")
         with whole(path) as temporary:

@@ -102,7 +102,7 @@ def gather(
             folder,
             methods,
             pd.read_csv(PAPER_COMPUTE),
-            _images(folder, methods, kept, settings, generated, ratio),
+            _images(kept, settings, generated),
             ratio,
         ),
         "versions": versions(),
@@ -165,19 +165,12 @@ def stage_times(folder: str | Path) -> pd.DataFrame:
     return times.sort_values(["seconds", "stage"], ascending=[False, True], ignore_index=True)
 
 
-def _images(
-    folder: Path, methods: Mapping, kept: Sequence[Mapping], settings: Mapping, generated: Mapping, ratio: str
-) -> dict[str, compute.Images]:
-    """How many images each method made for Table 1, and in all."""
+def _images(kept: Sequence[Mapping], settings: Mapping, generated: Mapping) -> dict[str, compute.Images]:
+    """How many images each generating method made for Table 1, and in all."""
     amount, counts = settings["generate"], {}
     for key, tables in generated.items():
         wanted = sum(classes.generated(row["train"], amount["times"], amount["images_per_class"]) for row in kept)
         counts[key] = compute.Images(wanted, sum(map(_length, tables)))
-    for key in methods:
-        found = folder / "retrieval" / key / "images.parquet"
-        if found.exists():
-            added = _length(folder / "augmentation" / key / ratio / "split-1.parquet")
-            counts[key] = compute.Images(added, _length(found))
     return counts
 
 
@@ -269,9 +262,9 @@ def _domains(
 
 
 def _gap(folder: Path, summaries: Sequence[Mapping]) -> list[dict]:
-    """Rows of the domain gap table, in the order of the methods."""
+    """Rows of the domain gap table, in the order of the methods; none for a study without a judge."""
     path = folder / "tables" / "domain_gap.csv"
-    if not path.exists():
+    if not (path.exists() and any(row["start"] in exhibits.REAL for row in summaries)):
         return []
     rows = pd.read_csv(path).set_index("method").to_dict("index")
     return [
@@ -284,7 +277,7 @@ def _gap(folder: Path, summaries: Sequence[Mapping]) -> list[dict]:
 def _funnel(folder: Path, summary: Mapping, classes: pd.DataFrame) -> dict | None:
     """How many neighbours of each class met which fate, and the classes that were nearly not, or not, filled."""
     path = folder / "retrieval" / summary["method"] / "funnel.csv"
-    if not path.exists():
+    if not (path.exists() and summary["start"] == "pool"):
         return None
     table = pd.read_csv(path, dtype={"class": str}, keep_default_na=False).set_index("class")
     known = list(table)[2:]  # after wanted and considered
@@ -361,8 +354,9 @@ def _review(study: str, folder: Path, summary: Mapping, settings: Mapping) -> di
 def _curves(folder: Path, summary: Mapping) -> dict | None:
     """Validation accuracies (percent) per epoch of all runs of a method; None without a history."""
     place = folder / "classifier" / summary["method"] / f"x{summary['asked_ratio']:g}"
-    paths = sorted(place.glob("run-*/history.csv"), key=lambda path: int(path.parent.name.split("-")[1]))
-    runs = [pd.read_csv(path) for path in paths]
+    # Not what lies there: another configuration of the study may have had more runs.
+    paths = [place / f"run-{k}" / "history.csv" for k in range(1, summary["runs"] + 1)]
+    runs = [pd.read_csv(path) for path in paths if path.exists()]
     runs = [{"epoch": list(run["epoch"]), "accuracy": list(run["validation_accuracy"])} for run in runs]
     if not runs:
         return None

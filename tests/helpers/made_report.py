@@ -4,6 +4,7 @@ The stages write them themselves where they can without training anything. `work
 columns of all of them, also of those that are written here, with those of a study that was really run.
 """
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -110,15 +111,15 @@ def _write_generated(made):
 
 
 def _write_finetuned(made):
-    """Two learning rates, of which the second is better; its two epochs have three names between them."""
-    folders = [made.folder / "finetune" / "ft" / rate for rate in ("lr-1", "lr-2")]
-    for place, best in zip(folders, (0.5, 0.4), strict=True):
+    """Three learning rates: the second is better, its two epochs have three names between them; the third diverged."""
+    folders = [made.folder / "finetune" / "ft" / rate for rate in ("lr-1", "lr-2", "lr-4")]
+    for place, best in zip(folders, (0.5, 0.4, math.inf), strict=True):
         history = pd.DataFrame({"epoch": [1, 2], "train_loss": [0.6, 0.5], "validation_loss": [0.7, best]})
         files.write_csv(place / "history.csv", history)
         names = pd.DataFrame({"candidate": ["epoch-1", "epoch-2", EVIL], "epoch": [1, 2, 2]})
         files.write_csv(place / "candidates.csv", names.merge(history, on="epoch"))
     screened = [row | {"validation_accuracy": 80.0 + row["epoch"]} for row in selection.candidates(folders)]
-    chosen = selection.select(screened) | {"rates": selection.rates(folders)}
+    chosen = selection.select(screened) | selection.compare_rates(folders, (1.0, 2.0, 4.0))
     files.write_json(made.folder / "selection" / "ft.json", chosen)
     members = made.train[["image_id", "class"]].assign(split="train", k=2, cluster=[i % 2 for i in range(10)])
     members.to_parquet(made.folder / "finetune" / "clusters.parquet")

@@ -165,7 +165,7 @@ def test_stage_times(folder, tmp_path):
 def test_a_fine_tuned_method_shows_its_candidates_clusters_and_prompts(folder, page):
     study = report.gather("digits", folder, METHODS, SETTINGS, generated(folder))
     (item,) = study["finetuned"]
-    assert (item["rate"], item["rates"]) == ("lr-2", {"lr-1": 0.5, "lr-2": 0.4})
+    assert (item["rate"], item["rates"], item["edge"]) == ("lr-2", {"lr-1": 0.5, "lr-2": 0.4, "lr-4": None}, None)
     assert [(row["epoch"], row["chosen"]) for row in item["candidates"]] == [(1, False), (2, True)]
     assert [len(row["pictures"]) for row in item["candidates"]] == [2, 2]  # one for each class
     (clusters,) = study["clusters"]
@@ -177,7 +177,7 @@ def test_a_fine_tuned_method_shows_its_candidates_clusters_and_prompts(folder, p
     assert len(prompts["pictures"]) == 5
     assert "82.0%" in page and "6.25" in page and "60.0%" in page
     assert "Of the test images it recognises\n96.5%" in page
-    assert "Lowest validation loss: lr-1 0.5000, lr-2 0.4000; kept: lr-2." in page
+    assert "Lowest validation loss: lr-1 0.5000, lr-2 0.4000, lr-4 diverged; kept: lr-2." in page
 
 
 def test_methods_are_grouped_by_family(folder):

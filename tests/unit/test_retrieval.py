@@ -293,7 +293,7 @@ def test_used_are_the_first_good_ones(outcome):
     good = three[three["fate"].isin(["used", "spare"])]
     assert list(good["fate"]) == ["used"] * 12 + ["spare"] * (len(good) - 12)
     mine = kept[kept["class"] == "three"]
-    assert list(mine["url"]) == list(good["url"])
+    assert list(mine["url"]) == list(good["url"][:12])
     assert all(images.load(row).size == (32, 32) for row in mine.itertuples())
 
 
@@ -431,20 +431,8 @@ def test_what_is_no_head_is_refused(tmp_path, capsys):
     with pytest.raises(ValueError, match="not an aesthetic head"):
         aesthetics.scorer(tmp_path / "three.pth")
     heads(tmp_path)
-    with pytest.raises(ValueError, match="width 6, the index has 5"):
+    with pytest.raises(ValueError, match="width 6, those of the study's CLIP have 5: it belongs to another CLIP"):
         aesthetics.scorer(tmp_path / "linear.pth")(np.zeros((1, 5), dtype=np.float32))
-
-
-def test_a_head_scores_instead_of_the_metadata(world, folder, index, tmp_path):
-    import torch
-
-    stored = np.load(folder / "embeddings/img_emb/000000.npy").astype(np.float32)
-    head = torch.nn.Linear(stored.shape[1], 1)
-    torch.save(head.state_dict(), tmp_path / "head.pth")
-    scored = neighbours.LocalIndex(folder / "index", index.clip, tmp_path / "work", head=tmp_path / "head.pth")
-    (found,) = scored.neighbours(PROMPTS[:1], [30], 0.99)
-    unit = torch.nn.functional.normalize(torch.from_numpy(stored[found["id"]]))
-    assert found["aesthetic"].to_numpy() == pytest.approx(head(unit).detach().numpy()[:, 0], abs=1e-5)
 
 
 # --- pools that are made here ---------------------------------------------------------------------------

@@ -3,10 +3,12 @@
 import csv
 import os
 import re
+import struct
 import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 from PIL import Image
@@ -14,7 +16,7 @@ from PIL import Image
 pytestmark = pytest.mark.slow
 
 CONFIG = "config/paper.yaml"
-PER_CLASS = 5  # images of a class on disk: a plan must not look at more than the first, so more would only take longer
+PER_CLASS = 10  # images of a class on disk, enough for its splits: a plan looks at few, so more would only take longer
 SCREENED = 6 * 5 + 8, 5, 5  # candidates of each study's fine-tuned methods; eight are Imagic's
 
 
@@ -41,7 +43,10 @@ def planner(clone):
         name = "clutter" if number == 257 else f"thing-{number}"
         link(data / "dot.jpg", data / "256_ObjectCategories" / f"{number:03d}.{name}", PER_CLASS)
     (data / "laion5B-index").mkdir()
-    (data / "laion5B-index" / "image.index").touch()
+    # The head of an index of one vector, as faiss writes it, and its row of metadata.
+    (data / "laion5B-index" / "image.index").write_bytes(struct.pack("<4siq", b"IxFI", 768, 1))
+    (data / "laion5B-index" / "metadata").mkdir()
+    pd.DataFrame({"url": ["http://example.org/1.jpg"]}).to_parquet(data / "laion5B-index" / "metadata" / "0.parquet")
     (data / "sac+logos+ava1-l14-linearMSE.pth").touch()
     return fresh
 
@@ -87,14 +92,16 @@ def test_every_job_of_the_paper_is_planned(planner):
     assert jobs["resample"] == 14 + 2 * 6 + 3 + 3
     assert jobs["summary"] == 15 + 4 + 4
     assert jobs["audit"] == 14 + 3 + 3
-    # Fine-tuned methods generate twice: to compare candidates, then the rest of the chosen one's images.
-    assert jobs["generate"] == (5 + 2 * 7) * 100 + (1 + 2) * 1000 + (1 + 2) * 26
+    # Fine-tuned methods generate twice: to compare candidates, then the rest of the chosen one's images. What further
+    # ratios want comes on top.
+    assert jobs["retrieve_further"] == 1
+    assert jobs["generate"] == (5 + 2 * 7 + 1) * 100 + (1 + 2) * 1000 + (1 + 2) * 26
     assert jobs["finetune"] == 7 * 5 + 1 + 5  # learning rates; one for full ImageNet
     assert jobs["screen"] == sum(SCREENED)
     assert jobs["select"] == 7 + 1 + 1
     once = ("split_target", "dataset", "fetch_backbone", "retrieve", "encode_latents", "tables", "judge", "domain_gap")
     assert {name: jobs[name] for name in once} == dict.fromkeys(once, 3)
-    assert (jobs["cluster"], jobs["report_page"]) == (1, 1)
+    assert (jobs["cluster"], jobs["study_page"], jobs["report_page"]) == (1, 3, 1)
     assert (jobs["review"], jobs["hash_added"]) == (20, 20)
     assert not {"train_clip", "train_unet", "digits_web", "embed_pool"} & jobs.keys()
 
@@ -108,7 +115,7 @@ def test_the_work_of_a_plan_grows_with_the_shards_and_no_faster(planner):
         raw["studies"]["imagenet10"]["jobs"]["classes_per_generation"] = classes
         (planner.folder / "mine.yaml").write_text(yaml.safe_dump(raw))
         jobs, calls, _ = plan(planner, "mine.yaml")
-        assert jobs["generate"] == (5 + 2 * 7) * 1000 // classes
+        assert jobs["generate"] == (5 + 2 * 7 + 1) * 1000 // classes
         measured[jobs["generate"]] = calls
     few, some, many = sorted(measured)
     first = (measured[some] - measured[few]) / (some - few)

@@ -4,7 +4,7 @@ import contextlib
 
 ADDING = {"more_real", "boomerang", "clip_prompts", "cluster_dm", "retrieval"}
 GENERATING = {"boomerang", "clip_prompts", "cluster_dm"}
-AFTER_AUDIT = {("tables", ""), ("report_page", "")}
+AFTER_AUDIT = {("tables", ""), ("study_page", ""), ("report_page", "")}
 
 
 @contextlib.contextmanager
@@ -53,7 +53,7 @@ def test_an_edited_sampler_reruns_generation_and_after_but_no_training(built):
     assert methods(planned) == GENERATING
     assert rules(planned) == {
         "generate", "screen", "select", "resample", "classify", "hash_added", "audit", "review", "domain_gap",
-        "summary", "tables", "per_class", "report_page",
+        "summary", "tables", "per_class", "study_page", "report_page",
     }  # fmt: skip
 
 

@@ -14,6 +14,7 @@ rule list_references:
         mem_mb=lambda w, attempt: costs.megabytes(1000, attempt),
         runtime=lambda w, attempt: costs.minutes(0, attempt),
     params:
+        unreadable=setting("target.unreadable"),
         code=code("target"),
     script:
         "../scripts/list_references.py"

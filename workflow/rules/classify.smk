@@ -24,6 +24,7 @@ for place, (first, last) in enumerate(
                     allow_missing=True,
                 )
             ),
+            together=lambda w, first=first, last=last: together(w.study, first, last),
         output:
             metrics=expand(
                 "results/{study}/classifier/{method}/x{ratio}/run-{k}/metrics.json",

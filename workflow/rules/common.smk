@@ -43,7 +43,7 @@ STUDIES = CONFIG.studies
 wildcard_constraints:
     study="|".join(STUDIES),
     method="|".join(METHODS),
-    candidate="base|screen|selected",
+    candidate="base|screen|selected|further",
     rate=r"[0-9.e+-]+",
     part="[0-9]+",
     ratio=r"[0-9.]+",
@@ -132,7 +132,7 @@ def screening_jobs(study, method):
 
 
 def shards(study, method, candidate, extension):
-    """The files of a method's generated images; candidate is base, screen or selected."""
+    """The files of a method's generated images; candidate is base, screen, selected or further."""
     return [
         f"results/{study}/images/{method}/{candidate}/shard-{i}.{extension}"
         for i in range(generation_jobs(study))
@@ -140,7 +140,8 @@ def shards(study, method, candidate, extension):
 
 
 def generated(study, method, extension):
-    """All files of a method's generated images; of a fine-tuned method, also those made to compare candidates."""
+    """The files of a method's generated images from which the main ratio's are drawn; of a fine-tuned method, also those
+    made to compare candidates."""
     made = ["screen", "selected"] if trained(method) else ["base"]
     return [
         file
@@ -149,25 +150,52 @@ def generated(study, method, extension):
     ]
 
 
-def image_tables(study, method):
-    """The tables of the images that a method can add."""
-    return {
+def further_ratio(study, method):
+    """The ratio for which a method needs images beyond those of the main one; None if it needs none."""
+    given, start = STUDIES[study], METHODS[method].start
+    if start not in ("noise", "image", "pool"):
+        return None
+    enough = given.main_ratio if start == "pool" else given.main_times
+    return given.further_ratio(method, enough)
+
+
+def further(study, method, extension):
+    """The files of the images that only further ratios need."""
+    if further_ratio(study, method) is None:
+        return []
+    if METHODS[method].start == "pool":
+        return [f"results/{study}/retrieval/{method}/further/images.{extension}"]
+    return shards(study, method, "further", extension)
+
+
+def image_tables(study, method, ratio):
+    """The tables of the images that a method can add at a ratio; up to the main one, only those that it needs."""
+    tables = {
         "none": lambda: [],
         "more_real": lambda: [f"results/{study}/dataset/more_real.parquet"],
         "noise": lambda: generated(study, method, "parquet"),
         "image": lambda: generated(study, method, "parquet"),
         "pool": lambda: [f"results/{study}/retrieval/{method}/images.parquet"],
     }[METHODS[method].start]()
+    if float(ratio) <= STUDIES[study].main_ratio:
+        return tables
+    return tables + further(study, method, "parquet")
 
 
 def stored_images(study):
     """All shards that a study keeps: generated and retrieved images."""
     made = [
-        file for method in generating(study) for file in generated(study, method, "tar")
+        file
+        for method in generating(study)
+        for file in generated(study, method, "tar") + further(study, method, "tar")
     ]
     return made + [
-        f"results/{study}/retrieval/{method}/images.tar"
+        file
         for method in starts(study, "pool")
+        for file in [
+            f"results/{study}/retrieval/{method}/images.tar",
+            *further(study, method, "tar"),
+        ]
     ]
 
 
@@ -260,6 +288,23 @@ def figures(study):
     )
 
 
+def shown(studies):
+    """What a page shows of these studies, beside their results: settings, rows of the method table, image tables."""
+    return {
+        name: {
+            "settings": STUDIES[name].model_dump(exclude={"jobs"}),
+            "methods": {
+                method: METHODS[method].model_dump() for method in STUDIES[name].methods
+            },
+            "generated": {
+                method: generated(name, method, "parquet")
+                for method in generating(name)
+            },
+        }
+        for name in studies
+    }
+
+
 def ratios(study, method):
     """The augmentation ratios of a method, the main one first."""
     if METHODS[method].start == "none":
@@ -274,11 +319,7 @@ def ratios(study, method):
 def pool_files(study):
     """What a pool consists of that lies at a path: images, shards or lists of URLs."""
     pool = STUDIES[study].pool
-    if pool.source == "folder":
-        return poolside.listing(pool.path)
-    path = Path(pool.path)
-    pattern = {"shards": "*.tar", "urls": "*.parquet"}[pool.source]
-    return [str(path)] if path.is_file() else sorted(map(str, path.glob(pattern)))
+    return poolside.files_of(pool.source, pool.path)
 
 
 def pool_shards(study):
@@ -307,8 +348,7 @@ def shard_images(wildcards):
     """Path, size and time of the images that make one shard of a pool that is a folder."""
     size, part = study_of(wildcards).jobs.images_per_shard, int(wildcards.part)
     files = pool_files(wildcards.study)[part * size : (part + 1) * size]
-    about = {file: Path(file).stat() for file in files}
-    return [[file, s.st_size, s.st_mtime_ns] for file, s in about.items()]
+    return poolside.states(files)
 
 
 def ledgers(study):
@@ -378,6 +418,43 @@ def stretches(study):
         (first, min(first + size - 1, study.runs))
         for first in range(1, study.runs + 1, size)
     ]
+
+
+def name_parameters():
+    """Let Snakemake compare parameters by name: it compares the set of their values alone, to which a seed of 1 in 2
+    parts is a seed of 2 in 1 part."""
+
+    def named(items):
+        def numbers(wildcards):
+            values = {
+                name: value(wildcards) if callable(value) else value
+                for name, value in items
+            }
+            return {
+                name: value
+                for name, value in values.items()
+                if not isinstance(value, (list, dict))
+            }
+
+        return numbers
+
+    for each in workflow.rules:
+        if len(each.params) > 2:  # of which one is the code
+            each.set_params(named=named(list(each.params.items())))
+
+
+def together(study, first, last):
+    """A file named after the runs that one job makes, as an input of that job.
+
+    Snakemake compares a job's parameters with those before only if each of its outputs has such: of runs 1 to 5, if 1
+    and 2 alone were made before, it would take these as they are. A file that is newer than they are says that they
+    are not.
+    """
+    file = Path(f"results/{study}/.runs/{first}-{last}")
+    if workflow.is_main_process and not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    return str(file)
 
 
 def refuse_crowded_disk():
@@ -455,21 +532,26 @@ def cpus(training):
 
 def images_to_generate(wildcards, classes_csv):
     """Images of one method, or of the comparison of its candidates, over all jobs."""
-    study, method = wildcards.study, wildcards.method
-    every, first = _images_to_generate(
-        study, method, classes_csv, Path(classes_csv).stat().st_mtime
+    counts = _images_to_generate(
+        wildcards.study,
+        wildcards.method,
+        classes_csv,
+        Path(classes_csv).stat().st_mtime,
     )
-    compared = len(METHODS[method].candidates) * first
-    return compared if wildcards.candidate == "screen" else every
+    return counts[wildcards.candidate]
 
 
 @functools.cache
 def _images_to_generate(study, method, classes_csv, changed):
     given, kept = STUDIES[study], classes.kept(classes_csv)
-    times, fixed = given.times_of(method), given.generate.images_per_class
-    every = [classes.generated(about["train"], times, fixed) for about in kept]
-    first = [classes.added(about["train"], given.main_ratio) for about in kept]
-    return sum(every), sum(first)
+    fixed, more = given.generate.images_per_class, further_ratio(study, method) or 0
+    first = sum(classes.added(about["train"], given.main_ratio) for about in kept)
+    main, every = (
+        sum(classes.generated(about["train"], times, fixed) for about in kept)
+        for times in (given.main_times, max(given.main_times, more))
+    )
+    compared = len(METHODS[method].candidates) * first
+    return {"base": main, "screen": compared, "selected": main, "further": every - main}
 
 
 def sampling_seconds(study, images):

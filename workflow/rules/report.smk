@@ -98,75 +98,91 @@ rule per_class:
         "../scripts/per_class.py"
 
 
-rule report_page:
+# A study's own page, figures and table of costs.
+rule study_page:
     input:
         paper=["resources/paper_compute.csv", "resources/paper_results.csv"],
-        tables=expand("results/{study}/tables/table1.csv", study=STUDIES),
-        differences=expand("results/{study}/tables/differences.csv", study=STUDIES),
-        scaling=expand("results/{study}/tables/scaling.csv", study=STUDIES),
-        classwise=expand("results/{study}/tables/per_class.csv", study=STUDIES),
-        gaps=[
-            f"results/{study}/tables/domain_gap.csv"
-            for study in STUDIES
-            if adding(study)
-        ],
-        selections=[
-            f"results/{study}/selection/{method}.json"
-            for study in STUDIES
-            for method in generating(study)
+        tables="results/{study}/tables/table1.csv",
+        differences="results/{study}/tables/differences.csv",
+        scaling="results/{study}/tables/scaling.csv",
+        classwise="results/{study}/tables/per_class.csv",
+        gap=lambda w: (
+            f"results/{w.study}/tables/domain_gap.csv" if adding(w.study) else []
+        ),
+        selections=lambda w: [
+            f"results/{w.study}/selection/{method}.json"
+            for method in generating(w.study)
             if trained(method)
         ],
-        clusters=[
-            f"results/{study}/finetune/clusters.parquet"
-            for study in STUDIES
-            if clustered(study)
-        ],
-        generated=[
+        clusters=lambda w: (
+            f"results/{w.study}/finetune/clusters.parquet"
+            if clustered(w.study)
+            else []
+        ),
+        generated=lambda w: [
             file
-            for study in STUDIES
-            for method in generating(study)
-            for file in generated(study, method, "parquet")
+            for method in generating(w.study)
+            for file in generated(w.study, method, "parquet")
         ],
-        classes=expand("results/{study}/dataset/classes.csv", study=STUDIES),
-        train=expand("results/{study}/dataset/train.parquet", study=STUDIES),
-        ledgers=[file for study in STUDIES for file in ledgers(study)],
-        funnels=[
-            f"results/{study}/retrieval/{method}/funnel.csv"
-            for study in STUDIES
-            for method in starts(study, "pool")
+        classes="results/{study}/dataset/classes.csv",
+        train="results/{study}/dataset/train.parquet",
+        ledgers=lambda w: ledgers(w.study),
+        funnels=lambda w: [
+            f"results/{w.study}/retrieval/{method}/funnel.csv"
+            for method in starts(w.study, "pool")
         ],
-        galleries=[
-            f"results/{study}/augmentation/{method}/x{ratios(study, method)[0]}/split-1.parquet"
-            for study in STUDIES
-            for method in adding(study)
+        galleries=lambda w: [
+            f"results/{w.study}/augmentation/{method}/x{ratios(w.study, method)[0]}/split-1.parquet"
+            for method in adding(w.study)
         ],
-        audits=[
-            f"results/{study}/audit/{method}/candidates.parquet"
-            for study in STUDIES
-            for method in adding(study)
+        audits=lambda w: [
+            f"results/{w.study}/audit/{method}/candidates.parquet"
+            for method in adding(w.study)
         ],
-        reviews=[
-            f"results/{study}/audit/{method}/review.html"
-            for study in STUDIES
-            for method in adding(study)
+        reviews=lambda w: [
+            f"results/{w.study}/audit/{method}/review.html"
+            for method in adding(w.study)
         ],
-        verdicts=[file for study in STUDIES for file in verdicts(study)],
+        verdicts=lambda w: verdicts(w.study),
     output:
         page=report(
+            "results/{study}/report.html",
+            category="Report",
+            caption="../report/report.rst",
+            labels={"study": "{study}"},
+        ),
+        compute="results/{study}/tables/compute.csv",
+        # A folder, for a configuration with fewer figures leaves none of another's there.
+        figures=report(
+            directory("results/{study}/figures"),
+            patterns=[f"{{figure}}.{kind}" for kind in exhibits.KINDS],
+            category="Figures",
+            caption="../report/figures.rst",
+        ),
+    log:
+        "results/{study}/logs/report.log",
+    conda:
+        "../../envs/augbench.yaml"
+    resources:
+        mem_mb=lambda w, attempt: costs.megabytes(2000, attempt),
+        runtime=lambda w, attempt: costs.minutes(0, attempt, least=30),
+    params:
+        studies=lambda w: shown([w.study]),
+        figures=lambda w: figures(w.study),
+        code=code("report"),
+    script:
+        "../scripts/study_page.py"
+
+
+# The page that joins the studies of the configuration in use; which these are is a parameter.
+rule report_page:
+    input:
+        expand("results/{study}/report.html", study=STUDIES),
+    output:
+        report(
             "results/report.html",
             category="Report",
             caption="../report/report.rst",
-        ),
-        compute=expand("results/{study}/tables/compute.csv", study=STUDIES),
-        figures=report(
-            [
-                f"results/{study}/figures/{figure}.{kind}"
-                for study in STUDIES
-                for figure in figures(study)
-                for kind in exhibits.KINDS
-            ],
-            category="Figures",
-            caption="../report/figures.rst",
         ),
     log:
         "results/logs/report.log",
@@ -176,17 +192,7 @@ rule report_page:
         mem_mb=lambda w, attempt: costs.megabytes(2000, attempt),
         runtime=lambda w, attempt: costs.minutes(0, attempt, least=30),
     params:
-        methods={name: method.model_dump() for name, method in METHODS.items()},
-        settings={
-            name: study.model_dump(exclude={"jobs"}) for name, study in STUDIES.items()
-        },
-        generated={
-            study: {
-                method: generated(study, method, "parquet")
-                for method in generating(study)
-            }
-            for study in STUDIES
-        },
+        studies=shown(STUDIES),
         code=code("report"),
     script:
         "../scripts/report.py"

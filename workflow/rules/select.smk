@@ -58,6 +58,7 @@ rule select:
         mem_mb=lambda w, attempt: costs.megabytes(500, attempt),
         runtime=lambda w, attempt: costs.minutes(0, attempt, least=10),
     params:
+        grid=setting("finetune.grid"),
         code=code("selection"),
     script:
         "../scripts/select.py"

@@ -1,0 +1,245 @@
+"""What can be known of a pretrained model without loading it: whether it is there, whole, and of a usable kind.
+
+Models are named as the libraries that load them want it: a folder, or an id on the Hugging Face hub. Nothing here asks
+a network or imports torch. Source of the folders' layout: diffusers' and transformers' ``save_pretrained``.
+"""
+
+import ast
+import difflib
+import functools
+import json
+import re
+from importlib.util import find_spec
+from pathlib import Path
+
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+WEIGHTS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".onnx")
+PIPELINE = "StableDiffusionPipeline"
+STEMS = {  # what holds the weights of a pipeline's parts
+    "unet": "diffusion_pytorch_model",
+    "vae": "diffusion_pytorch_model",
+    "text_encoder": "model",
+    "safety_checker": "model",
+}
+PICKLES = {"model": "pytorch_model.bin", "diffusion_pytorch_model": "diffusion_pytorch_model.bin"}
+CONFIGS = {
+    "scheduler": "scheduler_config.json",
+    "feature_extractor": "preprocessor_config.json",
+    "tokenizer": "vocab.json",
+}
+
+
+def is_folder(name: str, what: str) -> bool:
+    """Whether a name is a folder here; else it is an id on the hub.
+
+    Raises ValueError when it can be neither: a path to nothing, or a single file.
+    """
+    path = Path(name)
+    if name and path.is_dir():
+        return True
+    if path.is_file():
+        raise ValueError(f"{name} is a file; give the {what} as a folder that its library saved, or its id on the hub")
+    is_path = not HUB_ID.fullmatch(name) or name.endswith(WEIGHTS)
+    if is_path or ("/" in name and Path(name.split("/")[0]).is_dir()):
+        raise ValueError(f"there is no folder {name}; give the {what}'s folder, or its id on the hub, e.g. owner/name")
+    return False
+
+
+# --- diffusion pipelines --------------------------------------------------------------------------------
+
+
+def check_pipeline(folder: str | Path) -> None:
+    """Raise ValueError unless a folder is a whole diffusers pipeline that augbench can use."""
+    folder = Path(folder)
+    index = _json(folder / "model_index.json", f"{folder} has no model_index.json; give a diffusers pipeline's folder")
+    kind = index.get("_class_name")
+    if kind != PIPELINE:
+        raise ValueError(f"{folder} is a {kind}, but only a {PIPELINE} can be used, e.g. CompVis/stable-diffusion-v1-4")
+    for part in (*STEMS, *CONFIGS):
+        if not any(index.get(part) or [None]) or not (folder / part).is_dir():
+            why = ": generated and retrieved images are checked by it" if part == "safety_checker" else ""
+            raise ValueError(
+                f"{folder} has no {part}{why}; add the folder {part} of CompVis/stable-diffusion-v1-4 and name it in "
+                "model_index.json, or give another backbone"
+                if part in ("safety_checker", "feature_extractor")
+                else f"{folder} has no {part}; give a whole pipeline"
+            )
+    for part, name in CONFIGS.items():
+        if not (folder / part / name).is_file() and not (part == "tokenizer" and any((folder / part).iterdir())):
+            raise ValueError(f"{folder / part} has no {name}; give a whole pipeline")
+    for part, stem in STEMS.items():
+        _json(folder / part / "config.json", f"{folder / part} has no config.json; give a whole pipeline")
+        check_weights(folder / part, stem)
+
+
+def check_weights(folder: Path, stem: str) -> None:
+    """Raise ValueError unless a folder has the weights ``STEM.safetensors``, whole, in one file or several."""
+    index = folder / f"{stem}.safetensors.index.json"
+    if index.is_file():
+        files = sorted(set(_json(index, "").get("weight_map", {}).values()))
+    elif (folder / f"{stem}.safetensors").is_file():
+        files = [f"{stem}.safetensors"]
+    elif (folder / PICKLES[stem]).is_file():
+        return
+    else:
+        variants = [file.name for file in sorted(folder.glob(f"{stem}.*.safetensors"))]
+        if variants:
+            raise ValueError(
+                f"{folder} has its weights as {variants[0]} only; give a model with {stem}.safetensors, or rename it"
+            )
+        raise ValueError(f"{folder} has no {stem}.safetensors")
+    for file in files:
+        check_safetensors(folder / file)
+
+
+def check_safetensors(file: Path) -> None:
+    """Raise ValueError unless a safetensors file is as long as its head says."""
+    if not file.is_file():
+        raise ValueError(f"{file.parent} has no {file.name}, which its index names")
+    size = file.stat().st_size
+    with open(file, "rb") as opened:
+        start = opened.read(8)
+        if start == b"version ":
+            raise ValueError(f"{file} is a Git LFS pointer and not the weights; run `git lfs pull` there")
+        length = int.from_bytes(start, "little")
+        try:
+            head = json.loads(opened.read(length)) if len(start) == 8 and 8 + length <= size else None
+            ends = [about["data_offsets"][1] for name, about in head.items() if name != "__metadata__"]
+        except (ValueError, AttributeError, KeyError, TypeError):
+            raise ValueError(f"{file} is no safetensors file, or is cut off") from None
+    if size != 8 + length + max(ends, default=0):
+        raise ValueError(f"{file} is cut off: it has {size} bytes and should have {8 + length + max(ends, default=0)}")
+
+
+def _json(file: Path, lacking: str) -> dict:
+    if not file.is_file():
+        raise ValueError(lacking)
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise ValueError(f"{file} is no JSON object")
+    return found
+
+
+# --- CLIP, by the names that clip-retrieval takes -------------------------------------------------------
+
+
+def check_clip(name: str) -> None:
+    """Raise ValueError unless clip-retrieval can take the name of a CLIP, as far as that is known here."""
+    kind, _, rest = name.rpartition(":") if ":" not in name else name.partition(":")
+    if kind in ("nm", "ja_clip"):
+        return
+    if kind == "hf_clip":
+        if is_folder(rest, "CLIP"):
+            _check_clip_folder(Path(rest))
+        return
+    if kind == "open_clip":
+        _check_open_clip(rest)
+    elif kind not in ("", "openai_clip"):
+        raise ValueError(f"there is no kind of CLIP {kind!r}{_meant(kind, KINDS)} (known: {', '.join(KINDS)})")
+    elif rest not in openai_clips() and not Path(rest).is_file():
+        known = [*openai_clips(), *(f"open_clip:{model}" for model in open_clips())]
+        meant = f", did you mean 'open_clip:{rest}'?" if rest in open_clips() else _meant(name, known)
+        raise ValueError(
+            f"there is no CLIP {name!r}{meant} (OpenAI's are {', '.join(openai_clips())}; others begin "
+            "with open_clip: or hf_clip:)"
+        )
+
+
+KINDS = ("open_clip", "hf_clip", "openai_clip", "nm", "ja_clip")
+
+
+def _check_open_clip(name: str) -> None:
+    if name.startswith(("hf-hub:", "local-dir:")):
+        return
+    model, _, checkpoint = name.partition("/")
+    known = open_clips()
+    if model not in known:
+        meant = _meant(name.replace("/", "-"), known)
+        raise ValueError(
+            f"open_clip has no model {model!r}{meant}; write open_clip:MODEL or open_clip:MODEL/CHECKPOINT"
+        )
+    if not known[model] and not checkpoint and not model.endswith("quickgelu"):  # these have the others' checkpoints
+        raise ValueError(f"open_clip has no checkpoint of {model}; write open_clip:{model}/FILE")
+    if checkpoint and known[model] and checkpoint not in known[model] and not Path(checkpoint).is_file():
+        meant = _meant(checkpoint, known[model])
+        raise ValueError(
+            f"open_clip's {model} has no checkpoint {checkpoint!r}{meant} (known: {', '.join(known[model])})"
+        )
+
+
+def _check_clip_folder(folder: Path) -> None:
+    config = _json(
+        folder / "config.json", f"{folder} has no config.json; give a CLIP's folder as transformers saves it"
+    )
+    if config.get("model_type") != "clip":
+        raise ValueError(f"{folder} is a {config.get('model_type')}, but a CLIP is needed")
+    if not (folder / "preprocessor_config.json").is_file():
+        raise ValueError(f"{folder} has no preprocessor_config.json")
+    check_weights(folder, "model")
+
+
+def clip_width(name: str) -> int | None:
+    """The width of a CLIP's embeddings; None where that is not known here."""
+    kind, _, rest = name.partition(":") if ":" in name else ("", "", name)
+    if kind in ("", "openai_clip"):
+        return OPENAI_WIDTHS.get(rest)
+    if kind == "open_clip":
+        file = _package("open_clip") / "model_configs" / f"{rest.partition('/')[0]}.json"
+        return json.loads(file.read_text(encoding="utf-8")).get("embed_dim") if file.is_file() else None
+    if kind == "hf_clip" and (Path(rest) / "config.json").is_file():
+        return _json(Path(rest) / "config.json", "").get("projection_dim", 512)  # transformers' default
+    return None
+
+
+OPENAI_WIDTHS = {
+    "RN50": 1024,
+    "RN101": 512,
+    "RN50x4": 640,
+    "RN50x16": 768,
+    "RN50x64": 1024,
+    "ViT-B/32": 512,
+    "ViT-B/16": 512,
+    "ViT-L/14": 768,
+    "ViT-L/14@336px": 768,
+}
+
+
+def openai_clips() -> list[str]:
+    """The names of OpenAI's CLIPs."""
+    return list(OPENAI_WIDTHS)
+
+
+@functools.cache
+def open_clips() -> dict[str, list[str]]:
+    """open_clip's models and their checkpoints, read from its sources: importing it takes seconds."""
+    folder = _package("open_clip")
+    values: dict[str, ast.expr] = {}
+
+    def keys(node: ast.expr) -> dict[str, ast.expr]:
+        """The items of a dict, written as {...}, as dict(...) or as a name of one."""
+        if isinstance(node, ast.Name):
+            return keys(values[node.id]) if node.id in values else {}
+        if isinstance(node, ast.Dict):
+            return {key.value: value for key, value in zip(node.keys, node.values, strict=True) if key}
+        if isinstance(node, ast.Call):
+            return {word.arg: word.value for word in node.keywords if word.arg}
+        return {}
+
+    for node in ast.parse((folder / "pretrained.py").read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            values[node.targets[0].id] = node.value
+    known = {file.stem: [] for file in sorted((folder / "model_configs").glob("*.json"))}
+    return known | {model: list(keys(made)) for model, made in keys(values["_PRETRAINED"]).items()}
+
+
+def _package(name: str) -> Path:
+    return Path(find_spec(name).origin).parent
+
+
+def _meant(word: str, known) -> str:
+    close = difflib.get_close_matches(word.lower(), list(map(str.lower, known)), 1, 0.5)
+    names = {name.lower(): name for name in known}
+    return f", did you mean {names[close[0]]!r}?" if close else ""
