@@ -256,7 +256,7 @@ class Retrieval(Section):
 class Generate(Section):
     image_size: Count = Field(512, description="pixels")
     times: Positive = Field(3, description="images generated per class, as a multiple of its training images")
-    images_per_class: Count | None = Field(None, description="at least so many, e.g. 390 in the paper")
+    images_per_class: Count | None = Field(None, description="at least so many, 390 in the paper; null: `times` alone")
     steps: Count = Field(50, description="denoising steps")
     guidance: float = Field(7.5, description="classifier-free guidance scale")
     batch_size: Count = Field(32, description="images denoised at a time")
@@ -314,13 +314,20 @@ class Classifier(Section):
     threads: Count = Field(1, description="CPU threads; part of the result's bits, so not taken from --cores")
 
 
+INSPECTED = 500  # candidate pairs, as in the paper
+REFERENCES = ("test", "validation", "more_real", "unused")  # splits that added images are compared with
+
+
 class Audit(Section):
     """The search for duplicates (paper, section 4.5)."""
 
     references: dict[Name, str] = Field(
         {}, description="further images to compare with, beside the splits, e.g. {original_test: data/test}: folders"
     )
-    inspected: Count = Field(500, description="candidate pairs of a method that people judge; of more, a random sample")
+    inspected: Count = Field(
+        INSPECTED, description="candidate pairs of each reference set that people judge; of more, a random sample"
+    )
+    in_full: list[Name] = Field(["test"], description="reference sets of which people judge all candidate pairs")
     detector: str | None = Field(
         None,
         description="a second detector beside the perceptual hash, cosine similarity of embeddings: clip, the study's, "
@@ -329,12 +336,27 @@ class Audit(Section):
     threshold: Share = Field(0.9, description="cosine similarity from which the second detector sees a candidate")
     image_size: Count = Field(288, description="pixels, of the images that a TorchScript model takes")
 
+    def references_of(self, start: str) -> list[str]:
+        """The sets that added images are compared with: all splits but that which they come from (``start``), and the
+        folders of the configuration."""
+        return [*(split for split in REFERENCES if split != start), *self.references]
+
     @field_validator("references")
     @classmethod
     def _new(cls, value):
-        if taken := {"test", "validation", "unused"} & set(value):
+        if taken := set(REFERENCES) & set(value):
             raise ValueError(f"{min(taken)} is a split of the target; give the folder another name")
         return value
+
+    @model_validator(mode="after")
+    def _known(self):
+        known = [*REFERENCES, *self.references]
+        for name in self.in_full:
+            if name not in known:
+                raise ValueError(
+                    f"in_full: there is no reference set {name!r}{_meant(name, known)} (known: {', '.join(known)})"
+                )
+        return self
 
 
 class Jobs(Section):

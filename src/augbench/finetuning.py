@@ -22,6 +22,7 @@ from augbench.seeds import derive, generator, torch_generator
 STATE = "state.safetensors"
 # Vectors that are learned have no reason to shrink, least of all those of classes that a batch has no image of.
 UNET_DECAY = 0.01
+LARGEST_NORM = 1.0  # of a step's gradient; larger ones are scaled down to it
 START = {"step": 0, "loss": 0.0}  # of an epoch: steps done, and the summed loss of their images
 
 
@@ -220,7 +221,9 @@ class _Trainer:
                 self.scaler.scale(found.sum() * self.accelerator.num_processes / len(positions)).backward()
             total += found.detach().sum()
         self.scaler.unscale_(self.optimizer)
-        torch.nn.utils.clip_grad_norm_([weights for group in self.model.groups.values() for weights in group], 1.0)
+        torch.nn.utils.clip_grad_norm_(
+            [weights for group in self.model.groups.values() for weights in group], LARGEST_NORM
+        )
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad()

@@ -278,7 +278,7 @@ def portable(data: bytes, max_size: int, max_pixels: int | None = None) -> tuple
             return KEPT_AS_THEY_CAME[opened.format], data
     picture.thumbnail((max_size, max_size), _pillow().Resampling.LANCZOS)
     buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=95)
+    picture.save(buffer, "JPEG", quality=JPEG_QUALITY)
     return "jpg", buffer.getvalue()
 
 
@@ -300,6 +300,7 @@ def encode_png(image) -> bytes:
 # --- shards ---------------------------------------------------------------------------------------------
 
 IMAGE_KEYS = ("png", "jpg", "jpeg", "webp")  # extensions of images in a shard, which go before all others
+JPEG_QUALITY = 95  # of images that are scaled down
 KEPT_AS_THEY_CAME = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}
 
 

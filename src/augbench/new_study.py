@@ -68,17 +68,16 @@ def look(path: str, top_folders: str | None = None) -> Found:
 
 
 def _reader(path: Path) -> str:
-    """The reader of a target, by what lies there."""
+    """The reader of a target, by what lies there. ImageNet's ``val`` is its test set, anybody else's a validation set:
+    only WordNet's numbers as names of the classes, or a ``val`` without classes, are ImageNet's."""
     if path.is_file():
         return "list"
     if (path / "256_ObjectCategories").is_dir():
         return "caltech256"
-    splits = [(path / name).is_dir() for name in ("train", "val", "test")]
-    if splits == [True, True, False] and all(
-        re.fullmatch(WNID, key.name) for key in folders.subfolders(path / "train")
-    ):
-        return "imagenet"
-    return "folder"
+    if [(path / name).is_dir() for name in ("train", "val", "test")] != [True, True, False]:
+        return "folder"
+    numbered = all(re.fullmatch(WNID, key.name) for key in folders.subfolders(path / "train"))
+    return "imagenet" if numbered or not folders.subfolders(path / "val") else "folder"
 
 
 def suggestion(found: Found) -> dict:

@@ -147,3 +147,18 @@ def test_what_classes_lack_is_said_and_disables_nothing_else(tmp_path):
     )
     (tmp_path / "names.csv").write_text("class,lemmas,hypernym,definition\nowl,owl,bird,flies\ncrow,crow,bird,flies\n")
     assert checks.remarks(config.parse(raw)) == []
+
+
+def test_added_images_are_compared_with_every_split_but_their_own():
+    audit = config.Audit(references={"original_test": "data/test"})
+    assert audit.references_of("pool") == ["test", "validation", "more_real", "unused", "original_test"]
+    assert audit.references_of("more_real") == ["test", "validation", "unused", "original_test"]
+
+
+def test_sets_that_are_judged_in_full_are_reference_sets():
+    assert config.Audit().in_full == ["test"]
+    config.Audit(references={"original_test": "data/test"}, in_full=["original_test"])
+    with pytest.raises(ValueError, match="no reference set 'tests', did you mean 'test'"):
+        config.Audit(in_full=["tests"])
+    with pytest.raises(ValueError, match="more_real is a split of the target"):
+        config.Audit(references={"more_real": "data/more"})

@@ -99,7 +99,7 @@ def test_every_job_of_the_paper_is_planned(planner):
     assert jobs["finetune"] == 7 * 5 + 1 + 5  # learning rates; one for full ImageNet
     assert jobs["screen"] == sum(SCREENED)
     assert jobs["select"] == 7 + 1 + 1
-    once = ("split_target", "dataset", "fetch_backbone", "retrieve", "encode_latents", "tables", "domain_gap")
+    once = ("split_target", "dataset", "fetch_backbone", "retrieve", "encode_latents", "tables", "judge", "domain_gap")
     assert {name: jobs[name] for name in once} == dict.fromkeys(once, 3)
     assert (jobs["cluster"], jobs["study_page"], jobs["report_page"]) == (1, 3, 1)
     assert (jobs["review"], jobs["hash_added"]) == (20, 20)

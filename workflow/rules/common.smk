@@ -20,6 +20,7 @@ from augbench import (
 )
 from augbench import config as configuration
 from augbench import pool as poolside
+from augbench.summary import paper_dataset
 
 jobs.share_library()
 
@@ -48,7 +49,7 @@ wildcard_constraints:
     ratio=r"[0-9.]+",
     shard="[0-9]+",
     set="|".join(
-        {"test", "validation", "unused"}.union(
+        {*configuration.REFERENCES}.union(
             *(study.audit.references for study in STUDIES.values())
         )
     ),
@@ -222,9 +223,9 @@ def row_of(wildcards):
 _texts = functools.cache(prompts.digest)  # read once, not for each job
 
 
-def references(study):
-    """The sets that added images are compared with: splits, and folders that the configuration names."""
-    return ["test", "validation", "unused", *STUDIES[study].audit.references]
+def references(study, method):
+    """The sets that a method's added images are compared with: splits but its own, and folders of the configuration."""
+    return STUDIES[study].audit.references_of(METHODS[method].start)
 
 
 def reference_table(study, name):
@@ -246,6 +247,16 @@ def added_tables(wildcards):
     )
 
 
+def main_predictions(wildcards):
+    """What the classifiers said about each test image, at the main ratio: the runs of each method in turn."""
+    study = wildcards.study
+    return [
+        f"results/{study}/classifier/{method}/x{ratios(study, method)[0]}/run-{k}/predictions.parquet"
+        for method in STUDIES[study].methods
+        for k in range(1, STUDIES[study].runs + 1)
+    ]
+
+
 def seen_sets(kind):
     """An input function: what a detector made of each reference set, e.g. hashes; no vectors without a detector."""
 
@@ -254,7 +265,8 @@ def seen_sets(kind):
         if kind == "vectors" and not STUDIES[study].audit.detector:
             return []
         return [
-            f"results/{study}/audit/{kind}/{name}.parquet" for name in references(study)
+            f"results/{study}/audit/{kind}/{name}.parquet"
+            for name in references(study, wildcards.method)
         ]
 
     return files
@@ -266,17 +278,14 @@ def verdicts(study):
     return [file for file in files if Path(file).is_file()]
 
 
-def judge(study):
-    """The method whose classifier says how real added images look: trained on real images, on as many as can be."""
-    known = starts(study, "more_real") + starts(study, "none")
-    return known[0] if known else None
-
-
 def figures(study):
     """The figures of a study, without extension."""
-    given = STUDIES[study]
-    methods = {method: METHODS[method].model_dump() for method in given.methods}
-    return exhibits.names(methods, given.ratios)
+    methods = {
+        method: METHODS[method].model_dump() for method in STUDIES[study].methods
+    }
+    return exhibits.names(
+        methods, {method: ratios(study, method) for method in methods}
+    )
 
 
 def shown(studies):

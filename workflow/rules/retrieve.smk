@@ -58,7 +58,7 @@ use rule retrieve as retrieve_further with:
     log:
         "results/{study}/logs/retrieve/{method}-further.log",
     benchmark:
-        "results/{study}/benchmarks/retrieve_further/{method}.tsv"
+        "results/{study}/benchmarks/retrieve/{method}-further.tsv"
     resources:
         mem_mb=lambda w, attempt: costs.megabytes(4000, attempt),
         runtime=lambda w, input, attempt: costs.minutes(

@@ -48,7 +48,7 @@ rule select:
     output:
         "results/{study}/selection/{method}.json",
     log:
-        "results/{study}/logs/select/{method}.log",
+        "results/{study}/logs/screen/select-{method}.log",
     benchmark:
         "results/{study}/benchmarks/screen/select-{method}.tsv"
     localrule: True

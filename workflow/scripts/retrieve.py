@@ -1,6 +1,7 @@
-from augbench.jobs import log_to, progress
+from augbench.jobs import log_to, progress, take_gpus
 
 log_to(snakemake.log[0])
+take_gpus(snakemake.log[0], 0)  # it waits for the web most of its time; in the paper it has no GPU either
 
 import contextlib
 from pathlib import Path
