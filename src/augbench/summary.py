@@ -49,7 +49,8 @@ def summarise(
     differ where too few further real images are left; sets, how many of the runs' added sets differ; runs, accuracies
     (percent, in the order of the runs), accuracy_mean and accuracy_se (percent; the standard error is the sample
     standard deviation over sqrt(runs), None for a single run), validation_mean (percent); epochs, steps and
-    images_seen, means over the runs; added_images (distinct images over all runs), audit, and scaling: one mapping of
+    images_seen, means over the runs; at_cap, runs that ended after the most epochs allowed, not by their accuracy;
+    added_images (distinct images over all runs), audit, and scaling: one mapping of
     SCALING per ratio asked for, where ``overlap`` is what two runs' sets share on average, and worst and best are the
     mean accuracy if all images of the classes that were left out counted as wrong, or as right (paper, Figure 5B).
     Raises ValueError when there is no run.
@@ -75,6 +76,7 @@ def summarise(
         "accuracy_se": None if error is None else round(error, DIGITS),
         "validation_mean": round(statistics.fmean(run["best_validation_accuracy"] for run in runs), DIGITS),
         "epochs": statistics.fmean(run["epochs"] for run in runs),
+        "at_cap": sum(bool(run["at_cap"]) for run in runs),
         "steps": round(statistics.fmean(run["epochs"] * count for run, count in zip(runs, batches, strict=True))),
         "images_seen": round(statistics.fmean(run["epochs"] * run["n_train"] for run in runs)),
         "added_images": audit["added"] if audit else 0,

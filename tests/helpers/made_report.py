@@ -192,6 +192,7 @@ def _write_summaries(made, added):
     summaries = []
     for method, row in METHODS.items():
         about = {"n_test": 1000, "n_classes": 2, "n_train": 10 if method == "none" else 20, "epochs": 10}
+        about["at_cap"] = method == "clip_prompts"
         runs = [about | {"accuracy": value, "best_validation_accuracy": value} for value in ACCURACIES[method]]
         metrics = {0 if method == "none" else 1: runs}
         found, table = added.get(method, (None, None))

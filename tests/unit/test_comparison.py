@@ -254,7 +254,7 @@ def test_numbers_equal_those_recomputed_from_the_predictions(predicted):
     for method in METHODS:
         runs = [pd.read_parquet(path) for path in paths[method]]
         metrics = [
-            {"accuracy": 100 * run["correct"].mean(), "best_validation_accuracy": 50.0, "epochs": 1}
+            {"accuracy": 100 * run["correct"].mean(), "best_validation_accuracy": 50.0, "epochs": 1, "at_cap": False}
             | {"n_test": 60, "n_classes": 3, "n_train": 90}
             for run in runs
         ]

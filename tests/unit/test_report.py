@@ -187,6 +187,12 @@ def test_methods_are_grouped_by_family(folder):
     assert [row["family"] for row in study["table1"]][:2] == ["fine-tuning", "baseline"]
 
 
+def test_runs_that_ended_at_the_most_epochs_are_told(page):
+    assert "Not all classifiers were trained to their end." in page
+    assert "3 of 3 runs of CLIP &lt;script&gt;" in page
+    assert "runs of Retrieval" not in page
+
+
 def test_numbers_lead_to_their_files(page):
     links = {attributes.get("href") for tag, attributes in Elements(page).found if tag == "a"}
     assert {"summary/ft.json", "tables/table1.csv", "tables/differences.csv", "tables/per_class.csv"} <= links

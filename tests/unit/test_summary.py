@@ -21,7 +21,7 @@ from augbench.summary import (
 
 
 def runs(*accuracies, tested=100, classes=5, trained=120, epochs=4):
-    about = {"n_test": tested, "n_classes": classes, "n_train": trained, "epochs": epochs}
+    about = {"n_test": tested, "n_classes": classes, "n_train": trained, "epochs": epochs, "at_cap": epochs == 4}
     return [about | {"accuracy": value, "best_validation_accuracy": value - 1} for value in accuracies]
 
 
@@ -60,6 +60,7 @@ def test_summary_holds_every_run_and_the_audit():
         "accuracy_se": 1.0,
         "validation_mean": 60.0,
         "epochs": 4,
+        "at_cap": 2,
         "steps": 16,  # 120 images in batches of 32, four times
         "images_seen": 480,
         "added_images": 10,
