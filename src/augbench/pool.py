@@ -57,13 +57,15 @@ def states(names: Iterable[str]) -> list[list]:
 
 def check(source: str, path: str | Path) -> None:
     """Raise BadInput when a pool's files cannot be used, as far as that is seen without reading them."""
+    if source == "folder":  # not listed here: it may be large, and the plan lists it once for all
+        left_out: Counter = Counter()
+        if next(folders.images(path, left_out), None) is None:
+            instead = f" but {told}" if (told := folders.told(left_out)) else ""
+            raise BadInput(f"there is no image in {path}{instead}")
+        return
     names = files_of(source, path)
     if not names:
-        left_out: Counter = Counter()
-        if source == "folder":
-            listing(path, left_out)
-        instead = f" but {told}" if (told := folders.told(left_out)) else ""
-        raise BadInput(f"there is no {'image' if source == 'folder' else '*' + PATTERNS[source]} in {path}{instead}")
+        raise BadInput(f"there is no *{PATTERNS[source]} in {path}")
     if source == "shards":
         for name in names:
             images.check_shard(name)
