@@ -20,6 +20,7 @@ import pandas as pd
 
 from augbench import finite, texts, waiting
 from augbench.files import whole
+from augbench.folders import is_system
 
 CHUNK = 64 << 20  # bytes of vectors that are reconstructed at a time
 URL, CAPTION, AESTHETIC = ["url", "URL"], ["caption", "text", "TEXT"], ["aesthetic", "AESTHETIC_SCORE"]
@@ -92,7 +93,7 @@ def index_shape(folder: str | Path) -> tuple[int, int]:
 
 
 def metadata_shape(folder: str | Path) -> tuple[int, list[str]]:
-    """Rows and columns of a clip-retrieval folder's metadata; columns are those that all of its files have.
+    """Rows and columns of a clip-retrieval folder's metadata; columns are those that any of its files has.
 
     Raises ValueError when there are none, or a file cannot be read.
     """
@@ -116,7 +117,7 @@ def metadata_shape(folder: str | Path) -> tuple[int, list[str]]:
                 parts.append((about.num_rows, set(about.schema.to_arrow_schema().names)))
     except (OSError, KeyError, pa.ArrowException) as error:
         raise ValueError(f"the metadata {file} cannot be read: {str(error)[:200]}") from None
-    return sum(rows for rows, _ in parts), sorted(set.intersection(*(names for _, names in parts)))
+    return sum(rows for rows, _ in parts), sorted(set.union(*(names for _, names in parts)))
 
 
 def metadata_files(folder: Path) -> list[Path]:
@@ -124,7 +125,7 @@ def metadata_files(folder: Path) -> list[Path]:
     if (folder / "metadata.hdf5").is_file():
         return [folder / "metadata.hdf5"]
     for pattern in ("**/*.arrow", "*.parquet"):
-        if files := sorted((folder / "metadata").glob(pattern)):
+        if files := sorted(file for file in (folder / "metadata").glob(pattern) if not is_system(file.name)):
             return files
     raise ValueError(f"{folder} has no metadata: metadata.hdf5, metadata/*.arrow or metadata/*.parquet")
 

@@ -230,7 +230,10 @@ def _embed_shard(shard: str | Path, clip_model: str, folder: Path, batch_size: i
         return
     _infer(copy, clip_model, folder, batch_size)
     copy.unlink()
-    (file,) = (folder / "metadata").iterdir()
+    if not (written := list((folder / "metadata").iterdir())):  # of no image does clip-retrieval write a file
+        print(f"{shard}: all of {len(table)} images are damaged and left out", flush=True)
+        return
+    (file,) = written
     embedded = pd.read_parquet(file)["image_path"].astype(int)  # clip-retrieval, too, leaves out what it cannot read
     (vectors,) = (folder / "img_emb").iterdir()
     names = [f"the image {table['image_path'][number]} in {shard}" for number in embedded]

@@ -128,13 +128,33 @@ RAW = st.sampled_from(
 )
 
 
+def cut_picture():
+    """A JPEG whose head is whole and whose pixels are not."""
+    buffer = io.BytesIO()
+    Image.effect_noise((64, 64), 90).save(buffer, "JPEG")
+    return buffer.getvalue()[: len(buffer.getvalue()) // 2]
+
+
+CUT = cut_picture()
+
+
+def decodes(data):
+    try:
+        images.decode(data)
+    except files.BadInput:
+        return False
+    return True
+
+
 @pytest.fixture
 def without_clip(monkeypatch):
     """Embeds each image as its number of bytes, as clip-retrieval would write it."""
 
     def infer(shard, clip_model, folder, batch_size):
         samples = [(key, sample["jpg"]) for key, sample in images.read_shard(shard)]
-        readable = [(key, data) for key, data in samples if not data.startswith(b"\x89PNG damaged")]
+        readable = [(key, data) for key, data in samples if decodes(data)]
+        if not readable:
+            return
         np.save(folder / "img_emb" / "img_emb_0.npy", np.array([[len(data)] for _, data in readable]))
         table = pd.DataFrame({"image_path": [key for key, _ in readable]})
         table.to_parquet(folder / "metadata" / "metadata_0.parquet")
@@ -194,6 +214,7 @@ def test_shards_without_an_image_count_as_nothing(tmp_path, without_clip, capsys
         tar(tmp_path / "a.tar", []),
         tar(tmp_path / "b.tar", [("0.txt", b"words"), ("1.json", b"{}")]),
         tar(tmp_path / "c.tar", [("0.jpg", b"no image"), ("1.jpg", b"")]),
+        tar(tmp_path / "cut.tar", [("0.jpg", CUT), ("1.jpg", CUT)]),
         tar(
             tmp_path / "d.tar",
             [("0.png", picture()), ("1.jpg", b"no image"), ("2.txt", b"words"), ("3.PNG", picture())],
@@ -203,12 +224,13 @@ def test_shards_without_an_image_count_as_nothing(tmp_path, without_clip, capsys
     names = [
         sorted(file.name for file in (tmp_path / "embeddings" / part).iterdir()) for part in ("img_emb", "metadata")
     ]
-    assert names == [["000003.npy"], ["000003.parquet"]]
-    assert list(pd.read_parquet(tmp_path / "embeddings/metadata/000003.parquet")["image_path"]) == ["0", "3"]
+    assert names == [["000004.npy"], ["000004.parquet"]]
+    assert list(pd.read_parquet(tmp_path / "embeddings/metadata/000004.parquet")["image_path"]) == ["0", "3"]
     output = capsys.readouterr().out
     assert "c.tar: 2 of 2 samples are left out: 2 images cannot be read, 0 have no image" in output
+    assert "cut.tar: all of 2 images are damaged and left out" in output
     assert "d.tar: 2 of 4 samples are left out: 1 images cannot be read, 1 have no image" in output
-    pool.embed(shards[:3], "model", tmp_path / "nothing", batch_size=4, threads=1)
+    pool.embed(shards[:4], "model", tmp_path / "nothing", batch_size=4, threads=1)
     with pytest.raises(files.BadInput, match="no shard of the pool holds an image that can be read"):
         pool.index([tmp_path / "nothing"], tmp_path / "index", exact=True, memory="1G", threads=1)
 
