@@ -6,15 +6,19 @@ READY := $(VENV)/ready
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 SOURCES := src tests workflow/scripts benchmarks slurm/restart
 
-.PHONY: report new-study quick test test-all test-slow test-cluster check benchmark lint format docs lock setup
+.PHONY: report report-all new-study quick test test-all test-slow test-cluster check benchmark lint format docs lock setup
 
 report: $(READY)
 	snakemake
 
+# The digits study with every method of the paper.
+report-all: $(READY)
+	snakemake --configfile config/config.yaml config/digits_all.yaml --
+
 # Looks at a folder of images and writes config/NAME.yaml: make new-study IMAGES=data/birds NAME=birds
 new-study: $(READY)
 	@test -n "$(IMAGES)" -a -n "$(NAME)" || { echo "usage: make new-study IMAGES=data/birds NAME=birds"; exit 1; }
-	@python -m augbench.new_study "$(IMAGES)" "$(NAME)"
+	@python -m augbench.new_study "$(IMAGES)" "$(NAME)" $(if $(FOLDERS),--folders $(FOLDERS))
 
 # Three tiers; what belongs to which stands in tests/conftest.py. Each uses up to four cores by itself.
 PYTEST := pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder

@@ -259,7 +259,7 @@ def our_sampling(
     sampler.draw([dict(row) for row in rows[:batch]], (0, "warm", "up"))
     inside.clear()
     start = _now()
-    part = sampling.Work(lambda: sampler, sampling.batches(rows, batch), (0, "bench", "base"), str(time.time_ns()))
+    part = sampling.Work(lambda: sampler, sampling.batches(rows, batch), (0, "bench"), "base", str(time.time_ns()))
     sampling.generate([part], work / "shard.tar", work / "shard.parquet")
     total = _now() - start
     return len(prompts) / total, 1 - sum(inside) / total

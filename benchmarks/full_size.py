@@ -111,7 +111,7 @@ def generate(folder: Path, work: Path) -> dict:
     )  # fmt: skip
     loaded = _now()
     rows = [{"class": "three", "number": 0, "index": i, "prompt": "A photo of three, trey."} for i in range(count)]
-    part = sampling.Work(lambda: sampler, sampling.batches(rows, 8), (0, "bench", "base"), str(time.time_ns()))
+    part = sampling.Work(lambda: sampler, sampling.batches(rows, 8), (0, "bench"), "base", str(time.time_ns()))
     sampling.generate([part], work / "shard.tar", work / "shard.parquet")
     picture = images.load(next(images.read(work / "shard.parquet").itertuples()))
     assert picture.size == (SIDE, SIDE), picture.size

@@ -1,8 +1,8 @@
-"""Aesthetic scores by a LAION head, for indexes whose metadata hold none."""
+"""Aesthetic scores of pictures by a LAION head, for pools that know none of their own."""
 
 import itertools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from augbench import finite
@@ -25,8 +25,8 @@ def scorer(path: str | Path) -> Callable:
         values = torch.as_tensor(vectors, dtype=torch.float32)
         if values.shape[1] != layers[0][0].shape[1]:
             raise ValueError(
-                f"{path} scores embeddings of width {layers[0][0].shape[1]}, the index has {values.shape[1]}: "
-                "it belongs to another CLIP"
+                f"{path} scores embeddings of width {layers[0][0].shape[1]}, those of the study's CLIP have "
+                f"{values.shape[1]}: it belongs to another CLIP"
             )
         values = torch.nn.functional.normalize(values)
         for weight, bias in layers:
@@ -35,6 +35,16 @@ def scorer(path: str | Path) -> Callable:
         return values[:, 0].double().numpy()
 
     return score
+
+
+def of_pictures(path: str | Path, clip) -> Callable[[list], Sequence[float]]:
+    """What scores RGB ``PIL.Image``, float (n,), by a head and its CLIP (:class:`augbench.clip.Clip`).
+
+    Not by an index's own vectors: a large index holds them compressed, and their scores fall on the other side of a
+    threshold for one image in ten and more.
+    """
+    score = scorer(path)
+    return lambda pictures: score(clip.pictures(pictures))
 
 
 def _read(path: str | Path) -> dict:

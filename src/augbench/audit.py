@@ -4,7 +4,7 @@ What is found here are *candidates*: pairs of images whose perceptual hashes are
 Whether a pair is a duplicate is for people to say.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -74,36 +74,43 @@ def audit(
     radius: int = RADIUS,
     threshold: float | None = None,
     threads: int = 1,
+    ratios: Mapping[float, Collection[str]] | None = None,
 ) -> dict:
     """Compare added images with reference sets, e.g. ``{"test": ..., "validation": ...}`` (section 4.5).
+
+    ``ratios`` says which of the added images (ids) belong to which augmentation ratio, the main one first, which is
+    what people judge and the report tells of; without it, all belong to one.
 
     A pair is a candidate when its hashes differ in fewer than ``radius`` bits or, with a second detector, when the
     cosine similarity of its embeddings is at least ``threshold``. Sets without images are left out.
 
-    Writes ``candidates.parquet``, one row per pair of images, the closest first: added_id, class (of the added
-    image), reference_set, reference_id, reference_class, distance (bits), similarity (null without a second detector),
-    found_by (hash, embedding or both), and where both images are (added_path, added_offset, added_length,
+    Writes ``candidates.parquet``, one row per pair of images of the main ratio, the closest first: added_id, class (of
+    the added image), reference_set, reference_id, reference_class, distance (bits), similarity (null without a second
+    detector), found_by (hash, embedding or both), and where both images are (added_path, added_offset, added_length,
     reference_path, ...); and ``summary.json``, which is also returned: ``{added, radius, threshold, references: {set:
-    {images, pairs, added_images_with_candidate, reference_images_with_candidate, share}}}``, where share is the
-    fraction of reference images that have a candidate. With a second detector each set also has ``agreement``: the
-    pairs that hash and embedding found each, that both found, and both / either.
+    {images, pairs, added_images_with_candidate, reference_images_with_candidate, share}}, further: [{ratio, added,
+    references}, ...]}``, where share is the fraction of reference images that have a candidate and ``further`` has the
+    same for each further ratio. With a second detector each set also has ``agreement``: the pairs that hash and
+    embedding found each, that both found, and both / either.
     """
-    summary = {"added": len(added.table), "radius": radius, "threshold": threshold, "references": {}}
-    found = []
-    for name, reference in references.items():
-        if not len(reference.table):
-            continue
-        part = _compare(added, name, reference, radius, threshold, threads)
-        found.append(part)
-        touched = part["reference_id"].nunique()
-        about = {
-            "images": len(reference.table),
-            "pairs": len(part),
-            "added_images_with_candidate": part["added_id"].nunique(),
-            "reference_images_with_candidate": touched,
-            "share": touched / len(reference.table),
-        }
-        summary["references"][name] = about | ({} if threshold is None else {"agreement": _agreement(part)})
+    ratios = ratios or {1.0: added.table["image_id"]}
+    parts = {
+        name: _compare(added, name, reference, radius, threshold, threads)
+        for name, reference in references.items()
+        if len(reference.table)
+    }
+    counted, found = [], []
+    for place, (ratio, images) in enumerate(ratios.items()):
+        images = set(images)
+        about = {"ratio": ratio, "added": len(images), "references": {}}
+        for name, part in parts.items():
+            part = part[part["added_id"].isin(images)]
+            found += [part] if place == 0 else []
+            about["references"][name] = _counts(part, len(references[name].table), threshold is not None)
+        counted.append(about)
+    main, *further = counted
+    summary = {"added": main["added"], "radius": radius, "threshold": threshold, "references": main["references"]}
+    summary["further"] = further
     empty = Set(added.table.iloc[:0], added.hashes[:0])
     nothing = _candidates(empty, "", empty, np.zeros(0, np.int64), np.zeros(0, np.int64), ([], [], []))
     candidates = pd.concat([part for part in found if len(part)] or [nothing], ignore_index=True)
@@ -134,6 +141,18 @@ def _compare(added: Set, name: str, reference: Set, radius: int, threshold: floa
 def _bits(words: np.ndarray) -> np.ndarray:
     """Number of bits that are set in each word, int64 (n,)."""
     return np.unpackbits(_bytes(words), axis=1).sum(axis=1, dtype=np.int64)
+
+
+def _counts(part: pd.DataFrame, images: int, detected: bool) -> dict:
+    touched = part["reference_id"].nunique()
+    counts = {
+        "images": images,
+        "pairs": len(part),
+        "added_images_with_candidate": part["added_id"].nunique(),
+        "reference_images_with_candidate": touched,
+        "share": touched / images,
+    }
+    return counts | ({"agreement": _agreement(part)} if detected else {})
 
 
 def _agreement(found: pd.DataFrame) -> dict:

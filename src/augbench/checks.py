@@ -54,17 +54,20 @@ def check_world(config: Config, results: Path = Path("results")) -> list[str]:
 
 
 def remarks(config: Config) -> list[str]:
-    """Sentences on what a study goes without: what templates ask for and its classes do not have.
+    """Sentences on what a study goes without: files that are no images, and what templates ask for and its classes do
+    not have.
 
     Raises ConfigError when nothing is left of a method's templates.
     """
-    from augbench import prompts, target
+    from augbench import folders, prompts, target
 
     found = []
     for name, study in config.studies.items():
         found += check_proxy(study, f"studies.{name}")
         if study.target.reader == "digits":
             continue
+        if not_taken := folders.told(target.left_out(study.target)):
+            found.append(f"studies.{name}: not taken from {study.target.path}: {not_taken}")
         classes = target.class_table(study.target).to_dict("records")
         for method in study.methods:
             conditioning = config.methods[method].conditioning
@@ -120,12 +123,6 @@ def check_splits(study: Study, place: str) -> None:
             )
     if not found:
         return
-    for name, files_of in found.own.items():
-        if not any(next(iter(files_of(key)), None) for key in found.classes):
-            raise ConfigError(
-                f"{place}.target: the {name} split of {study.target.path} has no image in the folder of a class; sort "
-                f"its images into folders of their classes, or move it elsewhere: then a {name} split is drawn"
-            )
     for key in found.classes:
         count = sum(1 for _ in itertools.islice(found.train(key), ENOUGH))
         sizes = target.sizes(count, study.dataset, found.own)
@@ -156,6 +153,8 @@ def check_names(config: Config, study: Study, place: str) -> None:
 
 def check_pool(study: Study, place: str) -> None:
     """Whether what the pool and retrieval name is there. Raises ConfigError."""
+    from augbench import pool
+
     head = study.retrieval.aesthetic_model
     if head and not Path(head).is_file():
         raise ConfigError(f"{place}.retrieval.aesthetic_model: there is no file {head}")
@@ -164,15 +163,24 @@ def check_pool(study: Study, place: str) -> None:
     path, source = Path(study.pool.path), study.pool.source
     if not (path.is_dir() or (source == "urls" and path.is_file())):
         raise ConfigError(f"{place}.pool.path: there is no folder {path}")
-    wanted = {"shards": "*.tar", "urls": "*.parquet", "index": "image.index"}.get(source, "*")
-    if path.is_dir() and not any(path.glob(wanted)):
-        raise ConfigError(f"{place}.pool.path: there is no {wanted} in {path}")
+    if study.pool.local:
+        try:
+            pool.check(source, path)
+        except ValueError as error:
+            raise ConfigError(f"{place}.pool.path: {error}") from None
+    elif not (path / "image.index").is_file():
+        raise ConfigError(f"{place}.pool.path: there is no image.index in {path}")
     if source == "index":
         clip = study.clip.model if study.clip and study.clip.model else ""
         try:
             neighbours.check_index(path, clip=clip, width=models.clip_width(clip))
         except (ValueError, OSError) as error:
             raise ConfigError(f"{place}.pool.path: {error}") from None
+    if study.retrieval.min_aesthetic is not None and not head and _lacks_scores(path, source):
+        raise ConfigError(
+            f"{place}.retrieval.min_aesthetic: the images of {path} have no aesthetic scores; name a model that scores "
+            "pictures, `aesthetic_model: HEAD.pth`, or write `min_aesthetic: null` to take images whatever their score"
+        )
 
 
 def check_models(config: Config, study: Study, place: str) -> None:
@@ -222,6 +230,18 @@ def check_proxy(study: Study, place: str) -> list[str]:
 def downloads(study: Study) -> bool:
     """Whether images of the study's pool come from the web."""
     return study.pool is not None and study.pool.source in ("urls", "index", "service")
+
+
+def _lacks_scores(path: Path, source: str) -> bool:
+    """Whether it is known, before any work starts, that no image of a pool has an aesthetic score."""
+    from augbench.neighbours import AESTHETIC, columns_of
+
+    if source == "folder":
+        return True
+    if source in ("index", "urls"):
+        columns = columns_of(path)
+        return bool(columns) and not set(columns) & set(AESTHETIC)
+    return False
 
 
 def check_audit(study: Study, place: str) -> None:

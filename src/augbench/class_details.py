@@ -16,8 +16,8 @@ SMALL_STUDY = 50  # classes up to which their pictures have the usual size
 
 def compared(summaries: Sequence[Mapping]) -> list[Mapping]:
     """The two methods of Figure 5A, where there are such: the best that generates and the best that retrieves."""
-    kinds = {"noise", "image"}, {"pool"}
-    found = [comparison.best([row for row in summaries if row["start"] in kind], lambda family: True) for kind in kinds]
+    kinds = comparison.GENERATED, {"pool"}
+    found = [comparison.best([row for row in summaries if row["start"] in kind]) for kind in kinds]
     return [row for row in found if row]
 
 

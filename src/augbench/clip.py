@@ -63,8 +63,8 @@ def _state_of(folder: str) -> list:
 
 
 def embed(table: pd.DataFrame, embedder: Callable[[list], object], progress: Callable):
-    """Embeddings of a table's images, float32 (n, width), each of length 1; ``embedder`` takes a list of pictures,
-    e.g. :meth:`Clip.pictures`. Raises RuntimeError naming an image of which it makes no numbers."""
+    """Embeddings of a table's images, float32 (n, width), as ``embedder`` gives them for a list of pictures, e.g.
+    :meth:`Clip.pictures`. Raises RuntimeError naming an image of which it makes no numbers."""
     import numpy as np
 
     found = []
@@ -73,7 +73,5 @@ def embed(table: pd.DataFrame, embedder: Callable[[list], object], progress: Cal
         found.append(embedder(pictures))
         progress(start + len(pictures), len(table), "images embedded")
     vectors = np.concatenate(found)
-    with np.errstate(invalid="ignore"):  # of a length of 0, or infinite
-        vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     finite.check(vectors, "the embedding model", [images.name_of(row) for row in table.itertuples()])
     return vectors

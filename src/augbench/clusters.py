@@ -38,32 +38,32 @@ def inception_embeddings() -> Callable[[list], object]:
 def cluster(train: pd.DataFrame, validation: pd.DataFrame, vectors: dict, counts: list[int], seed: int) -> pd.DataFrame:
     """k-means inside each class, for every k in ``counts``; a validation image joins the nearest centre.
 
-    ``vectors`` maps ``train`` and ``validation`` to embeddings (n, width). Returns image_id, split, class, k,
-    cluster (from 0). A class with fewer images than k has that many clusters.
+    ``vectors`` maps ``train`` and ``validation`` to embeddings (n, width), which are clustered as they are. Returns
+    image_id, split, class, k, cluster. Clusters are numbered from 0 without gaps and each has a training image: a class
+    with fewer than k different images has fewer clusters.
     """
     import numpy as np
     from sklearn.cluster import KMeans
+    from sklearn.metrics import pairwise_distances_argmin
     from threadpoolctl import threadpool_limits
 
-    parts = []
+    tables, parts = {"train": train, "validation": validation}, []
     for key in dict.fromkeys(train["class"]):
-        here = {name: np.flatnonzero(table["class"] == key) for name, table in _both(train, validation)}
+        here = {name: np.flatnonzero(table["class"] == key) for name, table in tables.items()}
+        points = {name: vectors[name][places] for name, places in here.items()}
         for k in counts:
-            number = min(k, len(here["train"]))
-            model = KMeans(number, n_init=10, random_state=derive(seed, "clusters", key, k) % 2**32)
+            model = KMeans(min(k, len(here["train"])), n_init=10, random_state=derive(seed, "clusters", key, k) % 2**32)
+            clusters = {"validation": np.zeros(0, int)}
             with threadpool_limits(1):  # sums in another order could move an image to another cluster
-                model.fit(vectors["train"][here["train"]])
-                for name, table in _both(train, validation):
-                    if not len(here[name]):
-                        continue
-                    members = table.iloc[here[name]][["image_id", "class"]]
-                    found = model.predict(vectors[name][here[name]])
-                    parts.append(members.assign(split=name, k=k, cluster=found))
+                # Where images are equal, k-means leaves clusters empty.
+                kept, clusters["train"] = np.unique(model.fit_predict(points["train"]), return_inverse=True)
+                if len(here["validation"]):
+                    centres = model.cluster_centers_[kept]
+                    clusters["validation"] = pairwise_distances_argmin(points["validation"], centres)
+            for name, table in tables.items():
+                members = table.iloc[here[name]][["image_id", "class"]]
+                parts.append(members.assign(split=name, k=k, cluster=clusters[name]))
     return pd.concat(parts, ignore_index=True)
-
-
-def _both(train: pd.DataFrame, validation: pd.DataFrame):
-    return ("train", train), ("validation", validation)
 
 
 def read_sizes(path: str | Path, k: int) -> dict[str, list[int]]:

@@ -86,11 +86,16 @@ class Method(Section):
 class Target(Section):
     reader: Literal["digits", "folder", "imagenet", "caltech256", "list"] = Field(
         description="digits: the built-in world; folder: train/CLASS, and val/CLASS and test/CLASS where there are "
-        "such, or CLASS alone; imagenet: ILSVRC2012, train/WNID and val, which is the test split; caltech256: "
-        "256_ObjectCategories; list: a CSV or Parquet file with the columns path, class and perhaps split (train, "
-        "validation, test)"
+        "such, by any of their usual names, or CLASS alone; imagenet: ILSVRC2012, train/WNID and val, which is the "
+        "test split; caltech256: 256_ObjectCategories; list: a CSV or Parquet file with the columns path, class and "
+        "perhaps split (train, validation, test)"
     )
     path: str | None = Field(None, description="the folder, or the list")
+    folders: Literal["splits", "classes"] | None = Field(
+        None,
+        description="of the reader folder: what the top folders are; null: by their names, or else a question, see "
+        "docs/inputs.md",
+    )
     ground_truth: str | None = Field(
         None, description="of a flat ImageNet val: the folder ILSVRC2012_devkit_t12, or LOC_val_solution.csv"
     )
@@ -210,13 +215,20 @@ class Pool(Section):
 
 
 class Retrieval(Section):
-    images_per_class: Count | None = Field(None, description="130 in the paper; null: as many as the training set has")
+    images_per_class: Count | None = Field(
+        None,
+        description="for each class at least so many, 130 in the paper; a class with more training images gets as many "
+        "as these, and with null each class does; all times the augmentation ratio",
+    )
     overfetch: Positive = Field(1.4, description="neighbours asked for first, as a multiple of the images wanted")
     overfetch_max: Positive = Field(14, description="neighbours asked for at most, as a multiple of the images wanted")
-    min_aesthetic: float = Field(5.0, description="images with a lower aesthetic score are discarded")
+    min_aesthetic: float | None = Field(
+        5.0, description="images with a lower aesthetic score, or with none, are discarded; null: whatever their score"
+    )
     aesthetic_model: str | None = Field(
         None,
-        description="a LAION head (.safetensors, .pth) that scores the index's images; null: the pool's own scores",
+        description="a LAION head (.safetensors, .pth) for the study's CLIP, which scores the pictures themselves; "
+        "null: the pool's own scores",
     )
     duplicate_threshold: Share = Field(0.94, description="cosine similarity from which two images are duplicates")
     min_image_size: Count = Field(32, description="pixels; downloads whose shorter side has fewer are not used")
@@ -244,7 +256,7 @@ class Retrieval(Section):
 class Generate(Section):
     image_size: Count = Field(512, description="pixels")
     times: Positive = Field(3, description="images generated per class, as a multiple of its training images")
-    images_per_class: Count | None = Field(None, description="at least so many, e.g. 390 in the paper")
+    images_per_class: Count | None = Field(None, description="at least so many, 390 in the paper; null: `times` alone")
     steps: Count = Field(50, description="denoising steps")
     guidance: float = Field(7.5, description="classifier-free guidance scale")
     batch_size: Count = Field(32, description="images denoised at a time")
@@ -302,13 +314,20 @@ class Classifier(Section):
     threads: Count = Field(1, description="CPU threads; part of the result's bits, so not taken from --cores")
 
 
+INSPECTED = 500  # candidate pairs, as in the paper
+REFERENCES = ("test", "validation", "more_real", "unused")  # splits that added images are compared with
+
+
 class Audit(Section):
     """The search for duplicates (paper, section 4.5)."""
 
     references: dict[Name, str] = Field(
         {}, description="further images to compare with, beside the splits, e.g. {original_test: data/test}: folders"
     )
-    inspected: Count = Field(500, description="candidate pairs of a method that people judge; of more, a random sample")
+    inspected: Count = Field(
+        INSPECTED, description="candidate pairs of each reference set that people judge; of more, a random sample"
+    )
+    in_full: list[Name] = Field(["test"], description="reference sets of which people judge all candidate pairs")
     detector: str | None = Field(
         None,
         description="a second detector beside the perceptual hash, cosine similarity of embeddings: clip, the study's, "
@@ -317,12 +336,27 @@ class Audit(Section):
     threshold: Share = Field(0.9, description="cosine similarity from which the second detector sees a candidate")
     image_size: Count = Field(288, description="pixels, of the images that a TorchScript model takes")
 
+    def references_of(self, start: str) -> list[str]:
+        """The sets that added images are compared with: all splits but that which they come from (``start``), and the
+        folders of the configuration."""
+        return [*(split for split in REFERENCES if split != start), *self.references]
+
     @field_validator("references")
     @classmethod
     def _new(cls, value):
-        if taken := {"test", "validation", "unused"} & set(value):
+        if taken := set(REFERENCES) & set(value):
             raise ValueError(f"{min(taken)} is a split of the target; give the folder another name")
         return value
+
+    @model_validator(mode="after")
+    def _known(self):
+        known = [*REFERENCES, *self.references]
+        for name in self.in_full:
+            if name not in known:
+                raise ValueError(
+                    f"in_full: there is no reference set {name!r}{_meant(name, known)} (known: {', '.join(known)})"
+                )
+        return self
 
 
 class Jobs(Section):
@@ -380,9 +414,16 @@ class Study(Section):
         further = {*self.ratios, *(self.scaling.ratios if method in self.scaling.methods else [])}
         return [self.main_ratio, *sorted(further - {self.main_ratio})]
 
-    def times_of(self, method: str) -> float:
-        """Images generated for a class, as a multiple of its training images: what the largest ratio adds, at least."""
-        return max(self.generate.times, *self.ratios_of(method))
+    @property
+    def main_times(self) -> float:
+        """Images generated for a class, as a multiple of its training images, from which the main ratio's are drawn."""
+        return max(self.generate.times, self.main_ratio)
+
+    def further_ratio(self, method: str, enough: float) -> float | None:
+        """The method's largest ratio where that is above ``enough``, else None: what further images are needed for.
+        They come on top, so that Table 1 does not depend on them."""
+        largest = max(self.ratios_of(method))
+        return largest if largest > enough else None
 
     @field_validator("methods")
     @classmethod
@@ -443,11 +484,10 @@ class Config(Section):
                 )
             if study.pool and study.pool.source == "service":
                 diverse = next((method for method in study.methods if self.methods[method].diversity), None)
-                asking = f"methods: {diverse}" if diverse else "retrieval.aesthetic_model"
-                if diverse or study.retrieval.aesthetic_model:
+                if diverse:
                     raise ValueError(
-                        f"studies.{name}.{asking} needs the embeddings of the images, which a service does not tell: "
-                        "use `pool: {source: index}`"
+                        f"studies.{name}.methods: {diverse} needs the embeddings of the images, which a service does "
+                        "not tell: use `pool: {source: index}`"
                     )
             if getattr(study.backbone, "train", None) and not getattr(study.clip, "train", None):
                 raise ValueError(f"studies.{name}.backbone.train needs `clip.train`, whose text encoder it takes")

@@ -16,7 +16,8 @@ MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's 
 def scripted(path: str | Path, side: int) -> Callable[[list], np.ndarray]:
     """A TorchScript copy-detection model, e.g. SSCD, as a function of a list of RGB ``PIL.Image``.
 
-    The model takes float32 (n, 3, side, side), normalised by ImageNet's colours, and returns (n, width). TorchScript
+    The model takes float32 (n, 3, side, side), normalised by ImageNet's colours, and returns (n, width); the function
+    returns these at length 1. TorchScript
     is a program in a language of its own, with weights that are read without Python's pickle: loading it imports and
     calls nothing of Python, but the program runs, so take it from whom you trust. Raises ValueError when ``path`` is
     none, a pickled Python model above all, which is not loaded.
@@ -41,7 +42,8 @@ def scripted(path: str | Path, side: int) -> Callable[[list], np.ndarray]:
 
     def embed(pictures: list) -> np.ndarray:
         with torch.inference_mode():
-            return model(torch.stack([prepare(picture) for picture in pictures]).to(device)).float().cpu().numpy()
+            vectors = model(torch.stack([prepare(picture) for picture in pictures]).to(device)).float()
+            return torch.nn.functional.normalize(vectors).cpu().numpy()
 
     return embed
 

@@ -157,7 +157,7 @@ def train_unet(
             fresh = torch.randn(latents.shape, generator=noise)
             # One timestep from each part of the schedule, and more of the noisy ones, at which the caption decides.
             shares = (torch.arange(len(batch)) + torch.rand(len(batch), generator=noise)) / len(batch)
-            steps_back = (1000 * shares**0.6).long().clamp(max=999)
+            steps_back = (1000 * shares**0.4).long().clamp(max=999)
             dropped = torch.rand(len(batch), generator=noise) < 0.1
             condition = encodings[torch.where(dropped, empty, which[batch])]
             noisy = training_noise.add_noise(latents, fresh, steps_back)

@@ -5,14 +5,15 @@ from pathlib import Path
 
 import pandas as pd
 
-from augbench import files, galleries
+from augbench import comparison, files, galleries
+from augbench.comparison import ADDING, GENERATED
 from augbench.figures import (
     FAMILY_COLOURS,
     OTHER_COLOUR,
     Drawing,
     accuracy_figure,
     curve_figure,
-    difference_figure,
+    differences_figure,
     extremes_figure,
     funnel_figure,
     gallery_figure,
@@ -25,26 +26,25 @@ from augbench.figures import (
 )
 
 KINDS = ("svg", "pdf", "csv")
-GENERATED = {"noise", "image"}  # where images that a diffusion model makes may start
 REAL = {"none", "more_real"}  # where methods start that train on real images alone
-ADDING = GENERATED | {"pool"}  # where images that a method adds may start, other than in further real data
 
 
-def names(methods: Mapping[str, Mapping], ratios: Sequence[float]) -> list[str]:
-    """The figures of a study with these methods (rows of the method table) and augmentation ratios."""
+def names(methods: Mapping[str, Mapping], ratios: Mapping[str, Sequence[float]]) -> list[str]:
+    """The figures of a study with these methods (rows of the method table), each at its augmentation ratios."""
     starts = {row.get("start") for row in methods.values()}
     trained = [row for row in methods.values() if row.get("trained")]
     prompted = [row for row in methods.values() if row.get("start") == "noise" and not row.get("trained")]
     learned = [row for row in trained if row.get("start") == "noise" and "conditioning" not in row["trained"]]
     adds = bool(starts & ADDING)
+    compares = ("none" in starts and len(methods) > 1) or ("pool" in starts and bool(starts & GENERATED))
     wanted = {
         "figure1a": True,
         "accuracy": True,
-        "differences": adds and len(methods) > 1,
+        "differences": compares,
         "figure3": "image" in starts,
         "figure4": adds,
         "figure5a": adds and "none" in starts,
-        "figure5b": len(ratios) > 1 and adds,
+        "figure5b": any(len(ratios[key]) > 1 for key, row in methods.items() if row.get("start") in ADDING),
         "figure7": bool(prompted) and any(row.get("start") == "noise" for row in trained),
         "figure8": "pool" in starts,
         "figure9": bool(starts & GENERATED),
@@ -67,7 +67,8 @@ def drawings(study: Mapping) -> dict[str, tuple[Drawing, pd.DataFrame]]:
         for name, rows in {"figure1a": study["figure1a"], "accuracy": study["summaries"]}.items()
     }
     if found := study["differences"]:
-        made["differences"] = difference_figure(found["rows"]), _table(found["rows"])
+        rows = [row for part in found for row in part["rows"]]
+        made["differences"] = differences_figure(found), pd.DataFrame(rows)[comparison.DIFFERENCES]
     if found := study["variations"]:
         made["figure3"] = picture_figure(found), pd.DataFrame(found["pairs"])
     if found := study["gallery"]["rows"][1:]:
@@ -128,10 +129,6 @@ def limits(curves: Sequence[Mapping]) -> tuple[float, float]:
     """The range of accuracies (percent) that all training curves share."""
     values = [value for item in curves for run in item["runs"] for value in run["accuracy"]]
     return max(0.0, min(values) - 3), min(100.0, max(values)) + 3
-
-
-def _table(rows: Sequence[Mapping]) -> pd.DataFrame:
-    return pd.DataFrame(rows).drop(columns=["title", "family"])
 
 
 def _leaks(found: Sequence[Mapping]) -> dict:

@@ -11,6 +11,7 @@ import hashlib
 import http.client
 import importlib
 import ipaddress
+import itertools
 import json
 import math
 import os
@@ -40,6 +41,8 @@ ANY = ("0.0.0.0/0", "::/0")
 SHARD_SIZE = 1000  # URLs after which img2dataset writes down what became of them
 STARTING, RESOLVING = 300, 60  # seconds that a start of img2dataset, and a look-up of a name, may take at most
 LIST_SIZE = 10_000  # URLs that one img2dataset run takes: what a kill may cost
+OUTAGE, OUTAGE_LEAST = 0.95, 50  # share of a list of at least so many URLs whose failure is taken for an outage
+TRANSIENT = (408, 425, 429)  # answers below 500 that may be others later: timeout, too early, too many requests
 GO_ON = "what was downloaded before is kept; start again to go on"
 REASONS = {  # what an error message of a download says, and the fate that it is; the first match counts
     "X-Robots-Tag": "opted out",
@@ -279,11 +282,17 @@ def fetch(
     proxy: str | None = None,
     owner: str = "",
 ) -> pd.DataFrame:
-    """Download ``urls`` with img2dataset into folders below ``work``; what is there already is not asked again.
+    """Download ``urls`` with img2dataset into folders below ``work``.
+
+    Downloads and final refusals are cached there; what failed otherwise, by a timeout or without a connection, is tried
+    again by each call.
 
     Returns one row per URL, in their order: url, fate (``fetched``, ``dead``, ``timeout``, ``opted out``,
     ``refused`` or ``too large``), reason (as the server or the guard said), path, offset, length (of the bytes,
     as they came) and sha256. Files are named by number: no part of a URL is ever a part of a path.
+
+    Raises ConnectionError when nearly all of a list's URLs failed in such a way: not these servers are down, but this
+    machine's network, or a proxy.
 
     Parameters
     ----------
@@ -304,14 +313,17 @@ def fetch(
     known_by = {"seconds": timeout, "bytes": max_bytes, "networks": ANY if proxy else networks}
     place = Path(work) / hashlib.sha256(json.dumps([known_by, retries]).encode()).hexdigest()[:8]
     limits = Limits(timeout, max_bytes, networks, trusted)
-    found = [pd.read_parquet(path) for path in sorted(place.glob("*/fetched.parquet"))]
+    found = [table[is_final(table)] for table in map(pd.read_parquet, sorted(place.glob("*/fetched.parquet")))]
     known = {url for table in found for url in table["url"]}
     fresh = [url for url in dict.fromkeys(allowed) if url not in known]
     for start in range(0, len(fresh), LIST_SIZE):
         few = fresh[start : start + LIST_SIZE]
-        # img2dataset takes a shard for done if its JSON exists, even for other URLs: one folder per list.
-        folder = place / hashlib.sha256("\n".join([owner, *few]).encode()).hexdigest()[:16]
+        # img2dataset takes a shard for done if its JSON exists, even for other URLs: one folder per list and attempt.
+        name = hashlib.sha256("\n".join([owner, *few]).encode()).hexdigest()[:16]
+        folders = (place / f"{name}-{attempt}" for attempt in itertools.count())
+        folder = next(folder for folder in folders if not (folder / "fetched.parquet").exists())
         found.append(_fetch_list(few, folder, limits, retries, download_threads, proxies))
+        _check_outage(found[-1])
     columns = ["url", "fate", "reason", "path", "offset", "length", "sha256"]
     table = pd.concat(found) if found else pd.DataFrame(columns=columns)
     table = table.drop_duplicates("url").set_index("url").reindex([asked[url] for url in urls]).reset_index(names="url")
@@ -323,16 +335,40 @@ def fetch(
     return table[columns]
 
 
+def is_final(rows: pd.DataFrame) -> pd.Series:
+    """Which fates (rows of :func:`fetch`) another attempt would not change: all but timeouts, errors of the server, and
+    connections that failed."""
+
+    def final(fate: str, reason: str) -> bool:
+        if fate != "dead":
+            return fate != "timeout"
+        answer = re.search(r"HTTP Error (\d+)", reason)
+        return bool(answer) and int(answer[1]) < 500 and int(answer[1]) not in TRANSIENT
+
+    pairs = zip(rows["fate"], rows["reason"], strict=True)
+    return pd.Series([final(fate, reason) for fate, reason in pairs], index=rows.index, dtype=bool)
+
+
+def _check_outage(rows: pd.DataFrame) -> None:
+    """Raise ConnectionError when nearly all downloads of a list failed, but not for good."""
+    failed = rows[~is_final(rows)]
+    if len(rows) >= OUTAGE_LEAST and len(failed) >= OUTAGE * len(rows):
+        raise ConnectionError(
+            f"{len(failed)} of {len(rows)} downloads failed without an answer (the last: {failed['reason'].iloc[-1]}); "
+            f"is this machine's network up? {GO_ON[0].upper()}{GO_ON[1:]}"
+        )
+
+
 def _fetch_list(urls: list[str], folder: Path, limits: Limits, retries: int, threads: int, proxies) -> pd.DataFrame:
-    table = folder / "fetched.parquet"
-    if not table.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        with whole(folder / "urls.parquet") as temporary:
-            pd.DataFrame({"url": urls}).to_parquet(temporary, index=False)
-        _run(folder, limits, retries, threads, proxies)
-        with whole(table) as temporary:
-            _read(folder).to_parquet(temporary, index=False)
-    return pd.read_parquet(table)
+    """The rows of a list's URLs, in a new folder or one in which a killed download had begun."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with whole(folder / "urls.parquet") as temporary:
+        pd.DataFrame({"url": urls}).to_parquet(temporary, index=False)
+    _run(folder, limits, retries, threads, proxies)
+    rows = _read(folder)
+    with whole(folder / "fetched.parquet") as temporary:
+        rows.to_parquet(temporary, index=False)
+    return rows
 
 
 def _run(folder: Path, limits: Limits, retries: int, threads: int, proxies: dict[str, str]) -> None:

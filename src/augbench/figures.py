@@ -197,35 +197,41 @@ def loss_figure(histories: Mapping[str, Mapping], chosen: str, epoch: int, colou
     return Drawing(draw, (2.9, 1.9))
 
 
-def difference_figure(rows: Sequence[Mapping]) -> Drawing:
-    """Paired differences with 95% intervals (percentage points) of one method minus each other.
+def differences_figure(parts: Sequence[Mapping]) -> Drawing:
+    """Differences with 95% intervals (percentage points), a panel per question.
 
-    ``rows`` have title, family, difference, low and high (None without an interval).
+    ``parts`` have a label and ``rows`` with title, family, difference, low and high (None without an interval) and
+    ``counts``, whether the difference counts, which a full point says.
     """
 
     def draw(figure, ink):
-        axes = figure.subplots()
-        axes.axvline(0, color=ink, linewidth=0.8)
-        for y, row in enumerate(rows):
-            colour = FAMILY_COLOURS.get(row["family"], OTHER_COLOUR)
-            if row["low"] is not None:
-                axes.hlines(y, row["low"], row["high"], color=colour, linewidth=2.2)
-            axes.plot(row["difference"], y, "o", color=colour, markersize=5)
-        axes.set_yticks(range(len(rows)), [short(row["title"]) for row in rows])
-        axes.set_ylim(len(rows) - 0.5, -0.5)
-        axes.tick_params(axis="y", length=0)
-        axes.grid(axis="x")
-        axes.set_axisbelow(True)
-        axes.set_xlabel("difference (percentage points)", fontsize=8)
+        panels = figure.subplots(
+            len(parts), 1, squeeze=False, height_ratios=[1.6 + len(part["rows"]) for part in parts]
+        )
+        for axes, part in zip(panels[:, 0], parts, strict=True):
+            rows = part["rows"]
+            axes.axvline(0, color=ink, linewidth=0.8)
+            for y, row in enumerate(rows):
+                colour = FAMILY_COLOURS.get(row["family"], OTHER_COLOUR)
+                if row["low"] is not None:
+                    axes.hlines(y, row["low"], row["high"], color=colour, linewidth=2.2)
+                fill = colour if row["counts"] else "none"
+                axes.plot(row["difference"], y, "o", color=colour, markerfacecolor=fill, markersize=5)
+            axes.set_yticks(range(len(rows)), [short(row["title"]) for row in rows])
+            axes.set_ylim(len(rows) - 0.5, -0.5)
+            axes.tick_params(axis="y", length=0)
+            axes.grid(axis="x")
+            axes.set_axisbelow(True)
+            axes.set_xlabel(part["label"], fontsize=8)
 
-    return Drawing(draw, (4.6, 0.6 + 0.27 * len(rows)))
+    return Drawing(draw, (4.6, sum(0.6 + 0.27 * len(part["rows"]) for part in parts)))
 
 
 def scaling_figure(lines: Sequence[Mapping], without: float | None) -> Drawing:
     """Figure 5B: accuracy over the augmentation ratio, a line per method, the baseline at ratio 0.
 
     ``lines`` have title, family and ``rows`` of the scaling table by ratio. Triangles mark the worst and the best
-    case where classes had to be left out.
+    case where classes had to be left out, hollow points ratios at which all runs added the same images.
     """
     marks = "osD^vPX*<>hd"
 
@@ -239,10 +245,14 @@ def scaling_figure(lines: Sequence[Mapping], without: float | None) -> Drawing:
             mark = marks[k % len(marks)]
             begin = ([0, x[0]], [without, y[0]]) if without is not None else ([], [])
             axes.plot(*begin, color=colour, linewidth=1, alpha=0.6)
-            axes.errorbar(
-                x, y, yerr=error, color=colour, marker=mark, markersize=4, linewidth=1.2, label=short(line["title"], 24)
-            )
+            label = short(line["title"], 24)
+            axes.errorbar(x, y, yerr=error, color=colour, linewidth=1.2)
+            fill = "none" if all(row["sets"] == 1 for row in line["rows"]) else colour
+            axes.plot([], [], color=colour, marker=mark, markerfacecolor=fill, markersize=4, linewidth=1.2, label=label)
             for row in line["rows"]:
+                fill = "none" if row["sets"] == 1 else colour
+                place = 100 * row["ratio"], row["accuracy_mean"]
+                axes.plot(*place, marker=mark, color=colour, markerfacecolor=fill, markersize=4)
                 if row["accuracy_worst"] != row["accuracy_best"]:
                     for key, shape in (("accuracy_worst", "^"), ("accuracy_best", "v")):
                         axes.plot(100 * row["ratio"], row[key], shape, color=colour, mfc="none", markersize=6)

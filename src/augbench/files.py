@@ -9,6 +9,30 @@ from collections.abc import Iterator
 from pathlib import Path
 
 
+class BadInput(ValueError):
+    """What a user's files hold cannot be used: one sentence that says what, where, and what to write."""
+
+
+POINTER = b"version https://git-lfs"  # the first bytes of what git leaves for a file that was not fetched
+
+
+def printable(name: str | Path) -> str:
+    """A file's name for a message: bytes that are no text are written as ``\\xNN``."""
+    return str(name).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """The bytes of a user's file. Raises BadInput naming it when it is no file or cannot be read."""
+    path = Path(path)
+    try:
+        if path.is_file():  # what is not, a pipe, would be waited for without end
+            return path.read_bytes()
+        kind = "a link that leads nowhere" if path.is_symlink() else "no file" if path.exists() else "not there"
+    except OSError as error:
+        raise BadInput(f"cannot read {printable(path)}: {error.strerror or error}") from None
+    raise BadInput(f"cannot read {printable(path)}: it is {kind}")
+
+
 @contextlib.contextmanager
 def whole(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; on success it is flushed and renamed to ``path``.

@@ -17,11 +17,12 @@ from augbench import conditioning, distributed, resume, waiting
 from augbench.adaptation import adaptable, guides_of, losses, noise_schedule, sample_posterior
 from augbench.backbone import UNCHECKED
 from augbench.files import write_csv
-from augbench.seeds import derive, generator
+from augbench.seeds import derive, generator, torch_generator
 
 STATE = "state.safetensors"
 # Vectors that are learned have no reason to shrink, least of all those of classes that a batch has no image of.
 UNET_DECAY = 0.01
+LARGEST_NORM = 1.0  # of a step's gradient; larger ones are scaled down to it
 START = {"step": 0, "loss": 0.0}  # of an epoch: steps done, and the summed loss of their images
 
 
@@ -56,7 +57,9 @@ def finetune(
     ``candidates.csv`` (candidate, epoch, train_loss, validation_loss) and ``history.csv`` (epoch, both losses).
     Training ends when the validation loss, taken with the same noise in each epoch, has not fallen
     for ``patience`` epochs, or after ``max_epochs``; a method without best candidates is trained as far as
-    its last epoch is named. A killed run goes on from the last state and ends with the same bytes.
+    its last epoch is named. A loss that is not finite ends it as well: both losses of that epoch are infinite and
+    there is no candidate, so that other learning rates are preferred. A killed run goes on from the last state and ends
+    with the same bytes.
 
     Parameters
     ----------
@@ -68,7 +71,7 @@ def finetune(
     batch_size : images per step over all processes; images_at_a_time : of them in a process's memory
 
     Under ``accelerate launch`` the processes share each batch. Raises SystemExit(143) at SIGTERM, when the
-    state is saved, and RuntimeError when the loss is not finite.
+    state is saved.
     """
     names = [name for name in method["candidates"] if not name.startswith("epoch-") or int(name[6:]) <= max_epochs]
     numbered = [int(name[6:]) for name in names if name.startswith("epoch-")]
@@ -117,13 +120,17 @@ def finetune(
                 loss = trainer.step(order[step * batch_size : (step + 1) * batch_size], epoch, step)
                 position = {"step": step + 1, "loss": position["loss"] + loss}
                 if not math.isfinite(loss):
-                    raise RuntimeError(f"the loss is not finite in epoch {epoch}; use lower learning rates")
+                    break
                 save_if_due()
-            row = {"epoch": epoch, "train_loss": position["loss"] / len(train)}
-            row["validation_loss"] = trainer.validation_loss(validation_images, 2 * batch_size)
-            if not math.isfinite(row["validation_loss"]):
-                raise RuntimeError(f"the validation loss is not finite in epoch {epoch}; use lower learning rates")
-            history.append(row)
+            both = [position["loss"] / len(train)]
+            if math.isfinite(both[0]):
+                both.append(trainer.validation_loss(validation_images, 2 * batch_size))
+            if not all(map(math.isfinite, both)):
+                print(f"the loss is not finite in epoch {epoch}: this learning rate diverges", flush=True)
+                history.append({"epoch": epoch, "train_loss": math.inf, "validation_loss": math.inf})
+                names = []
+                break
+            history.append({"epoch": epoch, "train_loss": both[0], "validation_loss": both[1]})
             position = dict(START)
             is_now = [name for name in names if _epoch_of(name, history) == epoch]
             if main and is_now:
@@ -134,9 +141,12 @@ def finetune(
             progress(epoch, last, note)
             save_if_due()
     if main:
-        chosen = pd.DataFrame([{"candidate": name} | history[_epoch_of(name, history) - 1] for name in names])
+        rows = [{"candidate": name} | history[_epoch_of(name, history) - 1] for name in names]
+        for file in partial.glob("*.safetensors"):
+            if file.stem not in names and file.name != STATE:
+                file.unlink()
         write_csv(partial / "history.csv", pd.DataFrame(history))
-        write_csv(partial / "candidates.csv", chosen)
+        write_csv(partial / "candidates.csv", pd.DataFrame(rows, columns=["candidate", *history[0]]))
         shutil.rmtree(folder, ignore_errors=True)
         partial.rename(folder)  # each file in it is flushed
         (folder / STATE).unlink(missing_ok=True)
@@ -211,7 +221,9 @@ class _Trainer:
                 self.scaler.scale(found.sum() * self.accelerator.num_processes / len(positions)).backward()
             total += found.detach().sum()
         self.scaler.unscale_(self.optimizer)
-        torch.nn.utils.clip_grad_norm_([weights for group in self.model.groups.values() for weights in group], 1.0)
+        torch.nn.utils.clip_grad_norm_(
+            [weights for group in self.model.groups.values() for weights in group], LARGEST_NORM
+        )
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad()
@@ -247,7 +259,7 @@ class _Trainer:
         import torch
 
         accelerator = self.accelerator
-        random = torch.Generator().manual_seed(derive(*noise_key))
+        random = torch_generator(derive(*noise_key))
         stored, count = self.posteriors[split]["parameters"], len(positions)
         shape = (count, stored.shape[1] // 2, *stored.shape[2:])
         for_latents, noise = (torch.randn(shape, generator=random) for _ in range(2))

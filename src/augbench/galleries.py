@@ -146,7 +146,7 @@ def finetuned(
         return None
     selection = files.read_json(folder / "selection" / f"{summary['method']}.json")
     runs = [folder / "finetune" / summary["method"] / rate for rate in selection["rates"]]
-    histories = {run.name: pd.read_csv(run / "history.csv") for run in runs}
+    histories = {run.name: _finite(pd.read_csv(run / "history.csv")) for run in runs}
     made = images.read(*generated[summary["method"]])
     candidates = []
     for row in selection["screened"]:
@@ -162,11 +162,17 @@ def finetuned(
         "family": summary["family"],
         "rate": selection["candidate"].split("_", 1)[0],
         "rates": selection["rates"],
+        "edge": selection["edge"],
         "histories": {name: history.to_dict("list") for name, history in histories.items()},
         "chosen": selection,
         "candidates": candidates,
         "classes": list(shown[:EXAMPLES]),
     }
+
+
+def _finite(history: pd.DataFrame) -> pd.DataFrame:
+    """The epochs of a fine-tuning without the one in which it diverged."""
+    return history[history["validation_loss"] < float("inf")]
 
 
 def _made(folder: Path, method: str, generated: Mapping, methods: Mapping) -> pd.DataFrame:

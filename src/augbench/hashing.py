@@ -1,6 +1,5 @@
 """Perceptual hashes of images: computed once per set of images, kept, and compared by the audit."""
 
-import io
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,7 +13,6 @@ from augbench.files import whole
 SIDE = 32  # pixels of the grey image whose DCT is taken
 LOW = 8  # lowest frequencies of it, in both directions: 64 bits
 BATCH = 256  # images at a time, of which the DCT is taken in one call
-ORIENTATION = 0x0112  # the EXIF tag
 
 
 def hashes(
@@ -47,28 +45,8 @@ def shrunk(row) -> np.ndarray:
     """The grey image of 32x32 pixels that is hashed, uint8 (32, 32)."""
     from PIL import Image
 
-    try:
-        grey = _grey(images.load_bytes(row))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"cannot read {row.image_id}: {error}") from error
+    grey = images.grey(images.load_bytes(row), images.name_of(row))
     return np.asarray(grey.resize((SIDE, SIDE), Image.Resampling.LANCZOS))
-
-
-def _grey(data: bytes):
-    """Grey as of the RGB image that every stage sees, without making one where that is the same."""
-    from PIL import Image
-
-    try:
-        with Image.open(io.BytesIO(data)) as opened:
-            if opened.mode in ("RGB", "L") and not opened.info.get("transparency") and _upright(opened):
-                return opened.convert("L")
-    except Exception:  # said by decode, which knows every way in which an image can be damaged
-        pass
-    return images.decode(data).convert("L")
-
-
-def _upright(image) -> bool:
-    return image.getexif().get(ORIENTATION, 1) == 1
 
 
 def of_pixels(pixels: np.ndarray) -> np.ndarray:

@@ -1,10 +1,12 @@
 """What every job needs: a log that also holds uncaught errors, GPUs of its own, progress with remaining time."""
 
+import atexit
 import contextlib
 import fcntl
 import itertools
 import os
 import re
+import resource
 import socket
 import sys
 import tempfile
@@ -21,7 +23,9 @@ SILENCE = 60  # seconds that a job waits for a byte from a network, where nothin
 
 
 def log_to(path: str) -> None:
-    """Send what the job and its child processes print, and an uncaught error, to its log file."""
+    """Send what the job and its child processes print, and an uncaught error, to its log file; note what it takes."""
+    if "/logs/" in path:
+        _note_attempt(Path(path))
     log = open(path, "w", buffering=1, encoding="utf-8")
     os.dup2(log.fileno(), 1)
     os.dup2(log.fileno(), 2)
@@ -38,10 +42,48 @@ def print_error(kind: type[BaseException], error: BaseException, trace) -> None:
     """
     place = traceback.extract_tb(trace)[-1] if trace else None
     raised_here = place and Path(place.filename).parent == Path(__file__).parent and place.line.startswith("raise ")
-    if raised_here and str(error):
+    if isinstance(error, files.BadInput) or (raised_here and str(error)):
         print(f"error: {error}", file=sys.stderr, flush=True)
     else:
         sys.__excepthook__(kind, error, trace)
+
+
+def _beside_benchmark(log: str | Path, suffix: str) -> Path:
+    """``.../benchmarks/STAGE/NAME`` and a suffix, of the log ``.../logs/STAGE/NAME.log``: rules name both alike."""
+    folder, name = str(Path(log).with_suffix(suffix)).rsplit("/logs/", 1)
+    return Path(folder, "benchmarks", name)
+
+
+def _note_attempt(log: Path) -> None:
+    """Note, when this process ends, its time by the clock and the processor's, beside the job's benchmark file.
+
+    Snakemake samples a job's processor time, and the processes that ended between two samples are missing in it. The
+    note, NAME.attempts.json, is a list: attempts since the job was last done, with ``begun`` (seconds since 1970),
+    ``seconds`` and ``cpu_seconds``, user and system of the process and of its children that ended. An attempt that was
+    killed lasted until its log's last line; its ``cpu_seconds`` are null.
+    """
+    note, benchmark = _beside_benchmark(log, ".attempts.json"), _beside_benchmark(log, ".tsv")
+    attempts = files.read_json(note) if note.exists() else []
+    if benchmark.exists() and note.exists() and benchmark.stat().st_mtime >= note.stat().st_mtime:
+        attempts = []  # Snakemake writes the benchmark file when a job is done: this one begins anew
+    for attempt in attempts:
+        if attempt["seconds"] is None:
+            ended = log.stat().st_mtime if log.exists() else attempt["begun"]
+            attempt["seconds"] = max(0.0, ended - attempt["begun"])
+    mine = {"begun": time.time(), "seconds": None, "cpu_seconds": None}
+    attempts.append(mine)
+    files.write_json(note, attempts)
+    process = os.getpid()
+
+    def end() -> None:
+        if os.getpid() != process:  # a copy of this process
+            return
+        spent = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+        mine["seconds"] = time.time() - mine["begun"]
+        mine["cpu_seconds"] = sum(each.ru_utime + each.ru_stime for each in spent)
+        files.write_json(note, attempts)
+
+    atexit.register(end)
 
 
 def share_library() -> None:
@@ -51,13 +93,8 @@ def share_library() -> None:
 
 
 def _note_gpus(log: str | Path, count: int) -> None:
-    """Note number and model of a job's GPUs beside its benchmark file; nothing where it has none.
-
-    The file is ``.../benchmarks/STAGE/NAME.gpus.json`` of the log ``.../logs/STAGE/NAME.log``: rules name both alike.
-    """
-    log = Path(log)
-    folder, name = str(log.with_suffix(".gpus.json")).rsplit("/logs/", 1)
-    path = Path(folder, "benchmarks", name)
+    """Note number and model of a job's GPUs in NAME.gpus.json beside its benchmark file; nothing where it has none."""
+    path = _beside_benchmark(log, ".gpus.json")
     if not (count and (cards := sorted(GPUS.glob("*/information")))):
         path.unlink(missing_ok=True)  # of an earlier run on another machine
         return
@@ -76,8 +113,12 @@ def take_gpus(log: str | Path, count: int) -> None:
 
     Their number and model are noted beside the benchmark file that belongs to ``log``. The choice is among
     ``CUDA_VISIBLE_DEVICES``, or else all of the machine's, and ends with the process. None is made where there is no
-    GPU, and under SLURM, which has given the job its own. Raises SystemExit when there are fewer than ``count``.
+    GPU, and under SLURM, which has given the job its own. Raises SystemExit when there are fewer than ``count``. A job
+    that takes none sees none: models that it loads stay on the processor.
     """
+    if count == 0:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        return
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     every = [str(i) for i, _ in enumerate(GPUS.glob("*"))]
     found = every if named is None else _visible(named)

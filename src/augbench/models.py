@@ -141,7 +141,9 @@ def check_clip(name: str) -> None:
         raise ValueError(f"there is no kind of CLIP {kind!r}{_meant(kind, KINDS)} (known: {', '.join(KINDS)})")
     elif rest not in openai_clips() and not Path(rest).is_file():
         known = [*openai_clips(), *(f"open_clip:{model}" for model in open_clips())]
-        meant = f", did you mean 'open_clip:{rest}'?" if rest in open_clips() else _meant(name, known)
+        alike = [each for each in openai_clips() if each.replace("/", "-").lower() == rest.replace("/", "-").lower()]
+        meant = [*alike, *(f"open_clip:{model}" for model in open_clips() if model == rest)]
+        meant = f", did you mean {meant[0]!r}?" if meant else _meant(name, known)
         raise ValueError(
             f"there is no CLIP {name!r}{meant} (OpenAI's are {', '.join(openai_clips())}; others begin "
             "with open_clip: or hf_clip:)"

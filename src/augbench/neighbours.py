@@ -18,8 +18,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from augbench import aesthetics, finite, waiting
+from augbench import finite, texts, waiting
 from augbench.files import whole
+from augbench.folders import is_system
 
 CHUNK = 64 << 20  # bytes of vectors that are reconstructed at a time
 URL, CAPTION, AESTHETIC = ["url", "URL"], ["caption", "text", "TEXT"], ["aesthetic", "AESTHETIC_SCORE"]
@@ -92,7 +93,7 @@ def index_shape(folder: str | Path) -> tuple[int, int]:
 
 
 def metadata_shape(folder: str | Path) -> tuple[int, list[str]]:
-    """Rows and columns of a clip-retrieval folder's metadata; columns are those that all of its files have.
+    """Rows and columns of a clip-retrieval folder's metadata; columns are those that any of its files has.
 
     Raises ValueError when there are none, or a file cannot be read.
     """
@@ -116,7 +117,7 @@ def metadata_shape(folder: str | Path) -> tuple[int, list[str]]:
                 parts.append((about.num_rows, set(about.schema.to_arrow_schema().names)))
     except (OSError, KeyError, pa.ArrowException) as error:
         raise ValueError(f"the metadata {file} cannot be read: {str(error)[:200]}") from None
-    return sum(rows for rows, _ in parts), sorted(set.intersection(*(names for _, names in parts)))
+    return sum(rows for rows, _ in parts), sorted(set.union(*(names for _, names in parts)))
 
 
 def metadata_files(folder: Path) -> list[Path]:
@@ -124,7 +125,7 @@ def metadata_files(folder: Path) -> list[Path]:
     if (folder / "metadata.hdf5").is_file():
         return [folder / "metadata.hdf5"]
     for pattern in ("**/*.arrow", "*.parquet"):
-        if files := sorted((folder / "metadata").glob(pattern)):
+        if files := sorted(file for file in (folder / "metadata").glob(pattern) if not is_system(file.name)):
             return files
     raise ValueError(f"{folder} has no metadata: metadata.hdf5, metadata/*.arrow or metadata/*.parquet")
 
@@ -150,15 +151,12 @@ def check_index(folder: str | Path, *, clip: str = "", width: int | None = None,
 class LocalIndex:
     """A clip-retrieval folder: ``image.index`` (memory-mapped) and metadata as HDF5, Arrow or Parquet."""
 
-    def __init__(
-        self, folder: str | Path, clip, work: str | Path, *, head: str | Path | None = None, places: bool = False
-    ):
+    def __init__(self, folder: str | Path, clip, work: str | Path, *, places: bool = False):
         """
         Parameters
         ----------
         clip : embeds texts, see :class:`augbench.clip.Clip`; of the images' own space
         work : receives a memory-mapped copy of metadata that are Parquet, which cannot be mapped
-        head : scores aesthetics instead of the metadata, see :mod:`augbench.aesthetics`
         places : whether to believe the metadata that an image lies on this machine; never those of a stranger
         """
         from clip_retrieval.clip_back import load_index
@@ -167,10 +165,10 @@ class LocalIndex:
         check_index(folder, places=places)
         self.index = load_index(str(folder / "image.index"), True)
         self.metadata = _metadata(folder, Path(work), COLUMNS + PLACE * places)
-        self.clip, self.score = clip, aesthetics.scorer(head) if head else None
+        self.clip = clip
         about = (folder / "image.index").stat()
         #: What its answers depend on, beside the question.
-        self.identity = [str(folder), about.st_size, about.st_mtime_ns, str(head), getattr(clip, "identity", None)]
+        self.identity = [str(folder), about.st_size, about.st_mtime_ns, getattr(clip, "identity", None)]
 
     def neighbours(
         self, queries: Sequence, counts: Sequence[int], threshold: float, *, diversity: float = 0.0, of: Sequence = ()
@@ -205,8 +203,7 @@ class LocalIndex:
                     table, own = table.iloc[order].reset_index(drop=True), own[order]
                 groups = duplicate_of(own, threshold)
                 table["duplicate_of"] = [None if i is None else int(table["id"].iloc[i]) for i in groups]
-                table = _complete(table, self.metadata(table["id"].tolist()))
-                yield table.assign(aesthetic=self.score(own)) if self.score else table
+                yield _complete(table, self.metadata(table["id"].tolist()))
 
 
 class Service:
@@ -295,6 +292,25 @@ def _first(facts: pd.DataFrame, names: Sequence[str]):
 # --- metadata -------------------------------------------------------------------------------------------
 
 
+def columns_of(path: str | Path) -> list[str]:
+    """The columns of an index's metadata, or of Parquet files, without reading them; empty where there are none."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = Path(path)
+    hdf5 = path / "metadata.hdf5"
+    if hdf5.is_file():
+        import h5py
+
+        with h5py.File(hdf5, "r") as file:
+            return list(file["dataset"])
+    for file in sorted((path / "metadata").glob("**/*.arrow")):
+        with pa.memory_map(str(file), "r") as mapped:
+            return pa.ipc.open_file(mapped).schema.names
+    parquet = [path] if path.is_file() else [*path.glob("metadata/*.parquet"), *path.glob("*.parquet")]
+    return pq.read_schema(min(parquet)).names if parquet else []
+
+
 def _metadata(folder: Path, work: Path, wanted: Sequence[str]) -> Callable[[Sequence[int]], pd.DataFrame]:
     """A function from ids to their metadata, in that order, that keeps nothing in memory."""
     files = metadata_files(folder)
@@ -308,9 +324,71 @@ def _metadata(folder: Path, work: Path, wanted: Sequence[str]) -> Callable[[Sequ
     import pyarrow as pa
 
     tables = [pa.ipc.open_file(pa.memory_map(str(file), "r")).read_all() for file in files]
-    names = [name for name in wanted if all(name in table.column_names for table in tables)]
-    table = pa.concat_tables([table.select(names) for table in tables])
+    schema = _joint([table.schema for table in tables], wanted)
+    table = pa.concat_tables([_typed(table, schema) for table in tables])
     return lambda ids: table.take(pa.array(ids, pa.int64())).to_pandas()
+
+
+def _joint(schemas: Sequence, wanted: Sequence[str]):
+    """One schema for the parts of an index, with what any of them has of ``wanted``: text in the type that all have,
+    so that it stays where it is on the disk, else as plain text, and numbers."""
+    import pyarrow as pa
+
+    fields = []
+    for name, spellings in _spellings(wanted).items():
+        kinds = {schema.field(spelt).type for schema in schemas for spelt in spellings if spelt in schema.names}
+        if kinds:
+            fields.append((name, kinds.pop() if kinds in ({pa.string()}, {pa.large_string()}) else _kind(name)))
+    return pa.schema(fields or [("url", pa.string())])
+
+
+NUMBERS = {"aesthetic": "float64", "offset": "int64", "length": "int64"}  # columns that hold no text
+
+
+def _kind(name: str):
+    import pyarrow as pa
+
+    return pa.type_for_alias(NUMBERS.get(name, "string"))
+
+
+def _spellings(wanted: Sequence[str]) -> dict[str, list[str]]:
+    groups = {"url": URL, "caption": CAPTION, "aesthetic": AESTHETIC} | {name: [name] for name in PLACE}
+    return {name: [spelt for spelt in group if spelt in wanted] for name, group in groups.items()}
+
+
+def _typed(table, schema):
+    """A part's metadata under the names and types of ``schema``; null where it has none."""
+    import pyarrow as pa
+
+    columns = []
+    for field in schema:
+        spelt = next((spelt for spelt in _spellings(COLUMNS + PLACE)[field.name] if spelt in table.column_names), None)
+        columns.append(_cast(table[spelt], field.type) if spelt else pa.nulls(table.num_rows, field.type))
+    return pa.table(columns, schema=schema)
+
+
+def _cast(column, kind):
+    """A column in another type; values that are none of it are null, or JSON where it is text."""
+    import pyarrow as pa
+
+    try:
+        return column.cast(kind)
+    except pa.ArrowException:
+        read = _as_text if pa.types.is_string(kind) or pa.types.is_large_string(kind) else _as_number
+        return pa.array([None if value is None else read(value) for value in column.to_pylist()], kind)
+
+
+def _as_text(value) -> str:
+    if isinstance(value, bytes):
+        return texts.decode(value)
+    return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def _as_number(value):
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return None
 
 
 def _as_arrow(parquet: Sequence[Path], path: Path, wanted: Sequence[str]) -> Path:
@@ -320,14 +398,13 @@ def _as_arrow(parquet: Sequence[Path], path: Path, wanted: Sequence[str]) -> Pat
 
     if path.exists():
         return path
-    names = [name for name in wanted if name in pq.read_schema(parquet[0]).names]
-    with whole(path) as temporary:
-        writer = None
-        for file in parquet:
+    schemas = [pq.read_schema(file) for file in parquet]
+    schema = _joint(schemas, wanted)
+    with whole(path) as temporary, pa.ipc.new_file(str(temporary), schema) as writer:
+        for file, own in zip(parquet, schemas, strict=True):
+            names = [name for name in wanted if name in own.names] or own.names[:1]
             for batch in pq.ParquetFile(file).iter_batches(columns=names, batch_size=100_000):
-                writer = writer or pa.ipc.new_file(str(temporary), batch.schema)
-                writer.write_batch(batch.cast(writer.schema) if hasattr(batch, "cast") else batch)
-        writer.close()
+                writer.write_table(_typed(pa.Table.from_batches([batch]), schema))
     return path
 
 
@@ -344,7 +421,7 @@ def _from_hdf5(path: Path, wanted: Sequence[str]) -> Callable[[Sequence[int]], p
         found = {}
         for name in names:
             values = data[name][unique] if len(unique) else np.array([])
-            values = np.array([v.decode() if isinstance(v, bytes) else v for v in values], dtype=object)
+            values = np.array([texts.decode(v) if isinstance(v, bytes) else v for v in values], dtype=object)
             column = np.empty(len(ids), dtype=object)
             column[order] = values[back]
             found[name] = column

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import yaml
 
-from augbench import classes, config, costs, target
+from augbench import classes, config, costs, folders, images, target
+from augbench.files import printable
 
 LOOKED_AT = 500  # images whose size is read, spread over all classes
 SCARCE = 5  # images of a class below which there is nothing to split
@@ -21,50 +22,62 @@ PNG = 1.5  # bytes per pixel of a generated image
 METHODS = ["none", "simple_prompt", "clip_prompts"]  # what needs no pool and no fine-tuning
 
 
+WNID = r"n\d{8}"  # ImageNet's class folders
+
+
 @dataclass(frozen=True)
 class Found:
-    """What a folder holds: images per class, sides (pixels, the shorter ones) of some, held-out splits of its own."""
+    """What a folder or list holds: images per class, sides (pixels, the shorter ones) of some, held-out splits of its
+    own, and what was not taken (a sentence, or empty)."""
 
     given: config.Target
     counts: dict[str, int]
     sides: list[int]
     own: frozenset[str]
+    not_taken: str
 
 
-def look(path: str) -> Found:
-    """Count a folder's images and read some sizes. Raises ValueError with one sentence when there is no study in it."""
-    reader = "folder"
-    if (Path(path) / "256_ObjectCategories").is_dir():
-        reader = "caltech256"
-    elif (Path(path) / "train").is_dir() and (Path(path) / "val").is_dir() and not (Path(path) / "test").is_dir():
-        reader = "imagenet"
-    given = config.Target(reader=reader, path=str(path))
+def look(path: str, top_folders: str | None = None) -> Found:
+    """Count a folder's images and read some sizes. Raises ValueError with one sentence when there is no study in it.
+
+    ``top_folders`` : ``splits`` or ``classes``, where their names do not say
+    """
+    given = config.Target(reader=_reader(Path(path)), path=str(path), folders=top_folders)
     target.check(given)
     layout = target.layout(given)
     files = {key: sorted(layout.train(key)) for key in layout.classes}
+    for images_of in layout.own.values():
+        for key in layout.classes:
+            for _ in images_of(key):
+                pass  # read for what lies among them and is not taken
     scarce = next((key for key, mine in files.items() if len(mine) < SCARCE), None)
-    if scarce is not None:
+    if scarce is not None and len(layout.own) < 2:
         raise ValueError(
             f"the class {scarce} of {path} has {len(files[scarce])} training images; at least {SCARCE} are needed to "
             "split them: add images or remove the class"
         )
-    every = max(1, sum(map(len, files.values())) // LOOKED_AT)
-    some = [file for mine in files.values() for file in mine][::every]
-    sides = sorted(filter(None, map(_side, some)))
+    every_file = [file for mine in files.values() for file in mine]
+    if odd := next((file for file in every_file if not folders.is_text(file)), None):
+        raise ValueError(f"the name of {printable(odd)} is not UTF-8; rename it")
+    some = every_file[:: max(1, len(every_file) // LOOKED_AT)]
+    sides = sorted(min(size) for file in some if (size := images.size_of(file)))
     if not sides:
         raise ValueError(f"none of the images of {path} that were looked at can be read")
-    return Found(given, {key: len(mine) for key, mine in files.items()}, sides, frozenset(layout.own))
+    counts = {key: len(mine) for key, mine in files.items()}
+    return Found(given, counts, sides, frozenset(layout.own), folders.told(layout.left_out))
 
 
-def _side(file: Path) -> int | None:
-    """Pixels of the shorter side, from the head of a file; None when it is damaged."""
-    from PIL import Image
-
-    try:
-        with Image.open(file) as image:
-            return min(image.size)
-    except Exception:  # the study itself says which image cannot be read
-        return None
+def _reader(path: Path) -> str:
+    """The reader of a target, by what lies there. ImageNet's ``val`` is its test set, anybody else's a validation set:
+    only WordNet's numbers as names of the classes, or a ``val`` without classes, are ImageNet's."""
+    if path.is_file():
+        return "list"
+    if (path / "256_ObjectCategories").is_dir():
+        return "caltech256"
+    if [(path / name).is_dir() for name in ("train", "val", "test")] != [True, True, False]:
+        return "folder"
+    numbered = all(re.fullmatch(WNID, key.name) for key in folders.subfolders(path / "train"))
+    return "imagenet" if numbered or not folders.subfolders(path / "val") else "folder"
 
 
 def suggestion(found: Found) -> dict:
@@ -102,13 +115,13 @@ def estimate(found: Found, study: dict) -> dict[str, float]:
     """For each generating method: images, GPU-hours by the paper's figures (T4) and GB; and a classifier's hours."""
     training = [target.sizes(n, config.Dataset(**study["dataset"]), found.own)["train"] for n in found.counts.values()]
     made = study["generate"]
-    images = sum(classes.generated(n, made["times"], None) for n in training)
+    generated = sum(classes.generated(n, made["times"], None) for n in training)
     seen = study["classifier"]
     return {
         "training": sum(training),
-        "images": images,
-        "hours": costs.sampling(images, made["steps"], made["image_size"]) / 3600,
-        "gigabytes": images * PNG * made["image_size"] ** 2 / 1e9,
+        "images": generated,
+        "hours": costs.sampling(generated, made["steps"], made["image_size"]) / 3600,
+        "gigabytes": generated * PNG * made["image_size"] ** 2 / 1e9,
         "classifier_hours": study["runs"] * costs.classifier(2 * sum(training), 100, seen["image_size"]) / 3600,
         "finetuning_hours": costs.finetuning(sum(training), 40, made["image_size"], ["pseudo_word", "unet"]) / 3600,
     }
@@ -131,6 +144,7 @@ def text(name: str, found: Found) -> str:
         f"{counts[most] / counts[least]:.1f} times smaller.",
         f"Shorter sides of {len(found.sides)} images: {found.sides[0]} to {found.sides[-1]} pixels, half of them below "
         f"{found.sides[len(found.sides) // 2]}.",
+        *([f"Not taken: {found.not_taken}."] if found.not_taken else []),
     ]
     price = [
         f"{cost['training']:.0f} training images; each generating method makes {cost['images']:.0f} images, "
@@ -187,29 +201,31 @@ def _hours(hours: float) -> str:
     return f"{hours:.0f} hours" if hours >= 2 else f"{60 * hours:.0f} minutes"
 
 
-def write(images: str, name: str, folder: str | Path = "config") -> Path:
+def write(path: str, name: str, folder: str | Path = "config", top_folders: str | None = None) -> Path:
     """Write ``folder``/NAME.yaml. Raises ValueError or FileExistsError with one sentence; overwrites nothing."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.]*", name):
         raise ValueError(f"NAME={name} may hold letters, digits, _ and . only, e.g. NAME=birds")
-    path = Path(folder) / f"{name}.yaml"
-    if path.exists():
-        raise FileExistsError(f"{path} is there already; give another NAME or remove it")
-    made = text(name, look(images))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "x", encoding="utf-8") as handle:  # also when another has just written it
-        handle.write(made)
-    return path
+    file = Path(folder) / f"{name}.yaml"
+    if file.exists():
+        raise FileExistsError(f"{file} is there already; give another NAME or remove it")
+    configuration = text(name, look(path, top_folders))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with open(file, "x", encoding="utf-8") as handle:  # also when another has just written it
+        handle.write(configuration)
+    return file
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m augbench.new_study", description="Write config/NAME.yaml.")
-    parser.add_argument("images", help="folder with train/CLASS/*.jpg (and test/CLASS/*.jpg), or CLASS/*.jpg")
+    parser.add_argument("images", help="folder with train/CLASS/*.jpg (test/CLASS/*.jpg), or CLASS/*.jpg; or a list")
     parser.add_argument("name", help="of the study, e.g. birds")
+    parser.add_argument("--folders", choices=["splits", "classes"], help="what the top folders are")
     given = parser.parse_args(arguments)
     try:
-        path = write(given.images, given.name)
+        path = write(given.images, given.name, top_folders=given.folders)
     except (ValueError, OSError) as error:
-        sys.exit(str(error))
+        asked = " (`make new-study` takes it as FOLDERS=...)" if "`folders: " in str(error) else ""
+        sys.exit(f"{error}{asked}")
     head = [line.removeprefix("# ") for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("# ")]
     print("\n".join(head[1:]), f"\nwritten: {path}", sep="\n")
 

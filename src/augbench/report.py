@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import pandas as pd
 
-from augbench import class_details, comparison, compute, exhibits, files, galleries, pages, verdicts
+from augbench import class_details, classes, comparison, compute, exhibits, files, galleries, pages, verdicts
 from augbench.environment import hardware, versions
 from augbench.figures import (
     FAMILY_COLOURS,
@@ -21,6 +21,7 @@ from augbench.figures import (
     svg,
 )
 from augbench.pictures import thumbnail
+from augbench.summary import paper_dataset, published
 
 CLASSES = 6  # classes in a gallery
 DOMAINS = 3  # classes for which prompted and fine-tuned images are compared
@@ -28,7 +29,7 @@ CLOSEST = 10  # classes that retrieval could fill only just, or not
 PAIRS = 10  # closest candidate pairs per method
 VERDICTS = Path("resources/verdicts")  # people's, STUDY/METHOD.csv
 INLINE = ("figure1a", "accuracy", "differences", "figure5b")  # figures of the page that are drawn as in the folder
-PAPER_COMPUTE = Path("resources/paper_compute.csv")
+PAPER_COMPUTE, PAPER_RESULTS = Path("resources/paper_compute.csv"), Path("resources/paper_results.csv")
 
 
 def gather(
@@ -49,11 +50,9 @@ def gather(
     summaries = [files.read_json(folder / "summary" / f"{key}.json") for key in methods]
     families = list(dict.fromkeys(summary["family"] for summary in summaries))
     summaries.sort(key=lambda summary: families.index(summary["family"]))  # as in the paper's Table 1
-    for summary in summaries:
-        summary["start"] = methods[summary["method"]].get("start", summary["method"])
-    ratio = f"x{max(summary['ratio'] for summary in summaries):g}"  # 0 for what adds nothing
-    classes = pd.read_csv(folder / "dataset" / "classes.csv", dtype=str, keep_default_na=False)
-    kept = [_class(row) for row in _rows(classes) if not row["excluded"]]
+    ratio = f"x{max(summary['asked_ratio'] for summary in summaries):g}"  # 0 for what adds nothing
+    class_table = pd.read_csv(folder / "dataset" / "classes.csv", dtype=str, keep_default_na=False)
+    kept = [_class(row) | {"train": int(row["train"])} for row in _rows(class_table) if not row["excluded"]]
     shown = kept[:CLASSES]
     sets = galleries.Sets(folder, summaries, ratio)
     table = pd.read_csv(folder / "tables" / "table1.csv", keep_default_na=False, na_values=[""])
@@ -64,20 +63,21 @@ def gather(
         "seed": settings.get("seed"),
         "settings": json.loads(json.dumps(settings, default=str)),
         "summaries": summaries,
-        "answer": comparison.answer(summaries),
+        "answer": comparison.answer(summaries, _read_differences(folder)),
         "table1": sorted(
             table.astype(object).where(table.notna(), None).to_dict("records"),
             key=lambda row: families.index(row["family"]),
         ),
         "differences": _differences(folder, summaries),
+        "published_as": (dataset := paper_dataset(settings)),
+        "further_published": _further_published(dataset, summaries),
         "improvements": class_details.improvements(folder, summaries, kept, sets),
         "scaling": _scaling(folder, summaries),
         "per_class": class_details.details(folder, summaries, kept, sets),
-        "classes": _classes(classes),
-        "excluded": [_class(row) | {"why": row["excluded"]} for row in _rows(classes) if row["excluded"]],
+        "classes": _classes(class_table),
+        "excluded": [_class(row) | {"why": row["excluded"]} for row in _rows(class_table) if row["excluded"]],
         "figure1a": best_of_families(summaries),
-        "gap": (gap := _gap(folder, summaries)),
-        "judge": methods[gap[0]["classifier"]]["title"] if gap else None,
+        "gap": _gap(folder, summaries),
         "finetuned": [
             found for row in summaries if (found := galleries.finetuned(folder, row, shown, generated, methods))
         ],
@@ -92,13 +92,19 @@ def gather(
             (found for row in summaries if (found := galleries.variations(sets, row, shown, row["start"]))), None
         ),
         "domains": _domains(folder, summaries, methods, kept, sets),
-        "funnels": [found for summary in summaries if (found := _funnel(folder, summary, classes))],
+        "funnels": [found for summary in summaries if (found := _funnel(folder, summary, class_table))],
         "audit": [found for summary in summaries if (found := _audit(folder, summary))],
         "reviews": [found for summary in summaries if (found := _review(study, folder, summary, settings))],
         "curves": [found for summary in summaries if (found := _curves(folder, summary))],
         "stages": stage_times(folder).to_dict("records"),
         "wall_seconds": wall_seconds(folder),
-        "compute": compute.gather(folder, methods, pd.read_csv(PAPER_COMPUTE)),
+        "compute": compute.gather(
+            folder,
+            methods,
+            pd.read_csv(PAPER_COMPUTE),
+            _images(kept, settings, generated),
+            ratio,
+        ),
         "versions": versions(),
         "hardware": hardware(),
     }
@@ -146,7 +152,7 @@ def stage_times(folder: str | Path) -> pd.DataFrame:
             pd.DataFrame(
                 {
                     "stage": place.parts[0] if len(place.parts) > 1 else place.stem,
-                    "seconds": pd.to_numeric(table["s"], errors="coerce"),
+                    "seconds": compute.attempts(path)[0],
                     "max_rss_mb": pd.to_numeric(table["max_rss"], errors="coerce"),
                 }
             )
@@ -159,21 +165,59 @@ def stage_times(folder: str | Path) -> pd.DataFrame:
     return times.sort_values(["seconds", "stage"], ascending=[False, True], ignore_index=True)
 
 
+def _images(kept: Sequence[Mapping], settings: Mapping, generated: Mapping) -> dict[str, compute.Images]:
+    """How many images each generating method made for Table 1, and in all."""
+    amount, counts = settings["generate"], {}
+    for key, tables in generated.items():
+        wanted = sum(classes.generated(row["train"], amount["times"], amount["images_per_class"]) for row in kept)
+        counts[key] = compute.Images(wanted, sum(map(_length, tables)))
+    return counts
+
+
+def _length(table: str | Path) -> int:
+    from pyarrow.parquet import ParquetFile
+
+    return ParquetFile(table).metadata.num_rows
+
+
 # --- methods and classes
 
 
-def _differences(folder: Path, summaries: Sequence[Mapping]) -> dict | None:
-    """The best method that adds images against each other method; None without a second, or without the table."""
+def _read_differences(folder: Path) -> pd.DataFrame:
     path = folder / "tables" / "differences.csv"
-    first = comparison.best([row for row in summaries if row["start"] in exhibits.ADDING], lambda family: True)
-    if first is None or len(summaries) < 2 or not path.exists():
-        return None
-    table = pd.read_csv(path, dtype={"method": str, "other": str}, keep_default_na=False, na_values=[""])
-    about = {row["method"]: {key: row[key] for key in ("title", "family")} for row in summaries}
-    rows = [row | about[row["other"]] for row in comparison.against(table, first["method"]) if row["other"] in about]
-    place = [row["method"] for row in summaries]
-    rows.sort(key=lambda row: place.index(row["other"]))
-    return {"title": first["title"], "method": first["method"], "rows": rows, "tests": int(table["p"].notna().sum())}
+    return pd.read_csv(path, dtype={"method": str, "other": str}, keep_default_na=False, na_values=[""])
+
+
+def _differences(folder: Path, summaries: Sequence[Mapping]) -> list[dict]:
+    """The differences that each of the study's questions asks for, with titles; questions without any are left out."""
+    table, about = _read_differences(folder), {row["method"]: row for row in summaries}
+    parts = []
+    for question, pairs in comparison.questions(summaries).items():
+        if not pairs:
+            continue
+        # Each is named after the method that changes from row to row.
+        changing = "method" if question == comparison.HELPS else "other"
+        rows = [
+            row
+            | {key: about[row[changing]][key] for key in ("title", "family")}
+            | {"counts": row["p_holm"] is not None and row["p_holm"] < comparison.LEVEL}
+            for row in comparison.asked(table, pairs)
+        ]
+        if question == comparison.HELPS:
+            label = f"minus {about[pairs[0][1]]['title']} (percentage points)"
+        else:
+            label = f"{about[pairs[0][0]]['title']} minus each method (percentage points)"
+        best = about[pairs[0][0]] if question == comparison.WHICH else None
+        retrieving = sum(row["start"] == "pool" for row in summaries)
+        parts.append({"question": question, "label": label, "rows": rows, "best": best, "retrieving": retrieving})
+    return parts
+
+
+def _further_published(dataset: str | None, summaries: Sequence[Mapping]) -> list[dict]:
+    """The paper's figures for a study's data set that are of no method of the study."""
+    table = published(pd.read_csv(PAPER_RESULTS), dataset)
+    mine = {row["method"] for row in summaries}
+    return table[~table["method"].isin(mine)].to_dict("records")
 
 
 def _scaling(folder: Path, summaries: Sequence[Mapping]) -> dict | None:
@@ -208,7 +252,7 @@ def _domains(
     kinds = [[row for row in noise if bool(methods[row["method"]].get("trained")) == trained] for trained in (0, 1)]
     if not all(kinds):
         return None
-    prompted, tuned = (comparison.best(rows, lambda family: True)["method"] for rows in kinds)
+    prompted, tuned = (comparison.best(rows)["method"] for rows in kinds)
     gains = class_details.gains(folder, tuned, prompted)
     chosen = sorted(kept, key=lambda about: -gains.get(about["class"], 0.0))[:DOMAINS]
     return sets.grid(["", prompted, tuned], chosen)
@@ -301,14 +345,15 @@ def _review(study: str, folder: Path, summary: Mapping, settings: Mapping) -> di
     audit = files.read_json(place / "summary.json")
     candidates = pd.read_parquet(place / "candidates.parquet")
     sizes = {name: found["images"] for name, found in audit["references"].items()}
-    sampling = settings["audit"]["inspected"], settings["seed"], summary["method"]
+    rule = settings["audit"]
+    sampling = rule["inspected"], rule["in_full"], settings["seed"], summary["method"]
     sets = verdicts.summarise(candidates, verdicts.read(path, candidates), sizes, *sampling)
     return {"title": summary["title"], "source": str(path), "added": audit["added"], "sets": sets}
 
 
 def _curves(folder: Path, summary: Mapping) -> dict | None:
     """Validation accuracies (percent) per epoch of all runs of a method; None without a history."""
-    place = folder / "classifier" / summary["method"] / f"x{summary['ratio']:g}"
+    place = folder / "classifier" / summary["method"] / f"x{summary['asked_ratio']:g}"
     # Not what lies there: another configuration of the study may have had more runs.
     paths = [place / f"run-{k}" / "history.csv" for k in range(1, summary["runs"] + 1)]
     runs = [pd.read_csv(path) for path in paths if path.exists()]
@@ -322,7 +367,7 @@ def best_of_families(summaries: Sequence[Mapping]) -> list[dict]:
     """The bars of Figure 1A: the target data only, and of each family that adds images its best method."""
     floor = [row for row in summaries if row["start"] == "none"]
     families = dict.fromkeys(row["family"] for row in summaries if row["family"] != "baseline")
-    best = [comparison.best(summaries, lambda family, wanted=wanted: family == wanted) for wanted in families]
+    best = [comparison.best([row for row in summaries if row["family"] == family]) for family in families]
     return [_bar(row) for row in floor + best]
 
 

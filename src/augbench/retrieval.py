@@ -13,7 +13,9 @@ from augbench.backbone import SafetyChecker
 from augbench.files import whole, write_csv
 from augbench.prompts import fill, usable
 
-FATES = {  # what became of a neighbour, in the order in which it is found out
+FATES = {  # what became of a neighbour, roughly in the order in which it is found out
+    "taken": "used at the main ratio already",
+    "unscored": "its aesthetic score is not known",
     "unaesthetic": "aesthetic score too low",
     "duplicate": "duplicate of a more similar neighbour, or the same bytes",
     "refused": "an address or scheme that must not be asked",
@@ -44,67 +46,83 @@ def retrieve(
     *,
     overfetch: float,
     overfetch_max: float,
-    min_aesthetic: float,
+    min_aesthetic: float | None,
     duplicate_threshold: float,
     min_image_size: int,
     max_image_size: int,
     max_pixels: int,
     fetch: Mapping,
     diversity: float = 0.0,
+    score: Callable[[list], Sequence[float]] | None = None,
+    main: pd.DataFrame | None = None,
     progress: Callable[[int, int, str], None] = lambda done, total, note: None,
 ) -> None:
     """Retrieve images for each class (paper, section 3.1, "Laion nearest neighbor retrieval").
 
-    Neighbours asked for grow from ``overfetch`` x n, doubling, to ``overfetch_max`` x n, for classes that
-    are still short only. What was found and downloaded is kept in ``work``, so a repeated run goes on, and one
-    that wants more uses it again.
+    Neighbours asked for grow from ``overfetch`` x n, doubling, to ``overfetch_max`` x n, for classes that are short
+    only: also for one that was full, and lost images to another class since. Searches and downloads are cached in
+    ``work``, so a repeated run goes on, and one that wants more uses them again.
 
     Parameters
     ----------
-    wanted : columns class, query (see :mod:`augbench.neighbours`), count
+    wanted : columns class, query (see :mod:`augbench.neighbours`), count (n)
     source : where neighbours come from, see :mod:`augbench.neighbours`
     ledger : Parquet of every neighbour ever considered: LEDGER; fate is a key of FATES
-    shard, table : the good images of all classes and their image table, by class and rank. Images are kept
+    shard, table : the used images of all classes and their image table, by class and rank. Images are kept
         as they came if every reader takes them so and they are not too large, else encoded again.
     funnel : CSV of :func:`count_fates`
     min_image_size, max_image_size : pixels of the shorter and the longer side; larger ones are scaled down
     max_pixels : images with more are not decoded
     fetch : how to download, the settings of :func:`augbench.fetching.fetch`
+    min_aesthetic : images with a lower aesthetic score are discarded; None: whatever their score
     diversity : 0, the most similar images; above, the best by maximal marginal relevance
+    score : gives pictures their aesthetic scores, which then count instead of those that the source knows
+    main : for more than the ``main`` ratio wants: its ledger. What it used stays used, and is not used again; only the
+        further images, up to the count, are retrieved
+
+    Raises ValueError when scores are wanted and the source knows none.
     """
     factors = [overfetch]
     while factors[-1] < overfetch_max:
         factors.append(min(2 * factors[-1], overfetch_max))
-    found: dict[str, pd.DataFrame] = {}
+    taken = main[main["fate"] == "used"] if main is not None else pd.DataFrame(columns=LEDGER)
+    counts = dict(zip(wanted["class"], wanted["count"], strict=True))
+    missing = {key: count - int((taken["class"] == key).sum()) for key, count in counts.items()}
+    asked = wanted.set_index("class")
     known: dict[str, dict] = {}  # address -> fate, reason, and where its bytes are
-    short = wanted
-    for turn, factor in enumerate(factors):
+    found: dict[str, pd.DataFrame] = {}
+    turns = dict.fromkeys(counts, 0)  # searches of each class so far
+    short = list(counts)
+    while due := [key for key in short if turns[key] < len(factors)]:
         tables = _search(
             source,
             Path(work) / "neighbours",
-            list(short["query"]),
-            [_times(factor, count) for count in short["count"]],
+            list(asked.loc[due, "query"]),
+            [_times(factors[turns[key]], counts[key]) for key in due],
             threshold=duplicate_threshold,
             diversity=diversity,
-            of=[_times(overfetch_max, count) for count in short["count"]] if diversity else [],
+            of=[_times(overfetch_max, counts[key]) for key in due] if diversity else [],
             progress=progress,
         )
-        for key, rows in zip(short["class"], tables, strict=True):
-            found[key] = _before_download(rows, min_aesthetic)
-        fresh = pd.concat([found[key][found[key]["fate"] == ""] for key in short["class"]]).drop_duplicates("address")
+        min_known = min_aesthetic if score is None else None  # pictures are scored once they are here
+        if min_known is not None:
+            _check_scores(tables)
+        for key, rows in zip(due, tables, strict=True):
+            found[key] = _before_download(rows, min_known, taken)
+            turns[key] += 1
+        fresh = pd.concat([found[key][found[key]["fate"] == ""] for key in due]).drop_duplicates("address")
         fresh = fresh[~fresh["address"].isin(known.keys())]
         fetched = _bytes_of(fresh, Path(work) / "downloads", fetch)
-        known |= {row["address"]: row for row in _judged(fetched, checker, min_image_size, max_pixels, progress)}
-        outcome = settle(found, known, dict(zip(wanted["class"], wanted["count"], strict=True)))
+        judge = _Judge(checker, min_image_size, max_pixels, score, min_aesthetic)
+        known |= {row["address"]: row for row in judge(fetched, progress)}
+        outcome = settle(found, known, missing, taken)
         have = outcome[outcome["fate"] == "used"].groupby("class").size()
-        short = wanted[[have.get(key, 0) < n for key, n in zip(wanted["class"], wanted["count"], strict=True)]]
-        progress(turn + 1, len(factors), f"rounds: {len(wanted) - len(short)} of {len(wanted)} classes filled")
-        if short.empty:
-            break
-    _write_good(outcome[outcome["fate"].isin(["used", "spare"])], known, max_image_size, max_pixels, shard, table)
+        short = [key for key, count in missing.items() if have.get(key, 0) < count]
+        progress(len(counts) - len(short), len(counts), "classes filled")
+    _write_used(outcome[outcome["fate"] == "used"], known, max_image_size, max_pixels, shard, table)
     with whole(ledger) as temporary:
         outcome[LEDGER].to_parquet(temporary, index=False)
-    write_csv(funnel, count_fates(outcome, dict(zip(wanted["class"], wanted["count"], strict=True))))
+    write_csv(funnel, count_fates(outcome, counts))
 
 
 def count_fates(ledger: pd.DataFrame, counts: Mapping[str, int]) -> pd.DataFrame:
@@ -152,17 +170,38 @@ def _bytes_of(rows: pd.DataFrame, folder: Path, fetch: Mapping) -> pd.DataFrame:
     return pd.concat([local, web], ignore_index=True) if len(local) else web
 
 
-def _before_download(rows: pd.DataFrame, min_aesthetic: float) -> pd.DataFrame:
+def _check_scores(tables: Sequence[pd.DataFrame]) -> None:
+    """Raise ValueError when not one neighbour has an aesthetic score."""
+    scores = pd.concat([rows["aesthetic"] for rows in tables])
+    if len(scores) and scores.isna().all():
+        raise ValueError(
+            "no image of the pool has an aesthetic score, by which retrieval.min_aesthetic could discard it; name a "
+            "model that scores pictures, `retrieval: {aesthetic_model: HEAD.pth}`, or write `min_aesthetic: null` to "
+            "take images whatever their score"
+        )
+
+
+def _before_download(rows: pd.DataFrame, min_aesthetic: float | None, taken: pd.DataFrame) -> pd.DataFrame:
     """Neighbours with their address, and fate and reason as far as known without a download, else empty.
 
-    An image's address is its place on this machine, else its URL.
+    An image's address is its place on this machine, else its URL. ``taken`` are rows of the main ratio's ledger that it
+    used: neither they nor their duplicates are used again.
     """
+    owners = dict(zip(taken["id"], taken["class"], strict=True))
+    first = rows["duplicate_of"].fillna(rows["id"])  # of a group of duplicates
+    used = {group: image for group, image in zip(first, rows["id"], strict=True) if image in owners and group >= 0}
     addresses, fates, reasons = [], [], []
-    for row in rows.itertuples():
+    for row, group in zip(rows.itertuples(), first, strict=True):
         fate, reason = "", ""
         address = f"{row.path}:{row.offset}" if isinstance(row.path, str) else row.url
-        if row.aesthetic < min_aesthetic:
+        if row.id in owners:
+            fate, reason = "taken", f"used for {owners[row.id]}"
+        elif min_aesthetic is not None and pd.isna(row.aesthetic):
+            fate = "unscored"
+        elif min_aesthetic is not None and row.aesthetic < min_aesthetic:
             fate, reason = "unaesthetic", f"{row.aesthetic:g}"
+        elif group in used:
+            fate, reason = "duplicate", f"of {used[group]}"
         elif pd.notna(row.duplicate_of):
             fate, reason = "duplicate", f"of {row.duplicate_of}" if row.duplicate_of >= 0 else ""
         elif not isinstance(address, str):
@@ -173,49 +212,82 @@ def _before_download(rows: pd.DataFrame, min_aesthetic: float) -> pd.DataFrame:
     return rows.assign(address=addresses, fate=fates, reason=reasons)
 
 
-def _judged(fetched: pd.DataFrame, checker, min_size: int, max_pixels: int, progress) -> list[dict]:
-    """Rows of :func:`_bytes_of` whose fate is final, or ``good``; some pictures at a time."""
-    rows = fetched.to_dict("records")
-    for start in range(0, len(rows), AT_A_TIME):
-        pictures, judged = [], []
-        for row in rows[start : start + AT_A_TIME]:
-            if row["fate"] != "fetched":
-                continue
-            try:
-                picture = images.decode(images.load_bytes(pd.Series(row)), row["address"], max_pixels)
-            except ValueError as error:
-                row["fate"] = "too large" if "too many pixels" in str(error) else "unreadable"
-                row["reason"] = str(error).removeprefix(f"cannot read {row['address']}: ")[:200]
-                continue
-            if min(picture.size) < min_size:
-                row["fate"], row["reason"] = "too small", f"{picture.width} x {picture.height}"
-                continue
-            pictures.append(picture)
-            judged.append(row)
-        for row, refused in zip(judged, checker.unsafe(pictures), strict=True):
-            row["fate"] = "unsafe" if refused else "good"
-        progress(min(start + AT_A_TIME, len(rows)), len(rows), "downloads judged")
-    return rows
+class _Judge:
+    """Finds out whether what was fetched are pictures that may be used."""
+
+    def __init__(
+        self, checker, min_size: int, max_pixels: int, score: Callable | None = None, min_aesthetic: float | None = None
+    ):
+        self.checker, self.min_size, self.max_pixels = checker, min_size, max_pixels
+        self.score, self.min_aesthetic = score, min_aesthetic
+
+    def __call__(self, fetched: pd.DataFrame, progress: Callable) -> list[dict]:
+        """Rows of :func:`_bytes_of` whose fate is final, or ``good``; some pictures at a time."""
+        rows = fetched.to_dict("records")
+        for start in range(0, len(rows), AT_A_TIME):
+            chunk = [row for row in rows[start : start + AT_A_TIME] if row["fate"] == "fetched"]
+            pairs = [(row, picture) for row in chunk if (picture := self._picture(row)) is not None]
+            pairs = self._aesthetic(pairs)
+            refused = self.checker.unsafe([picture for _, picture in pairs])
+            for (row, _), unsafe in zip(pairs, refused, strict=True):
+                row["fate"] = "unsafe" if unsafe else "good"
+            progress(min(start + AT_A_TIME, len(rows)), len(rows), "downloads judged")
+        return rows
+
+    def _picture(self, row: dict):
+        """The decoded picture; None, with the reason in the row, for what is none of a fit size."""
+        try:
+            picture = images.decode(images.load_bytes(pd.Series(row)), row["address"], self.max_pixels)
+        except ValueError as error:
+            row["fate"] = "too large" if "too many pixels" in str(error) else "unreadable"
+            row["reason"] = str(error).removeprefix(f"cannot read {row['address']}: ")[:200]
+            return None
+        if min(picture.size) < self.min_size:
+            row["fate"], row["reason"] = "too small", f"{picture.width} x {picture.height}"
+            return None
+        return picture
+
+    def _aesthetic(self, pairs: list[tuple[dict, object]]) -> list[tuple[dict, object]]:
+        """The pairs whose picture scores enough; notes the scores in the rows."""
+        if self.score is None or self.min_aesthetic is None or not pairs:
+            return pairs
+        for (row, _), value in zip(pairs, self.score([picture for _, picture in pairs]), strict=True):
+            row["aesthetic"] = float(value)
+            if not value >= self.min_aesthetic:
+                row["fate"], row["reason"] = "unaesthetic", f"{value:g}"
+        return [(row, picture) for row, picture in pairs if row["fate"] != "unaesthetic"]
 
 
-def settle(found: Mapping[str, pd.DataFrame], known: Mapping[str, Mapping], counts: Mapping[str, int]) -> pd.DataFrame:
+def settle(
+    found: Mapping[str, pd.DataFrame],
+    known: Mapping[str, Mapping],
+    counts: Mapping[str, int],
+    taken: pd.DataFrame | None = None,
+) -> pd.DataFrame:
     """The ledger: every neighbour of every class with its final fate.
 
     Each class takes the best of its good images, by rank. No image, told by its bytes, is used twice: of the
     classes that want it, the one to which it is most similar has it, ties to the earlier class, and the others
-    take the next. (Stable matching, classes proposing; the outcome does not depend on the order of classes.)
+    take the next. (Stable matching, classes proposing; the outcome does not depend on the order of classes.) What is
+    ``taken`` (columns class, sha256) stays with its class.
     """
+    owners = dict(zip(taken["sha256"], taken["class"], strict=True)) if taken is not None else {}
+
+    def facts_of(address: str, fate: str) -> Mapping:
+        fact = known.get(address, {}) if fate == "" else {}
+        if fact.get("fate") == "good" and fact["sha256"] in owners:
+            return fact | {"fate": "taken", "reason": f"used for {owners[fact['sha256']]}"}
+        return fact
+
     tables = []
     for place, (key, rows) in enumerate(found.items()):
-        facts = [
-            known.get(address, {}) if fate == "" else {}
-            for address, fate in zip(rows["address"], rows["fate"], strict=True)
-        ]
+        facts = [facts_of(address, fate) for address, fate in zip(rows["address"], rows["fate"], strict=True)]
         tables.append(
             rows.assign(
                 **{"class": key, "rank": range(len(rows)), "place": place},
                 fate=[fact.get("fate") or fate for fact, fate in zip(facts, rows["fate"], strict=True)],
                 reason=[fact.get("reason") or reason for fact, reason in zip(facts, rows["reason"], strict=True)],
+                aesthetic=[fact.get("aesthetic", own) for fact, own in zip(facts, rows["aesthetic"], strict=True)],
                 sha256=[fact.get("sha256") for fact in facts],
             )
         )
@@ -265,7 +337,7 @@ def _fate(row, key: str, holder: tuple | None) -> tuple[str, str]:
 
 def counts(table: pd.DataFrame, images_per_class: int | None, ratio: float) -> dict[str, int]:
     """Images to retrieve per class: ``images_per_class``, or as many as it has training images where that is
-    more, times the largest augmentation ratio. ``table``: image table with the column ``split``."""
+    more, times the augmentation ratio. ``table``: image table with the column ``split``."""
     training = table[table["split"] == "train"].groupby("class").size()
     return {key: math.ceil(ratio * max(images_per_class or 0, count)) for key, count in training.items()}
 
@@ -314,8 +386,8 @@ def shortfall(ledgers: Mapping[str, pd.DataFrame], counts: Mapping[str, int]) ->
     return {key: short[key] for key in counts if key in short}
 
 
-def _write_good(
-    good: pd.DataFrame,
+def _write_used(
+    used: pd.DataFrame,
     known: Mapping[str, Mapping],
     max_image_size: int,
     max_pixels: int,
@@ -323,9 +395,9 @@ def _write_good(
     table: str | Path,
 ) -> None:
     rows = []
-    number = {key: i for i, key in enumerate(dict.fromkeys(good["class"]))}
+    number = {key: i for i, key in enumerate(dict.fromkeys(used["class"]))}
     with whole(shard) as temporary, images.ShardWriter(temporary) as writer:
-        for row in good.to_dict("records"):
+        for row in used.to_dict("records"):
             bytes_of = images.load_bytes(pd.Series(known[row["address"]]))
             extension, data = images.portable(bytes_of, max_image_size, max_pixels)
             facts = {"class": row["class"], "url": row["url"], "sha256": row["sha256"]}

@@ -1,6 +1,8 @@
 """The page on which people judge duplicate candidates: one file that needs no network (paper, section 4.5)."""
 
+import functools
 import hashlib
+from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,16 +24,25 @@ class Place(NamedTuple):
 
 
 def write(
-    path: str | Path, candidates: pd.DataFrame, *, study: str, method: str, title: str, size: int, seed: int
+    path: str | Path,
+    candidates: pd.DataFrame,
+    *,
+    study: str,
+    method: str,
+    title: str,
+    size: int,
+    in_full: Collection[str],
+    seed: int,
 ) -> None:
-    """Write the review page of a method's candidates (``candidates.parquet`` of the audit), of which at most ``size``,
-    a random sample, are shown.
+    """Write the review page of a method's candidates (``candidates.parquet`` of the audit): all of the reference sets
+    ``in_full``, and of each other set at most ``size``, a random sample.
 
     The page keeps its verdicts in the browser, under the study, the method and a digest of the pairs, and saves them
     as ``verdicts.csv``. All text from data is escaped.
     """
-    shown = verdicts.sample(candidates, size, seed, method)
-    pairs = [_pair(row) for row in shown.rename(columns={"class": "added_class"}).itertuples()]
+    shown = verdicts.sample(candidates, size, in_full, seed, method)
+    pictures = functools.cache(_picture)  # one reference image may be in many pairs
+    pairs = [_pair(row, pictures) for row in shown.rename(columns={"class": "added_class"}).itertuples()]
     key = repr(shown[verdicts.KEY].astype(str).to_numpy().tolist()).encode()
     page = pages.template("review.html.j2").render(
         study=study,
@@ -44,7 +55,7 @@ def write(
     files.write_text(path, page)
 
 
-def _pair(row) -> dict:
+def _pair(row, pictures) -> dict:
     """What the page shows of a candidate pair, as it is written into its script."""
     return {
         "added_id": str(row.added_id),
@@ -54,8 +65,8 @@ def _pair(row) -> dict:
         "reference_class": str(row.reference_class),
         "distance": int(row.distance),
         "similarity": None if pd.isna(row.similarity) else round(float(row.similarity), 3),
-        "added": _picture(Place(row.added_id, row.added_path, row.added_offset, row.added_length)),
-        "reference": _picture(Place(row.reference_id, row.reference_path, row.reference_offset, row.reference_length)),
+        "added": pictures(Place(row.added_id, row.added_path, row.added_offset, row.added_length)),
+        "reference": pictures(Place(row.reference_id, row.reference_path, row.reference_offset, row.reference_length)),
     }
 
 

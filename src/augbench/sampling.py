@@ -12,7 +12,7 @@ from pathlib import Path
 from augbench import conditioning, finite, images, prompts
 from augbench.backbone import SafetyChecker, load_pipeline
 from augbench.files import whole
-from augbench.seeds import derive
+from augbench.seeds import derive, generator, torch_generator
 
 DECODED = 8  # images that the VAE decodes at a time; a T4 has no room for more at 512 pixels
 
@@ -24,7 +24,6 @@ def plan(
     key: tuple,
     *,
     cluster_sizes: Mapping[str, Sequence[int]] | None = None,
-    starts: Mapping[str, Sequence[int]] | None = None,
 ) -> list[dict]:
     """What to generate: one row per image, with class, index, prompt and what else guides it.
 
@@ -33,12 +32,12 @@ def plan(
     classes : what is known of each class, see :func:`augbench.prompts.fill`
     counts : images of each class; the first rows of a class do not depend on it
     method : the method's row of the method table
-    key : (study seed, method, candidate); with class and index it seeds every image
+    key : (study seed, method); with class and index it seeds every image, so that candidates of a fine-tuning are
+        compared by the same prompts and the same noise
     cluster_sizes : class -> training images in each of its clusters, for learned conditionings of clusters
-    starts : class -> positions of its images among the latents, for methods that start from an image
 
-    Rows have ``word`` (number of the class's pseudo-word), ``vector`` (row of the learned conditionings) and
-    ``start`` (position of the start image) where the method has such.
+    Rows have ``word`` (number of the class's pseudo-word) and ``vector`` (row of the learned conditionings) where the
+    method has such.
     """
     rows = []
     for number, (about, count) in enumerate(zip(classes, counts, strict=True)):
@@ -54,9 +53,6 @@ def plan(
                 row["vector"] = number * method["clusters"] + cluster
                 which = f"cluster {cluster + 1} of {len(sizes)}, " if cluster_sizes else ""
                 row["prompt"] += f" ({which}learned)"
-        if method["start"] == "image":
-            for i, row in enumerate(made):
-                row["start"] = int(starts[name][i % len(starts[name])])
         rows += made
     return rows
 
@@ -69,6 +65,24 @@ def batches(rows: list[dict], size: int, part: int = 0, parts: int = 1) -> list[
     """
     cut = [rows[start : start + size] for start in range(0, len(rows), size)]
     return cut[part * len(cut) // parts : (part + 1) * len(cut) // parts]
+
+
+def start_image(positions: Sequence[int], key: tuple, row: Mapping, attempt: int) -> int:
+    """Which of a class's training images a draw starts from, one of their ``positions`` among the latents.
+
+    The images of a class start from its training images in turn. A draw that was refused is repeated from another one,
+    the others in an order drawn for the image: of some start images the safety checker refuses nearly every draw.
+
+    Raises ValueError when the class has no training image.
+    """
+    if not positions:
+        raise ValueError(f"the class {row['class']} has no training image to start from")
+    own = row["index"] % len(positions)
+    if attempt == 0:
+        return int(positions[own])
+    others = [*positions[:own], *positions[own + 1 :]] or positions
+    order = generator(*key, row["class"], row["index"], "start").permutation(len(others))
+    return int(others[order[(attempt - 1) % len(others)]])
 
 
 def last_steps(scheduler, count: int):
@@ -92,10 +106,8 @@ def step_noise(scheduler, seeds: Sequence[int]) -> dict:
 
     Raises ValueError for a scheduler that cannot be told.
     """
-    import torch
-
     if "generator" in inspect.signature(scheduler.step).parameters:
-        return {"generator": [torch.Generator().manual_seed(derive(seed, "steps")) for seed in seeds]}
+        return {"generator": [torch_generator(derive(seed, "steps")) for seed in seeds]}
     if "noise_sampler_seed" in scheduler.config:
         kind = type(scheduler).__name__
         raise ValueError(
@@ -112,6 +124,7 @@ class Sampler:
         pipeline_folder: str | Path,
         *,
         start_latents: str | Path | None = None,
+        starts: Mapping[str, Sequence[int]] | None = None,
         image_size: int,
         steps: int,
         guidance: float,
@@ -123,6 +136,7 @@ class Sampler:
         Parameters
         ----------
         start_latents : file of the start images' posteriors, see :mod:`augbench.latents`
+        starts : class -> positions of its images among them
         image_size : pixels; steps : denoising steps of the pipeline's own scheduler
         guidance : classifier-free guidance scale; 1 or less means none, and an empty prompt has none
         noise_share : share of the schedule to which start images are noised
@@ -135,7 +149,7 @@ class Sampler:
         self.device, self.dtype = self.pipeline.device, self.pipeline.unet.dtype
         self.use({})
         self.image_size, self.steps = image_size, steps
-        self.latents = self._means(start_latents) if start_latents else None
+        self.latents, self.starts = self._means(start_latents) if start_latents else None, starts or {}
         self.guidance, self.noise_share, self.max_replacements = guidance, noise_share, max_replacements
 
     def use(self, candidate: Mapping) -> "Sampler":
@@ -164,15 +178,15 @@ class Sampler:
         return self.encode([row["prompt"] for row in rows], words)
 
     def noise(self, seed: int):
-        """Standard normal latents (channels, height, width); drawn on the CPU, the same for every device."""
+        """Standard normal latents (channels, height, width), the same for every device."""
         import torch
 
         side = self.image_size // self.pipeline.vae_scale_factor
         shape = (self.pipeline.unet.config.in_channels, side, side)
-        return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+        return torch.randn(shape, generator=torch_generator(seed))
 
     def denoise(self, rows: Sequence[Mapping]) -> list:
-        """The pictures of a batch of rows with ``seed``, as RGB ``PIL.Image``."""
+        """The pictures of a batch of rows with ``seed`` and, from images, ``start``, as RGB ``PIL.Image``."""
         import torch
 
         pipeline, scheduler = self.pipeline, self.pipeline.scheduler
@@ -207,10 +221,11 @@ class Sampler:
         return pipeline.image_processor.postprocess(decoded, output_type="pil")
 
     def draw(self, rows: Sequence[dict], key: tuple) -> list:
-        """Pictures of a batch, those that the safety checker refuses drawn again with the next seed (section 3).
+        """Pictures of a batch, those that the safety checker refuses drawn again with the next seed (section 3), and
+        from another start image where they start from one.
 
-        Notes ``seed`` and ``replaced``, the number of refused draws, in the rows. Raises RuntimeError when an
-        image was refused more than ``max_replacements`` times.
+        Notes ``seed``, ``replaced``, the number of refused draws, and ``start``, the position of the start image among
+        the latents, in the rows. Raises RuntimeError when an image was refused more than ``max_replacements`` times.
         """
         import torch
 
@@ -221,6 +236,9 @@ class Sampler:
                 for i in waiting:
                     seed = derive(*key, rows[i]["class"], rows[i]["index"], attempt)
                     rows[i] |= {"seed": seed, "replaced": attempt}
+                    if self.latents is not None:
+                        positions = self.starts.get(rows[i]["class"], ())
+                        rows[i]["start"] = start_image(positions, key, rows[i], attempt)
                 fresh = self.denoise([rows[i] for i in waiting])
                 refused = self.checker.unsafe(fresh)
                 for i, picture in zip(waiting, fresh, strict=True):
@@ -228,10 +246,21 @@ class Sampler:
                 waiting = [i for i, bad in zip(waiting, refused, strict=True) if bad]
                 if not waiting:
                     return pictures
-        row = rows[waiting[0]]
-        raise RuntimeError(
-            f"the safety checker refused {self.max_replacements + 1} draws for the prompt {row['prompt']!r} "
-            f"of class {row['class']}; change the prompt or raise max_replacements"
+        raise RuntimeError(self._refusal(rows[waiting[0]]))
+
+    def _refusal(self, row: Mapping) -> str:
+        """A sentence for an image that was refused too often: why, and what the user of such a method can change."""
+        if "start" in row:
+            tried = min(self.max_replacements + 1, len(self.starts[row["class"]]))
+            cause = f"from {tried} of the {len(self.starts[row['class']])} training images"
+            remedy = "leave the class out of the target"
+        elif "vector" in row or "word" in row:
+            cause, remedy = "guided by what was learned", "write lower `finetune.learning_rates`"
+        else:
+            cause, remedy = f"for the prompt {row['prompt']!r}", "change the prompt"
+        return (
+            f"the safety checker refused {self.max_replacements + 1} draws {cause} of the class {row['class']}; "
+            f"{remedy}, or raise `generate.max_replacements`"
         )
 
 
@@ -239,13 +268,14 @@ class Sampler:
 class Work:
     """Batches to generate with one model.
 
-    ``key`` is (study seed, method, candidate); ``who`` identifies model and settings, see
-    :func:`augbench.resume.identity`; ``sampler`` loads the model and is called only if there is work.
+    ``key`` is (study seed, method); ``candidate`` names the model in the images' ids; ``who`` identifies model and
+    settings, see :func:`augbench.resume.identity`; ``sampler`` loads the model and is called only if there is work.
     """
 
     sampler: Callable[[], Sampler]
     batches: list[list[dict]]
     key: tuple
+    candidate: str
     who: str
 
 
@@ -269,12 +299,13 @@ def generate(
         for of in work:
             sampler = None
             for rows in of.batches:
-                name = hashlib.sha256(json.dumps([of.who, of.key, rows]).encode()).hexdigest()
-                parts.append((of.key, done / f"{name}.tar"))
-                if not parts[-1][1].exists():
+                name = hashlib.sha256(json.dumps([of.who, of.key, of.candidate, rows]).encode()).hexdigest()
+                file = done / f"{name}.tar"
+                parts.append((of.key[1], of.candidate, file))
+                if not file.exists():
                     sampler = sampler or of.sampler()
                     drawn = [dict(row) for row in rows]
-                    writing.append(writer.submit(_write_batch, parts[-1][1], drawn, sampler.draw(drawn, of.key)))
+                    writing.append(writer.submit(_write_batch, file, drawn, sampler.draw(drawn, of.key)))
                     if len(writing) > 2:
                         writing.pop(0).result()  # an error must not wait for the end, nor may memory fill up
                 made += len(rows)
@@ -302,11 +333,11 @@ def _write_batch(path: Path, rows: Sequence[Mapping], pictures: Sequence) -> Non
             writer.add(f"{row['number']:04d}-{row['index']:05d}", members, of="png")
 
 
-def _join(parts: Sequence[tuple[tuple, Path]], shard: Path, table: str | Path) -> None:
-    """One shard, and its image table, from the shards of the batches."""
+def _join(parts: Sequence[tuple[str, str, Path]], shard: Path, table: str | Path) -> None:
+    """One shard, and its image table, from the shards of the batches: method, candidate and file of each."""
     made = []
     with whole(shard) as temporary, images.ShardWriter(temporary) as writer:
-        for (_, method, candidate), file in parts:
+        for method, candidate, file in parts:
             for name, members in images.read_shard(file):
                 offset, length = writer.add(f"{candidate.replace('.', '_')}-{name}", members, of="png")
                 facts = json.loads(members["json"])

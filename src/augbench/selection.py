@@ -1,5 +1,6 @@
 """Selection: which learning rate and which state of a fine-tuning a method goes on with (paper, section 3.1)."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -7,14 +8,36 @@ import pandas as pd
 
 
 def rates(folders: Sequence[Path]) -> dict[str, float]:
-    """Each fine-tuning's lowest validation loss in any epoch (``history.csv``), by the name of its folder."""
-    return {folder.name: float(pd.read_csv(folder / "history.csv")["validation_loss"].min()) for folder in folders}
+    """Each fine-tuning's lowest validation loss in any epoch (``history.csv``), by the name of its folder; infinite for
+    one that diverged, however good it had been before."""
+    losses = {folder.name: pd.read_csv(folder / "history.csv")["validation_loss"] for folder in folders}
+    return {name: math.inf if math.isinf(course.max()) else float(course.min()) for name, course in losses.items()}
 
 
 def best_rate(folders: Sequence[Path]) -> Path:
-    """The fine-tuning with the lowest validation loss; the first of equals."""
+    """The fine-tuning with the lowest validation loss; the first of equals. Raises ValueError when all diverged."""
     losses = rates(folders)
-    return min(folders, key=lambda folder: losses[folder.name])
+    best = min(folders, key=lambda folder: losses[folder.name])
+    if math.isinf(losses[best.name]):
+        raise ValueError(
+            f"every learning rate of {best.parent.name} diverges ({', '.join(losses)}); write lower "
+            "`finetune.learning_rates`, or smaller factors in `finetune.grid`"
+        )
+    return best
+
+
+def compare_rates(folders: Sequence[Path], grid: Sequence[float]) -> dict:
+    """What a reader should know of the learning rates, fit for JSON.
+
+    ``grid`` holds the factor of each folder. Returns ``rates``, those of :func:`rates` with None for one that diverged,
+    and ``edge``: ``lowest`` or ``highest`` where the best one is at that end of the grid, beyond which a better one may
+    lie, else None.
+    """
+    losses = rates(folders)
+    factor = dict(zip([folder.name for folder in folders], grid, strict=True))[best_rate(folders).name]
+    ends = {min(grid): "lowest", max(grid): "highest"} if len(set(grid)) > 1 else {}
+    finite = {name: None if math.isinf(loss) else loss for name, loss in losses.items()}
+    return {"rates": finite, "edge": ends.get(factor)}
 
 
 def distinct(candidates: pd.DataFrame, prefix: str) -> list[dict]:

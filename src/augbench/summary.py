@@ -1,61 +1,114 @@
 """Sums up the runs of a method, and all methods as Table 1: what a study is done for, in plain numbers."""
 
+import itertools
 import math
 import statistics
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-COLUMNS = ["method", "family", "ratio", "runs", "accuracy_mean", "accuracy_se", "paper_accuracy"]
-SCALING = ["method", "ratio", "runs", "classes", "accuracy_mean", "accuracy_se", "accuracy_worst", "accuracy_best"]
+COLUMNS = ["method", "family", "ratio", "sets", "runs", "accuracy_mean", "accuracy_se", "epochs", "steps"]
+COLUMNS += ["images_seen", "paper_accuracy", "paper_se"]
+SCALING = ["method", "ratio", "runs", "classes", "added", "sets", "overlap", "accuracy_mean", "accuracy_se"]
+SCALING += ["accuracy_worst", "accuracy_best"]
+PAPER_DATASETS = {  # reader of the target, share that is trained on: the paper's name in its table of results
+    ("imagenet", 0.1): "imagenet10",
+    ("imagenet", 0.9): "imagenet",
+    ("caltech256", 0.8): "caltech256",
+}
+OTHER_DATASET = "imagenet10"  # whose figures stand beside those of a study of other data
 DIGITS = 4  # decimal places of means and standard errors in percent
 
 
 def summarise(
-    method: str, row: Mapping, metrics: Mapping[float, Sequence[Mapping]], audit: Mapping | None, tested: int
+    method: str,
+    row: Mapping,
+    metrics: Mapping[float, Sequence[Mapping]],
+    sets: Mapping[float, Sequence[Sequence[str]]],
+    audit: Mapping | None,
+    *,
+    train: int,
+    tested: int,
+    batch_size: int,
+    processes: int = 1,
 ) -> dict:
     """The summary of one method, at its main augmentation ratio and, as ``scaling``, at each.
 
     Parameters
     ----------
-    row : the method's row of the method table; ``title`` and ``family`` are used
-    metrics : ratio (added images per class / training images per class; the main one first) -> one mapping per
-        classifier run, with accuracy in percent, n_test and n_classes
+    row : the method's row of the method table; ``title``, ``family`` and ``start`` are used
+    metrics : ratio that was asked for (added images per class / training images per class; the main one first) ->
+        what each classifier run wrote: accuracy and best_validation_accuracy (percent), epochs, n_train, n_test, ...
+    sets : ratio -> ids of the images that each run added; none for a method that adds nothing
     audit : summary of the duplicate audit, or None for a method that adds nothing
-    tested : images of the test split; a run may have had fewer, when retrieval left classes out at its ratio
+    train, tested : images of the training and of the test split; a run may have had fewer, when retrieval left
+        classes out at its ratio
+    batch_size, processes : of the classifier's training
 
-    Returns method, title, family, ratio, runs, accuracies (percent, in the order of the runs),
-    accuracy_mean and accuracy_se (percent; the standard error is the sample standard deviation over
-    sqrt(runs), None for a single run), added_images (distinct images over all runs), audit, and scaling:
-    one mapping of SCALING per ratio, where worst and best are the mean accuracy if all images of the classes
-    that were left out counted as wrong, or as right (paper, Figure 5B). Raises ValueError when there is no run.
+    Returns method, title, family, start; asked_ratio, and ratio, that of the images that were really added, which
+    differ where too few further real images are left; sets, how many of the runs' added sets differ; runs, accuracies
+    (percent, in the order of the runs), accuracy_mean and accuracy_se (percent; the standard error is the sample
+    standard deviation over sqrt(runs), None for a single run), validation_mean (percent); epochs, steps and
+    images_seen, means over the runs; at_cap, runs that ended after the most epochs allowed, not by their accuracy;
+    added_images (distinct images over all runs), audit, and scaling: one mapping of
+    SCALING per ratio asked for, where ``overlap`` is what two runs' sets share on average, and worst and best are the
+    mean accuracy if all images of the classes that were left out counted as wrong, or as right (paper, Figure 5B).
+    Raises ValueError when there is no run.
     """
     if not metrics or not all(metrics.values()):
         raise ValueError(f"{method}: there is no classifier run to sum up")
     ratio, runs = next(iter(metrics.items()))
     accuracies = [float(run["accuracy"]) for run in runs]
     mean, error = mean_and_error(accuracies)
+    added = compare_sets(sets.get(ratio, []))
+    batches = [steps_per_epoch(run["n_train"], batch_size, processes) for run in runs]
     return {
         "method": method,
         "title": row["title"],
         "family": row["family"],
-        "ratio": ratio,
+        "start": row["start"],
+        "asked_ratio": ratio,
+        "ratio": round(added["added"] / train, DIGITS),
+        "sets": added["sets"],
         "runs": len(accuracies),
         "accuracies": accuracies,
         "accuracy_mean": round(mean, DIGITS),
         "accuracy_se": None if error is None else round(error, DIGITS),
+        "validation_mean": round(statistics.fmean(run["best_validation_accuracy"] for run in runs), DIGITS),
+        "epochs": statistics.fmean(run["epochs"] for run in runs),
+        "at_cap": sum(bool(run["at_cap"]) for run in runs),
+        "steps": round(statistics.fmean(run["epochs"] * count for run, count in zip(runs, batches, strict=True))),
+        "images_seen": round(statistics.fmean(run["epochs"] * run["n_train"] for run in runs)),
         "added_images": audit["added"] if audit else 0,
         "audit": dict(audit) if audit else None,
-        "scaling": [_at_ratio(method, ratio, runs, tested) for ratio, runs in metrics.items()],
+        "scaling": [_at_ratio(method, ratio, runs, sets.get(ratio, []), tested) for ratio, runs in metrics.items()],
     }
 
 
-def _at_ratio(method: str, ratio: float, runs: Sequence[Mapping], tested: int) -> dict:
+def steps_per_epoch(images: int, batch_size: int, processes: int = 1) -> int:
+    """Steps of an epoch: a last batch with less than two images for each process goes to the one before it."""
+    full, rest = divmod(images, batch_size)
+    return max(1, full + (rest >= 2 * processes))
+
+
+def compare_sets(sets: Sequence[Sequence[str]]) -> dict:
+    """How alike the sets are that the runs of a method add: ``added`` images per set, ``sets`` that differ, and
+    ``overlap``, the share of a set's images that another set also has, mean over all pairs (None without a pair)."""
+    if not sets or not len(sets[0]):
+        return {"added": 0, "sets": 0, "overlap": None}
+    size = statistics.fmean(map(len, sets))
+    holders = pd.Series(list(itertools.chain(*sets))).value_counts()  # of each image: sets that have it
+    pairs = len(sets) * (len(sets) - 1)
+    overlap = float((holders * (holders - 1)).sum()) / (pairs * size) if pairs else None
+    return {"added": size, "sets": len({frozenset(each) for each in sets}), "overlap": overlap}
+
+
+def _at_ratio(method: str, ratio: float, runs: Sequence[Mapping], sets: Sequence[Sequence[str]], tested: int) -> dict:
     mean, error = mean_and_error([float(run["accuracy"]) for run in runs])
     known = runs[0]["n_test"] / tested
     facts = {"accuracy_mean": mean, "accuracy_worst": known * mean, "accuracy_best": known * mean + 100 * (1 - known)}
-    rounded = {key: round(value, DIGITS) for key, value in facts.items()}
-    rounded["accuracy_se"] = None if error is None else round(error, DIGITS)
+    facts |= {"accuracy_se": error} | compare_sets(sets)
+    rounded = {key: None if value is None else round(value, DIGITS) for key, value in facts.items()}
     about = {"method": method, "ratio": ratio, "runs": len(runs), "classes": runs[0]["n_classes"]}
     return {key: (about | rounded)[key] for key in SCALING}
 
@@ -73,16 +126,29 @@ def mean_and_error(values: Sequence[float]) -> tuple[float, float | None]:
 
 
 def table1(summaries: Sequence[Mapping], paper: pd.DataFrame) -> pd.DataFrame:
-    """Table 1: one row per summary, in their order, beside the paper's figures for 10% ImageNet.
+    """Table 1: one row per summary, in their order, beside the paper's figures.
 
-    ``paper`` has the columns method and accuracy (percent). Returns ``COLUMNS``; accuracies are in percent,
-    empty where there is none: ``accuracy_se`` of a single run, ``paper_accuracy`` of a new method.
+    ``paper`` holds the figures of one of its data sets: method, accuracy and se (percent; see :func:`published`).
+    Returns ``COLUMNS``; accuracies are in percent, ``ratio`` is that of the images that were really added, epochs,
+    steps and images seen are means over the runs. Empty where there is none: ``accuracy_se`` of a single run, the
+    paper's figures of a new method.
     """
-    published = dict(zip(paper["method"], paper["accuracy"].astype(float), strict=True))
-    rows = [
-        {key: summary[key] for key in COLUMNS[:-1]} | {"paper_accuracy": published.get(summary["method"])}
-        for summary in summaries
-    ]
-    numbers = ["accuracy_mean", "accuracy_se", "paper_accuracy"]
+    figures = paper.set_index("method")[["accuracy", "se"]].astype(float).to_dict("index")
+    rows = []
+    for summary in summaries:
+        figure = figures.get(summary["method"], {"accuracy": None, "se": None})
+        theirs = {"paper_accuracy": figure["accuracy"], "paper_se": figure["se"]}
+        rows.append({key: summary[key] for key in COLUMNS if key not in theirs} | theirs)
+    numbers = ["ratio", "accuracy_mean", "accuracy_se", "epochs", "paper_accuracy", "paper_se"]
     table = pd.DataFrame(rows, columns=COLUMNS)
     return table.astype(dict.fromkeys(numbers, float)).round(dict.fromkeys(numbers, DIGITS))
+
+
+def published(paper: pd.DataFrame, dataset: str | None) -> pd.DataFrame:
+    """The figures of ``resources/paper_results.csv`` for one of the paper's data sets; none for None."""
+    return paper[paper["dataset"] == dataset]
+
+
+def paper_dataset(settings: Mapping) -> str | None:
+    """Which of the paper's data sets a study is of, by its configuration (reader and share to train on); or None."""
+    return PAPER_DATASETS.get((settings["target"]["reader"], settings["dataset"]["train"]))

@@ -39,7 +39,7 @@ def candidates(tmp_path_factory):
 
 def written(folder, candidates, size=500, **given):
     path = folder / "review.html"
-    facts = {"study": EVIL, "method": "method", "title": EVIL, "size": size, "seed": 1} | given
+    facts = {"study": EVIL, "method": "method", "title": EVIL, "size": size, "in_full": [], "seed": 1} | given
     review.write(path, candidates, **facts)
     return path
 
@@ -79,7 +79,7 @@ def test_ten_pairs_judged_by_keyboard(page, serious, candidates, tmp_path):
     saved = tmp_path / "verdicts.csv"
     download.value.save_as(saved)
     table = verdicts.read(saved, candidates)
-    shown = verdicts.sample(candidates, 500, 1, "method")
+    shown = verdicts.sample(candidates, 500, [], 1, "method")
     words = ["duplicate", "not", "unsure", "not", "duplicate", "not", "not", "not", "duplicate", "not"]
     assert table["verdict"].to_list() == words
     assert table["added_id"].to_list() == shown["added_id"].to_list()[:10]

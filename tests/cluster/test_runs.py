@@ -9,7 +9,7 @@ pytestmark = pytest.mark.slow
 CPU = {"digits_target", "digits_web", "split_target", "index_pool", "retrieve", "audit", "hash_images", "report"}
 LARGE = {"finetune"}
 SMALL = {"train_clip", "train_vae", "train_unet", "train_safety_checker", "embed_pool", "encode_latents", "generate"}
-SMALL |= {"classify", "screen", "domain_gap"}
+SMALL |= {"classify", "screen", "judge", "domain_gap"}
 
 
 def test_the_tables_are_those_of_a_local_run(remote, local):

@@ -15,7 +15,7 @@ def wait_for(seen: Callable[[], bool], process: subprocess.Popen, seconds: float
     while not seen():
         assert process.poll() is None, f"it ended by itself, with {process.returncode}"
         assert time.monotonic() < until, f"not seen after {seconds} s"
-        time.sleep(0.002)
+        time.sleep(0.01)
 
 
 def kill_when(script: str | Path, arguments: str, seen: Callable[[], bool]) -> None:

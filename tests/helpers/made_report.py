@@ -4,6 +4,7 @@ The stages write them themselves where they can without training anything. `work
 columns of all of them, also of those that are written here, with those of a study that was really run.
 """
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,12 +13,12 @@ import pandas as pd
 from PIL import Image
 
 from augbench import audit, comparison, domain_gap, files, images, perclass, retrieval, selection
-from augbench.summary import scaling, summarise, table1
+from augbench.summary import published, scaling, summarise, table1
 
 EVIL = '<script>alert("x")</script>'
 METHODS = {
     "none": {"title": "Target data only", "family": "baseline", "start": "none"},
-    "more_real": {"title": "Twice the target data", "family": "baseline", "start": "more_real"},
+    "more_real": {"title": "Further real data", "family": "baseline", "start": "more_real"},
     "clip_prompts": {"title": f"CLIP {EVIL}", "family": "prompting", "start": "noise"},
     "retrieval": {"title": "Retrieval", "family": "retrieval", "start": "pool"},
     "ft": {
@@ -36,6 +37,8 @@ ACCURACIES = {
     "ft": [95.9, 96.0, 96.1],
 }
 SETTINGS = {"seed": 1, "methods": list(METHODS), "runs": 3, "ratios": [1.0], "note": EVIL}
+SETTINGS |= {"target": {"reader": "digits"}, "dataset": {"train": 0.15}}
+SETTINGS |= {"generate": {"times": 1, "images_per_class": None}}
 
 
 def _images(folder, name, classes, **facts):
@@ -108,15 +111,15 @@ def _write_generated(made):
 
 
 def _write_finetuned(made):
-    """Two learning rates, of which the second is better; its two epochs have three names between them."""
-    folders = [made.folder / "finetune" / "ft" / rate for rate in ("lr-1", "lr-2")]
-    for place, best in zip(folders, (0.5, 0.4), strict=True):
+    """Three learning rates: the second is better, its two epochs have three names between them; the third diverged."""
+    folders = [made.folder / "finetune" / "ft" / rate for rate in ("lr-1", "lr-2", "lr-4")]
+    for place, best in zip(folders, (0.5, 0.4, math.inf), strict=True):
         history = pd.DataFrame({"epoch": [1, 2], "train_loss": [0.6, 0.5], "validation_loss": [0.7, best]})
         files.write_csv(place / "history.csv", history)
         names = pd.DataFrame({"candidate": ["epoch-1", "epoch-2", EVIL], "epoch": [1, 2, 2]})
         files.write_csv(place / "candidates.csv", names.merge(history, on="epoch"))
     screened = [row | {"validation_accuracy": 80.0 + row["epoch"]} for row in selection.candidates(folders)]
-    chosen = selection.select(screened) | {"rates": selection.rates(folders)}
+    chosen = selection.select(screened) | selection.compare_rates(folders, (1.0, 2.0, 4.0))
     files.write_json(made.folder / "selection" / "ft.json", chosen)
     members = made.train[["image_id", "class"]].assign(split="train", k=2, cluster=[i % 2 for i in range(10)])
     members.to_parquet(made.folder / "finetune" / "clusters.parquet")
@@ -157,7 +160,8 @@ def _write_added(made):
         far = np.full(len(made.train), 2**64 - 1, np.uint64)
         far[0] = 0
         sets = audit.Set(table, bits), {"test": audit.Set(made.train, far)}
-        found[method] = audit.audit(*sets, made.folder / "audit" / method), table
+        ratios = {1.0: table["image_id"]} | ({4.0: [*table["image_id"], "more"]} if method == "retrieval" else {})
+        found[method] = audit.audit(*sets, made.folder / "audit" / method, ratios=ratios), table
     return found
 
 
@@ -187,23 +191,27 @@ def _runs(folder, method):
 def _write_summaries(made, added):
     summaries = []
     for method, row in METHODS.items():
-        about = {"n_test": 1000, "n_classes": 2}
-        metrics = {0 if method == "none" else 1: [about | {"accuracy": value} for value in ACCURACIES[method]]}
+        about = {"n_test": 1000, "n_classes": 2, "n_train": 10 if method == "none" else 20, "epochs": 10}
+        about["at_cap"] = method == "clip_prompts"
+        runs = [about | {"accuracy": value, "best_validation_accuracy": value} for value in ACCURACIES[method]]
+        metrics = {0 if method == "none" else 1: runs}
+        found, table = added.get(method, (None, None))
+        sets = {} if table is None else dict.fromkeys((1, 4), 3 * [list(table["image_id"])])
         if method in ("retrieval", "ft"):  # at ratio 4 one class cannot be filled
             metrics[4] = [run | {"n_test": 970, "n_classes": 1} for run in metrics[1]]
-        found, _ = added.get(method, (None, None))
-        summaries.append(summarise(method, row, metrics, found, 1000))
+        rest = {"train": len(made.train), "tested": 1000, "batch_size": 4}
+        summaries.append(summarise(method, row, metrics, sets, found, **rest))
         files.write_json(made.folder / "summary" / f"{method}.json", summaries[-1])
     return summaries
 
 
 def _write_tables(made, summaries, added):
+    runs = {m: sorted(_runs(made.folder, m).glob("run-*/predictions.parquet")) for m in METHODS}
     tables = {
-        "table1": table1(summaries, pd.read_csv("resources/paper_results.csv")),
-        "differences": comparison.differences(summaries),
+        "table1": table1(summaries, published(pd.read_csv("resources/paper_results.csv"), "imagenet10")),
+        "differences": comparison.differences(summaries, comparison.read_hits(runs)),
         "scaling": scaling(summaries),
     }
-    runs = {m: sorted(_runs(made.folder, m).glob("run-*/predictions.parquet")) for m in METHODS}
     tables["per_class"], tables["confusions"] = perclass.measure(runs)
     # Features of one dimension: those of the fine-tuned images have the same spread, 2.5 further on.
     sets = {method: [added[method][1]] for method in ("more_real", "ft")}
@@ -215,6 +223,6 @@ def _write_tables(made, summaries, added):
             known
         ).to_numpy()
 
-    tables["domain_gap"] = domain_gap.measure(sets, made.train, look, "more_real")
+    tables["domain_gap"] = domain_gap.measure(sets, made.train, look, 96.5)
     for name, table in tables.items():
         files.write_csv(made.folder / "tables" / f"{name}.csv", table)

@@ -45,8 +45,9 @@ def make(folder: Path) -> None:
     diffusion_training.train_unet(shards, *parts, world.backbone, channels=[16, 16], text_tokens=20, **common)
 
 
-def digest() -> str:
-    total = hashlib.sha256(provenance.digest(*MODULES).encode())
+def digest(cache: Path) -> str:
+    """Of what the world is made from, and of where it lies: its image table names the shard by its whole path."""
+    total = hashlib.sha256(provenance.digest(*MODULES).encode() + bytes(cache))
     for path in (Path(__file__), ROOT / "requirements.lock"):
         total.update(path.read_bytes())
     return total.hexdigest()[:16]
@@ -54,14 +55,13 @@ def digest() -> str:
 
 def kept_in(cache: Path) -> World:
     """The world, made where the cache has none of this digest; processes that want it at once wait for the first."""
-    folder = cache / digest()
+    folder = cache / digest(cache)
     with locked(cache / "lock"):
-        if not folder.exists():
+        if not (folder / "complete").exists():
             for old in cache.iterdir():
                 if old.is_dir():
                     shutil.rmtree(old)
-            partial = folder.with_suffix(".partial")
-            partial.mkdir()
-            make(partial)
-            partial.rename(folder)
+            folder.mkdir()
+            make(folder)
+            (folder / "complete").touch()
     return World(folder)

@@ -3,6 +3,7 @@
 from itertools import combinations
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
@@ -21,18 +22,26 @@ def predictions():
 
 
 def test_differences_and_their_intervals(predictions):
-    rates = {
-        method: [100 * (run["class"] == run["predicted"]).mean() for run in runs]
+    hits = {
+        method: np.array([100.0 * (run["class"] == run["predicted"]) for run in runs])
         for method, runs in predictions.items()
     }
     table = pd.read_csv(RESULTS / "tables" / "differences.csv", keep_default_na=False, na_values=[""])
     assert list(zip(table["method"], table["other"], strict=True)) == list(combinations(predictions, 2))
     for row in table.itertuples():
-        test = stats.ttest_rel(rates[row.method], rates[row.other])
-        bounds = test.confidence_interval(0.95)
-        assert (row.low, row.high, row.t) == pytest.approx((bounds.low, bounds.high, test.statistic), abs=2e-3)
-        assert row.p == pytest.approx(test.pvalue, abs=1e-5)
-        assert row.difference == pytest.approx((row.low + row.high) / 2, abs=2e-3)
+        one, two = hits[row.method], hits[row.other]
+        runs = one.mean(axis=1).var(ddof=1) / 5, two.mean(axis=1).var(ddof=1) / 5
+        images = (one - two).mean(axis=0).var(ddof=1) / one.shape[1]
+        rest = [each - each.mean(0) - each.mean(1)[:, None] + each.mean() for each in (one, two)]
+        residual = sum((each**2).sum() / (4 * (each.shape[1] - 1)) / each.size for each in rest)
+        variance = max(sum(runs) + images - residual, sum(runs), images)
+        freedom = variance**2 / (runs[0] ** 2 / 4 + runs[1] ** 2 / 4 + images**2 / (one.shape[1] - 1))
+        gap, half = one.mean() - two.mean(), stats.t.ppf(0.975, freedom) * variance**0.5
+        assert (row.difference, row.low, row.high) == pytest.approx((gap, gap - half, gap + half), abs=2e-3)
+        assert row.p == pytest.approx(2 * stats.t.sf(abs(gap) / variance**0.5, freedom), abs=1e-4)
+    helps = table[table["question"] == "helps"]
+    assert set(helps["method"]) | set(helps["other"]) == set(predictions) and len(helps) == len(predictions) - 1
+    assert helps["p_holm"].min() == pytest.approx(min(1, helps["p"].min() * len(helps)), abs=2e-5)
 
 
 def test_accuracies_of_every_class(predictions):

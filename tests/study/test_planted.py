@@ -126,7 +126,7 @@ def test_samples_of_the_diffusion_model_are_recognisable(tmp_path):
         ]
         paths = tmp_path / f"{name}.tar", tmp_path / f"{name}.parquet"
         sampler = sampling.Sampler(RESULTS / "backbone", **settings)
-        work = sampling.Work(lambda sampler=sampler: sampler, sampling.batches(rows, 16), (0, "check", name), name)
+        work = sampling.Work(lambda sampler=sampler: sampler, sampling.batches(rows, 16), (0, "check"), name, name)
         sampling.generate([work], *paths)
         _, seen = classifier.look(CLASSIFIER, names, images.read(paths[1]), model="small_cnn", image_size=32)
         shares[name] = float(seen["correct"].mean())
@@ -181,7 +181,8 @@ def test_no_rule_reads_the_ledger():
 def test_every_method_was_measured_five_times():
     table = pd.read_csv(RESULTS / "tables" / "table1.csv")
     assert list(table.columns) == [
-        "method", "family", "ratio", "runs", "accuracy_mean", "accuracy_se", "paper_accuracy",
+        "method", "family", "ratio", "sets", "runs", "accuracy_mean", "accuracy_se", "epochs", "steps", "images_seen",
+        "paper_accuracy", "paper_se",
     ]  # fmt: skip
     assert METHODS in STUDIES
     assert (table["runs"] == 5).all()
@@ -198,7 +199,7 @@ def test_every_method_was_measured_five_times():
 
 
 def test_the_papers_rule_ends_every_classifier_run():
-    """20 epochs without better validation accuracy: no run ends at the cap, where methods with fewer steps would lose."""
+    """20 epochs without better validation accuracy; at a cap, methods with fewer steps would lose."""
     runs = sorted(RESULTS.glob("classifier/*/*/run-*"))
     assert len(runs) == 5 * len(METHODS)
     epochs = []

@@ -124,6 +124,19 @@ def test_planted_copies_are_found_and_counted(planted, tmp_path):
     }
 
 
+def test_each_ratio_has_its_own_counts_and_the_main_one_its_pairs(planted, tmp_path):
+    """Table 1 adds the blurred copy; ten times as many images bring the JPEG and the other blurred copy with them."""
+    added, references = planted
+    every = list(added["image_id"])
+    summary = audit(seen(added), {"test": seen(references)}, tmp_path, ratios={1.0: every[:2], 10.0: every})
+    assert list(pd.read_parquet(tmp_path / "candidates.parquet")["added_id"]) == ["blurred"]
+    assert (summary["added"], summary["references"]["test"]["pairs"]) == (2, 1)
+    assert summary["references"]["test"]["share"] == 1 / 8
+    (further,) = summary["further"]
+    assert (further["ratio"], further["added"], further["references"]["test"]["pairs"]) == (10.0, 5, 3)
+    assert further["references"]["test"]["share"] == 2 / 8
+
+
 def test_no_candidates_is_a_table_too(planted, tmp_path):
     added, references = planted
     audit(seen(added), {"test": seen(references)}, tmp_path / "some")

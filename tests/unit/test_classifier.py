@@ -277,7 +277,7 @@ def test_a_damaged_large_photo_is_named(large_photos, tmp_path):
     with pytest.raises(ValueError, match=r"cannot read .*half\.jpg"):
         random_crop_of(row, 64, (0.08, 1.0), True, (0,))
     (tmp_path / "half.jpg").unlink()
-    with pytest.raises(ValueError, match="cannot read h"):
+    with pytest.raises(ValueError, match=r"cannot read .*half\.jpg: it is not there"):
         random_crop_of(row, 64, (0.08, 1.0), True, (0,))
 
 
@@ -310,6 +310,7 @@ def test_metrics_predictions_and_history_agree(sets, run):
     assert metrics["best_validation_accuracy"] == pytest.approx(history["validation_accuracy"][best], rel=1e-5)
     assert [metrics[f"n_{name}"] for name in ("train", "validation", "test")] == [25, 15, 30]
     assert (metrics["epochs"], metrics["seed"], metrics["model"]) == (6, 3, "small_cnn")
+    assert metrics["at_cap"]
 
 
 def test_the_best_checkpoint_is_the_one_scored(sets, tmp_path):
@@ -335,6 +336,7 @@ def test_it_learns(sets, tmp_path):
     metrics = train(*sets, CLASSES, tmp_path, **SETTINGS, max_epochs=40, crop_scale=(0.5, 1))
     assert metrics["accuracy"] > 85
     assert metrics["epochs"] > metrics["best_epoch"]
+    assert not metrics["at_cap"]
 
 
 def test_same_seed_same_bytes_other_seed_other_bytes(sets, run, tmp_path):

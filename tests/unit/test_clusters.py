@@ -4,8 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from sklearn.metrics import pairwise_distances_argmin
 
-from augbench import clip, clusters, images
+from augbench import clip, clusters, images, sampling
 
 COLOURS = {"red": (220, 20, 20), "green": (20, 220, 20), "blue": (20, 20, 220)}
 
@@ -33,7 +34,7 @@ def found(tables, tmp_path_factory):
         return np.stack([np.asarray(picture).mean((0, 1)) for picture in pictures])
 
     vectors = {name: clip.embed(table, mean_colour, lambda *_: None) for name, table in tables.items()}
-    assert np.allclose(np.linalg.norm(vectors["train"], axis=1), 1)
+    assert np.linalg.norm(vectors["train"], axis=1).min() > 100  # embeddings as they are
     path = tmp_path_factory.mktemp("clusters") / "clusters.parquet"
     clusters.cluster(**tables, vectors=vectors, counts=[3, 20], seed=1).to_parquet(path)
     return path
@@ -59,6 +60,46 @@ def test_sizes_are_those_of_the_training_images(found):
 def test_a_small_class_has_as_many_clusters_as_images(found):
     assert {key: sum(row) for key, row in clusters.read_sizes(found, 20).items()} == {"x": 12, "y": 12}
     assert all(len(row) <= 12 for row in clusters.read_sizes(found, 20).values())
+
+
+def test_the_embeddings_are_clustered_and_not_their_directions():
+    """Two groups in one direction from the origin, at lengths 1 and 10: their directions are one point."""
+    lengths = [1.0, 1.1, 0.9, 10.0, 10.1, 9.9]
+    train = pd.DataFrame({"image_id": list("abcdef"), "class": "x"})
+    validation = pd.DataFrame({"image_id": ["v", "w"], "class": "x"})
+    vectors = {"train": np.outer(lengths, [0.6, 0.8]), "validation": np.outer([2.0, 8.0], [0.6, 0.8])}
+    found = clusters.cluster(train, validation, vectors, [2], seed=0).set_index("image_id")["cluster"]
+    assert [set(found[list(group)]) for group in ("abcv", "defw")] in ([{0}, {1}], [{1}, {0}])
+
+
+class Gaps:
+    """k-means as it ends where images are equal: clusters 0, 1 and 3 have images, 2 and 4 a centre alone."""
+
+    def __init__(self, *_, **__):
+        self.cluster_centers_ = np.array([[0, 0], [0, 9], [1, 1], [9, 0], [0, 8]], float)
+
+    def fit_predict(self, points):
+        return pairwise_distances_argmin(
+            points, np.where([[False], [False], [True], [False], [True]], 99, self.cluster_centers_)
+        )
+
+
+def test_what_is_learned_for_a_cluster_is_what_is_sampled_for_it(tmp_path, monkeypatch):
+    """The rows of the learned conditionings by which training guides are those that sampling draws, as often."""
+    monkeypatch.setattr("sklearn.cluster.KMeans", Gaps)
+    points = np.array([[0, 0], [0, 9], [9, 0]], float)
+    which = [0, 1, 2, 0, 0, 1, 2, 0, 0, 1, 1, 0]
+    train = pd.DataFrame({"image_id": [f"t{i}" for i in range(12)], "class": "x"})
+    validation = pd.DataFrame({"image_id": [f"v{i}" for i in range(3)], "class": "x"})
+    vectors = {"train": points[which], "validation": np.array([[1, 1], [0, 8], [8, 0]], float)}
+    path = tmp_path / "clusters.parquet"
+    clusters.cluster(train, validation, vectors, [5], seed=0).to_parquet(path)
+    members = clusters.read_members(path, 5, {"train": train, "validation": validation})
+    assert members == {"train": which, "validation": [0, 1, 2]}
+    method = {"conditioning": None, "templates": "random", "trained": ["conditioning"], "clusters": 5, "start": "noise"}
+    sizes = clusters.read_sizes(path, 5)
+    rows = sampling.plan([{"class": "x"}], [12], method, (1, "ft"), cluster_sizes=sizes)
+    assert sorted(row["vector"] for row in rows) == sorted(which)
 
 
 def test_the_trained_clip_embeds_images(world, tables):

@@ -93,11 +93,11 @@ def test_a_denoiser_alone_can_be_trained():
 def test_clusters_need_an_embedding_and_candidates_their_epochs():
     raw = load("config/methods.yaml", "config/config.yaml")
     study = raw["studies"]["digits"]
-    study["methods"] = ["imagic", "none"]
+    study["methods"] = ["pseudoword_dm", "none"]
     study["finetune"] |= {"max_epochs": 2}
     config.parse(raw)
-    raw["methods"]["imagic"]["candidates"] = ["epoch-3"]
-    with pytest.raises(config.ConfigError, match="2 epochs are fewer than imagic needs"):
+    raw["methods"]["pseudoword_dm"]["candidates"] = ["epoch-3"]
+    with pytest.raises(config.ConfigError, match="2 epochs are fewer than pseudoword_dm needs"):
         config.parse(raw)
     study |= {"methods": ["ft_cluster_conditioning_k5"], "clip": None, "backbone": {"model": "x/y"}}
     with pytest.raises(
@@ -108,11 +108,19 @@ def test_clusters_need_an_embedding_and_candidates_their_epochs():
 
 def test_ratios_of_a_method_are_the_studys_and_those_of_its_scaling():
     raw = load("config/methods.yaml", "config/config.yaml")
-    raw["studies"]["digits"] |= {"ratios": [1], "scaling": {"methods": ["retrieval", "imagic"], "ratios": [10, 0.5]}}
+    raw["studies"]["digits"] |= {
+        "ratios": [1],
+        "scaling": {"methods": ["retrieval", "pseudoword_dm"], "ratios": [10, 0.5]},
+    }
     study = config.parse(raw).studies["digits"]
     assert study.ratios_of("retrieval") == [1, 0.5, 10]
     assert study.ratios_of("clip_prompts") == [1]
-    assert (study.times_of("imagic"), study.times_of("clip_prompts")) == (10, 3)
+    assert study.main_times == 3
+    assert (study.further_ratio("pseudoword_dm", study.main_times), study.further_ratio("pseudoword_dm", 10)) == (
+        10,
+        None,
+    )
+    assert study.further_ratio("clip_prompts", study.main_ratio) is None
     for wrong in ("more_real", "retrieval_diverse"):
         raw["studies"]["digits"]["scaling"]["methods"] = [wrong]
         with pytest.raises(config.ConfigError, match=f"scaling.methods: '{wrong}' is not one of the study's methods"):
@@ -139,3 +147,18 @@ def test_what_classes_lack_is_said_and_disables_nothing_else(tmp_path):
     )
     (tmp_path / "names.csv").write_text("class,lemmas,hypernym,definition\nowl,owl,bird,flies\ncrow,crow,bird,flies\n")
     assert checks.remarks(config.parse(raw)) == []
+
+
+def test_added_images_are_compared_with_every_split_but_their_own():
+    audit = config.Audit(references={"original_test": "data/test"})
+    assert audit.references_of("pool") == ["test", "validation", "more_real", "unused", "original_test"]
+    assert audit.references_of("more_real") == ["test", "validation", "unused", "original_test"]
+
+
+def test_sets_that_are_judged_in_full_are_reference_sets():
+    assert config.Audit().in_full == ["test"]
+    config.Audit(references={"original_test": "data/test"}, in_full=["original_test"])
+    with pytest.raises(ValueError, match="no reference set 'tests', did you mean 'test'"):
+        config.Audit(in_full=["tests"])
+    with pytest.raises(ValueError, match="more_real is a split of the target"):
+        config.Audit(references={"more_real": "data/more"})

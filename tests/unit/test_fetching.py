@@ -175,6 +175,9 @@ FATES = {
 }
 
 
+TRANSIENT = {"broken", "cut_short", "hangs", "drips", "drips_headers"}  # what may be otherwise another time
+
+
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory):
     """The outcome of asking for everything, and the seconds from the first to the last question."""
@@ -187,9 +190,67 @@ def hostile(tmp_path_factory):
         took = server.times[-1] - server.times[0]
         asked = list(server.asked)
         again = fetching.fetch(urls, work, **SETTINGS)
-        assert server.asked == asked  # nothing is asked again
-        assert again.equals(table)
+        final = ~table["url"].isin([f"{base}/{name}" for name in TRANSIENT])
+        assert set(server.asked[len(asked) :]) == TRANSIENT  # nothing else is asked again
+        assert again[final].equals(table[final])
+        assert list(again["fate"]) == list(table["fate"])
     return table.set_index("url"), asked, took, work, base
+
+
+@pytest.mark.middle
+def test_an_outage_is_not_remembered_and_a_refusal_is(tmp_path, monkeypatch):
+    """Three images and a dead link; the server hangs up, then is there, then would not be needed any more."""
+
+    def do_flaky(self):
+        if self.server.down:
+            self.close_connection = True
+        else:
+            self.answer(GOOD)
+
+    monkeypatch.setattr(Hostile, "do_flaky", do_flaky, raising=False)
+    fates, asked = [], []
+    with serving() as server:
+        base = f"http://127.0.0.1:{server.server_port}"
+        urls = [f"{base}/flaky?{i}" for i in range(3)] + [f"{base}/missing"]
+        for server.down in (True, False, True):
+            server.asked.clear()
+            fates.append(list(fetching.fetch(urls, tmp_path, **SETTINGS | {"retries": 0})["fate"]))
+            asked.append(sorted(server.asked))
+    assert fates == [["dead"] * 4, ["fetched"] * 3 + ["dead"], ["fetched"] * 3 + ["dead"]]
+    assert asked == [["flaky"] * 3 + ["missing"], ["flaky"] * 3, []]
+
+
+@pytest.mark.middle
+def test_a_list_of_which_nearly_all_fails_stops_the_work(tmp_path):
+    """Nobody listens at this address: 60 downloads without an answer; a short list may be of one dead server."""
+    with serving() as server:
+        port = server.server_port
+    urls = [f"http://127.0.0.1:{port}/{i}" for i in range(60)]
+    few = fetching.fetch(urls[:5], tmp_path, **SETTINGS | {"retries": 0})
+    assert set(few["fate"]) == {"dead"}
+    with pytest.raises(
+        ConnectionError, match=r"^60 of 60 downloads failed .*Connection refused.*; is this machine's netw"
+    ):
+        fetching.fetch(urls, tmp_path, **SETTINGS | {"retries": 0})
+
+
+def test_what_is_final_and_what_is_an_outage_worked_by_hand():
+    def table(*facts):
+        return pd.DataFrame([fact.split(": ", 1) for fact in facts], columns=["fate", "reason"])
+
+    final = ["fetched: ", "refused: x", "opted out: x", "too large: x", "dead: HTTP Error 404: Not Found"]
+    final += ["dead: HTTP Error 403: Forbidden", "dead: HTTP Error 410: Gone", "dead: HTTP Error 302: would be endless"]
+    passing = ["timeout: time limit of 2 s", "dead: HTTP Error 503: Busy", "dead: HTTP Error 429: Too Many Requests"]
+    passing += ["dead: <urlopen error [Errno 111] Connection refused>", "dead: no answer was recorded"]
+    assert fetching.is_final(table(*final)).all()
+    assert not fetching.is_final(table(*passing)).any()
+    fetching._check_outage(table(*passing[:1] * 94, *final[:1] * 6))
+    fetching._check_outage(table(*passing[:1] * 49))
+    fetching._check_outage(table(*final[4:5] * 100))  # a list that is dead for good is no outage
+    with pytest.raises(
+        ConnectionError, match=r"^95 of 100 downloads failed without an answer \(the last: time limit of 2"
+    ):
+        fetching._check_outage(table(*passing[:1] * 95, *final[:1] * 5))
 
 
 def test_everything_ends_with_the_right_fate(hostile):
@@ -205,7 +266,8 @@ def test_everything_ends_with_the_right_fate(hostile):
 def test_what_is_no_fit_picture_is_found_out(hostile, world):
     """The pixels of what was fetched, judged with a real safety checker."""
     table = hostile[0].rename_axis("address")
-    rows = retrieval._judged(table.reset_index(), SafetyChecker(world.safety), 32, 50_000_000, lambda *_: None)
+    checker = SafetyChecker(world.safety)
+    rows = retrieval._Judge(checker, 32, 50_000_000)(table.reset_index(), lambda *_: None)
     judged = {row["address"].rsplit("/", 1)[1]: row["fate"] for row in rows}
     assert {name: judged[name] for name, fate in FATES.items() if fate == "fetched"} == {
         "good": "good",
@@ -217,7 +279,7 @@ def test_what_is_no_fit_picture_is_found_out(hostile, world):
         "bomb": "too large",
     }
     assert all(judged[name] == fate for name, fate in FATES.items() if fate != "fetched")
-    rows = retrieval._judged(table.reset_index(), SafetyChecker(world.safety), 41, 50_000_000, lambda *_: None)
+    rows = retrieval._Judge(checker, 41, 50_000_000)(table.reset_index(), lambda *_: None)
     assert {row["address"].rsplit("/", 1)[1]: row["fate"] for row in rows}["good"] == "too small"
 
 
@@ -238,8 +300,7 @@ def test_slow_servers_are_not_waited_for(hostile):
     """Each is asked a second time, which must not have to wait for the end of the first answer."""
     _, asked, took, *_ = hostile
     assert asked.count("drips") == asked.count("drips_headers") == asked.count("hangs") == 2
-    tries = SETTINGS["retries"] + 1
-    assert took < SETTINGS["timeout"] * (tries + 1)  # at the server, so without the time that processes take to start
+    assert took < HANGS  # at the server, so without the time that processes take to start
 
 
 def test_nothing_is_named_after_a_url(hostile):

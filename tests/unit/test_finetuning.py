@@ -14,7 +14,7 @@ import torch
 import yaml
 from kills import kill_at_call
 
-from augbench import conditioning, config, digits, distributed, finetuning, images, latents, resume, sampling
+from augbench import conditioning, config, digits, distributed, finetuning, images, latents, resume, sampling, selection
 
 CLASSES = [
     {"class": "three", "lemmas": "three, trey", "hypernyms": "digit, figure", "definition": "one more than two"},
@@ -174,14 +174,15 @@ def test_a_loaded_candidate_generates_the_same_bytes_as_the_one_in_memory(world,
     last = pd.read_csv(run.folder / "history.csv")["epoch"].iloc[-1]
     candidates = {"memory": run.model.candidate(), "file": conditioning.load(run.folder / f"epoch-{last}.safetensors")}
     sizes = {about["class"]: [4, 3, 3] for about in CLASSES} if row["clusters"] > 1 else None
-    rows = sampling.plan(CLASSES, [3, 3], row, (1, method, "c"), cluster_sizes=sizes)
+    rows = sampling.plan(CLASSES, [3, 3], row, (1, method), cluster_sizes=sizes)
     settings = {"image_size": 32, "steps": 3, "guidance": 2.0, "noise_share": 0.2, "max_replacements": 50, "threads": 1}
     made = {}
     for name, candidate in candidates.items():
         work = sampling.Work(
             lambda candidate=candidate: sampling.Sampler(world.backbone, **settings).use(candidate),
             sampling.batches(rows, 4),
-            (1, method, "c"),
+            (1, method),
+            "c",
             name,
         )
         sampling.generate([work], tmp_path / f"{name}.tar", tmp_path / f"{name}.parquet")
@@ -193,12 +194,12 @@ def test_one_sampler_can_take_one_candidate_after_another(world, runs):
     """Another candidate's images, and then the same as before."""
     settings = {"image_size": 32, "steps": 3, "guidance": 2.0, "noise_share": 0.2, "max_replacements": 50, "threads": 1}
     row, folder = row_of("pseudoword_dm"), runs("pseudoword_dm").folder
-    rows = sampling.plan(CLASSES, [2, 2], row, (1, "pseudoword_dm", "c"))
+    rows = sampling.plan(CLASSES, [2, 2], row, (1, "pseudoword_dm"))
     one, other = (conditioning.load(folder / f"epoch-{i}.safetensors") for i in (1, 3))
     sampler = sampling.Sampler(world.backbone, **settings)
 
     def drawn(candidate):
-        pictures = sampler.use(candidate).draw([dict(row) for row in rows], (1, "pseudoword_dm", "c"))
+        pictures = sampler.use(candidate).draw([dict(row) for row in rows], (1, "pseudoword_dm"))
         return [picture.tobytes() for picture in pictures]
 
     first = drawn(one)
@@ -499,11 +500,26 @@ def test_validation_takes_the_same_noise_in_each_epoch(world, target, tmp_path, 
     assert found.nunique() == 1
 
 
-def test_a_validation_loss_that_is_not_finite_ends_the_run(world, target, tmp_path, monkeypatch):
-    monkeypatch.setattr(finetuning._Trainer, "step", lambda *_: 0.0)
-    monkeypatch.setattr(finetuning._Trainer, "validation_loss", lambda *_: float("nan"))
-    with pytest.raises(RuntimeError, match="validation loss is not finite in epoch 1; use lower learning rates"):
-        finetuning.finetune(**arguments(world, target, "ft_conditioning", tmp_path / "lr-1"))
+@pytest.mark.parametrize("where", ["training", "validation"])
+def test_a_loss_that_is_not_finite_ends_the_run_with_infinite_losses_and_no_candidate(
+    world, target, tmp_path, monkeypatch, where
+):
+    """In the second epoch, when there were candidates already."""
+    steps, validations = iter([1.0] * 4 + [float("nan")]), iter([1.0, float("nan")])
+    monkeypatch.setattr(finetuning._Trainer, "step", lambda *_: next(steps) if where == "training" else 0.0)
+    monkeypatch.setattr(finetuning._Trainer, "validation_loss", lambda *_: next(validations))
+    finetuning.finetune(**arguments(world, target, "ft_conditioning", tmp_path / "lr-1"))
+    assert sorted(path.name for path in (tmp_path / "lr-1").iterdir()) == ["candidates.csv", "history.csv"]
+    history = pd.read_csv(tmp_path / "lr-1" / "history.csv")
+    assert history["validation_loss"].tolist() == [1.0, float("inf")]
+    assert history["train_loss"].iloc[1] == float("inf")
+    assert list(pd.read_csv(tmp_path / "lr-1" / "candidates.csv")) == ["candidate", *history.columns]
+    assert selection.rates([tmp_path / "lr-1"]) == {"lr-1": float("inf")}
+
+
+def test_a_rate_that_is_far_too_high_diverges_for_real(world, target, tmp_path):
+    finetuning.finetune(**arguments(world, target, "imagic", tmp_path / "lr-1", rate=1e38, max_epochs=5))
+    assert pd.read_csv(tmp_path / "lr-1" / "history.csv")["validation_loss"].iloc[-1] == float("inf")
 
 
 @pytest.mark.parametrize("mirrored", [False, True])

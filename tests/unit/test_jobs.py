@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from augbench import jobs
+from augbench import files, jobs
 
 pytestmark = pytest.mark.middle
 
@@ -22,6 +22,7 @@ sys.stdin.read()
 
 def job(count, devices, **environment):
     given = {"CUDA_VISIBLE_DEVICES": devices, "PATH": "", "TMPDIR": environment.pop("folder")} | environment
+    given["PYTHONPATH"] = os.pathsep.join(sys.path)  # the code that is tested, not one that is installed
     return subprocess.Popen(
         [sys.executable, "-c", HOLD, str(count)], env=given, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
@@ -78,6 +79,14 @@ ERRORS = {
     "raise ValueError()": "Traceback",
     "json.loads('{')": "Traceback",
 }
+
+
+def test_what_is_wrong_with_a_users_files_is_a_sentence_wherever_it_is_raised(capsys):
+    try:
+        raise files.BadInput("names.csv is empty")
+    except files.BadInput:
+        jobs.print_error(*sys.exc_info())
+    assert capsys.readouterr().err == "error: names.csv is empty\n"
 
 
 def test_what_augbench_raises_is_a_sentence_and_what_breaks_has_its_traceback(monkeypatch, capsys):

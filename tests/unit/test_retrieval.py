@@ -7,12 +7,11 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pandas as pd
 import pytest
-from kills import kill_when
+from kills import kill_when, wait_for
 
 from augbench import aesthetics, clip, images, neighbours, pool, retrieval, web
 from augbench.backbone import SafetyChecker
@@ -125,6 +124,11 @@ def test_other_metadata_formats_say_the_same(world, folder, index, tmp_path, kin
         pd.testing.assert_frame_equal(one, two)
 
 
+def listening(port):
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 @pytest.fixture(scope="module")
 def service(world, folder):
     """A real ``clip-retrieval back`` on the same index."""
@@ -145,12 +149,7 @@ def service(world, folder):
     command = "import sys, json; from clip_retrieval.clip_back import clip_back; clip_back(**json.loads(sys.argv[1]))"
     process = subprocess.Popen([sys.executable, "-c", command, json.dumps(arguments)])
     try:
-        for _ in range(600):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            assert process.poll() is None
-            time.sleep(0.2)
+        wait_for(lambda: listening(port), process, 600)
         yield f"http://127.0.0.1:{port}/knn-service"
     finally:
         process.kill()
@@ -293,7 +292,7 @@ def test_used_are_the_first_good_ones(outcome):
     good = three[three["fate"].isin(["used", "spare"])]
     assert list(good["fate"]) == ["used"] * 12 + ["spare"] * (len(good) - 12)
     mine = kept[kept["class"] == "three"]
-    assert list(mine["url"]) == list(good["url"])
+    assert list(mine["url"]) == list(good["url"][:12])
     assert all(images.load(row).size == (32, 32) for row in mine.itertuples())
 
 
@@ -373,6 +372,7 @@ def test_diversified_neighbours_are_the_greedy_choice_among_the_nearest(index, f
     assert list(first["id"]) == list(found["id"][:4])  # asking for more changes nothing before
 
 
+@pytest.mark.slow
 def test_an_embedding_asks_as_its_text_does(index, service):
     vectors = list(index.clip.texts(PROMPTS))
     for source in (index, neighbours.Service(service, "web")):
@@ -431,20 +431,8 @@ def test_what_is_no_head_is_refused(tmp_path, capsys):
     with pytest.raises(ValueError, match="not an aesthetic head"):
         aesthetics.scorer(tmp_path / "three.pth")
     heads(tmp_path)
-    with pytest.raises(ValueError, match="width 6, the index has 5"):
+    with pytest.raises(ValueError, match="width 6, those of the study's CLIP have 5: it belongs to another CLIP"):
         aesthetics.scorer(tmp_path / "linear.pth")(np.zeros((1, 5), dtype=np.float32))
-
-
-def test_a_head_scores_instead_of_the_metadata(world, folder, index, tmp_path):
-    import torch
-
-    stored = np.load(folder / "embeddings/img_emb/000000.npy").astype(np.float32)
-    head = torch.nn.Linear(stored.shape[1], 1)
-    torch.save(head.state_dict(), tmp_path / "head.pth")
-    scored = neighbours.LocalIndex(folder / "index", index.clip, tmp_path / "work", head=tmp_path / "head.pth")
-    (found,) = scored.neighbours(PROMPTS[:1], [30], 0.99)
-    unit = torch.nn.functional.normalize(torch.from_numpy(stored[found["id"]]))
-    assert found["aesthetic"].to_numpy() == pytest.approx(head(unit).detach().numpy()[:, 0], abs=1e-5)
 
 
 # --- pools that are made here ---------------------------------------------------------------------------
@@ -542,11 +530,11 @@ def test_what_cannot_be_embedded_is_told(world, tmp_path, capfd):
             if number == 12:
                 break
             data = b"no image" if number == 3 else sample["png"]
-            kind = "jpg" if number == 5 else "png"
+            kind = "jpg" if number == 5 else "png"  # formats may be mixed
             writer.add(f"{number:03d}", {kind: data, "txt": "x"}, of=kind)
     found = embedded(world, [tmp_path / "0.tar"], tmp_path)
-    assert found.index.ntotal == 10
-    assert "2 of 12 images are left out" in capfd.readouterr().out
+    assert found.index.ntotal == 11
+    assert "1 of 12 samples are left out: 1 images cannot be read, 0 have no image" in capfd.readouterr().out
 
 
 # --- kills ----------------------------------------------------------------------------------------------

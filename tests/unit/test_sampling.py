@@ -1,21 +1,26 @@
 """The sampler against diffusers' own pipeline, and its promises about seeds, batches and safety."""
 
+import re
+from types import SimpleNamespace
+
 import pytest
+import torch
 
 from augbench import images, sampling
-from augbench.seeds import derive
+from augbench.seeds import derive, torch_generator
 
-KEY = (1, "simple_prompt", "base")
+KEY = (1, "simple_prompt")
 SETTINGS = {"image_size": 32, "steps": 4, "guidance": 3.0, "noise_share": 0.5, "max_replacements": 50, "threads": 1}
 CLASSES = [{"class": "three", "lemmas": "three, trey"}, {"class": "five", "lemmas": "five, cinque"}]
 METHOD = {"conditioning": "simple_prompt", "templates": "random", "trained": [], "clusters": 1, "start": "noise"}
 
 
-def work(world, rows, key=KEY, backbone=None, batch_size=8, part=0, parts=1, latents=None, who="", **changes):
+def work(world, rows, candidate="base", backbone=None, batch_size=8, part=0, parts=1, latents=None, who="", **changes):
     return sampling.Work(
         lambda: sampling.Sampler(backbone or world.backbone, start_latents=latents, **(SETTINGS | changes)),
         sampling.batches(rows, batch_size, part, parts),
-        key,
+        KEY,
+        candidate,
         who,
     )
 
@@ -49,11 +54,23 @@ def test_the_plan_of_learned_conditionings_spreads_over_clusters():
     assert planned[1]["prompt"] == "A photo of three, trey. (cluster 2 of 2, learned)"
 
 
-def test_the_plan_of_images_takes_each_in_turn():
-    method = METHOD | {"conditioning": None, "start": "image"}
-    planned = sampling.plan(CLASSES, [3, 2], method, KEY, starts={"three": [7, 2], "five": [0, 1, 3]})
-    assert [row["start"] for row in planned] == [7, 2, 7, 0, 1]
-    assert {row["prompt"] for row in planned} == {""}
+def test_images_start_from_each_training_image_in_turn_and_after_a_refusal_from_another():
+    positions = [7, 2, 5, 9]
+
+    def starts(index, attempts=range(1)):
+        row = {"class": "three", "index": index}
+        return [sampling.start_image(positions, KEY, row, attempt) for attempt in attempts]
+
+    assert [starts(index)[0] for index in range(6)] == [7, 2, 5, 9, 7, 2]
+    for index in range(8):
+        own, *others = starts(index, range(4))
+        assert sorted([own, *others]) == sorted(positions)  # each before any is tried again
+        assert starts(index, range(4)) == [own, *others]
+        assert own not in starts(index, range(1, 51))
+    assert len({starts(index, range(2))[1] for index in range(0, 40, 4)}) == 3  # not always the same one steps in
+    assert sampling.start_image([7], KEY, {"class": "three", "index": 0}, 3) == 7
+    with pytest.raises(ValueError, match="the class three has no training image to start from"):
+        sampling.start_image([], KEY, {"class": "three", "index": 0}, 0)
 
 
 def test_batches_run_across_classes_and_do_not_depend_on_the_parts(rows):
@@ -65,12 +82,11 @@ def test_batches_run_across_classes_and_do_not_depend_on_the_parts(rows):
 
 def test_same_pixels_as_the_diffusers_pipeline(world, made):
     import numpy as np
-    import torch
     from diffusers import StableDiffusionPipeline
 
     pipeline = StableDiffusionPipeline.from_pretrained(world.backbone, safety_checker=None)
     for row in made.itertuples():
-        noise = torch.randn((1, 4, 8, 8), generator=torch.Generator().manual_seed(int(row.seed)))
+        noise = torch.randn((1, 4, 8, 8), generator=torch_generator(int(row.seed)))
         reference = pipeline(
             row.prompt, height=32, width=32, num_inference_steps=4, guidance_scale=3.0, latents=noise
         ).images[0]
@@ -80,7 +96,6 @@ def test_same_pixels_as_the_diffusers_pipeline(world, made):
 
 def test_stable_diffusions_own_scheduler_too(world, rows, tmp_path):
     import numpy as np
-    import torch
     from diffusers import PNDMScheduler, StableDiffusionPipeline
 
     pipeline = StableDiffusionPipeline.from_pretrained(world.backbone)
@@ -88,7 +103,7 @@ def test_stable_diffusions_own_scheduler_too(world, rows, tmp_path):
     pipeline.save_pretrained(tmp_path / "pndm")
     table = make(world, tmp_path, rows[3:5], backbone=tmp_path / "pndm", max_replacements=99)
     for row in table.itertuples():
-        noise = torch.randn((1, 4, 8, 8), generator=torch.Generator().manual_seed(int(row.seed)))
+        noise = torch.randn((1, 4, 8, 8), generator=torch_generator(int(row.seed)))
         pipeline.safety_checker = None
         reference = pipeline(
             row.prompt, height=32, width=32, num_inference_steps=4, guidance_scale=3.0, latents=noise
@@ -101,7 +116,6 @@ def test_noise_drawn_between_steps_belongs_to_the_image(world, rows, name):
     """Whatever was drawn before and whoever else is in the batch."""
     import diffusers
     import numpy as np
-    import torch
 
     sampler = sampling.Sampler(world.backbone, **SETTINGS)
     kind = getattr(diffusers, name)
@@ -141,7 +155,6 @@ def test_bytes_do_not_depend_on_the_number_of_jobs(world, rows, tmp_path):
 def test_boomerang_is_the_img2img_pipeline_without_a_prompt(world, tmp_path):
     """Noised to half of the schedule and denoised with the empty prompt, without guidance."""
     import numpy as np
-    import torch
     from diffusers import StableDiffusionPipeline
     from safetensors.torch import save_file
 
@@ -149,13 +162,15 @@ def test_boomerang_is_the_img2img_pipeline_without_a_prompt(world, tmp_path):
     parameters = torch.randn((2, 8, 8, 8), generator=torch.Generator().manual_seed(5))
     save_file({"parameters": parameters}, tmp_path / "latents.safetensors")
     method = METHOD | {"conditioning": None, "start": "image"}
-    planned = sampling.plan(CLASSES, [1, 2], method, KEY, starts={"three": [1], "five": [0]})
-    table = make(world, tmp_path, planned, latents=tmp_path / "latents.safetensors")
+    planned = sampling.plan(CLASSES, [1, 2], method, KEY)
+    assert {row["prompt"] for row in planned} == {""}
+    starts = {"three": [1], "five": [0]}
+    table = make(world, tmp_path, planned, latents=tmp_path / "latents.safetensors", starts=starts)
     with torch.no_grad():
         tokens = pipeline.tokenizer([""], padding="max_length", return_tensors="pt").input_ids
         empty = pipeline.text_encoder(tokens)[0]
         for row, start in zip(table.itertuples(), (1, 0, 0), strict=True):
-            noise = torch.randn((1, 4, 8, 8), generator=torch.Generator().manual_seed(int(row.seed)))
+            noise = torch.randn((1, 4, 8, 8), generator=torch_generator(int(row.seed)))
             pipeline.scheduler.set_timesteps(4)
             steps = pipeline.scheduler.timesteps[2:]
             begin = parameters[start : start + 1, :4] * pipeline.vae.config.scaling_factor
@@ -214,7 +229,6 @@ def test_refused_images_are_replaced_by_the_next_seed(world, rows, made, tmp_pat
     """A real safety checker with its threshold set between the scores of the seven images."""
     import shutil
 
-    import torch
     from safetensors.torch import load_file, save_file
 
     backbone = tmp_path / "backbone"
@@ -254,9 +268,70 @@ def test_a_checker_that_refuses_everything_is_an_error(world, rows, tmp_path):
     weights = load_file(backbone / "safety_checker" / "model.safetensors")
     weights["concept_embeds_weights"][0] = -2.0
     save_file(weights, backbone / "safety_checker" / "model.safetensors", {"format": "pt"})
-    with pytest.raises(RuntimeError, match=r"refused 3 draws for the prompt 'A photo of three, trey\.'"):
+    wanted = (
+        "the safety checker refused 3 draws for the prompt 'A photo of three, trey.' of the class three; change the "
+        "prompt, or raise `generate.max_replacements`"
+    )
+    with pytest.raises(RuntimeError, match=f"^{re.escape(wanted)}$"):
         make(world, tmp_path, rows, backbone=backbone, max_replacements=2)
     assert not (tmp_path / "shard.tar").exists()
+
+
+def boomerang(refused, posteriors, starts, max_replacements=50):
+    """A sampler whose checker refuses whatever starts from these positions among the latents."""
+    sampler = sampling.Sampler.__new__(sampling.Sampler)
+    sampler.latents, sampler.starts, sampler.max_replacements = posteriors, starts, max_replacements
+    sampler.denoise = lambda rows: [row["start"] for row in rows]
+    sampler.checker = SimpleNamespace(unsafe=lambda pictures: [picture in refused for picture in pictures])
+    return sampler
+
+
+def test_a_refused_start_image_fails_no_image():
+    """Of one of four start images every draw is refused: its images start from the others, and no other image does."""
+    rows = [{"class": "three", "index": index, "prompt": ""} for index in range(12)]
+    sampler = boomerang({2}, torch.zeros(10), {"three": [7, 2, 5, 9]})
+    drawn = sampler.draw(rows, KEY)
+    assert drawn == [row["start"] for row in rows]
+    assert 2 not in drawn
+    for index, row in enumerate(rows):
+        assert row["replaced"] == (index % 4 == 1)
+        assert index % 4 == 1 or row["start"] == [7, 2, 5, 9][index % 4]
+    again = [{"class": "three", "index": index, "prompt": ""} for index in range(12)]
+    assert sampler.draw(again[5:], KEY) == drawn[5:]  # whoever else is in the batch
+
+
+@pytest.mark.parametrize(("most", "tried"), [(50, 4), (2, 3)])
+def test_a_class_without_an_image_to_start_from_is_an_error_that_says_what_to_do(most, tried):
+    rows = [{"class": "three", "index": 0, "prompt": ""}]
+    wanted = (
+        f"the safety checker refused {most + 1} draws from {tried} of the 4 training images of the class three; leave "
+        "the class out of the target, or raise `generate.max_replacements`"
+    )
+    with pytest.raises(RuntimeError, match=f"^{re.escape(wanted)}$"):
+        boomerang({2, 5, 7, 9}, torch.zeros(10), {"three": [7, 2, 5, 9]}, most).draw(rows, KEY)
+
+
+@pytest.mark.parametrize("learned", ["vector", "word"])
+def test_whoever_learned_what_guides_is_not_told_to_change_a_prompt(learned):
+    sampler = boomerang({0}, None, {}, 1)
+    sampler.denoise = lambda rows: [0 for _ in rows]
+    with pytest.raises(RuntimeError, match="guided by what was learned of the class three; write lower `finetune.lea"):
+        sampler.draw([{"class": "three", "index": 0, "prompt": "A photo of <three>.", learned: 0}], KEY)
+
+
+def test_candidates_have_the_same_prompts_and_the_same_noise(world, tmp_path):
+    """Common random numbers: with equal weights two candidates' images are equal, pixel by pixel."""
+    method = METHOD | {"conditioning": "clip_prompts"}
+    rows = sampling.plan(CLASSES, [2, 2], method, KEY)
+    shard, table = tmp_path / "shard.tar", tmp_path / "shard.parquet"
+    sampling.generate([work(world, rows, name) for name in ("lr-1_best_train", "lr-1_epoch-1")], shard, table)
+    one, other = (group.reset_index(drop=True) for _, group in images.read(table).groupby("candidate"))
+    assert list(one["prompt"]) == list(other["prompt"])
+    assert list(one["seed"]) == list(other["seed"])
+    assert [images.load_bytes(row) for row in one.itertuples()] == [
+        images.load_bytes(row) for row in other.itertuples()
+    ]
+    assert list(other["image_id"])[:2] == [f"simple_prompt/lr-1_epoch-1/three-{i:05d}" for i in range(2)]
 
 
 def test_boomerang_begins_where_each_scheduler_would_be():

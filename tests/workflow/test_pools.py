@@ -22,7 +22,7 @@ studies:
     clip: {{model: "hf_clip:results/small/clip"}}
     backbone: {{model: results/small/backbone}}
     pool: {{source: folder, path: own_pool}}
-    retrieval: {{duplicate_threshold: 0.9999}}
+    retrieval: {{duplicate_threshold: 0.9999, min_aesthetic: null}}
     classifier:
       {{model: small_cnn, image_size: 32, batch_size: 32, learning_rate: 0.05, max_epochs: 2, horizontal_flip: false}}
     jobs: {{images_per_shard: 500, shards_per_embedding: 1}}
@@ -53,7 +53,8 @@ def test_the_folder_is_packed_and_embedded_in_shards(results):
 def test_every_variant_retrieves_and_none_downloads(results):
     chosen = {}
     for method in METHODS[1:]:
-        ledger = pd.read_parquet(results / "retrieval" / method / "ledger.parquet")
+        folder = results / "retrieval" / method
+        ledger = pd.concat(pd.read_parquet(folder / name) for name in ("ledger.parquet", "further/ledger.parquet"))
         used = ledger[ledger["fate"] == "used"]
         assert not used["sha256"].duplicated().any()
         chosen[method] = frozenset(zip(used["class"], used["id"], strict=True))

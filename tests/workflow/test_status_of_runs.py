@@ -24,7 +24,7 @@ def test_a_run_that_fails_and_one_that_goes_on(fresh):
     text = page.read_text(encoding="utf-8")
     assert "small: failed" in text and "<script" not in text
     assert "1 of 2 jobs done, 0 running" in text and "1 failed" in text
-    assert "the end of <code>results/small/logs/split_target.log</code>" in text
+    assert "the end of <code>results/small/logs/dataset/split.log</code>" in text
     assert "ValueError: the &lt;disk&gt; &amp; is full" in text
     assert re.search(r"^split_target: 1 failed", output, re.M), output
     assert re.search(r"^digits_target: 1 done", output, re.M), output

@@ -14,6 +14,7 @@ rule list_references:
         mem_mb=lambda w, attempt: costs.megabytes(1000, attempt),
         runtime=lambda w, attempt: costs.minutes(0, attempt),
     params:
+        unreadable=setting("target.unreadable"),
         code=code("target"),
     script:
         "../scripts/list_references.py"
@@ -107,7 +108,7 @@ rule audit:
             rules.embed_added.output if study_of(w).audit.detector else []
         ),
         references=lambda w: [
-            reference_table(w.study, name) for name in references(w.study)
+            reference_table(w.study, name) for name in references(w.study, w.method)
         ],
         hashes=seen_sets("hashes"),
         vectors=seen_sets("vectors"),
@@ -125,7 +126,7 @@ rule audit:
         mem_mb=lambda w, attempt: costs.megabytes(4000, attempt),
         runtime=lambda w, attempt: costs.minutes(0, attempt, least=60),
     params:
-        references=lambda w: references(w.study),
+        references=lambda w: references(w.study, w.method),
         threshold=lambda w: (
             study_of(w).audit.threshold if study_of(w).audit.detector else None
         ),
@@ -150,6 +151,7 @@ rule review:
     params:
         title=lambda w: METHODS[w.method].title,
         inspected=setting("audit.inspected"),
+        in_full=setting("audit.in_full"),
         seed=setting("seed"),
         code=code("review"),
     script:

@@ -5,7 +5,7 @@ rule fetch_backbone:
     output:
         directory("results/{study}/backbone"),
     log:
-        "results/{study}/logs/fetch_backbone.log",
+        "results/{study}/logs/backbone/fetch.log",
     benchmark:
         "results/{study}/benchmarks/backbone/fetch.tsv"
     wildcard_constraints:

@@ -20,6 +20,7 @@ from augbench import (
 )
 from augbench import config as configuration
 from augbench import pool as poolside
+from augbench.summary import paper_dataset
 
 jobs.share_library()
 
@@ -42,13 +43,13 @@ STUDIES = CONFIG.studies
 wildcard_constraints:
     study="|".join(STUDIES),
     method="|".join(METHODS),
-    candidate="base|screen|selected",
+    candidate="base|screen|selected|further",
     rate=r"[0-9.e+-]+",
     part="[0-9]+",
     ratio=r"[0-9.]+",
     shard="[0-9]+",
     set="|".join(
-        {"test", "validation", "unused"}.union(
+        {*configuration.REFERENCES}.union(
             *(study.audit.references for study in STUDIES.values())
         )
     ),
@@ -131,7 +132,7 @@ def screening_jobs(study, method):
 
 
 def shards(study, method, candidate, extension):
-    """The files of a method's generated images; candidate is base, screen or selected."""
+    """The files of a method's generated images; candidate is base, screen, selected or further."""
     return [
         f"results/{study}/images/{method}/{candidate}/shard-{i}.{extension}"
         for i in range(generation_jobs(study))
@@ -139,7 +140,8 @@ def shards(study, method, candidate, extension):
 
 
 def generated(study, method, extension):
-    """All files of a method's generated images; of a fine-tuned method, also those made to compare candidates."""
+    """The files of a method's generated images from which the main ratio's are drawn; of a fine-tuned method, also those
+    made to compare candidates."""
     made = ["screen", "selected"] if trained(method) else ["base"]
     return [
         file
@@ -148,25 +150,52 @@ def generated(study, method, extension):
     ]
 
 
-def image_tables(study, method):
-    """The tables of the images that a method can add."""
-    return {
+def further_ratio(study, method):
+    """The ratio for which a method needs images beyond those of the main one; None if it needs none."""
+    given, start = STUDIES[study], METHODS[method].start
+    if start not in ("noise", "image", "pool"):
+        return None
+    enough = given.main_ratio if start == "pool" else given.main_times
+    return given.further_ratio(method, enough)
+
+
+def further(study, method, extension):
+    """The files of the images that only further ratios need."""
+    if further_ratio(study, method) is None:
+        return []
+    if METHODS[method].start == "pool":
+        return [f"results/{study}/retrieval/{method}/further/images.{extension}"]
+    return shards(study, method, "further", extension)
+
+
+def image_tables(study, method, ratio):
+    """The tables of the images that a method can add at a ratio; up to the main one, only those that it needs."""
+    tables = {
         "none": lambda: [],
         "more_real": lambda: [f"results/{study}/dataset/more_real.parquet"],
         "noise": lambda: generated(study, method, "parquet"),
         "image": lambda: generated(study, method, "parquet"),
         "pool": lambda: [f"results/{study}/retrieval/{method}/images.parquet"],
     }[METHODS[method].start]()
+    if float(ratio) <= STUDIES[study].main_ratio:
+        return tables
+    return tables + further(study, method, "parquet")
 
 
 def stored_images(study):
     """All shards that a study keeps: generated and retrieved images."""
     made = [
-        file for method in generating(study) for file in generated(study, method, "tar")
+        file
+        for method in generating(study)
+        for file in generated(study, method, "tar") + further(study, method, "tar")
     ]
     return made + [
-        f"results/{study}/retrieval/{method}/images.tar"
+        file
         for method in starts(study, "pool")
+        for file in [
+            f"results/{study}/retrieval/{method}/images.tar",
+            *further(study, method, "tar"),
+        ]
     ]
 
 
@@ -194,9 +223,9 @@ def row_of(wildcards):
 _texts = functools.cache(prompts.digest)  # read once, not for each job
 
 
-def references(study):
-    """The sets that added images are compared with: splits, and folders that the configuration names."""
-    return ["test", "validation", "unused", *STUDIES[study].audit.references]
+def references(study, method):
+    """The sets that a method's added images are compared with: splits but its own, and folders of the configuration."""
+    return STUDIES[study].audit.references_of(METHODS[method].start)
 
 
 def reference_table(study, name):
@@ -218,6 +247,16 @@ def added_tables(wildcards):
     )
 
 
+def main_predictions(wildcards):
+    """What the classifiers said about each test image, at the main ratio: the runs of each method in turn."""
+    study = wildcards.study
+    return [
+        f"results/{study}/classifier/{method}/x{ratios(study, method)[0]}/run-{k}/predictions.parquet"
+        for method in STUDIES[study].methods
+        for k in range(1, STUDIES[study].runs + 1)
+    ]
+
+
 def seen_sets(kind):
     """An input function: what a detector made of each reference set, e.g. hashes; no vectors without a detector."""
 
@@ -226,7 +265,8 @@ def seen_sets(kind):
         if kind == "vectors" and not STUDIES[study].audit.detector:
             return []
         return [
-            f"results/{study}/audit/{kind}/{name}.parquet" for name in references(study)
+            f"results/{study}/audit/{kind}/{name}.parquet"
+            for name in references(study, wildcards.method)
         ]
 
     return files
@@ -238,17 +278,14 @@ def verdicts(study):
     return [file for file in files if Path(file).is_file()]
 
 
-def judge(study):
-    """The method whose classifier says how real added images look: trained on real images, on as many as can be."""
-    known = starts(study, "more_real") + starts(study, "none")
-    return known[0] if known else None
-
-
 def figures(study):
     """The figures of a study, without extension."""
-    given = STUDIES[study]
-    methods = {method: METHODS[method].model_dump() for method in given.methods}
-    return exhibits.names(methods, given.ratios)
+    methods = {
+        method: METHODS[method].model_dump() for method in STUDIES[study].methods
+    }
+    return exhibits.names(
+        methods, {method: ratios(study, method) for method in methods}
+    )
 
 
 def shown(studies):
@@ -282,11 +319,7 @@ def ratios(study, method):
 def pool_files(study):
     """What a pool consists of that lies at a path: images, shards or lists of URLs."""
     pool = STUDIES[study].pool
-    if pool.source == "folder":
-        return poolside.listing(pool.path)
-    path = Path(pool.path)
-    pattern = {"shards": "*.tar", "urls": "*.parquet"}[pool.source]
-    return [str(path)] if path.is_file() else sorted(map(str, path.glob(pattern)))
+    return poolside.files_of(pool.source, pool.path)
 
 
 def pool_shards(study):
@@ -315,8 +348,7 @@ def shard_images(wildcards):
     """Path, size and time of the images that make one shard of a pool that is a folder."""
     size, part = study_of(wildcards).jobs.images_per_shard, int(wildcards.part)
     files = pool_files(wildcards.study)[part * size : (part + 1) * size]
-    about = {file: Path(file).stat() for file in files}
-    return [[file, s.st_size, s.st_mtime_ns] for file, s in about.items()]
+    return poolside.states(files)
 
 
 def ledgers(study):
@@ -500,21 +532,26 @@ def cpus(training):
 
 def images_to_generate(wildcards, classes_csv):
     """Images of one method, or of the comparison of its candidates, over all jobs."""
-    study, method = wildcards.study, wildcards.method
-    every, first = _images_to_generate(
-        study, method, classes_csv, Path(classes_csv).stat().st_mtime
+    counts = _images_to_generate(
+        wildcards.study,
+        wildcards.method,
+        classes_csv,
+        Path(classes_csv).stat().st_mtime,
     )
-    compared = len(METHODS[method].candidates) * first
-    return compared if wildcards.candidate == "screen" else every
+    return counts[wildcards.candidate]
 
 
 @functools.cache
 def _images_to_generate(study, method, classes_csv, changed):
     given, kept = STUDIES[study], classes.kept(classes_csv)
-    times, fixed = given.times_of(method), given.generate.images_per_class
-    every = [classes.generated(about["train"], times, fixed) for about in kept]
-    first = [classes.added(about["train"], given.main_ratio) for about in kept]
-    return sum(every), sum(first)
+    fixed, more = given.generate.images_per_class, further_ratio(study, method) or 0
+    first = sum(classes.added(about["train"], given.main_ratio) for about in kept)
+    main, every = (
+        sum(classes.generated(about["train"], times, fixed) for about in kept)
+        for times in (given.main_times, max(given.main_times, more))
+    )
+    compared = len(METHODS[method].candidates) * first
+    return {"base": main, "screen": compared, "selected": main, "further": every - main}
 
 
 def sampling_seconds(study, images):

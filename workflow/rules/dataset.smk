@@ -10,7 +10,7 @@ rule dataset:
         classes="results/{study}/dataset/classes.csv",
         splits=expand("results/{{study}}/dataset/{split}.parquet", split=target.SPLITS),
     log:
-        "results/{study}/logs/dataset.log",
+        "results/{study}/logs/dataset/dataset.log",
     benchmark:
         "results/{study}/benchmarks/dataset/dataset.tsv"
     localrule: True

@@ -6,7 +6,7 @@ rule digits_target:
         folder=directory("results/{study}/digits/target"),
         classes="results/{study}/digits/classes.csv",
     log:
-        "results/{study}/logs/digits_target.log",
+        "results/{study}/logs/digits/target.log",
     benchmark:
         "results/{study}/benchmarks/digits/target.tsv"
     conda:
@@ -30,7 +30,7 @@ rule digits_web:
         web="results/{study}/digits/web.parquet",
         planted="results/{study}/digits/planted.parquet",
     log:
-        "results/{study}/logs/digits_web.log",
+        "results/{study}/logs/digits/web.log",
     benchmark:
         "results/{study}/benchmarks/digits/web.tsv"
     conda:

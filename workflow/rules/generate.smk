@@ -1,5 +1,6 @@
 # Generation: one job takes a stretch of a method's images and writes one shard. Of a fine-tuned method first the images
-# by which its candidates are compared (screen), then the rest of those of the chosen one (selected).
+# by which its candidates are compared (screen), then the rest of those of the chosen one (selected). What further ratios
+# want beyond the main one's images comes on top (further).
 
 
 rule generate:
@@ -16,7 +17,11 @@ rule generate:
             if METHODS[w.method].start == "image"
             else []
         ),
-        selection=lambda w: rules.select.output[0] if w.candidate == "selected" else [],
+        selection=lambda w: (
+            rules.select.output[0]
+            if trained(w.method) and w.candidate in ("selected", "further")
+            else []
+        ),
         finetuned=finetuned,
         clusters=clusters_of,
     output:
@@ -43,8 +48,11 @@ rule generate:
         seed=setting("seed"),
         settings=setting("generate"),
         method=row_of,
-        times=lambda w: study_of(w).times_of(w.method),
+        times=lambda w: study_of(w).main_times,
         ratio=lambda w: study_of(w).main_ratio,
+        further=lambda w: (
+            further_ratio(w.study, w.method) if w.candidate == "further" else None
+        ),
         parts=lambda w: generation_jobs(w.study),
         code=code("sampling", "selection"),
     script:

@@ -32,7 +32,7 @@ rule pack_pool:
     output:
         "results/{study}/pool/shards/{part}.tar",
     log:
-        "results/{study}/logs/pack_pool/{part}.log",
+        "results/{study}/logs/pool/pack-{part}.log",
     benchmark:
         "results/{study}/benchmarks/pool/pack-{part}.tsv"
     wildcard_constraints:
@@ -61,7 +61,7 @@ rule download_pool:
         shard="results/{study}/pool/shards/{part}.tar",
         ledger="results/{study}/pool/shards/{part}.parquet",
     log:
-        "results/{study}/logs/download_pool/{part}.log",
+        "results/{study}/logs/pool/download-{part}.log",
     benchmark:
         "results/{study}/benchmarks/pool/download-{part}.tsv"
     wildcard_constraints:
@@ -119,7 +119,7 @@ rule index_pool:
     output:
         directory("results/{study}/pool/index"),
     log:
-        "results/{study}/logs/index_pool.log",
+        "results/{study}/logs/pool/index.log",
     benchmark:
         "results/{study}/benchmarks/pool/index.tsv"
     conda:

@@ -8,6 +8,8 @@ rule summary:
             for ratio in ratios(w.study, w.method)
             for k in range(1, study_of(w).runs + 1)
         ],
+        added=lambda w: added_tables(w) if w.method in adding(w.study) else [],
+        train="results/{study}/dataset/train.parquet",
         test="results/{study}/dataset/test.parquet",
         audit=lambda w: (
             rules.audit.output.summary if w.method in adding(w.study) else []
@@ -15,18 +17,19 @@ rule summary:
     output:
         "results/{study}/summary/{method}.json",
     log:
-        "results/{study}/logs/summary/{method}.log",
+        "results/{study}/logs/report/summary-{method}.log",
     benchmark:
         "results/{study}/benchmarks/report/summary-{method}.tsv"
     localrule: True
     conda:
         "../../envs/augbench.yaml"
     resources:
-        mem_mb=lambda w, attempt: costs.megabytes(500, attempt),
+        mem_mb=lambda w, attempt: costs.megabytes(2000, attempt),
         runtime=lambda w, attempt: costs.minutes(0, attempt, least=10),
     params:
         method=lambda w: METHODS[w.method].model_dump(),
         ratios=lambda w: ratios(w.study, w.method),
+        classifier=setting("classifier"),
         code=code("summary"),
     script:
         "../scripts/summary.py"
@@ -39,6 +42,7 @@ rule tables:
             method=study_of(w).methods,
             allow_missing=True,
         ),
+        predictions=main_predictions,
         paper="resources/paper_results.csv",
     output:
         table1=report(
@@ -55,16 +59,17 @@ rule tables:
             labels={"study": "{study}", "table": "differences"},
         ),
     log:
-        "results/{study}/logs/tables.log",
+        "results/{study}/logs/report/tables.log",
     benchmark:
         "results/{study}/benchmarks/report/tables.tsv"
     localrule: True
     conda:
         "../../envs/augbench.yaml"
     resources:
-        mem_mb=lambda w, attempt: costs.megabytes(500, attempt),
+        mem_mb=lambda w, attempt: costs.megabytes(1000, attempt),
         runtime=lambda w, attempt: costs.minutes(0, attempt, least=10),
     params:
+        dataset=lambda w: paper_dataset(study_of(w).model_dump()),
         code=code("summary", "comparison"),
     script:
         "../scripts/tables.py"
@@ -72,16 +77,12 @@ rule tables:
 
 rule per_class:
     input:
-        lambda w: [
-            f"results/{w.study}/classifier/{method}/x{ratios(w.study, method)[0]}/run-{k}/predictions.parquet"
-            for method in study_of(w).methods
-            for k in range(1, study_of(w).runs + 1)
-        ],
+        main_predictions,
     output:
         accuracies="results/{study}/tables/per_class.csv",
         confusions="results/{study}/tables/confusions.csv",
     log:
-        "results/{study}/logs/per_class.log",
+        "results/{study}/logs/report/per_class.log",
     benchmark:
         "results/{study}/benchmarks/report/per_class.tsv"
     localrule: True
@@ -100,13 +101,13 @@ rule per_class:
 # A study's own page, figures and table of costs.
 rule study_page:
     input:
-        paper="resources/paper_compute.csv",
+        paper=["resources/paper_compute.csv", "resources/paper_results.csv"],
         tables="results/{study}/tables/table1.csv",
+        differences="results/{study}/tables/differences.csv",
+        scaling="results/{study}/tables/scaling.csv",
         classwise="results/{study}/tables/per_class.csv",
         gap=lambda w: (
-            f"results/{w.study}/tables/domain_gap.csv"
-            if judge(w.study) and adding(w.study)
-            else []
+            f"results/{w.study}/tables/domain_gap.csv" if adding(w.study) else []
         ),
         selections=lambda w: [
             f"results/{w.study}/selection/{method}.json"

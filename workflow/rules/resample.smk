@@ -9,7 +9,7 @@ for place, runs in enumerate(sorted({study.runs for study in STUDIES.values()}))
             f"resample_{place + 1}" if place else "resample"
         input:
             classes=rules.dataset.output.classes,
-            images=lambda w: image_tables(w.study, w.method),
+            images=lambda w: image_tables(w.study, w.method, w.ratio),
             selection=lambda w: rules.select.output[0] if trained(w.method) else [],
             together=lambda w, runs=runs: together(w.study, 1, runs),
         output:

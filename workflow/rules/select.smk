@@ -48,7 +48,7 @@ rule select:
     output:
         "results/{study}/selection/{method}.json",
     log:
-        "results/{study}/logs/select/{method}.log",
+        "results/{study}/logs/screen/select-{method}.log",
     benchmark:
         "results/{study}/benchmarks/screen/select-{method}.tsv"
     localrule: True
@@ -58,6 +58,7 @@ rule select:
         mem_mb=lambda w, attempt: costs.megabytes(500, attempt),
         runtime=lambda w, attempt: costs.minutes(0, attempt, least=10),
     params:
+        grid=setting("finetune.grid"),
         code=code("selection"),
     script:
         "../scripts/select.py"

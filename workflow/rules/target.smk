@@ -13,7 +13,7 @@ rule split_target:
         classes="results/{study}/target/classes.csv",
         images="results/{study}/target/images.parquet",
     log:
-        "results/{study}/logs/split_target.log",
+        "results/{study}/logs/dataset/split.log",
     benchmark:
         "results/{study}/benchmarks/dataset/split.tsv"
     conda:

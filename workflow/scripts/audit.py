@@ -21,10 +21,15 @@ references = {
     name: seen([table], hashes, found)
     for name, table, hashes, found in zip(names, given.references, given.hashes, vectors, strict=True)
 }
+ratios = {}
+for path in given.added:
+    ratio = float(Path(path).parent.name.removeprefix("x"))
+    ratios.setdefault(ratio, set()).update(images.read(path)["image_id"])
 audit(
     seen(given.added, given.added_hashes, given.added_vectors),
     references,
     Path(snakemake.output.summary).parent,
     threshold=snakemake.params.threshold,
     threads=snakemake.threads,
+    ratios=ratios,
 )

@@ -4,4 +4,4 @@ log_to(snakemake.log[0])
 
 from augbench import images, target
 
-images.write(snakemake.output[0], target.folder_table(snakemake.input[0]))
+images.write(snakemake.output[0], target.folder_table(snakemake.input[0], snakemake.params.unreadable))

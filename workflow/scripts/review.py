@@ -14,5 +14,6 @@ review.write(
     method=snakemake.wildcards.method,
     title=given.title,
     size=given.inspected,
+    in_full=given.in_full,
     seed=given.seed,
 )

@@ -7,5 +7,6 @@ from pathlib import Path
 from augbench import files, selection
 
 screened = [candidate for path in snakemake.input.screened for candidate in files.read_json(path)]
-rates = selection.rates([Path(folder) for folder in snakemake.input.finetuned])
-files.write_json(snakemake.output[0], selection.select(screened) | {"rates": rates})
+folders = [Path(folder) for folder in snakemake.input.finetuned]
+rates = selection.compare_rates(folders, snakemake.params.grid)
+files.write_json(snakemake.output[0], selection.select(screened) | rates)

@@ -2,19 +2,33 @@ from augbench.jobs import log_to
 
 log_to(snakemake.log[0])
 
+import pandas as pd
+
 from augbench import files, images
 from augbench.summary import summarise
 
-metrics = [files.read_json(path) for path in snakemake.input.metrics]
+given, classifier = snakemake.input, snakemake.params.classifier
+metrics = [files.read_json(path) for path in given.metrics]
+added = [list(pd.read_parquet(path, columns=["image_id"])["image_id"]) for path in given.added]
 ratios = [float(ratio) for ratio in snakemake.params.ratios]
 runs = len(metrics) // len(ratios)
+
+
+def by_ratio(values):
+    return {ratio: values[place * runs : (place + 1) * runs] for place, ratio in enumerate(ratios)}
+
+
 files.write_json(
     snakemake.output[0],
     summarise(
         snakemake.wildcards.method,
         snakemake.params.method,
-        {ratio: metrics[place * runs : (place + 1) * runs] for place, ratio in enumerate(ratios)},
-        files.read_json(snakemake.input.audit) if snakemake.input.audit else None,
-        len(images.read(snakemake.input.test)),
+        by_ratio(metrics),
+        by_ratio(added),
+        files.read_json(given.audit) if given.audit else None,
+        train=len(images.read(given.train)),
+        tested=len(images.read(given.test)),
+        batch_size=classifier["batch_size"],
+        processes=classifier["processes"],
     ),
 )

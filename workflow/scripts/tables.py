@@ -5,10 +5,14 @@ log_to(snakemake.log[0])
 import pandas as pd
 
 from augbench import files
-from augbench.comparison import differences
-from augbench.summary import scaling, table1
+from augbench.comparison import differences, read_hits
+from augbench.summary import OTHER_DATASET, published, scaling, table1
 
-summaries = [files.read_json(path) for path in snakemake.input.summaries]
-files.write_csv(snakemake.output.table1, table1(summaries, pd.read_csv(snakemake.input.paper)))
+given = snakemake.input
+summaries = [files.read_json(path) for path in given.summaries]
+runs = len(given.predictions) // len(summaries)
+predictions = {summary["method"]: given.predictions[k * runs : (k + 1) * runs] for k, summary in enumerate(summaries)}
+paper = published(pd.read_csv(given.paper), snakemake.params.dataset or OTHER_DATASET)
+files.write_csv(snakemake.output.table1, table1(summaries, paper))
 files.write_csv(snakemake.output.scaling, scaling(summaries))
-files.write_csv(snakemake.output.differences, differences(summaries))
+files.write_csv(snakemake.output.differences, differences(summaries, read_hits(predictions)))
