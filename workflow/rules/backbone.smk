@@ -1,4 +1,5 @@
-# The diffusion model backbone: found or fetched, or trained on the pool where none can be had.
+# The diffusion model backbone: found or fetched, or trained on the pool where none can be had. Most of a study waits for
+# it, so its trainings go before what could start with them.
 
 
 rule fetch_backbone:
@@ -31,6 +32,7 @@ rule train_vae:
         "results/{study}/logs/backbone/vae.log",
     benchmark:
         "results/{study}/benchmarks/backbone/vae.tsv"
+    priority: 1
     conda:
         "../../envs/augbench.yaml"
     threads: lambda w: study_of(w).backbone.train.threads
@@ -62,6 +64,7 @@ rule train_unet:
         "results/{study}/benchmarks/backbone/unet.tsv"
     wildcard_constraints:
         study=one_of(TRAINED_BACKBONE),
+    priority: 1
     conda:
         "../../envs/augbench.yaml"
     threads: lambda w: study_of(w).backbone.train.threads
@@ -89,6 +92,7 @@ rule train_safety_checker:
         "results/{study}/logs/backbone/safety.log",
     benchmark:
         "results/{study}/benchmarks/backbone/safety.tsv"
+    priority: 1
     conda:
         "../../envs/augbench.yaml"
     threads: lambda w: study_of(w).backbone.train.threads

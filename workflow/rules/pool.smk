@@ -10,6 +10,7 @@ rule train_clip:
         "results/{study}/logs/clip/train.log",
     benchmark:
         "results/{study}/benchmarks/clip/train.tsv"
+    priority: 1  # most of a study waits for it
     conda:
         "../../envs/augbench.yaml"
     threads: lambda w: study_of(w).clip.train.threads
