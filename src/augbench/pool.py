@@ -226,7 +226,7 @@ def _embed_shard(shard: str | Path, clip_model: str, folder: Path, batch_size: i
         (folder / part).mkdir(parents=True)
     copy = folder.parent / "copy.tar"
     table = _copy_for_clip(shard, copy)
-    if table.empty:
+    if table.empty:  # no CLIP need be loaded
         return
     _infer(copy, clip_model, folder, batch_size)
     copy.unlink()
