@@ -159,6 +159,7 @@ sys.exit({"done": 0, "ended": 143}[sys.argv[2]])
 """
 
 
+@pytest.mark.middle
 def test_a_job_measures_itself_its_children_and_its_attempts(tmp_path):
     """0.4 s of its own and 0.5 s of a child, which is over before anybody could sample it."""
     log, benchmark = tmp_path / "s/logs/stage/job.log", tmp_path / "s/benchmarks/stage/job.tsv"

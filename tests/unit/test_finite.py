@@ -106,9 +106,10 @@ def test_a_clip_without_numbers_is_named_with_what_it_read(world, tmp_path):
 
 
 def test_embeddings_without_length_are_none(tmp_path):
+    """Of length 1 they would be, of which nothing is left when they are divided by 0."""
     table = tinted(tmp_path, "set", 3)
     with pytest.raises(RuntimeError, match=r"the embedding model gives .* for .*set/0.png and 2 others"):
-        clip.embed(table, lambda pictures: np.zeros((len(pictures), 4), np.float32), lambda *_: None)
+        clip.embed(table, lambda pictures: np.full((len(pictures), 4), np.nan, np.float32), lambda *_: None)
 
 
 def test_an_aesthetic_head_without_numbers_does_not_pass_for_unknown_scores(tmp_path):

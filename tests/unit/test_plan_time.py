@@ -375,6 +375,7 @@ def test_a_proxy_is_named_that_is_not_used_and_one_that_is_not_there(animals, tm
 def test_checks_load_no_model_and_no_torch(animals, pipeline, tmp_path):
     sections = {"backbone": {"model": str(pipeline)}, "clip": {"model": "open_clip:ViT-B-32"}}
     sections["pool"] = {"source": "index", "path": str(make_index(tmp_path / "index", width=512))}
+    sections["retrieval"] = {"min_aesthetic": None}
     raw = {"methods": ["none", "retrieval"], "target": {"reader": "folder", "path": str(animals)}} | sections
     code = (
         "import json, sys; from pathlib import Path; from augbench import checks, config\n"

@@ -481,7 +481,8 @@ def test_a_folder_of_images_gives_the_pictures_that_its_shards_give(world, index
 def test_images_that_lie_here_are_not_downloaded(world, packed, tmp_path):
     wanted = pd.DataFrame({"class": ["three", "five"], "query": PROMPTS, "count": [5, 5]})
     paths = [tmp_path / name for name in ("ledger.parquet", "images.tar", "images.parquet", "funnel.csv")]
-    retrieval.retrieve(wanted, packed, SafetyChecker(world.safety), tmp_path, *paths, fetch=FETCH, **SETTINGS)
+    settings = SETTINGS | {"fetch": FETCH, "min_aesthetic": None}
+    retrieval.retrieve(wanted, packed, SafetyChecker(world.safety), tmp_path, *paths, **settings)
     ledger, funnel = pd.read_parquet(paths[0]), pd.read_csv(paths[3])
     assert not ledger["fate"].isin(["dead", "timeout", "refused"]).any()
     assert list(funnel["used"]) == [5, 5] == list(ledger[ledger["fate"] == "used"].groupby("class").size())

@@ -95,5 +95,5 @@ def test_a_local_backbone_is_linked_without_touching_it(world, tmp_path):
     (local / ".snakemake_timestamp").touch()  # what Snakemake leaves in a folder that is an output
     resolve(str(local), tmp_path / "backbone")
     assert {path.relative_to(tmp_path / "backbone") for path in (tmp_path / "backbone").rglob("*")} == files
-    with pytest.raises(FileNotFoundError, match=r"has no model_index\.json"):
+    with pytest.raises(ValueError, match=r"has no model_index\.json"):
         resolve(str(tmp_path), tmp_path / "other")

@@ -13,10 +13,11 @@ def read(path):
 
 @pytest.fixture(scope="module")
 def rules(clone):
-    """Rule -> whether its jobs ask for a GPU, in the default study with all rules that it can have: a job for each run
-    of a classifier, and a second detector in the audit."""
+    """Rule -> whether its jobs ask for a GPU, in the digits study with all rules that it can have: every method, a job
+    for each run of a classifier, and a second detector in the audit."""
     fresh = clone()
     config = read("config/config.yaml")
+    config["studies"]["digits"] |= read("config/digits_all.yaml")["studies"]["digits"]
     config["studies"]["digits"] |= {"jobs": {"runs_per_classifier": 1}, "audit": {"detector": "clip"}}
     (fresh.folder / "my.yaml").write_text(yaml.safe_dump(config))
     code, output = fresh.snakemake("-n", "--configfile", "my.yaml")
