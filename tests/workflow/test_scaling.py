@@ -8,7 +8,7 @@ from augbench import images
 
 pytestmark = pytest.mark.slow
 
-SCALED = ["simple_prompt", "pseudoword_dm", "retrieval"]
+SCALED = ["clip_prompts", "cluster_dm", "retrieval"]
 TABLE1 = (  # all that it rests on, beside its own bytes
     "dataset/*",
     "retrieval/*/*.*",
