@@ -215,7 +215,7 @@ def answer(summaries: Sequence[Mapping], table: pd.DataFrame) -> dict:
         verdict, sentence, winners = _which(asked(table, pairs[WHICH]), about)
     baselines = [row for row in summaries if row["family"] == "baseline" and _named(row) not in sentence]
     if baselines:
-        sentence += f"; {'; '.join(_named(row) for row in baselines)}"
+        sentence += f"; for comparison, {'; '.join(_named(row) for row in baselines)}"
     return {"verdict": verdict, "sentence": sentence + ".", "winners": winners}
 
 
