@@ -223,8 +223,12 @@ def open_parquet(path: str | Path) -> pq.ParquetFile:
 
 
 def check_types(file: pq.ParquetFile, names: Sequence[str], path: str | Path) -> None:
-    """Raise BadInput when a column holds what is no text and no number, such as lists."""
+    """Raise BadInput when a column holds what is no text and no number, such as lists, or there are two of its name."""
     for name in names:
+        if file.schema_arrow.names.count(name) > 1:
+            raise BadInput(
+                f"{files.printable(path)} has several columns {name!r}; keep one of them, or rename the others"
+            )
         kind = _value_type(file.schema_arrow.field(name).type)
         if not _is_text(kind):
             raise BadInput(f"{files.printable(path)}: its column {name!r} holds {kind}; it should hold text")

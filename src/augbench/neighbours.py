@@ -80,12 +80,15 @@ def by_marginal_relevance(similarities, vectors, diversity: float) -> list[int]:
 def index_shape(folder: str | Path) -> tuple[int, int]:
     """Vectors and their width in a clip-retrieval folder's ``image.index``, from its head: nothing is loaded.
 
-    Raises ValueError for a file that is no faiss index. Source: faiss, ``write_index_header``.
+    Raises ValueError for a file that is not there, or no faiss index. Source: faiss, ``write_index_header``.
     """
     file = Path(folder) / "image.index"
     file = file / "populated.index" if file.is_dir() else file  # one in several files
-    with open(file, "rb") as opened:
-        head = opened.read(16)
+    try:
+        with open(file, "rb") as opened:
+            head = opened.read(16)
+    except OSError as error:
+        raise ValueError(f"{file} cannot be read: {error.strerror}") from None
     if len(head) < 16 or not re.fullmatch(rb"I[A-Za-z0-9]{3}", head[:4]):
         raise ValueError(f"{file} is no faiss index")
     width, count = struct.unpack("<iq", head[4:])
