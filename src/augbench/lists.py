@@ -3,6 +3,7 @@
 import csv
 import gzip
 import itertools
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -258,14 +259,15 @@ def text(column: pa.ChunkedArray) -> pa.ChunkedArray:
         values = (None if value is None else texts.decode(value) for value in column.to_pylist())
         return pa.chunked_array([pa.array(values, pa.string())])
     if pa.types.is_floating(kind):
-        column = pc.if_else(pc.is_nan(column), None, column)
         values = (_number(value) for value in column.to_pylist())
         return pa.chunked_array([pa.array(values, pa.string())])
     return column.cast(pa.string())
 
 
 def _number(value: float | None) -> str | None:
-    return None if value is None else str(int(value)) if float(value).is_integer() else str(value)
+    if value is None or math.isnan(value):
+        return None
+    return str(int(value)) if float(value).is_integer() else str(value)
 
 
 def rows(paths: Sequence[str | Path], start: int, stop: int, columns: Mapping[str, Sequence[str]]) -> Iterator[dict]:

@@ -351,6 +351,10 @@ def _parquet(rng: random.Random, spellings: Sequence[str], size: int) -> bytes:
     names = [rng.choice(spellings) for _ in range(rng.randint(0, 4))]
     buffer = io.BytesIO()
     columns = [_column(rng, size) for _ in names]
+    if rng.random() < 0.6:  # as it should be, beside whatever else, which is seldom there twice
+        files = pa.array([f"data/{number}.png" for number in range(size)])
+        made = dict(zip(names, columns, strict=True)) | {spellings[0]: files}
+        names, columns = list(made), list(made.values())
     try:
         pq.write_table(pa.Table.from_arrays(columns, names), buffer)
     except (pa.ArrowException, ValueError):  # a type that Parquet has not
@@ -375,12 +379,13 @@ def lists_(rng: random.Random, root: Path, results: Path) -> list[Step]:
     data = gzip.compress(data) if ending_ == ".csv.gz" and rng.random() < 0.7 else data
     file, parts = root / f"list{ending_}", root / "urls"
     put(file, data)
-    put(parts / "0.parquet", data if form != "csv" else _parquet(rng, spellings, count))
+    put(root / "names.csv", data.replace(b"path", b"lemmas"))
+    put(parts / "0.parquet", data if form == "other" else _parquet(rng, ["url", *spellings], count))
     put(parts / "1.parquet", _parquet(rng, ["url", "URL", "caption", "aesthetic"], rng.randint(0, 9)))
     given = {"reader": "list", "path": str(file), "unreadable": rng.choice(["stop", "skip"])}
     for key in ("cat", "dog"):
         _fill(rng, root, f"classes/{key}", 8)
-    named = {"reader": "folder", "path": str(root / "classes"), "classes": str(file)}
+    named = {"reader": "folder", "path": str(root / "classes"), "classes": str(root / "names.csv")}
 
     def of_urls():
         pool.check("urls", parts)
@@ -547,7 +552,7 @@ def _hdf5(rng: random.Random, path: Path, count: int) -> None:
 
 def _metadata(rng: random.Random, folder: Path, count: int) -> None:
     spellings = ["url", "url", "URL", "caption", "TEXT", "aesthetic", "AESTHETIC_SCORE", "image_path", "path"]
-    form = rng.choice(["parquet", "parquet", "arrow", "hdf5", "none"])
+    form = rng.choice([*["parquet", "arrow", "hdf5"] * 4, "none"])
     if form == "hdf5":
         _hdf5(rng, folder / "metadata.hdf5", count)
         if rng.random() < 0.3:
@@ -569,8 +574,8 @@ def index(rng: random.Random, root: Path, results: Path) -> list[Step]:
     """An index of clip-retrieval's and its metadata."""
     folder, count = root / "index", rng.choice([0, 1, 6, 6, 50])
     said, width = rng.choice([*[count] * 9, count + 1, -1, 2**62]), rng.choice([*[512] * 9, 768, 0, -1])
-    head = faiss_head(said, width, rng.choice([*[b"IxFI", b"IwFl", b"IHNf"] * 4, b"nope", b"\0\0\0\0"]))
-    put(folder / "image.index", damaged(rng, head) if rng.random() < 0.15 else head)
+    head = faiss_head(said, width, rng.choice([*[b"IxFI", b"IwFl", b"IHNf"] * 6, b"nope", b"\0\0\0\0"]))
+    put(folder / "image.index", damaged(rng, head) if rng.random() < 0.07 else head)
     if rng.random() < 0.05:
         (folder / "image.index").unlink()
         (folder / "image.index").mkdir()
