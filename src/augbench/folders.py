@@ -121,7 +121,7 @@ def _kind(entry: os.DirEntry, root: str) -> str:
         return "links to a folder above" if f"{root}/".startswith(real.rstrip("/") + "/") else "linked folder"
     extension = os.path.splitext(entry.name)[1].lower()
     if not _is(entry.is_file):
-        if not entry.is_symlink():
+        if not entry.is_symlink() or _is(Path(entry.path).exists):
             return "pipes and devices"
         return "image" if extension in EXTENSIONS else "links that lead nowhere"
     if extension in EXTENSIONS or (extension in HEIF and reads_heif()):

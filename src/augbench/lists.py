@@ -3,6 +3,7 @@
 import csv
 import gzip
 import itertools
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -223,8 +224,12 @@ def open_parquet(path: str | Path) -> pq.ParquetFile:
 
 
 def check_types(file: pq.ParquetFile, names: Sequence[str], path: str | Path) -> None:
-    """Raise BadInput when a column holds what is no text and no number, such as lists."""
+    """Raise BadInput when a column holds what is no text and no number, such as lists, or there are two of its name."""
     for name in names:
+        if file.schema_arrow.names.count(name) > 1:
+            raise BadInput(
+                f"{files.printable(path)} has several columns {name!r}; keep one of them, or rename the others"
+            )
         kind = _value_type(file.schema_arrow.field(name).type)
         if not _is_text(kind):
             raise BadInput(f"{files.printable(path)}: its column {name!r} holds {kind}; it should hold text")
@@ -254,14 +259,15 @@ def text(column: pa.ChunkedArray) -> pa.ChunkedArray:
         values = (None if value is None else texts.decode(value) for value in column.to_pylist())
         return pa.chunked_array([pa.array(values, pa.string())])
     if pa.types.is_floating(kind):
-        column = pc.if_else(pc.is_nan(column), None, column)
         values = (_number(value) for value in column.to_pylist())
         return pa.chunked_array([pa.array(values, pa.string())])
     return column.cast(pa.string())
 
 
 def _number(value: float | None) -> str | None:
-    return None if value is None else str(int(value)) if float(value).is_integer() else str(value)
+    if value is None or math.isnan(value):
+        return None
+    return str(int(value)) if float(value).is_integer() else str(value)
 
 
 def rows(paths: Sequence[str | Path], start: int, stop: int, columns: Mapping[str, Sequence[str]]) -> Iterator[dict]:

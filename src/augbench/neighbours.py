@@ -80,12 +80,15 @@ def by_marginal_relevance(similarities, vectors, diversity: float) -> list[int]:
 def index_shape(folder: str | Path) -> tuple[int, int]:
     """Vectors and their width in a clip-retrieval folder's ``image.index``, from its head: nothing is loaded.
 
-    Raises ValueError for a file that is no faiss index. Source: faiss, ``write_index_header``.
+    Raises ValueError for a file that is not there, or no faiss index. Source: faiss, ``write_index_header``.
     """
     file = Path(folder) / "image.index"
     file = file / "populated.index" if file.is_dir() else file  # one in several files
-    with open(file, "rb") as opened:
-        head = opened.read(16)
+    try:
+        with open(file, "rb") as opened:
+            head = opened.read(16)
+    except OSError as error:
+        raise ValueError(f"{file} cannot be read: {error.strerror}") from None
     if len(head) < 16 or not re.fullmatch(rb"I[A-Za-z0-9]{3}", head[:4]):
         raise ValueError(f"{file} is no faiss index")
     width, count = struct.unpack("<iq", head[4:])
@@ -111,13 +114,20 @@ def metadata_shape(folder: str | Path) -> tuple[int, list[str]]:
                     parts.append((max((len(data[name]) for name in data), default=0), set(data)))
             elif file.suffix == ".arrow":
                 table = pa.ipc.open_file(pa.memory_map(str(file), "r")).read_all()
-                parts.append((table.num_rows, set(table.column_names)))
+                parts.append((table.num_rows, _once(file, table.column_names)))
             else:
                 about = pq.read_metadata(file)
-                parts.append((about.num_rows, set(about.schema.to_arrow_schema().names)))
+                parts.append((about.num_rows, _once(file, about.schema.to_arrow_schema().names)))
     except (OSError, KeyError, pa.ArrowException) as error:
         raise ValueError(f"the metadata {file} cannot be read: {str(error)[:200]}") from None
     return sum(rows for rows, _ in parts), sorted(set.union(*(names for _, names in parts)))
+
+
+def _once(file: Path, names: Sequence[str]) -> set[str]:
+    """A file's columns. Raises ValueError when there are two of a name that is read."""
+    if twice := next((name for name in COLUMNS + PLACE if names.count(name) > 1), None):
+        raise ValueError(f"the metadata {file} have several columns {twice!r}; keep one of them, or rename the others")
+    return set(names)
 
 
 def metadata_files(folder: Path) -> list[Path]:
