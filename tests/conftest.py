@@ -31,7 +31,8 @@ def pytest_collection_modifyitems(items):
         if MIDDLE & set(item.fixturenames):
             item.add_marker(pytest.mark.middle)
     # What takes longest goes first, so that no core is idle at the end.
-    items.sort(key=lambda item: not {"workflow", "cluster"} & set(item.path.parts))
+    longest = ("cluster", "workflow")
+    items.sort(key=lambda item: next((k for k, name in enumerate(longest) if name in item.path.parts), len(longest)))
 
 
 STARTED = []  # what the running test has started
