@@ -2,7 +2,6 @@
 
 import io
 import json
-import tarfile
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,6 +10,7 @@ import pyarrow as pa
 import pyarrow.ipc
 import pyarrow.parquet as pq
 import pytest
+from hostile import tar
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -25,15 +25,6 @@ def picture(shade=0, kind="PNG", mode="RGB"):
     buffer = io.BytesIO()
     Image.new(mode, (4, 4), shade if mode == "L" else (shade, 0, 0) + (128,) * (mode == "RGBA")).save(buffer, kind)
     return buffer.getvalue()
-
-
-def tar(path, members):
-    with tarfile.open(path, "w") as file:
-        for name, data in members:
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            file.addfile(member, io.BytesIO(data))
-    return path
 
 
 # --- members --------------------------------------------------------------------------------------------
