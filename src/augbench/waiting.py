@@ -103,7 +103,9 @@ def run(command: Sequence[str], *, environment: Mapping[str, str], progress: Cal
                 raise TimeoutError(f"nothing happened for {limit:.0f} s")
     finally:
         if process.poll() is None:
-            for each in [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]:
+            started = psutil.Process(process.pid).children(recursive=True)
+            for each in [*started, process]:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     each.kill()
             process.wait()
+            psutil.wait_procs(started, timeout=10)  # a signal is only delivered some time later

@@ -31,7 +31,7 @@ rule hash_references:
         "results/{study}/benchmarks/audit/hashes-{set}.tsv"
     conda:
         "../../envs/augbench.yaml"
-    threads: 2
+    threads: lambda w: cores(w.study)
     resources:
         mem_mb=lambda w, attempt: costs.megabytes(2000, attempt),
         runtime=lambda w, input, attempt: costs.minutes(
@@ -121,7 +121,7 @@ rule audit:
         "results/{study}/benchmarks/audit/{method}.tsv"
     conda:
         "../../envs/augbench.yaml"
-    threads: 2
+    threads: lambda w: cores(w.study)
     resources:
         mem_mb=lambda w, attempt: costs.megabytes(4000, attempt),
         runtime=lambda w, attempt: costs.minutes(0, attempt, least=60),

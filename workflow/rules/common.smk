@@ -525,6 +525,11 @@ def rows(*tables):
     return sum(ParquetFile(table).metadata.num_rows for table in tables)
 
 
+def cores(study):
+    """Cores for work that takes as many as there are: one where it is done before another job could have begun."""
+    return 2 if generation_jobs(study) > 1 else 1
+
+
 def cpus(training):
     """Cores of a training: of each of its processes, and of what reads images for it."""
     return training.processes * (training.threads + getattr(training, "workers", 0))
