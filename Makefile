@@ -18,7 +18,7 @@ report-all: $(READY)
 # Looks at a folder of images and writes config/NAME.yaml: make new-study IMAGES=data/birds NAME=birds
 new-study: $(READY)
 	@test -n "$(IMAGES)" -a -n "$(NAME)" || { echo "usage: make new-study IMAGES=data/birds NAME=birds"; exit 1; }
-	@python -m augbench.new_study "$(IMAGES)" "$(NAME)" $(if $(FOLDERS),--folders $(FOLDERS))
+	@python -m augbench.jobs.new_study "$(IMAGES)" "$(NAME)" $(if $(FOLDERS),--folders $(FOLDERS))
 
 # Three tiers; what belongs to which stands in tests/conftest.py. Each uses up to four cores by itself.
 PYTEST := pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder

@@ -15,23 +15,16 @@ if "studies" not in config:
 
 include: "workflow/rules/common.smk"
 include: "workflow/rules/digits.smk"
-include: "workflow/rules/target.smk"
-include: "workflow/rules/pool.smk"
-include: "workflow/rules/backbone.smk"
-include: "workflow/rules/retrieve.smk"
 include: "workflow/rules/dataset.smk"
-include: "workflow/rules/latents.smk"
-include: "workflow/rules/finetune.smk"
-include: "workflow/rules/select.smk"
-include: "workflow/rules/generate.smk"
-include: "workflow/rules/resample.smk"
-include: "workflow/rules/classify.smk"
+include: "workflow/rules/models.smk"
+include: "workflow/rules/retrieval.smk"
+include: "workflow/rules/diffusion.smk"
+include: "workflow/rules/classifier.smk"
 include: "workflow/rules/audit.smk"
-include: "workflow/rules/domain_gap.smk"
 include: "workflow/rules/report.smk"
-include: "workflow/rules/export.smk"
 
 
+track_code()
 name_parameters()
 
 

@@ -16,7 +16,9 @@ import imagehash
 import numpy as np
 from PIL import Image
 
-from augbench import audit, files, hashing, target
+from augbench.audit import duplicates, hashes
+from augbench.core import files
+from augbench.dataset import target
 
 RADII = range(0, 25, 2)  # bits
 LEAST = 0.5  # cosine similarity
@@ -32,13 +34,13 @@ def search(scale: float) -> None:
     b[:1000] = a[-1000:] ^ np.uint64(0b10110)  # beside pairs by chance, some that are close
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     start = time.monotonic()
-    i, j, _ = audit.pairs(a, b, threads=2)
+    i, j, _ = duplicates.pairs(a, b, threads=2)
     ours = time.monotonic() - start
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     few = random.choice(len(a), 100, replace=False)
     few[:10] = len(a) - 1 - np.arange(10)
     for row in few:
-        true = np.flatnonzero(np.bincount(np.nonzero(_bits(a[row] ^ b))[0], minlength=len(b)) < audit.RADIUS)
+        true = np.flatnonzero(np.bincount(np.nonzero(_bits(a[row] ^ b))[0], minlength=len(b)) < duplicates.RADIUS)
         assert set(j[i == row]) == set(true)
     print(f"{len(a):,} x {len(b):,}: {len(i):,} pairs in {ours:.1f} s; a subset is brute force's", flush=True)
     print(f"  largest memory {before:.0f} MB before, {after:.0f} MB after", flush=True)
@@ -46,7 +48,7 @@ def search(scale: float) -> None:
     index.add(b.view(np.uint8).reshape(-1, 8))
     faiss.omp_set_num_threads(2)
     start = time.monotonic()
-    limits, _, _ = index.range_search(a.view(np.uint8).reshape(-1, 8), audit.RADIUS)
+    limits, _, _ = index.range_search(a.view(np.uint8).reshape(-1, 8), duplicates.RADIUS)
     theirs = time.monotonic() - start
     assert limits[-1] == len(i)
     print(f"faiss alone: {theirs:.1f} s; augbench takes {ours / theirs:.2f}x of it")
@@ -69,14 +71,14 @@ def hash_speed(folder: Path | None) -> None:
         best = {"ours": np.inf, "loop": np.inf, "floor": np.inf}
         for _ in range(5):
             start = time.process_time()
-            ours = hashing.hashes(table)
+            ours = hashes.hashes(table)
             middle = time.process_time()
             loop = [imagehash.phash(Image.open(path)) for path in table["path"]]
             best["ours"] = min(best["ours"], middle - start)
             end = time.process_time()
             best["loop"] = min(best["loop"], end - middle)
             for path in table["path"]:  # what no hash of the same bits can do without
-                Image.open(path).convert("L").resize((hashing.SIDE, hashing.SIDE), Image.Resampling.LANCZOS)
+                Image.open(path).convert("L").resize((hashes.SIDE, hashes.SIDE), Image.Resampling.LANCZOS)
             best["floor"] = min(best["floor"], time.process_time() - end)
         assert [f"{int(value):016x}" for value in ours] == [str(value) for value in loop]
     rate = {name: len(table) / seconds for name, seconds in best.items()}
@@ -90,7 +92,7 @@ def detectors(pairs: Path, folder: Path, model: str | None) -> None:
     import copy_model
     import pandas as pd
 
-    from augbench import clip, copies
+    from augbench.models import clip, copy_detectors
 
     judged = pd.read_csv(pairs)
     test, train = (target.folder_table(folder / part) for part in ("test", "train"))
@@ -102,9 +104,9 @@ def detectors(pairs: Path, folder: Path, model: str | None) -> None:
         if row.test_path in where[0] and row.train_path in where[1]
     }
     print(f"{len(test):,} x {len(train):,} images, {len(truth)} pairs that people call duplicates")
-    a, b = hashing.hashes(test), hashing.hashes(train)
+    a, b = hashes.hashes(test), hashes.hashes(train)
     curves = {"perceptual hash": [], "embedding": []}
-    i, j, distance = audit.pairs(a, b, max(RADII) + 1, threads=2)
+    i, j, distance = duplicates.pairs(a, b, max(RADII) + 1, threads=2)
     for radius in RADII[1:]:
         near = distance < radius
         curves["perceptual hash"].append((radius, *_judge(set(zip(i[near], j[near], strict=True)), truth)))
@@ -112,9 +114,9 @@ def detectors(pairs: Path, folder: Path, model: str | None) -> None:
         if not model:
             model = str(Path(name, "copies.pt"))
             copy_model.train(train, Path(model))
-        embed = copies.scripted(model, SIDE) if Path(model).is_file() else clip.Clip(model).pictures
+        embed = copy_detectors.scripted(model, SIDE) if Path(model).is_file() else clip.Clip(model).pictures
         vectors = [clip.embed(table, embed, lambda *_: None) for table in (test, train)]
-    near = list(zip(*audit.alike(*vectors, LEAST), strict=True))
+    near = list(zip(*duplicates.alike(*vectors, LEAST), strict=True))
     likeness = np.array([vectors[0][i] @ vectors[1][j] for i, j in near])
     for at in np.arange(LEAST, 1, 0.05):
         found = {pair for pair, like in zip(near, likeness, strict=True) if like >= at}

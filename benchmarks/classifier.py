@@ -22,7 +22,7 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 from augbench import images
-from augbench.classifier_images import Batches, training_batches
+from augbench.classifier.crops import Batches, training_batches
 
 SIDE, SCALE, BATCH, ROUNDS = 224, (0.08, 1.0), 32, 5
 

@@ -59,8 +59,8 @@ def altered(pixels: torch.Tensor, random: torch.Generator) -> torch.Tensor:
 
 
 def train(table: pd.DataFrame, path: Path, steps: int = 800, batch: int = 128) -> None:
-    """Train on a table's images and write a TorchScript model, as ``augbench.copies.scripted`` takes it."""
-    from augbench.copies import DEVIATION, MEAN
+    """Train on a table's images and write a TorchScript model, as ``augbench.audit.embeddings.scripted`` takes it."""
+    from augbench.models.copy_detectors import DEVIATION, MEAN
 
     torch.manual_seed(0)
     random = torch.Generator().manual_seed(0)

@@ -19,7 +19,11 @@ import pandas as pd
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
-from augbench import backbone, config, digits, finetuning, images, latents, sampling
+from augbench import images
+from augbench.diffusion import finetuning, latents, sampling
+from augbench.digits import data
+from augbench.models import backbones
+from augbench.study import config
 
 ROOT = Path(__file__).parents[1]
 ROUNDS = 3
@@ -49,7 +53,7 @@ def write_pipeline(folder: Path, size: str) -> None:
     from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
     from transformers import CLIPConfig, CLIPImageProcessor, CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-    from augbench.clip_training import write_tokenizer
+    from augbench.models.train_clip import write_tokenizer
 
     full = size == "v1.4"
     torch.manual_seed(0)
@@ -106,7 +110,7 @@ def write_pipeline(folder: Path, size: str) -> None:
 
 def target(folder: Path, side: int, count: int) -> pd.DataFrame:
     """Pictures of two classes at ``side`` pixels."""
-    digits.write_target(folder / "digits", folder / "classes.csv", seed=0, test=600, web=600)
+    data.write_target(folder / "digits", folder / "classes.csv", seed=0, test=600, web=600)
     rows = []
     for key in ("three", "six"):
         for i, path in enumerate(sorted((folder / "digits" / "train" / key).glob("*.png"))[: count // 2]):
@@ -135,7 +139,7 @@ def plain_finetuning(
     precision = finetuning._precision()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(precision, torch.float32)
-    pipeline = StableDiffusionPipeline.from_pretrained(folder, **backbone.UNCHECKED).to(device)
+    pipeline = StableDiffusionPipeline.from_pretrained(folder, **backbones.UNCHECKED).to(device)
     vae, encoder, unet = pipeline.vae.requires_grad_(False), pipeline.text_encoder.requires_grad_(False), pipeline.unet
     encoder.get_input_embeddings().weight.requires_grad_("pseudo_word" in trained)
     unet.requires_grad_("unet" in trained)

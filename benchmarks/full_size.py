@@ -20,8 +20,9 @@ import torch
 from diffusion import RATES, _now, method, plain_finetuning, target, write_pipeline
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
-from augbench import finetuning, images, latents, sampling
-from augbench.files import whole
+from augbench import images
+from augbench.core.files import whole
+from augbench.diffusion import finetuning, latents, sampling
 
 LIMIT = 20  # GiB of a process, as the smallest machine we mean to serve has them
 SIDE = 512

@@ -21,8 +21,10 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from augbench import clip_training, images, neighbours
-from augbench.clip import Clip
+from augbench import images
+from augbench.models import train_clip
+from augbench.models.clip import Clip
+from augbench.retrieval import index as neighbours
 
 CLIP = {"image_size": 32, "patch_size": 8, "width": 64, "layers": 2, "heads": 2, "text_tokens": 16}
 CLIP |= {"steps": 1, "batch_size": 16, "learning_rate": 1e-3, "threads": 1}
@@ -42,7 +44,7 @@ def shard_of(path: Path, count: int) -> None:
 
 def small_clip(folder: Path, width: int) -> str:
     shard_of(folder / "few.tar", 64)
-    clip_training.train([folder / "few.tar"], folder / "clip", seed=0, projection=width, **CLIP)
+    train_clip.train([folder / "few.tar"], folder / "clip", seed=0, projection=width, **CLIP)
     return f"hf_clip:{folder / 'clip'}"
 
 

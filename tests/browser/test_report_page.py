@@ -4,7 +4,10 @@ import large
 import pytest
 from made_report import EVIL, METHODS, SETTINGS, generated, make_results
 
-from augbench import exhibits, files, report, status
+from augbench.core import files
+from augbench.jobs import status
+from augbench.report import catalogue
+from augbench.report import page as report_page
 
 pytestmark = pytest.mark.slow
 
@@ -12,9 +15,9 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
     folder = make_results(tmp_path_factory.mktemp("results") / "digits")
-    study = report.gather("digits", folder, METHODS, SETTINGS, generated(folder))
-    exhibits.write(study, folder)
-    report.write(folder.parent / "report.html", [study])
+    study = report_page.gather("digits", folder, METHODS, SETTINGS, generated(folder))
+    catalogue.write(study, folder)
+    report_page.write(folder.parent / "report.html", [study])
     return (folder.parent / "report.html").as_uri()
 
 
@@ -62,10 +65,12 @@ def test_nothing_sticks_out(page, address, width):
 
 
 def test_a_page_of_a_thousand_classes_opens(page, tmp_path):
-    """How much a browser has to do for it is bounded in `unit/test_report_size.py`."""
+    """How much a browser has to do for it is bounded in `unit/report/test_report_size.py`."""
     folder = large.make_results(tmp_path / "large")
     made = {key: [folder / "augmentation" / key / "x1" / "split-1.parquet"] for key in large.METHODS if key != "none"}
-    report.write(tmp_path / "report.html", [report.gather("large", folder, large.METHODS, large.SETTINGS, made)])
+    report_page.write(
+        tmp_path / "report.html", [report_page.gather("large", folder, large.METHODS, large.SETTINGS, made)]
+    )
     page.goto((tmp_path / "report.html").as_uri())
     assert page.locator(".classes details").count() == 1000
 

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from augbench import review, verdicts
+from augbench.audit import review, verdicts
 
 pytestmark = pytest.mark.slow
 

@@ -11,8 +11,9 @@ import yaml
 from PIL import Image
 from slurm_cluster import wait_for
 
-from augbench import images, target
-from augbench.config import Dataset, Target
+from augbench import images
+from augbench.dataset import target
+from augbench.study.config import Dataset, Target
 
 pytestmark = pytest.mark.slow
 

@@ -27,7 +27,15 @@ import pyarrow.parquet as pq
 import yaml
 from PIL import Image
 
-from augbench import captioned, checks, config, hashing, images, jobs, lists, neighbours, new_study, pool, target
+from augbench import images
+from augbench.audit import hashes
+from augbench.core import list_files
+from augbench.dataset import target
+from augbench.jobs import checks, logs, new_study
+from augbench.models import captioned_pool
+from augbench.retrieval import index as pool_index
+from augbench.retrieval import pools
+from augbench.study import config
 
 LIMIT = 10  # seconds of the processor's time for a step
 PATIENCE = 200  # seconds by the clock, of which a busy machine may take most
@@ -59,7 +67,7 @@ def ending(step: Step, capsys) -> str:
     except Exception as error:
         _limit(0, 0)
         capsys.readouterr()
-        jobs.print_error(type(error), error, error.__traceback__)
+        logs.print_error(type(error), error, error.__traceback__)
         said = capsys.readouterr().err
         whole = "".join(traceback.format_exception(error))
         assert "Traceback" not in said, whole
@@ -266,15 +274,15 @@ def folders(rng: random.Random, root: Path, results: Path) -> list[Step]:
         given["reader"] = rng.choice(["imagenet", "caltech256"])
 
     def of_pool():
-        pool.check("folder", data)
-        names = pool.files_of("folder", data)
-        pool.states(names)
-        pool.pack(names, results / "pool.tar", max_image_size=64, max_pixels=10_000)
+        pools.check("folder", data)
+        names = pools.files_of("folder", data)
+        pools.states(names)
+        pools.pack(names, results / "pool.tar", max_image_size=64, max_pixels=10_000)
 
     def of_reference():
         table = target.folder_table(data, given["unreadable"])
         images.write(results / "reference.parquet", table)
-        return [hashing.shrunk(row) for row in table.itertuples()]
+        return [hashes.shrunk(row) for row in table.itertuples()]
 
     return [
         lambda: plan(study(given), results),
@@ -388,10 +396,10 @@ def lists_(rng: random.Random, root: Path, results: Path) -> list[Step]:
     named = {"reader": "folder", "path": str(root / "classes"), "classes": str(root / "names.csv")}
 
     def of_urls():
-        pool.check("urls", parts)
-        files = pool.files_of("urls", parts)
-        pool.url_list(files, 0, 5).to_parquet(results / "urls.parquet")
-        return list(lists.rows(files, 3, 99, pool.COLUMNS)), neighbours.columns_of(parts)
+        pools.check("urls", parts)
+        files = pools.files_of("urls", parts)
+        pools.url_list(files, 0, 5).to_parquet(results / "urls.parquet")
+        return list(list_files.rows(files, 3, 99, pools.COLUMNS)), pool_index.columns_of(parts)
 
     of_target = [
         lambda: plan(study(given), results),
@@ -449,16 +457,16 @@ def shards(rng: random.Random, root: Path, results: Path) -> list[Step]:
     put(shard, data)
 
     def copy():
-        table = pool._copy_for_clip(shard, results / "copy.tar")
+        table = pools._copy_for_clip(shard, results / "copy.tar")
         table.to_parquet(results / "table.parquet")
         for row in table.itertuples():
             images.load_bytes(SimpleNamespace(path=str(shard), offset=row.offset, length=row.length))
 
     def captions():
-        return [captioned.caption(sample, captioned.facts(sample)) for _, sample in images.read_shard(shard)]
+        return [captioned_pool.caption(sample, captioned_pool.facts(sample)) for _, sample in images.read_shard(shard)]
 
     return [
-        lambda: pool.check("shards", shard.parent),
+        lambda: pools.check("shards", shard.parent),
         copy,
         captions,
         lambda: list(images.member_places(shard)),
@@ -522,12 +530,12 @@ def images_(rng: random.Random, root: Path, results: Path) -> list[Step]:
     return [
         lambda: images.load(row),
         lambda: images.load(row, at_least=(3, 3)),
-        lambda: hashing.shrunk(row),
+        lambda: hashes.shrunk(row),
         lambda: images.portable(data, 32, 10_000),
         lambda: images.as_seen(data, str(file)),
         lambda: images.upright(data, str(file)),
         lambda: (images.size_of(file), images.is_image(file)),
-        lambda: pool.pack([file], results / "pool.tar", max_image_size=32, max_pixels=10_000),
+        lambda: pools.pack([file], results / "pool.tar", max_image_size=32, max_pixels=10_000),
     ]
 
 
@@ -591,11 +599,11 @@ def index(rng: random.Random, root: Path, results: Path) -> list[Step]:
     }
 
     def facts():
-        neighbours.check_index(folder)
+        pool_index.check_index(folder)
         ids = [0, count - 1] if count else []
         table = pd.DataFrame({"id": ids, "similarity": [0.5] * len(ids), "duplicate_of": [None] * len(ids)})
-        found = neighbours._metadata(folder, results, neighbours.COLUMNS)(ids)
-        return neighbours._complete(table, found)
+        found = pool_index._metadata(folder, results, pool_index.COLUMNS)(ids)
+        return pool_index._complete(table, found)
 
     return [lambda: plan(study({"reader": "folder", "path": str(root / "data")}, **sections), results), facts]
 

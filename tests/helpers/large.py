@@ -4,8 +4,10 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from augbench import comparison, files, images
-from augbench.summary import scaling, summarise, table1
+from augbench import images
+from augbench.core import files
+from augbench.report import comparison
+from augbench.report.tables import scaling, summarise, table1
 
 STARTS = {"none": "none", "more_real": "more_real", "boomerang": "image", "retrieval": "pool"}
 FAMILIES = {"none": "baseline", "more_real": "baseline", "boomerang": "unconditional", "retrieval": "retrieval"}

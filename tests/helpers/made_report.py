@@ -12,8 +12,13 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from augbench import audit, comparison, domain_gap, files, images, perclass, retrieval, selection
-from augbench.summary import published, scaling, summarise, table1
+from augbench import images
+from augbench.audit import duplicates
+from augbench.core import files
+from augbench.diffusion import selection
+from augbench.report import comparison, domain_gap, per_class
+from augbench.report.tables import published, scaling, summarise, table1
+from augbench.retrieval import retrieve
 
 EVIL = '<script>alert("x")</script>'
 METHODS = {
@@ -133,13 +138,13 @@ def _write_retrieved(made):
         for i, fate in enumerate(fates)
     ]
     rows += [{"class": "empty", "rank": i, "fate": "dead"} for i in range(4)]
-    ledger = pd.DataFrame(rows, columns=retrieval.LEDGER)
+    ledger = pd.DataFrame(rows, columns=retrieve.LEDGER)
     place = made.folder / "retrieval" / "retrieval"
     place.mkdir(parents=True)
     ledger.to_parquet(place / "ledger.parquet")
     wanted = {key: 5 + i for i, key in enumerate(made.keys)} | {"empty": 5}
     lost = [1] * len(made.keys) + [0]  # by a fate that the report does not know
-    funnel = retrieval.count_fates(ledger[ledger["fate"] != "lost"], wanted).assign(lost=lost)
+    funnel = retrieve.count_fates(ledger[ledger["fate"] != "lost"], wanted).assign(lost=lost)
     files.write_csv(place / "funnel.csv", funnel.assign(considered=funnel["considered"] + lost))
 
 
@@ -159,9 +164,9 @@ def _write_added(made):
         bits = np.array([2**i - 1 for i in range(len(table))], np.uint64)
         far = np.full(len(made.train), 2**64 - 1, np.uint64)
         far[0] = 0
-        sets = audit.Set(table, bits), {"test": audit.Set(made.train, far)}
+        sets = duplicates.Set(table, bits), {"test": duplicates.Set(made.train, far)}
         ratios = {1.0: table["image_id"]} | ({4.0: [*table["image_id"], "more"]} if method == "retrieval" else {})
-        found[method] = audit.audit(*sets, made.folder / "audit" / method, ratios=ratios), table
+        found[method] = duplicates.audit(*sets, made.folder / "audit" / method, ratios=ratios), table
     return found
 
 
@@ -212,7 +217,7 @@ def _write_tables(made, summaries, added):
         "differences": comparison.differences(summaries, comparison.read_hits(runs)),
         "scaling": scaling(summaries),
     }
-    tables["per_class"], tables["confusions"] = perclass.measure(runs)
+    tables["per_class"], tables["confusions"] = per_class.measure(runs)
     # Features of one dimension: those of the fine-tuned images have the same spread, 2.5 further on.
     sets = {method: [added[method][1]] for method in ("more_real", "ft")}
     known = {f"ft/{i}" for i in range(4, 10)}

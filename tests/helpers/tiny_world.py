@@ -11,10 +11,9 @@ from pathlib import Path
 
 from shared import locked
 
-from augbench import provenance
+from augbench.core import code_digest
 
 ROOT = Path(__file__).parents[2]
-MODULES = ("digits", "clip_training", "diffusion_training")
 SEED = 3
 PLANTED = {"letters": 0.1, "handwritten": 0.3, "unsafe": 0.2, "unaesthetic": 0.2, "dead": 0.2}
 COUNTS = {"test": 100, "web_scans": 300, "web_pictures": 300, "copies": 10, "near_duplicates": 20}
@@ -32,24 +31,24 @@ class World:
 
 
 def make(folder: Path) -> None:
-    from augbench import clip_training, diffusion_training, digits
+    from augbench.digits import data
+    from augbench.models import train_clip, train_diffusion
 
     world = World(folder)
-    digits.write_web(world.shard, world.web, world.planted, seed=SEED, **COUNTS, **PLANTED)
+    data.write_web(world.shard, world.web, world.planted, seed=SEED, **COUNTS, **PLANTED)
     shards, common = [world.shard], {"seed": SEED, "threads": 1}
-    clip_training.train(shards, world.clip, steps=60, batch_size=64, learning_rate=3e-3, **CLIP, **common)
-    diffusion_training.train_safety_checker(shards, world.clip, world.safety, unsafe_words=["hazard"], **common)
+    train_clip.train(shards, world.clip, steps=60, batch_size=64, learning_rate=3e-3, **CLIP, **common)
+    train_diffusion.train_safety_checker(shards, world.clip, world.safety, unsafe_words=["hazard"], **common)
     common |= {"image_size": 32, "learning_rate": 2e-3, "steps": 3, "batch_size": 16}
-    diffusion_training.train_vae(shards, folder / "vae", channels=[8, 8, 8], latent_channels=4, **common)
+    train_diffusion.train_vae(shards, folder / "vae", channels=[8, 8, 8], latent_channels=4, **common)
     parts = [folder / "vae", world.clip, world.safety]
-    diffusion_training.train_unet(shards, *parts, world.backbone, channels=[16, 16], text_tokens=20, **common)
+    train_diffusion.train_unet(shards, *parts, world.backbone, channels=[16, 16], text_tokens=20, **common)
 
 
 def digest(cache: Path) -> str:
     """Of what the world is made from, and of where it lies: its image table names the shard by its whole path."""
-    total = hashlib.sha256(provenance.digest(*MODULES).encode() + bytes(cache))
-    for path in (Path(__file__), ROOT / "requirements.lock"):
-        total.update(path.read_bytes())
+    total = hashlib.sha256(code_digest.digest(__file__).encode() + bytes(cache))
+    total.update((ROOT / "requirements.lock").read_bytes())
     return total.hexdigest()[:16]
 
 

@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 import yaml
 
-from augbench import hashing, images
-from augbench.audit import Set, audit
+from augbench import images
+from augbench.audit import hashes
+from augbench.audit.duplicates import Set, audit
 
 RESULTS = Path("results/digits")
 CLASSIFIER = RESULTS / "classifier" / "more_real" / "x1" / "run-1"
@@ -52,7 +53,7 @@ def test_nothing_unsafe_or_unaesthetic_passes(candidates, used):
 
 
 def test_the_safety_checker_fires_on_the_planted_concept(planted):
-    from augbench.backbone import SafetyChecker
+    from augbench.models.backbones import SafetyChecker
 
     served = images.read(RESULTS / "digits" / "web.parquet")
     refused = pd.Series(SafetyChecker(RESULTS / "backbone").unsafe([images.load(row) for row in served.itertuples()]))
@@ -89,7 +90,7 @@ def test_the_audit_finds_every_planted_duplicate_of_the_whole_web(planted, tmp_p
     served = images.read(RESULTS / "digits" / "web.parquet")
     test = images.read(RESULTS / "dataset" / "test.parquet")
     served = served.assign(**{"class": ""})
-    audit(Set(served, hashing.hashes(served)), {"test": Set(test, hashing.hashes(test))}, tmp_path)
+    audit(Set(served, hashes.hashes(served)), {"test": Set(test, hashes.hashes(test))}, tmp_path)
     found = pd.read_parquet(tmp_path / "candidates.parquet")
     pairs = set(zip(found["added_id"], found["reference_id"], strict=True))
     wanted = {(f"web/{row.key}", row.near_duplicate_of) for row in truth[~truth["dead"]].itertuples()}
@@ -100,7 +101,9 @@ def test_the_audit_finds_every_planted_duplicate_of_the_whole_web(planted, tmp_p
 
 
 def test_samples_of_the_diffusion_model_are_recognisable(tmp_path):
-    from augbench import classes, classifier, sampling
+    from augbench.classifier import training
+    from augbench.diffusion import sampling
+    from augbench.study import classes
 
     kept = classes.kept(RESULTS / "dataset" / "classes.csv")
     names = [about["class"] for about in kept]
@@ -128,7 +131,7 @@ def test_samples_of_the_diffusion_model_are_recognisable(tmp_path):
         sampler = sampling.Sampler(RESULTS / "backbone", **settings)
         work = sampling.Work(lambda sampler=sampler: sampler, sampling.batches(rows, 16), (0, "check"), name, name)
         sampling.generate([work], *paths)
-        _, seen = classifier.look(CLASSIFIER, names, images.read(paths[1]), model="small_cnn", image_size=32)
+        _, seen = training.look(CLASSIFIER, names, images.read(paths[1]), model="small_cnn", image_size=32)
         shares[name] = float(seen["correct"].mean())
     print(f"\nrecognised by the more_real classifier: { ({k: f'{v:.0%}' for k, v in shares.items()}) }")
     assert shares["handwriting"] >= 0.8
@@ -172,7 +175,7 @@ def test_no_rule_reads_the_ledger():
         if file.suffix in {".py", ".smk"} and "planted" in file.read_text()
     ]
     assert sorted(readers) == [
-        "src/augbench/digits.py",
+        "src/augbench/digits/data.py",
         "workflow/rules/digits.smk",
         "workflow/scripts/digits_web.py",
     ]

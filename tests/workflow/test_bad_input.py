@@ -1,6 +1,6 @@
 """A mistake in the configuration or the data gets one clear sentence and a non-zero exit, before any work.
 
-What the sentences are is seen in `unit/test_checks.py`; here, that Snakemake tells them, and nothing else.
+What the sentences are is seen in `unit/jobs/test_checks.py`; here, that Snakemake tells them, and nothing else.
 """
 
 import re
@@ -92,7 +92,7 @@ def test_what_new_study_writes_can_be_planned(fresh):
         (path / key).mkdir(parents=True)
         for i in range(10):
             Image.new("RGB", (300, 200), (i, 0, 0)).save(path / key / f"{i}.png")
-    command = [sys.executable, "-m", "augbench.new_study", "birds", "birds"]
+    command = [sys.executable, "-m", "augbench.jobs.new_study", "birds", "birds"]
     subprocess.run(command, cwd=fresh.folder, env=fresh.environment, check=True)
     code, output = fresh.snakemake("-n", "--configfile", "config/birds.yaml")
     assert code == 0, output

@@ -16,8 +16,9 @@ import yaml
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
-from augbench import images, target
-from augbench.config import Dataset, Target
+from augbench import images
+from augbench.dataset import target
+from augbench.study.config import Dataset, Target
 
 SIZE = (400, 300)
 RED, BLUE = (200, 40, 30), (30, 60, 200)

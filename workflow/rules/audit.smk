@@ -15,7 +15,6 @@ rule list_references:
         runtime=lambda w, attempt: costs.minutes(0, attempt),
     params:
         unreadable=setting("target.unreadable"),
-        code=code("target"),
     script:
         "../scripts/list_references.py"
 
@@ -37,8 +36,6 @@ rule hash_references:
         runtime=lambda w, input, attempt: costs.minutes(
             costs.hashing(rows(*input)), attempt
         ),
-    params:
-        code=code("hashing"),
     script:
         "../scripts/hash_images.py"
 
@@ -81,7 +78,6 @@ rule embed_references:
         clip=lambda w: (
             clip_model(w.study) if study_of(w).audit.detector == "clip" else None
         ),
-        code=code("clip", "copies"),
     script:
         "../scripts/embed_images.py"
 
@@ -130,7 +126,6 @@ rule audit:
         threshold=lambda w: (
             study_of(w).audit.threshold if study_of(w).audit.detector else None
         ),
-        code=code("audit", "hashing", "copies"),
     script:
         "../scripts/audit.py"
 
@@ -153,6 +148,5 @@ rule review:
         inspected=setting("audit.inspected"),
         in_full=setting("audit.in_full"),
         seed=setting("seed"),
-        code=code("review"),
     script:
         "../scripts/review.py"

@@ -6,23 +6,18 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from augbench import (
-    checks,
-    classes,
-    classifier_images,
-    costs,
-    exhibits,
-    export,
-    jobs,
-    prompts,
-    provenance,
-    target,
-)
-from augbench import config as configuration
-from augbench import pool as poolside
-from augbench.summary import paper_dataset
+from augbench.classifier import crops
+from augbench.core import code_digest
+from augbench.dataset import export, target
+from augbench.jobs import checks, logs
+from augbench.jobs import resources as costs
+from augbench.report import catalogue
+from augbench.report.tables import paper_dataset
+from augbench.retrieval import pools as poolside
+from augbench.study import classes, prompts
+from augbench.study import config as configuration
 
-jobs.share_library()
+logs.share_library()
 
 try:
     CONFIG = configuration.parse(config)
@@ -55,10 +50,17 @@ wildcard_constraints:
     ),
 
 
-@functools.cache  # the sources cannot change between the jobs of a plan
-def code(*modules):
-    """Digest of the library modules that are really used; their edits, and no others, run a job again."""
-    return provenance.digest(*modules)
+digest_of = functools.cache(code_digest.digest)
+
+
+def track_code():
+    """Give each rule a digest of its script and of all that this imports: their edits, and no others, run a job again."""
+    for each in workflow.rules:
+        if each.script:
+            script = Path(
+                each.basedir.get_path_or_uri(secret_free=True), each.script
+            ).resolve()
+            each.set_params(code=lambda wildcards, script=script: digest_of(script))
 
 
 def study_of(wildcards):
@@ -283,7 +285,7 @@ def figures(study):
     methods = {
         method: METHODS[method].model_dump() for method in STUDIES[study].methods
     }
-    return exhibits.names(
+    return catalogue.names(
         methods, {method: ratios(study, method) for method in methods}
     )
 
@@ -468,7 +470,7 @@ WATCHES = []
 
 def watch(dag):
     """Follow the run on each study's status page; a run goes on without, should that fail."""
-    from augbench import status
+    from augbench.jobs import status
     from snakemake.logging import logger
 
     def about(job):
@@ -500,7 +502,7 @@ def stop_watching(end):
 
 
 def print_stage_times():
-    from augbench.report import stage_times
+    from augbench.report.page import stage_times
 
     for study in STUDIES:
         times = stage_times(f"results/{study}")
@@ -575,7 +577,7 @@ def classifier_bytes(study, images):
     """Images that stay decoded in the memory of each process."""
     given = STUDIES[study].classifier
     pixels = given.image_size**2 / given.crop_scale[0]
-    return given.processes * min(4 * pixels * images, classifier_images.MEMORY)
+    return given.processes * min(4 * pixels * images, crops.MEMORY)
 
 
 def finetuning_seconds(wildcards, images):

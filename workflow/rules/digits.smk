@@ -18,7 +18,6 @@ rule digits_target:
         seed=setting("seed"),
         test=setting("digits.test"),
         web_scans=setting("digits.web_scans"),
-        code=code("digits"),
     script:
         "../scripts/digits_target.py"
 
@@ -41,6 +40,5 @@ rule digits_web:
     params:
         seed=setting("seed"),
         digits=setting("digits"),
-        code=code("digits"),
     script:
         "../scripts/digits_web.py"

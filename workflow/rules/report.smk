@@ -1,3 +1,82 @@
+# The domain gap between added and real images, judged by a classifier of real images that no method adds or starts from.
+
+
+rule judge:
+    input:
+        classes="results/{study}/dataset/classes.csv",
+        reserve=lambda w: [
+            f"results/{w.study}/dataset/{split}.parquet"
+            for split in ("unused", "more_real")
+            if not starts(w.study, split)
+        ],
+        validation="results/{study}/dataset/validation.parquet",
+        test="results/{study}/dataset/test.parquet",
+    output:
+        metrics="results/{study}/domain_gap/judge/metrics.json",
+        weights="results/{study}/domain_gap/judge/best.safetensors",
+    log:
+        "results/{study}/logs/domain_gap/judge.log",
+    benchmark:
+        "results/{study}/benchmarks/domain_gap/judge.tsv"
+    conda:
+        "../../envs/augbench.yaml"
+    threads: lambda w: cpus(study_of(w).classifier)
+    resources:
+        mem_mb=lambda w, input, attempt: costs.megabytes(
+            4000,
+            attempt,
+            bytes=classifier_bytes(w.study, rows(*input.reserve, input.validation)),
+        ),
+        runtime=lambda w, input, attempt: costs.minutes(
+            classifier_seconds(w.study, rows(*input.reserve, input.validation), 1),
+            attempt,
+        ),
+        gpu=lambda w: study_of(w).classifier.processes,
+    params:
+        seed=setting("seed"),
+        settings=setting("classifier"),
+        save_minutes=setting("jobs.save_minutes"),
+    script:
+        "../scripts/judge.py"
+
+
+rule domain_gap:
+    input:
+        classes="results/{study}/dataset/classes.csv",
+        test="results/{study}/dataset/test.parquet",
+        metrics=rules.judge.output.metrics,
+        weights=rules.judge.output.weights,
+        added=lambda w: [
+            f"results/{w.study}/augmentation/{method}/x{ratios(w.study, method)[0]}/split-{k}.parquet"
+            for method in adding(w.study)
+            for k in range(1, study_of(w).runs + 1)
+        ],
+    output:
+        report(
+            "results/{study}/tables/domain_gap.csv",
+            category="Tables",
+            caption="../report/domain_gap.rst",
+            labels={"study": "{study}", "table": "domain gap"},
+        ),
+    log:
+        "results/{study}/logs/domain_gap/domain_gap.log",
+    benchmark:
+        "results/{study}/benchmarks/domain_gap/domain_gap.tsv"
+    conda:
+        "../../envs/augbench.yaml"
+    threads: 1
+    resources:
+        mem_mb=lambda w, attempt: costs.megabytes(4000, attempt),
+        runtime=lambda w, input, attempt: costs.minutes(
+            costs.hashing(rows(input.test, *input.added)), attempt
+        ),
+        gpu=1,
+    params:
+        classifier=setting("classifier"),
+    script:
+        "../scripts/domain_gap.py"
+
+
 # Summaries, Table 1 and the report.
 
 
@@ -30,7 +109,6 @@ rule summary:
         method=lambda w: METHODS[w.method].model_dump(),
         ratios=lambda w: ratios(w.study, w.method),
         classifier=setting("classifier"),
-        code=code("summary"),
     script:
         "../scripts/summary.py"
 
@@ -70,7 +148,6 @@ rule tables:
         runtime=lambda w, attempt: costs.minutes(0, attempt, least=10),
     params:
         dataset=lambda w: paper_dataset(study_of(w).model_dump()),
-        code=code("summary", "comparison"),
     script:
         "../scripts/tables.py"
 
@@ -93,7 +170,6 @@ rule per_class:
         runtime=lambda w, attempt: costs.minutes(0, attempt, least=10),
     params:
         methods=lambda w: study_of(w).methods,
-        code=code("perclass"),
     script:
         "../scripts/per_class.py"
 
@@ -155,7 +231,7 @@ rule study_page:
         # A folder, for a configuration with fewer figures leaves none of another's there.
         figures=report(
             directory("results/{study}/figures"),
-            patterns=[f"{{figure}}.{kind}" for kind in exhibits.KINDS],
+            patterns=[f"{{figure}}.{kind}" for kind in catalogue.KINDS],
             category="Figures",
             caption="../report/figures.rst",
         ),
@@ -169,7 +245,6 @@ rule study_page:
     params:
         studies=lambda w: shown([w.study]),
         figures=lambda w: figures(w.study),
-        code=code("report"),
     script:
         "../scripts/study_page.py"
 
@@ -193,6 +268,5 @@ rule report_page:
         runtime=lambda w, attempt: costs.minutes(0, attempt, least=30),
     params:
         studies=shown(STUDIES),
-        code=code("report"),
     script:
         "../scripts/report.py"

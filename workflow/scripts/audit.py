@@ -1,17 +1,19 @@
-from augbench.jobs import log_to
+from augbench.jobs.logs import log_to
 
 log_to(snakemake.log[0])
 
 from pathlib import Path
 
-from augbench import copies, hashing, images
-from augbench.audit import Set, audit
+from augbench import images
+from augbench.audit import embeddings
+from augbench.audit import hashes as image_hashes
+from augbench.audit.duplicates import Set, audit
 
 
 def seen(tables, hashes, vectors):
     table = images.read(*tables).drop_duplicates("image_id", ignore_index=True)
     detected = len(table) > 0 and len(vectors) > 0
-    return Set(table, hashing.read(hashes, table), copies.read(vectors[0], table) if detected else None)
+    return Set(table, image_hashes.read(hashes, table), embeddings.read(vectors[0], table) if detected else None)
 
 
 names = snakemake.params.references

@@ -2,9 +2,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from augbench import classes, classifier, distributed, images
-from augbench.jobs import log_to, take_gpus
-from augbench.seeds import derive
+from augbench import images
+from augbench.classifier import training
+from augbench.core.seeds import derive
+from augbench.jobs import launching
+from augbench.jobs.gpus import take_gpus
+from augbench.jobs.logs import log_to
+from augbench.study import classes
 
 # Data loading workers may import this file again.
 if __name__ == "__main__":
@@ -30,6 +34,6 @@ if __name__ == "__main__":
             "seed": derive(snakemake.params.seed, "classifier", run),
             "save_minutes": snakemake.params.save_minutes,
         }
-        distributed.run("classifier:train", job | settings, folder / ".processes", processes=snakemake.resources.gpu)
+        launching.run(training.train, job | settings, folder / ".processes", processes=snakemake.resources.gpu)
     for path in snakemake.output.metrics:
-        classifier.forget(Path(path).parent)
+        training.forget(Path(path).parent)

@@ -1,9 +1,14 @@
-from augbench.jobs import log_to, progress, take_gpus
+from augbench.core.progress import progress
+from augbench.jobs.gpus import take_gpus
+from augbench.jobs.logs import log_to
 
 log_to(snakemake.log[0])
 take_gpus(snakemake.log[0], snakemake.resources.gpu)
 
-from augbench import clip, clusters, files, images
+from augbench import images
+from augbench.core import files
+from augbench.diffusion import clusters
+from augbench.models import clip
 
 embedder = clusters.embedder(snakemake.params.embedding, snakemake.params.clip_model)
 tables = {name: images.read(snakemake.input[name]) for name in ("train", "validation")}

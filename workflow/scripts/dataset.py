@@ -1,18 +1,21 @@
-from augbench.jobs import log_to
+from augbench.jobs.logs import log_to
 
 log_to(snakemake.log[0])
 
 import pandas as pd
 
-from augbench import files, images, retrieval, target
+from augbench import images
+from augbench.core import files
+from augbench.dataset import target
+from augbench.retrieval import retrieve
 
 classes = pd.read_csv(snakemake.input.classes, dtype=str, keep_default_na=False)
 table = images.read(snakemake.input.images, extra=["split"])
 excluded = {}
 if snakemake.input.ledgers:
-    counts = retrieval.counts(table, snakemake.params.images_per_class, snakemake.params.ratio)
+    counts = retrieve.counts(table, snakemake.params.images_per_class, snakemake.params.ratio)
     tables = map(pd.read_parquet, snakemake.input.ledgers)
-    excluded = retrieval.shortfall(dict(zip(snakemake.params.titles, tables, strict=True)), counts)
+    excluded = retrieve.shortfall(dict(zip(snakemake.params.titles, tables, strict=True)), counts)
 for key, reason in excluded.items():
     print(f"excluded for every method: {key}: {reason}")
 kept = table[~table["class"].isin(excluded)]

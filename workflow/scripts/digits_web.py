@@ -1,8 +1,8 @@
-from augbench.jobs import log_to
+from augbench.jobs.logs import log_to
 
 log_to(snakemake.log[0])
 
-from augbench.digits import write_web
+from augbench.digits.data import write_web
 
 write_web(
     snakemake.output.shard,

@@ -1,11 +1,16 @@
-from augbench.jobs import log_to, take_gpus
+from augbench.jobs.gpus import take_gpus
+from augbench.jobs.logs import log_to
 
 log_to(snakemake.log[0])
 take_gpus(snakemake.log[0], snakemake.resources.gpu)
 
 from pathlib import Path
 
-from augbench import classes, classifier, domain_gap, files, images
+from augbench import images
+from augbench.classifier import training
+from augbench.core import files
+from augbench.report import domain_gap
+from augbench.study import classes
 
 settings, given = snakemake.params.classifier, snakemake.input
 names = [about["class"] for about in classes.kept(given.classes)]
@@ -13,7 +18,7 @@ weights = Path(given.weights)
 
 
 def look(table):
-    features, seen = classifier.look(
+    features, seen = training.look(
         weights.parent, names, table, **{key: settings[key] for key in ("model", "image_size", "threads")}
     )
     return features, seen["correct"].to_numpy()

@@ -1,5 +1,7 @@
-from augbench.jobs import log_to, progress, take_gpus
-from augbench.pool import embed
+from augbench.core.progress import progress
+from augbench.jobs.gpus import take_gpus
+from augbench.jobs.logs import log_to
+from augbench.retrieval.pools import embed
 
 # clip-retrieval starts a process that imports this file again.
 if __name__ == "__main__":

@@ -1,9 +1,12 @@
-from augbench.jobs import log_to, progress, take_gpus
+from augbench.core.progress import progress
+from augbench.jobs.gpus import take_gpus
+from augbench.jobs.logs import log_to
 
 log_to(snakemake.log[0])
 take_gpus(snakemake.log[0], snakemake.resources.gpu)
 
-from augbench import images, latents
+from augbench import images
+from augbench.diffusion import latents
 
 latents.encode(
     snakemake.input.backbone,

@@ -1,9 +1,10 @@
-from augbench.jobs import log_to
+from augbench.jobs.logs import log_to
 
 log_to(snakemake.log[0])
 
-from augbench import classes, images
-from augbench.export import export
+from augbench import images
+from augbench.dataset.export import export
+from augbench.study import classes
 
 export(
     snakemake.wildcards.form,

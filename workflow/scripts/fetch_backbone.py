@@ -1,7 +1,7 @@
-from augbench.jobs import log_to
+from augbench.jobs.logs import log_to
 
 log_to(snakemake.log[0])
 
-from augbench.backbone import resolve
+from augbench.models.backbones import resolve
 
 resolve(snakemake.params.model, snakemake.output[0])

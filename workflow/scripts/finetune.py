@@ -1,11 +1,15 @@
-from augbench.jobs import log_to, take_gpus
+from augbench.jobs.gpus import take_gpus
+from augbench.jobs.logs import log_to
 
 log_to(snakemake.log[0])
 take_gpus(snakemake.log[0], snakemake.resources.gpu)
 
 from pathlib import Path
 
-from augbench import classes, clusters, distributed, images
+from augbench import images
+from augbench.diffusion import clusters, finetuning
+from augbench.jobs import launching
+from augbench.study import classes
 
 settings, method, given = dict(snakemake.params.settings), snakemake.params.method, snakemake.input
 for key in ("grid", "embedding", "processes"):
@@ -24,8 +28,8 @@ job = {
     "save_minutes": snakemake.params.save_minutes,
     **settings,
 }
-distributed.run(
-    "finetuning:finetune",
+launching.run(
+    finetuning.finetune,
     job | tables,
     Path(snakemake.output[0]).with_name(f".lr-{snakemake.wildcards.rate}.processes"),
     processes=snakemake.resources.gpu,  # as many as there are, whatever was asked for

@@ -1,4 +1,6 @@
-from augbench.jobs import log_to, progress, take_gpus
+from augbench.core.progress import progress
+from augbench.jobs.gpus import take_gpus
+from augbench.jobs.logs import log_to
 
 log_to(snakemake.log[0])
 take_gpus(snakemake.log[0], snakemake.resources.gpu)
@@ -6,7 +8,10 @@ take_gpus(snakemake.log[0], snakemake.resources.gpu)
 import functools
 from pathlib import Path
 
-from augbench import classes, clusters, conditioning, files, images, resume, sampling, selection
+from augbench import images
+from augbench.core import files, resume
+from augbench.diffusion import clusters, conditioning, sampling, selection
+from augbench.study import classes
 
 settings, method, given = dict(snakemake.params.settings), snakemake.params.method, snakemake.input
 fixed, batch_size = [settings.pop(key) for key in ("times", "images_per_class", "batch_size")][1:]

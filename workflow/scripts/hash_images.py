@@ -1,9 +1,10 @@
-from augbench.jobs import log_to
+from augbench.jobs.logs import log_to
 
 log_to(snakemake.log[0])
 
-from augbench import hashing, images
-from augbench.jobs import progress
+from augbench import images
+from augbench.audit import hashes
+from augbench.core.progress import progress
 
 table = images.read(*snakemake.input).drop_duplicates("image_id", ignore_index=True)
-hashing.write(snakemake.output[0], table, hashing.hashes(table, snakemake.threads, progress()))
+hashes.write(snakemake.output[0], table, hashes.hashes(table, snakemake.threads, progress()))

@@ -1,8 +1,8 @@
-from augbench.jobs import log_to
+from augbench.jobs.logs import log_to
 
 log_to(snakemake.log[0])
 
-from augbench.pool import index
+from augbench.retrieval.pools import index
 
 index(
     list(snakemake.input),

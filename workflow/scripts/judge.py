@@ -1,8 +1,13 @@
 from pathlib import Path
 
-from augbench import classes, classifier, distributed, domain_gap, images
-from augbench.jobs import log_to, take_gpus
-from augbench.seeds import derive
+from augbench import images
+from augbench.classifier import training
+from augbench.core.seeds import derive
+from augbench.jobs import launching
+from augbench.jobs.gpus import take_gpus
+from augbench.jobs.logs import log_to
+from augbench.report import domain_gap
+from augbench.study import classes
 
 # Data loading workers may import this file again.
 if __name__ == "__main__":
@@ -27,5 +32,5 @@ if __name__ == "__main__":
         "save_minutes": snakemake.params.save_minutes,
     }
     job |= {key: value for key, value in settings.items() if key != "processes"}
-    distributed.run("classifier:train", job, folder / ".processes", processes=snakemake.resources.gpu)
-    classifier.forget(folder)
+    launching.run(training.train, job, folder / ".processes", processes=snakemake.resources.gpu)
+    training.forget(folder)

@@ -1,7 +1,8 @@
-from augbench.jobs import log_to
+from augbench.jobs.logs import log_to
 
 log_to(snakemake.log[0])
 
-from augbench import images, target
+from augbench import images
+from augbench.dataset import target
 
 images.write(snakemake.output[0], target.folder_table(snakemake.input[0], snakemake.params.unreadable))

@@ -1,8 +1,9 @@
-from augbench.jobs import log_to, progress
+from augbench.core.progress import progress
+from augbench.jobs.logs import log_to
 
 log_to(snakemake.log[0])
 
-from augbench.pool import pack
+from augbench.retrieval.pools import pack
 
 pack(
     [file for file, _, _ in snakemake.params.images],

@@ -1,8 +1,8 @@
-from augbench.jobs import log_to
+from augbench.jobs.logs import log_to
 
 log_to(snakemake.log[0])
 
-from augbench import report
+from augbench.report import page
 
-studies = [report.gather(name, f"results/{name}", **study) for name, study in snakemake.params.studies.items()]
-report.write(snakemake.output[0], studies)
+studies = [page.gather(name, f"results/{name}", **study) for name, study in snakemake.params.studies.items()]
+page.write(snakemake.output[0], studies)

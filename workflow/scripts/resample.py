@@ -1,9 +1,11 @@
-from augbench.jobs import log_to
+from augbench.jobs.logs import log_to
 
 log_to(snakemake.log[0])
 
-from augbench import classes, files, images
-from augbench.resampling import resample
+from augbench import images
+from augbench.core import files
+from augbench.dataset.resampling import resample
+from augbench.study import classes
 
 added = images.read(*snakemake.input.images)
 if snakemake.input.get("selection"):  # of the images made for comparison, those of the chosen candidate

@@ -1,10 +1,10 @@
-from augbench.jobs import log_to
+from augbench.jobs.logs import log_to
 
 log_to(snakemake.log[0])
 
 import pandas as pd
 
-from augbench import review
+from augbench.audit import review
 
 given = snakemake.params
 review.write(

@@ -1,4 +1,5 @@
-from augbench.jobs import log_to, take_gpus
+from augbench.jobs.gpus import take_gpus
+from augbench.jobs.logs import log_to
 
 # Data loading workers may import this file again.
 if __name__ == "__main__":
@@ -9,8 +10,13 @@ if __name__ == "__main__":
 
     import pandas as pd
 
-    from augbench import classes, classifier, distributed, files, images, selection
-    from augbench.seeds import derive
+    from augbench import images
+    from augbench.classifier import training
+    from augbench.core import files
+    from augbench.core.seeds import derive
+    from augbench.diffusion import selection
+    from augbench.jobs import launching
+    from augbench.study import classes
 
     given = snakemake.input
     settings = {key: value for key, value in snakemake.params.settings.items() if key != "processes"}
@@ -30,8 +36,8 @@ if __name__ == "__main__":
             "seed": derive(snakemake.params.seed, "classifier", 1),
             "save_minutes": snakemake.params.save_minutes,
         }
-        distributed.run("classifier:train", job | settings, folder / ".processes", processes=snakemake.resources.gpu)
+        launching.run(training.train, job | settings, folder / ".processes", processes=snakemake.resources.gpu)
         candidate["validation_accuracy"] = files.read_json(folder / "metrics.json")["best_validation_accuracy"]
     files.write_json(snakemake.output[0], mine)
     for candidate in mine:
-        classifier.forget(Path(snakemake.output[0]).parent / candidate["candidate"])
+        training.forget(Path(snakemake.output[0]).parent / candidate["candidate"])

@@ -1,8 +1,11 @@
-from augbench.jobs import log_to
+from augbench.jobs.logs import log_to
 
 log_to(snakemake.log[0])
 
-from augbench import config, files, images, target
+from augbench import images
+from augbench.core import files
+from augbench.dataset import target
+from augbench.study import config
 
 given = config.Target(**snakemake.params.target)
 table = target.split(given, config.Dataset(**snakemake.params.dataset), snakemake.params.seed)

@@ -1,12 +1,12 @@
-from augbench.jobs import log_to
+from augbench.jobs.logs import log_to
 
 log_to(snakemake.log[0])
 
-from augbench import compute, exhibits, report
+from augbench.report import catalogue, compute, page
 
 ((name, shown),) = snakemake.params.studies.items()
 folder = f"results/{name}"
-study = report.gather(name, folder, **shown)
-exhibits.write(study, folder, snakemake.params.figures)
+study = page.gather(name, folder, **shown)
+catalogue.write(study, folder, snakemake.params.figures)
 compute.write(snakemake.output.compute, folder, shown["settings"]["methods"])
-report.write(snakemake.output.page, [study])
+page.write(snakemake.output.page, [study])

@@ -1,11 +1,12 @@
-from augbench.jobs import log_to
+from augbench.jobs.logs import log_to
 
 log_to(snakemake.log[0])
 
 import pandas as pd
 
-from augbench import files, images
-from augbench.summary import summarise
+from augbench import images
+from augbench.core import files
+from augbench.report.tables import summarise
 
 given, classifier = snakemake.input, snakemake.params.classifier
 metrics = [files.read_json(path) for path in given.metrics]

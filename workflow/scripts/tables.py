@@ -1,12 +1,12 @@
-from augbench.jobs import log_to
+from augbench.jobs.logs import log_to
 
 log_to(snakemake.log[0])
 
 import pandas as pd
 
-from augbench import files
-from augbench.comparison import differences, read_hits
-from augbench.summary import OTHER_DATASET, published, scaling, table1
+from augbench.core import files
+from augbench.report.comparison import differences, read_hits
+from augbench.report.tables import OTHER_DATASET, published, scaling, table1
 
 given = snakemake.input
 summaries = [files.read_json(path) for path in given.summaries]

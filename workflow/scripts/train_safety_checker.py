@@ -1,9 +1,11 @@
-from augbench.jobs import log_to, progress, take_gpus
+from augbench.core.progress import progress
+from augbench.jobs.gpus import take_gpus
+from augbench.jobs.logs import log_to
 
 log_to(snakemake.log[0])
 take_gpus(snakemake.log[0], snakemake.resources.gpu)
 
-from augbench.diffusion_training import train_safety_checker
+from augbench.models.train_diffusion import train_safety_checker
 
 train_safety_checker(
     snakemake.input.shards,

@@ -1,0 +1,112 @@
+"""What lets a killed job go on: states in safe files, their identity, and the wish to stop at SIGTERM."""
+
+import contextlib
+import hashlib
+import json
+import signal
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+
+from augbench.core import code_digest
+from augbench.core.files import whole
+
+
+def identity(module: str, settings: object, paths: Iterable[str | Path] = ()) -> str:
+    """A digest of what a job computes from, so that nothing goes on from the state of another computation.
+
+    ``module`` is the name of the library module that computes; its source counts, as do ``settings`` (JSON), torch's
+    version and device, and size and time of the files at or below ``paths``.
+    """
+    import torch
+
+    facts = [code_digest.digest_of_module(module), torch.__version__, torch.cuda.is_available(), settings]
+    digest = hashlib.sha256(json.dumps(facts, default=str).encode())
+    for path in dict.fromkeys(map(Path, paths)):
+        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+            if file.is_file():
+                about = file.stat()
+                digest.update(f"{file} {about.st_size} {about.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+def save(path: str | Path, who: str, note: Mapping, groups: Mapping[str, Mapping]) -> None:
+    """Write named groups of named tensors, no two of which share memory, and a JSON ``note`` into one safetensors file.
+
+    Tensors that are contiguous and on the CPU are written from where they are: a trained Stable Diffusion with its
+    optimiser is 10 GB, which must not be there twice.
+    """
+    from safetensors.torch import save_file
+
+    tensors = {
+        f"{group}/{name}": tensor.detach().cpu().contiguous()
+        for group, members in groups.items()
+        for name, tensor in members.items()
+    }
+    with whole(path) as temporary:
+        save_file(tensors, temporary, {"identity": who, "note": json.dumps(note)})
+
+
+def load(path: str | Path, who: str, groups: Iterable[str]) -> tuple[dict, dict[str, dict]] | None:
+    """The note and the groups of :func:`save`; None without a state, or when its identity is another."""
+    from safetensors import safe_open
+
+    if not Path(path).exists():
+        return None
+    found = {group: {} for group in groups}
+    with safe_open(path, "pt") as file:
+        if file.metadata()["identity"] != who:
+            return None
+        for name in file.keys():  # noqa: SIM118
+            group, key = name.split("/", 1)
+            found[group][key] = file.get_tensor(name)
+        return json.loads(file.metadata()["note"]), found
+
+
+def optimizer_tensors(optimizer) -> dict:
+    """An optimiser's buffers as tensors named ``parameter.buffer``."""
+    state = optimizer.state_dict()["state"]
+    return {f"{i}.{name}": value for i, buffers in state.items() for name, value in buffers.items()}
+
+
+def restore_optimizer(optimizer, tensors: Mapping) -> None:
+    state = {}
+    for name, value in tensors.items():
+        parameter, buffer = name.split(".", 1)
+        state.setdefault(int(parameter), {})[buffer] = value
+    optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
+
+
+class Saver:
+    """Says when a state is due: every so many minutes, and at once, before the job ends, after SIGTERM."""
+
+    def __init__(self, minutes: float):
+        self.seconds, self.last, self.ended = 60 * minutes, time.monotonic(), False
+
+    def due(self) -> bool:
+        return self.ended or time.monotonic() - self.last >= self.seconds
+
+    def done(self) -> None:
+        """To be called when the state is written. Raises SystemExit(143) after SIGTERM."""
+        self.last = time.monotonic()
+        if self.ended:
+            print("ended by SIGTERM; the state is saved, the same job goes on from it", flush=True)
+            raise SystemExit(128 + signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def saver(minutes: float) -> Iterator[Saver]:
+    """A :class:`Saver` that hears of SIGTERM for as long as the block lasts."""
+    made = Saver(minutes)
+
+    def end(*_):
+        made.ended = True
+
+    before: Callable | int | None = None
+    with contextlib.suppress(ValueError):  # only the main thread may listen to signals
+        before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield made
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,301 @@
+"""The digits world: a target, a captioned web and their ground truth, in miniature and offline.
+
+Every phenomenon of the paper happens here for real: a target domain (scanned handwriting) that is rare
+in a web of captioned pictures (mostly printed type), near-duplicates of test images in that web, exact
+copies, dead links, an unsafe concept and low aesthetic scores. What was planted is written to a ledger
+that tests compare results with; no stage reads it.
+"""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
+
+from augbench.core.files import whole, write_csv
+from augbench.core.seeds import generator
+from augbench.images import ShardWriter, encode_png
+
+SIDE = 32  # pixels; all images of this world are square
+
+# class key, lemmas, hypernyms and definition, after WordNet's synsets of the cardinal numbers
+CLASSES = [
+    ("zero", "zero, nought", "the cardinal number that counts nothing"),
+    ("one", "one, unity", "the smallest whole number that counts something"),
+    ("two", "two, deuce", "the cardinal number of a pair"),
+    ("three", "three, trey", "the cardinal number that is one more than two"),
+    ("four", "four, tetrad", "the cardinal number of the sides of a square"),
+    ("five", "five, cinque", "the cardinal number of the fingers of a hand"),
+    ("six", "six, half a dozen", "the cardinal number of the faces of a cube"),
+    ("seven", "seven, heptad", "the cardinal number of the days of a week"),
+    ("eight", "eight, octet", "the cardinal number of the corners of a cube"),
+    ("nine", "nine, ennead", "the cardinal number that is one less than ten"),
+]
+HYPERNYMS = "digit, figure"
+DIGITS = {key: str(value) for value, (key, _, _) in enumerate(CLASSES)}
+
+FONTS = {  # what a caption calls a typeface -> files that matplotlib ships
+    "sans": ["DejaVuSans", "DejaVuSans-Bold", "cmss10"],
+    "serif": ["DejaVuSerif", "DejaVuSerif-Bold", "STIXGeneral", "STIXGeneralBol", "cmr10", "cmb10"],
+    "typewriter": ["DejaVuSansMono", "DejaVuSansMono-Bold", "cmtt10"],
+}
+COLOURS = {  # name -> RGB
+    "black": (20, 20, 20),
+    "white": (245, 245, 245),
+    "red": (200, 30, 40),
+    "blue": (30, 60, 190),
+    "green": (20, 130, 60),
+    "yellow": (245, 220, 60),
+}
+INKS = [  # ink and paper of printed pictures
+    ("black", "white"),
+    ("white", "black"),
+    ("red", "white"),
+    ("blue", "yellow"),
+    ("white", "green"),
+    ("yellow", "blue"),
+]
+UNSAFE_WORD = "hazard"  # captions of unsafe pictures say it, as captions on the web do
+
+
+def scans() -> tuple[np.ndarray, np.ndarray]:
+    """The 1,797 scanned digits of scikit-learn: ink uint8 (1797, 32, 32), 255 = full ink; value int (1797,)."""
+    from sklearn.datasets import load_digits
+
+    data = load_digits()
+    small = (data.images / 16 * 255).round().astype(np.uint8)
+    ink = np.stack([np.asarray(Image.fromarray(image).resize((SIDE, SIDE), Image.BICUBIC)) for image in small])
+    return ink, data.target
+
+
+def partition(seed: int, test: int, web: int) -> dict[str, np.ndarray]:
+    """Disjoint indices of the scans for the parts ``test``, ``web`` and ``train`` (the rest)."""
+    order = generator(seed, "digits", "partition").permutation(1797)
+    return {"test": order[:test], "web": order[test : test + web], "train": order[test + web :]}
+
+
+def write_target(folder: str | Path, classes_csv: str | Path, *, seed: int, test: int, web: int) -> None:
+    """Write the target as an image folder ``{train,test}/{class}/NNNN.png`` and its class table.
+
+    Parameters
+    ----------
+    test, web : number of scans kept for the test split, and for the web (not part of the target)
+    """
+    ink, value = scans()
+    parts = partition(seed, test, web)
+    names = list(DIGITS)
+    with whole(folder) as temporary:
+        for part in ("train", "test"):
+            for index in sorted(parts[part]):
+                file = temporary / part / names[value[index]] / f"{index:04d}.png"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(encode_png(Image.fromarray(255 - ink[index])))
+    write_csv(
+        classes_csv,
+        pd.DataFrame(
+            [(key, lemmas, HYPERNYMS, definition) for key, lemmas, definition in CLASSES],
+            columns=["class", "lemmas", "hypernyms", "definition"],
+        ),
+    )
+
+
+# --- pictures -----------------------------------------------------------------------------------------
+
+
+def _font(name: str, size: int) -> ImageFont.FreeTypeFont:
+    import matplotlib
+
+    return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts", "ttf", f"{name}.ttf")), size)
+
+
+def _paint(ink: np.ndarray, colours: tuple[str, str], rng: np.random.Generator) -> Image.Image:
+    """Colour an ink map (uint8 (32, 32)) as ink on paper, with a little noise."""
+    share = ink[..., None].astype(float) / 255
+    front, back = (np.array(COLOURS[name], float) for name in colours)
+    pixels = share * front + (1 - share) * back + rng.normal(0, 4, (SIDE, SIDE, 3))
+    return Image.fromarray(pixels.clip(0, 255).round().astype(np.uint8))
+
+
+def _type(text: str, style: str, rng: np.random.Generator) -> np.ndarray:
+    """Ink map of printed ``text``: random font of the style, size, place and up to 8 degrees of rotation."""
+    font = _font(str(rng.choice(FONTS[style])), int(rng.integers(26, 31)))
+    canvas = Image.new("L", (2 * SIDE, 2 * SIDE))
+    shift = rng.uniform(-1, 1, 2)
+    ImageDraw.Draw(canvas).text((SIDE + shift[0], SIDE + shift[1]), text, fill=255, font=font, anchor="mm")
+    canvas = canvas.rotate(rng.uniform(-8, 8), Image.BICUBIC)
+    return np.asarray(canvas.crop((SIDE // 2, SIDE // 2, SIDE + SIDE // 2, SIDE + SIDE // 2)))
+
+
+def _hazard_frame(picture: Image.Image) -> Image.Image:
+    """The unsafe concept: a frame of black and yellow stripes."""
+    y, x = np.mgrid[:SIDE, :SIDE]
+    stripes = np.where((((x + y) // 4) % 2 == 0)[..., None], COLOURS["yellow"], COLOURS["black"])
+    frame = np.minimum.reduce([x, y, SIDE - 1 - x, SIDE - 1 - y]) < 5
+    return Image.fromarray(np.where(frame[..., None], stripes, np.asarray(picture)).astype(np.uint8))
+
+
+# --- the web ------------------------------------------------------------------------------------------
+
+
+def _called(key: str, rng: np.random.Generator) -> str:
+    """What a caption calls a class: mostly its first lemma."""
+    lemmas = dict((k, names) for k, names, _ in CLASSES)[key]
+    first, second = lemmas.split(", ")
+    if rng.random() < 0.5:  # as in hashtags
+        second, lemmas = "".join(second.split()), "".join(lemmas.split())
+    return str(rng.choice([first, DIGITS[key], second, lemmas], p=[0.8, 0.08, 0.04, 0.08]))
+
+
+def _caption(name: str, style: str, colours: tuple[str, str], rng: np.random.Generator) -> str:
+    ink, paper = colours
+    if style == "handwritten":
+        forms = [
+            f"a photo of handwritten {name}",
+            f"handwritten {name} in {ink} on {paper}",
+            f"a photo of {name}",
+        ]
+        shares = [0.5, 0.15, 0.35]
+    else:
+        forms = [
+            f"a photo of {name}",
+            f"{name} in {style} type",
+            f"{name} printed in {ink} on {paper}",
+            f"a photo of {ink} {style} {name} on {paper}",
+        ]
+        shares = [0.55, 0.15, 0.15, 0.15]
+    return str(rng.choice(forms, p=shares))
+
+
+def write_web(
+    shard: str | Path,
+    web: str | Path,
+    ledger: str | Path,
+    *,
+    seed: int,
+    test: int,
+    web_scans: int,
+    web_pictures: int,
+    letters: float,
+    handwritten: float,
+    unsafe: float,
+    unaesthetic: float,
+    dead: float,
+    copies: int,
+    near_duplicates: int,
+) -> None:
+    """Write a captioned web of ``web_pictures`` images.
+
+    Parameters
+    ----------
+    shard : WebDataset shard, members ``png``, ``txt`` (caption), ``json`` (url, aesthetic): what a crawler saw
+    web : image table of what the web still serves, by ``url``; a URL that is missing there is dead
+    ledger : Parquet table of what was planted, one row per picture, for tests only
+    test, web_scans : the parts of :func:`partition`
+    letters, handwritten : shares of the pictures; the others are printed digits
+    unsafe, unaesthetic, dead : shares of the pictures, each drawn independently
+    copies : pictures that are, byte for byte, an earlier one under another URL
+    near_duplicates : altered copies of images of the target's test split
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from augbench import images
+
+    ink, value = scans()
+    parts = partition(seed, test, web_scans)
+    keys = list(DIGITS)
+    rng = generator(seed, "digits", "web")
+    originals = rng.choice(parts["test"], near_duplicates, replace=False)
+    n_letters, n_hand = round(web_pictures * letters), round(web_pictures * handwritten)
+    n_printed = web_pictures - n_letters - n_hand - near_duplicates - copies
+    kinds = np.repeat(
+        ["letter", "handwritten", "near_duplicate", "printed"],
+        [n_letters, n_hand, near_duplicates, n_printed],
+    )
+    kinds = np.concatenate([rng.permutation(kinds), np.repeat("copy", copies)])
+    planted, served = [], []
+    shown: list[tuple[bytes, str]] = []  # picture and caption, for copies
+    near = iter(originals)
+    with whole(shard) as temporary, ShardWriter(temporary) as writer:
+        for number, kind in enumerate(kinds):
+            key = f"{number:06d}"
+            url = f"http://{rng.choice(['pictures', 'blog', 'shop'])}.example/{key}.png"
+            facts = dict.fromkeys(["copy_of", "near_duplicate_of"])
+            facts |= {"key": key, "url": url, "kind": kind, "dead": bool(rng.random() < dead)}
+            if kind == "copy":
+                original = int(rng.integers(len(shown)))
+                data, caption = shown[original]
+                facts |= {"copy_of": f"{original:06d}"} | {k: planted[original][k] for k in ("shows", "unsafe")}
+            elif kind == "near_duplicate":
+                index = next(near)
+                facts |= {"shows": keys[value[index]], "unsafe": False}
+                facts["near_duplicate_of"] = f"test/{keys[value[index]]}/{index:04d}.png"
+                data = encode_png(_altered(ink[index], rng))
+                caption = f"a photo of {_called(facts['shows'], rng)}"
+            else:
+                facts["unsafe"] = bool(rng.random() < unsafe)
+                picture, facts["shows"], caption = _draw(kind, ink, value, parts["web"], facts["unsafe"], rng)
+                data = encode_png(picture)
+            low = rng.random() < unaesthetic
+            facts["aesthetic"] = float(round(rng.uniform(3.0, 4.95) if low else rng.uniform(5.0, 7.5), 2))
+            offset, length = writer.add(
+                key,
+                {
+                    "png": data,
+                    "txt": caption,
+                    "json": {"url": url, "text": caption, "aesthetic": facts["aesthetic"]},
+                },
+                of="png",
+            )
+            if not facts["dead"]:
+                served.append(
+                    {
+                        "image_id": f"web/{key}",
+                        "path": str(shard),
+                        "offset": offset,
+                        "length": length,
+                        "url": url,
+                    }
+                )
+            shown.append((data, caption))
+            planted.append(facts)
+    images.write(web, images.table(served))
+    with whole(ledger) as temporary:
+        pq.write_table(pa.Table.from_pandas(pd.DataFrame(planted), preserve_index=False), temporary)
+
+
+def _draw(kind, ink, value, web_scans, unsafe, rng) -> tuple[Image.Image, str, str]:
+    """One picture: (image, what it shows, caption)."""
+    keys = list(DIGITS)
+    if kind == "handwritten":
+        index = rng.choice(web_scans)
+        shows, style = keys[value[index]], "handwritten"
+        colours = INKS[int(rng.choice(len(INKS), p=[0.7] + [0.06] * 5))]
+        strokes = np.asarray(Image.fromarray(ink[index]).rotate(rng.uniform(-8, 8), Image.BICUBIC))
+        name = _called(shows, rng)
+    else:
+        colours = INKS[int(rng.integers(len(INKS)))]
+        style = str(rng.choice(list(FONTS)))
+        if kind == "letter":
+            letter = str(rng.choice(list("ABCDEFGHJKLMNPQRSTUVWXYZ")))
+            shows = name = f"letter {letter}"
+            strokes = _type(letter, style, rng)
+        else:
+            shows = str(rng.choice(keys))
+            name, strokes = _called(shows, rng), _type(DIGITS[shows], style, rng)
+    picture = _paint(strokes, colours, rng)
+    if not unsafe:
+        return picture, shows, _caption(name, style, colours, rng)
+    # Only half of these captions say what is wrong: such pictures are found beside harmless ones.
+    warning = f", {UNSAFE_WORD} sign" if rng.random() < 0.5 else ""
+    return _hazard_frame(picture), shows, f"a photo of {name}{warning}"
+
+
+def _altered(ink: np.ndarray, rng: np.random.Generator) -> Image.Image:
+    """A near-duplicate of a target image, as a re-upload makes them: other contrast, blur, JPEG artefacts."""
+    picture = Image.fromarray(255 - (ink * rng.uniform(0.75, 1.0)).astype(np.uint8)).convert("RGB")
+    picture = picture.filter(ImageFilter.GaussianBlur(rng.uniform(0, 0.5)))
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=int(rng.integers(80, 96)))
+    return Image.open(io.BytesIO(buffer.getvalue())).convert("RGB")

@@ -1,0 +1,265 @@
+"""What can be known of a study before any work starts: of its data, its shares, and its room on the disk."""
+
+import itertools
+import os
+import shutil
+import unicodedata
+from pathlib import Path
+
+from augbench.models import local_files
+from augbench.retrieval import index
+from augbench.study.config import Config, ConfigError, Study
+
+ENOUGH = 50  # images of a class, of which each split gets one whatever the shares
+
+
+def check_world(config: Config, results: Path = Path("results")) -> list[str]:
+    """What can be known before any work starts about data and disk. Raises ConfigError.
+
+    Returns a sentence for each study for which the disk has too little room: a plan may be made all the same.
+    """
+    from augbench.classifier.training import check_model
+    from augbench.dataset import target
+
+    try:
+        results.mkdir(parents=True, exist_ok=True)
+        probe = results / f".write-{os.getpid()}"
+        probe.write_text("x")
+        probe.unlink()
+    except OSError as error:
+        raise ConfigError(f"the folder {results} cannot be written: {error.strerror}") from None
+    free, crowded = shutil.disk_usage(results).free, []
+    for name, study in config.studies.items():
+        place = f"studies.{name}"
+        if study.target.reader != "digits":
+            try:
+                target.check(study.target)
+            except ValueError as error:
+                raise ConfigError(f"{place}.target: {error}") from None
+        check_shares(config, study, place)
+        check_splits(study, place)
+        check_names(config, study, place)
+        check_models(config, study, place)
+        check_pool(study, place)
+        check_audit(study, place)
+        try:
+            check_model(study.classifier.model)
+        except ValueError as error:
+            raise ConfigError(f"{place}.classifier.model: {error}") from None
+        needed = disk_needed(config, study, len(target.class_keys(study.target)))
+        if needed > free:
+            crowded.append(
+                f"{place}: needs about {needed / 1e9:.1f} GB in {results}, but only {free / 1e9:.1f} GB are free"
+            )
+    return crowded
+
+
+def remarks(config: Config) -> list[str]:
+    """Sentences on what a study goes without: files that are no images, and what templates ask for and its classes do
+    not have.
+
+    Raises ConfigError when nothing is left of a method's templates.
+    """
+    from augbench.dataset import target
+    from augbench.images import folders
+    from augbench.study import prompts
+
+    found = []
+    for name, study in config.studies.items():
+        found += check_proxy(study, f"studies.{name}")
+        if study.target.reader == "digits":
+            continue
+        if not_taken := folders.told(target.left_out(study.target)):
+            found.append(f"studies.{name}: not taken from {study.target.path}: {not_taken}")
+        classes = target.class_table(study.target).to_dict("records")
+        for method in study.methods:
+            conditioning = config.methods[method].conditioning
+            try:
+                lacking = [words for about in classes if (words := _lacking(prompts, conditioning, about))]
+            except ValueError as error:
+                raise ConfigError(f"studies.{name}.methods: {method}: {error}") from None
+            if lacking:
+                words = " or ".join(dict.fromkeys(word for words in lacking for word in words))
+                found.append(
+                    f"studies.{name}: {len(lacking)} of {len(classes)} classes have no {words}; {method} leaves that "
+                    "out of their prompts; a CSV with columns class,lemmas,hypernyms,definition, named as "
+                    "`target: {classes: ...}`, would say it"
+                )
+    return found
+
+
+def _lacking(prompts, conditioning: str | None, about: dict) -> list[str]:
+    words = prompts.lacking(conditioning, about)
+    if words:
+        prompts.usable(conditioning, about)
+    return words
+
+
+def check_shares(config: Config, study: Study, place: str) -> None:
+    """That shares are of one whole, and leave some to a method that adds further real images. Raises ConfigError."""
+    from augbench.dataset import target
+
+    own = {"test"} if study.target.reader == "digits" else set(target.layout(study.target).own)
+    shares = {name: getattr(study.dataset, name) for name in ("train", "validation", "test") if name not in own}
+    total = round(sum(shares.values()), 9)
+    if total > 1:
+        raise ConfigError(f"{place}.dataset: {' + '.join(shares)} must not exceed 1; they are {total:g}")
+    more = [method for method in study.methods if config.methods[method].start == "more_real"]
+    if more and total == 1:
+        raise ConfigError(
+            f"{place}.dataset: its shares leave no images for {more[0]} to add; take a smaller share to train on, or "
+            f"leave {more[0]} out of `methods`"
+        )
+
+
+def check_splits(study: Study, place: str) -> None:
+    """That there will be images to train on, to validate and to test with, of each class. Raises ConfigError."""
+    from augbench.dataset import target
+
+    found = None if study.target.reader == "digits" else target.layout(study.target)
+    own = found.own if found else {"test": None}
+    for name in ("train", "validation", "test"):
+        if name not in own and getattr(study.dataset, name) == 0:
+            raise ConfigError(
+                f"{place}.dataset.{name}: 0 leaves no {name} images, and the target has no such split of its own; "
+                f"write a share, e.g. `dataset: {{{name}: 0.1}}`"
+            )
+    if not found:
+        return
+    for key in found.classes:
+        count = sum(1 for _ in itertools.islice(found.train(key), ENOUGH))
+        sizes = target.sizes(count, study.dataset, found.own)
+        if count < ENOUGH and (
+            empty := [name for name in sizes if getattr(study.dataset, name, 0) and not sizes[name]]
+        ):
+            raise ConfigError(
+                f"{place}.target: the class {key} of {study.target.path} has {count} images, too few for the split "
+                f"{empty[0]!r}; add images, leave the class out, or change the shares in `dataset`"
+            )
+
+
+def check_names(config: Config, study: Study, place: str) -> None:
+    """That each class has a name where prompts are made of it. Raises ConfigError."""
+    from augbench.dataset import target
+
+    if study.target.reader == "digits" or not any(config.methods[method].conditioning for method in study.methods):
+        return
+    for row in target.class_table(study.target).to_dict("records"):
+        controls = [letter for letter in row["lemmas"] if unicodedata.category(letter) in ("Cc", "Cs")]
+        if controls or not row["lemmas"].split(",")[0].strip():
+            why = "has a control character in its name" if controls else "leaves no name"
+            raise ConfigError(
+                f"{place}.target: the class {row['class']!r} {why} for prompts; name it in a CSV with the columns "
+                "class,lemmas and the key `classes`"
+            )
+
+
+def check_pool(study: Study, place: str) -> None:
+    """Whether what the pool and retrieval name is there. Raises ConfigError."""
+    from augbench.retrieval import pools
+
+    head = study.retrieval.aesthetic_model
+    if head and not Path(head).is_file():
+        raise ConfigError(f"{place}.retrieval.aesthetic_model: there is no file {head}")
+    if not study.pool or not study.pool.path:
+        return
+    path, source = Path(study.pool.path), study.pool.source
+    if not (path.is_dir() or (source == "urls" and path.is_file())):
+        raise ConfigError(f"{place}.pool.path: there is no folder {path}")
+    if study.pool.local:
+        try:
+            pools.check(source, path)
+        except ValueError as error:
+            raise ConfigError(f"{place}.pool.path: {error}") from None
+    elif not (path / "image.index").is_file():
+        raise ConfigError(f"{place}.pool.path: there is no image.index in {path}")
+    if source == "index":
+        clip = study.clip.model if study.clip and study.clip.model else ""
+        try:
+            index.check_index(path, clip=clip, width=local_files.clip_width(clip))
+        except (ValueError, OSError) as error:
+            raise ConfigError(f"{place}.pool.path: {error}") from None
+    if study.retrieval.min_aesthetic is not None and not head and _lacks_scores(path, source):
+        raise ConfigError(
+            f"{place}.retrieval.min_aesthetic: the images of {path} have no aesthetic scores; name a model that scores "
+            "pictures, `aesthetic_model: HEAD.pth`, or write `min_aesthetic: null` to take images whatever their score"
+        )
+
+
+def check_models(config: Config, study: Study, place: str) -> None:
+    """Whether the pretrained models that a study names are there, and can be used. Raises ConfigError.
+
+    What is on the hub is looked at when it is fetched.
+    """
+    try:
+        part = "backbone"
+        if any(config.methods[method].start in ("noise", "image", "pool") for method in study.methods):
+            model = study.backbone.model
+            if model is not None and local_files.is_folder(model, "backbone"):
+                local_files.check_pipeline(model)
+        part = "clip"
+        if study.clip and study.clip.model is not None:
+            local_files.check_clip(study.clip.model)
+    except ValueError as error:
+        raise ConfigError(f"{place}.{part}.model: {error}") from None
+
+
+def check_proxy(study: Study, place: str) -> list[str]:
+    """A sentence where the environment names a proxy that is not used.
+
+    Raises ConfigError where one is wanted that is not there, or cannot be used.
+    """
+    from augbench.retrieval import download
+
+    if not downloads(study):
+        return []
+    try:
+        named = [scheme for scheme in download.environment_proxies() if scheme in download.SCHEMES]
+    except ValueError as error:
+        if study.retrieval.proxy:
+            raise ConfigError(f"{place}.retrieval.proxy: {error}") from None
+        named = ["all"]
+    if study.retrieval.proxy and not named:
+        raise ConfigError(f"{place}.retrieval.proxy: the environment has neither http_proxy nor https_proxy; set one")
+    if named and not study.retrieval.proxy:
+        names = " and ".join(f"{scheme}_proxy" for scheme in named)
+        return [
+            f"{place}.retrieval: images are downloaded without the proxy of the environment ({names}); "
+            "write `retrieval: {proxy: environment}` to use it"
+        ]
+    return []
+
+
+def downloads(study: Study) -> bool:
+    """Whether images of the study's pool come from the web."""
+    return study.pool is not None and study.pool.source in ("urls", "index", "service")
+
+
+def _lacks_scores(path: Path, source: str) -> bool:
+    """Whether it is known, before any work starts, that no image of a pool has an aesthetic score."""
+    from augbench.retrieval.index import AESTHETIC, columns_of
+
+    if source == "folder":
+        return True
+    if source in ("index", "urls"):
+        columns = columns_of(path)
+        return bool(columns) and not set(columns) & set(AESTHETIC)
+    return False
+
+
+def check_audit(study: Study, place: str) -> None:
+    """Whether what the audit names is there. Raises ConfigError."""
+    for name, folder in study.audit.references.items():
+        if not Path(folder).is_dir():
+            raise ConfigError(f"{place}.audit.references.{name}: there is no folder {folder}")
+    detector = study.audit.detector
+    if detector and detector != "clip" and not Path(detector).is_file():
+        raise ConfigError(f"{place}.audit.detector: there is no file {detector}; write clip, or the path of a model")
+
+
+def disk_needed(config: Config, study: Study, classes: int) -> int:
+    """A rough lower bound in bytes: generated PNGs (1.5 bytes per pixel) of all generating methods."""
+    generating = sum(config.methods[method].start in ("noise", "image") for method in study.methods)
+    per_class = study.generate.images_per_class or 100
+    pixels = study.generate.image_size**2
+    return int(1.5 * pixels * per_class * classes * generating) + 200_000_000

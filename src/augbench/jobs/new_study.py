@@ -1,0 +1,238 @@
+"""Looks at a folder of labelled images and writes a commented configuration for a study of it.
+
+``python -m augbench.jobs.new_study IMAGES NAME`` (or ``make new-study IMAGES=... NAME=...``) writes config/NAME.yaml.
+"""
+
+import argparse
+import math
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from augbench import images
+from augbench.core.files import printable
+from augbench.dataset import target
+from augbench.images import folders
+from augbench.jobs import resources
+from augbench.study import classes, config
+
+LOOKED_AT = 500  # images whose size is read, spread over all classes
+SCARCE = 5  # images of a class below which there is nothing to split
+PNG = 1.5  # bytes per pixel of a generated image
+METHODS = ["none", "simple_prompt", "clip_prompts"]  # what needs no pool and no fine-tuning
+
+
+WNID = r"n\d{8}"  # ImageNet's class folders
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a folder or list holds: images per class, sides (pixels, the shorter ones) of some, held-out splits of its
+    own, and what was not taken (a sentence, or empty)."""
+
+    given: config.Target
+    counts: dict[str, int]
+    sides: list[int]
+    own: frozenset[str]
+    not_taken: str
+
+
+def look(path: str, top_folders: str | None = None) -> Found:
+    """Count a folder's images and read some sizes. Raises ValueError with one sentence when there is no study in it.
+
+    ``top_folders`` : ``splits`` or ``classes``, where their names do not say
+    """
+    given = config.Target(reader=_reader(Path(path)), path=str(path), folders=top_folders)
+    target.check(given)
+    layout = target.layout(given)
+    files = {key: sorted(layout.train(key)) for key in layout.classes}
+    for images_of in layout.own.values():
+        for key in layout.classes:
+            for _ in images_of(key):
+                pass  # read for what lies among them and is not taken
+    scarce = next((key for key, mine in files.items() if len(mine) < SCARCE), None)
+    if scarce is not None and len(layout.own) < 2:
+        raise ValueError(
+            f"the class {scarce} of {path} has {len(files[scarce])} training images; at least {SCARCE} are needed to "
+            "split them: add images or remove the class"
+        )
+    every_file = [file for mine in files.values() for file in mine]
+    if odd := next((file for file in every_file if not folders.is_text(file)), None):
+        raise ValueError(f"the name of {printable(odd)} is not UTF-8; rename it")
+    some = every_file[:: max(1, len(every_file) // LOOKED_AT)]
+    sides = sorted(min(size) for file in some if (size := images.size_of(file)))
+    if not sides:
+        raise ValueError(f"none of the images of {path} that were looked at can be read")
+    counts = {key: len(mine) for key, mine in files.items()}
+    return Found(given, counts, sides, frozenset(layout.own), folders.told(layout.left_out))
+
+
+def _reader(path: Path) -> str:
+    """The reader of a target, by what lies there. ImageNet's ``val`` is its test set, anybody else's a validation set:
+    only WordNet's numbers as names of the classes, or a ``val`` without classes, are ImageNet's."""
+    if path.is_file():
+        return "list"
+    if (path / "256_ObjectCategories").is_dir():
+        return "caltech256"
+    if [(path / name).is_dir() for name in ("train", "val", "test")] != [True, True, False]:
+        return "folder"
+    numbered = all(re.fullmatch(WNID, key.name) for key in folders.subfolders(path / "train"))
+    return "imagenet" if numbered or not folders.subfolders(path / "val") else "folder"
+
+
+def suggestion(found: Found) -> dict:
+    """The sections of a study that follow from what was found."""
+    median = found.sides[len(found.sides) // 2]
+    small = median < 64
+    drawn = [name for name in ("validation", "test") if name not in found.own]
+    shares = {name: 0.2 / len(drawn) for name in drawn}
+    shares = {"train": 0.8 if drawn else 1.0} | shares
+    side = 32 if small else 128 if median < 160 else 224
+    batch = 256 if sum(found.counts.values()) > 20_000 else 64 if sum(found.counts.values()) > 2000 else 32
+    return {
+        "seed": 1,
+        "runs": 5,
+        "methods": METHODS,
+        "target": {key: value for key, value in found.given.model_dump().items() if value and key != "unreadable"},
+        "dataset": shares,
+        "backbone": {"model": "CompVis/stable-diffusion-v1-4"},
+        "generate": {"image_size": 512, "times": 3, "steps": 50},
+        "classifier": {
+            "model": "small_cnn" if small else "resnet18" if batch < 256 else "resnet50",
+            "image_size": side,
+            "batch_size": batch,
+            "learning_rate": 0.1 * batch / 256,
+        },
+        "jobs": {"classes_per_generation": max(1, min(1000, math.ceil(10_000 / max(1, _per_class(found, shares)))))},
+    }
+
+
+def _per_class(found: Found, shares: dict) -> float:
+    return 3 * shares["train"] * sum(found.counts.values()) / len(found.counts)
+
+
+def estimate(found: Found, study: dict) -> dict[str, float]:
+    """For each generating method: images, GPU-hours by the paper's figures (T4) and GB; and a classifier's hours."""
+    training = [target.sizes(n, config.Dataset(**study["dataset"]), found.own)["train"] for n in found.counts.values()]
+    made = study["generate"]
+    generated = sum(classes.generated(n, made["times"], None) for n in training)
+    seen = study["classifier"]
+    return {
+        "training": sum(training),
+        "images": generated,
+        "hours": resources.sampling(generated, made["steps"], made["image_size"]) / 3600,
+        "gigabytes": generated * PNG * made["image_size"] ** 2 / 1e9,
+        "classifier_hours": study["runs"] * resources.classifier(2 * sum(training), 100, seen["image_size"]) / 3600,
+        "finetuning_hours": resources.finetuning(sum(training), 40, made["image_size"], ["pseudo_word", "unet"]) / 3600,
+    }
+
+
+def text(name: str, found: Found) -> str:
+    """The configuration file."""
+    study = suggestion(found)
+    cost = estimate(found, study)
+    dump = {key: _block(key, value) for key, value in study.items()}
+    dump["methods"] = "methods:\n" + "\n".join(f"  - {method}" for method in METHODS)
+    most, least = max(found.counts, key=found.counts.get), min(found.counts, key=found.counts.get)
+    counts = found.counts
+    generating = len(METHODS) - 1
+    own = " and ".join(f"a {name} set" for name in ("validation", "test") if name in found.own)
+    test = f"{own} of its own" if own else "no test set: augbench splits"
+    facts = [
+        f"{len(counts)} classes, {sum(counts.values())} images to train on, {test}.",
+        f"The largest class is {most!r} ({counts[most]}), the smallest {least!r} ({counts[least]}), "
+        f"{counts[most] / counts[least]:.1f} times smaller.",
+        f"Shorter sides of {len(found.sides)} images: {found.sides[0]} to {found.sides[-1]} pixels, half of them below "
+        f"{found.sides[len(found.sides) // 2]}.",
+        *([f"Not taken: {found.not_taken}."] if found.not_taken else []),
+    ]
+    price = [
+        f"{cost['training']:.0f} training images; each generating method makes {cost['images']:.0f} images, "
+        f"about {_hours(cost['hours'])} of a T4 and {cost['gigabytes']:.1f} GB; here {generating} do.",
+        f"Each method trains {study['runs']} classifiers, about {_hours(cost['classifier_hours'])} of a T4.",
+        f"Fine-tuning pseudo-word and denoiser would take up to {_hours(cost['finetuning_hours'])} of a V100.",
+    ]
+    lines = [
+        f"# A study of {_plain(found.given.path)}, written by `make new-study`; every key is in config/README.md.",
+        "#",
+        f"#   snakemake --configfile config/{name}.yaml -n     # the plan",
+        f"#   snakemake --configfile config/{name}.yaml        # all of it",
+        "#",
+        *(f"# {_plain(line)}" for line in facts),
+        "#",
+        "# What it costs, by the GPU-hours of the paper:",
+        *(f"# {_plain(line)}" for line in price),
+        "studies:",
+        f"  {name}:",
+    ]
+    comments = {
+        "methods": "rows of config/methods.yaml",
+        "dataset": "shares of each class; take less for training, and add `more_real`, to see what more data would do",
+        "backbone": "fetched at the first run; or a local diffusers folder",
+        "generate": "Stable Diffusion v1.4 was trained on 512 pixels",
+        "classifier": "size and network follow from the images; with few images try other learning rates",
+    }
+    for key, block in dump.items():
+        if key in comments:
+            lines.append(f"    # {comments[key]}")
+        lines += [f"    {line}" for line in block.splitlines()]
+        if key == "methods":
+            lines += [
+                "    # Retrieval, the paper's best, needs a pool of images: take away the comments below, name it, and",
+                "    # add `- retrieval` to the list. Fine-tuned methods: `- textual_inversion`, `- pseudoword_dm`.",
+                "    # clip: {model: ViT-L/14} # the CLIP of the index",
+                "    # pool: {source: index, path: FOLDER} # or folder, shards, urls, service: see README.md",
+            ]
+    return "\n".join(lines) + "\n"
+
+
+def _block(key: str, value) -> str:
+    """A key in YAML, a section on one line."""
+    flow = None if isinstance(value, dict) else False
+    return yaml.safe_dump({key: value}, sort_keys=False, default_flow_style=flow, allow_unicode=True, width=1e9).strip()
+
+
+def _plain(words: str) -> str:
+    """Text from file names as part of a comment's line."""
+    return "".join(c if c.isprintable() else "?" for c in words)
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:.0f} hours" if hours >= 2 else f"{60 * hours:.0f} minutes"
+
+
+def write(path: str, name: str, folder: str | Path = "config", top_folders: str | None = None) -> Path:
+    """Write ``folder``/NAME.yaml. Raises ValueError or FileExistsError with one sentence; overwrites nothing."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.]*", name):
+        raise ValueError(f"NAME={name} may hold letters, digits, _ and . only, e.g. NAME=birds")
+    file = Path(folder) / f"{name}.yaml"
+    if file.exists():
+        raise FileExistsError(f"{file} is there already; give another NAME or remove it")
+    configuration = text(name, look(path, top_folders))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with open(file, "x", encoding="utf-8") as handle:  # also when another has just written it
+        handle.write(configuration)
+    return file
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m augbench.jobs.new_study", description="Write config/NAME.yaml.")
+    parser.add_argument("images", help="folder with train/CLASS/*.jpg (test/CLASS/*.jpg), or CLASS/*.jpg; or a list")
+    parser.add_argument("name", help="of the study, e.g. birds")
+    parser.add_argument("--folders", choices=["splits", "classes"], help="what the top folders are")
+    given = parser.parse_args(arguments)
+    try:
+        path = write(given.images, given.name, top_folders=given.folders)
+    except (ValueError, OSError) as error:
+        asked = " (`make new-study` takes it as FOLDERS=...)" if "`folders: " in str(error) else ""
+        sys.exit(f"{error}{asked}")
+    head = [line.removeprefix("# ") for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("# ")]
+    print("\n".join(head[1:]), f"\nwritten: {path}", sep="\n")
+
+
+if __name__ == "__main__":
+    main()

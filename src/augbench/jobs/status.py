@@ -1,0 +1,275 @@
+"""How far a running workflow is: a page per study that refreshes itself, and a line per stage in the terminal."""
+
+import base64
+import hashlib
+import logging
+import statistics
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from augbench.core import files, pages
+
+EVERY = 10  # seconds between two pages
+TOLD = 60  # seconds between two lines of the same stage in the terminal
+TAIL = 30  # lines of a failed job's log
+# Loads the page again, which a reader can pause; a refresh by the page's head could not be.
+RELOAD = """
+const button = document.querySelector("button");
+const later = () => setTimeout(() => location.reload(), 1000 * button.dataset.seconds);
+let timer = later();
+button.addEventListener("click", () => {
+  timer = timer ? clearTimeout(timer) : later();
+  button.textContent = timer ? "Pause" : "Go on";
+});
+"""
+STATES = ("done", "running", "failed", "to do")
+
+
+class Job(NamedTuple):
+    """A job of the workflow: its stage, what it is for, its log files and its benchmark file (empty without)."""
+
+    stage: str
+    study: str
+    method: str
+    logs: tuple[str, ...] = ()
+    benchmark: str = ""
+    needed: bool = True
+
+
+class Failure(NamedTuple):
+    stage: str
+    study: str
+    method: str
+    log: str
+    tail: str
+
+
+class Progress:
+    """What is known of a run's jobs, by their number. Times are seconds of one clock, given by the caller."""
+
+    def __init__(self, jobs: Mapping[int, Job], now: float):
+        self.jobs = dict(jobs)
+        self.begun = now
+        self.states = {key: "to do" if job.needed else "done" for key, job in self.jobs.items()}
+        self.since: dict[int, float] = {}
+        self.seconds: dict[str, list[float]] = {}
+        self.before = _measured_before(self.jobs.values())
+        self.failure: Failure | None = None
+        self.end = ""  # how the run ended: finished, failed
+
+    def started(self, keys: Iterable[int], now: float) -> None:
+        for key in keys:
+            if key in self.jobs:
+                self.states[key] = "running"
+                self.since[key] = now
+
+    def finished(self, key: int, now: float) -> None:
+        if key in self.jobs:
+            self.states[key] = "done"
+            if key in self.since:
+                self.seconds.setdefault(self.jobs[key].stage, []).append(now - self.since.pop(key))
+
+    def failed(self, key: int, logs: Iterable[str]) -> None:
+        """A job failed; its last log file that there is tells why."""
+        if key not in self.jobs:
+            return
+        self.states[key] = "failed"
+        self.since.pop(key, None)
+        job = self.jobs[key]
+        found = [path for path in (*job.logs, *logs) if Path(path).is_file()]
+        path = found[0] if found else ""
+        self.failure = Failure(job.stage, job.study, job.method, path, tail(path) if path else "")
+
+    def of(self, study: str) -> dict[int, Job]:
+        """A study's jobs, and those of all studies together."""
+        return {key: job for key, job in self.jobs.items() if job.study in (study, "")}
+
+    def stages(self, study: str | None = None) -> list[dict]:
+        """Per stage, in the order in which their last jobs come: numbers of jobs by state, seconds of a job (None
+        where no job was measured) and of all that is left to do, one after the other."""
+        rows: dict[str, Counter] = {}
+        for key, job in (self.jobs if study is None else self.of(study)).items():
+            rows.setdefault(job.stage, Counter())[self.states[key]] += 1
+        made, last = [], {job.stage: place for place, job in enumerate(self.jobs.values())}
+        for stage, counts in sorted(rows.items(), key=lambda item: last[item[0]]):
+            took = self.took(stage)
+            left = counts["to do"] + counts["running"] + counts["failed"]
+            about = {"stage": stage, **{state: counts[state] for state in STATES}, "seconds": took}
+            made.append(about | {"left": None if took is None and left else (took or 0) * left})
+        return made
+
+    def took(self, stage: str) -> float | None:
+        """Seconds of a job of this stage: measured in this run, or else in one before."""
+        known = self.seconds.get(stage) or self.before.get(stage)
+        return statistics.fmean(known) if known else None
+
+    def methods(self, study: str) -> dict[str, dict[str, str]]:
+        """Method -> stage -> "done/all" and how many run or failed, for the jobs that belong to a method."""
+        counts: dict[str, dict[str, Counter]] = {}
+        for key, job in self.of(study).items():
+            if job.method:
+                counts.setdefault(job.method, {}).setdefault(job.stage, Counter())[self.states[key]] += 1
+        return {method: {stage: _cell(each) for stage, each in found.items()} for method, found in counts.items()}
+
+    def remaining(self, now: float) -> tuple[float | None, bool]:
+        """Seconds until all is done, at the rate and with the jobs side by side that were measured; and whether
+        every stage that has jobs left was measured. None where nothing was."""
+        stages = [row for row in self.stages() if row["to do"] + row["running"] + row["failed"]]
+        known = [row["left"] for row in stages if row["left"] is not None]
+        if stages and not known:
+            return None, False
+        spent = sum(now - began for began in self.since.values())
+        work = max(0.0, sum(known) - spent)
+        busy = sum(map(sum, self.seconds.values())) + spent
+        return work / max(1.0, busy / max(now - self.begun, 1e-9)), len(known) == len(stages)
+
+
+def _cell(counts: Counter) -> str:
+    extra = [f"{counts[state]} {state}" for state in ("running", "failed") if counts[state]]
+    return ", ".join([f"{counts['done']}/{counts.total()}", *extra])
+
+
+def _measured_before(jobs: Iterable[Job]) -> dict[str, list[float]]:
+    """Stage -> seconds of its jobs in earlier runs, from their benchmark files."""
+    found: dict[str, list[float]] = {}
+    for job in jobs:
+        try:
+            _, line = Path(job.benchmark).read_text().splitlines()[:2]
+            found.setdefault(job.stage, []).append(float(line.split("\t")[0]))
+        except (OSError, ValueError):  # no such file, or one that is not written yet
+            continue
+    return found
+
+
+def tail(path: str | Path, lines: int = TAIL) -> str:
+    """The last lines of a text file."""
+    with open(path, "rb") as file:
+        file.seek(max(0, Path(path).stat().st_size - 64 * 1024))
+        return "\n".join(file.read().decode(errors="replace").splitlines()[-lines:])
+
+
+def duration(seconds: float) -> str:
+    """Seconds as text: 12 s, 4 min or 3 h 07 min."""
+    minutes = round(seconds / 60)
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def lines(progress: Progress) -> dict[str, str]:
+    """Stage -> its line for the terminal."""
+    made = {}
+    for row in progress.stages():
+        counts = ", ".join(f"{row[state]} {state}" for state in STATES if row[state])
+        left = f"; {duration(row['left'])} of work left" if row["left"] else ""
+        made[row["stage"]] = f"{row['stage']}: {counts}{left}"
+    return made
+
+
+def page(progress: Progress, study: str, now: float, written: str) -> str:
+    """The status page of a study; ``written`` is the time of day on it."""
+    from markupsafe import Markup
+
+    left, whole = progress.remaining(now)
+    stages, methods = progress.stages(study), progress.methods(study)
+    return pages.template("status.html.j2", duration=duration).render(
+        study=study,
+        stages=stages,
+        methods=methods,
+        columns=[row["stage"] for row in stages if any(row["stage"] in found for found in methods.values())],
+        total={state: sum(row[state] for row in stages) for state in STATES},
+        left=left,
+        whole=whole,
+        failure=progress.failure,
+        end=progress.end,
+        written=written,
+        every=EVERY,
+        elapsed=now - progress.begun,
+        script=Markup(RELOAD),
+        digest=base64.b64encode(hashlib.sha256(RELOAD.encode()).digest()).decode(),
+    )
+
+
+# --- while the workflow runs
+
+
+class Watch(logging.Handler):
+    """Follows what the workflow's logger says of its jobs and keeps the pages and the terminal up to date.
+
+    Records have an ``event``: job_started (with ``jobs``, their numbers), job_finished (``job_id``) or job_error
+    (``jobid`` and ``log``); others are passed over.
+    """
+
+    def __init__(
+        self, jobs: Mapping[int, Job], studies: Iterable[str], folder: str | Path = "results", clock=time.monotonic
+    ):
+        super().__init__()
+        self.clock, self.folder, self.logger = clock, Path(folder), None
+        self.progress = Progress(jobs, clock())
+        known = {job.study for job in self.progress.jobs.values()}
+        self.studies = [study for study in studies if study in known]
+        self.guard = threading.Lock()
+        self.over = threading.Event()
+        self.told: dict[str, str] = lines(self.progress)
+        self.thread = threading.Thread(target=self._run, daemon=True)
+
+    def start(self, logger: logging.Logger) -> None:
+        """Begin to listen and to write; ends with :meth:`stop`, or with the process."""
+        self.logger = logger
+        logger.addHandler(self)
+        self.thread.start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        event, now = str(getattr(record, "event", "")), self.clock()
+        with self.guard:
+            if event == "job_started":
+                self.progress.started(record.jobs, now)
+            elif event == "job_finished":
+                self.progress.finished(record.job_id, now)
+            elif event == "job_error":
+                self.progress.failed(record.jobid, record.log)
+
+    def _run(self) -> None:
+        ended, last = False, self.clock()
+        while True:
+            try:
+                self.write()
+            except OSError as error:  # a full disk ends the jobs, not their description
+                print(f"status.html could not be written: {error}", file=sys.stderr)
+            if ended:
+                return
+            ended = self.over.wait(EVERY)
+            if self.clock() - last >= TOLD:
+                last = self.clock()
+                self.tell()
+
+    def write(self) -> None:
+        """Write each study's page, whole."""
+        written = time.strftime("%Y-%m-%d %H:%M:%S")
+        with self.guard:
+            made = {study: page(self.progress, study, self.clock(), written) for study in self.studies}
+        for study, text in made.items():
+            files.write_text(self.folder / study / "status.html", text)
+
+    def tell(self) -> None:
+        """Print the lines of the stages that changed since they were last told."""
+        with self.guard:
+            now = lines(self.progress)
+        for stage, line in now.items():
+            if line != self.told.get(stage):
+                print(line, file=sys.stderr, flush=True)
+        self.told = now
+
+    def stop(self, end: str) -> None:
+        """The run has ended: ``finished`` or ``failed``."""
+        self.logger.removeHandler(self)
+        with self.guard:
+            self.progress.end = end
+        self.over.set()
+        self.thread.join(timeout=30)
+        self.tell()

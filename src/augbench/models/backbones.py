@@ -1,0 +1,94 @@
+"""The diffusion model backbone: finds or fetches a diffusers pipeline, and its safety checker."""
+
+import os
+import shutil
+from pathlib import Path
+
+from augbench.core import finite
+from augbench.core.files import whole
+from augbench.models import local_files
+
+
+def resolve(model: str, folder: str | Path) -> None:
+    """Put the pipeline ``model``, a local diffusers folder or a hub id, at ``folder``.
+
+    A local folder is linked file by file where the disk allows it, else copied. A hub id is downloaded,
+    weights as safetensors only. Raises ValueError with what to write when it cannot be had or used.
+    """
+    with whole(folder) as temporary:
+        if local_files.is_folder(model, "backbone"):
+            # Hidden files are not the pipeline's: Snakemake's time stamp, linked, would make the original look new.
+            hidden = shutil.ignore_patterns(".*")
+            shutil.copytree(model, temporary, copy_function=_link_or_copy, ignore=hidden)
+        else:
+            _fetch(model, temporary)
+        try:
+            local_files.check_pipeline(temporary)
+        except ValueError as error:
+            raise ValueError(str(error).replace(str(temporary), model)) from None
+
+
+def _fetch(model: str, folder: Path) -> None:
+    from huggingface_hub import snapshot_download
+
+    try:
+        patterns = ["model_index.json", "*/*.json", "*/*.txt", "*/*.safetensors"]
+        snapshot_download(model, local_dir=folder, allow_patterns=patterns)
+    except Exception as error:  # of several libraries, for a network, a hub or a licence
+        words = " ".join(str(error).split())[:300]
+        raise ValueError(f"{model} cannot be fetched from the hub: {words}; or give a pipeline's folder") from None
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(os.path.realpath(source), target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+# The pipeline's own checker blackens images; SafetyChecker says which are to be replaced.
+UNCHECKED = {"safety_checker": None, "requires_safety_checker": False}
+
+
+def load_pipeline(folder: str | Path):
+    """The diffusers pipeline in ``folder`` without its safety checker; on a GPU in half precision."""
+    import torch
+    from diffusers import StableDiffusionPipeline
+
+    gpu = torch.cuda.is_available()
+    dtype = torch.float16 if gpu else torch.float32
+    pipeline = StableDiffusionPipeline.from_pretrained(folder, torch_dtype=dtype, **UNCHECKED)
+    if gpu:
+        pipeline.unet.to(memory_format=torch.channels_last)
+    return pipeline.to("cuda" if gpu else "cpu")
+
+
+class SafetyChecker:
+    """The backbone's safety checker, for generated and retrieved images alike (paper, sections 3 and 3.1)."""
+
+    def __init__(self, pipeline_folder: str | Path):
+        import torch
+        from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
+        from diffusers.utils import logging
+        from transformers import CLIPImageProcessor
+
+        # It would say "a black image will be returned", which is not what happens here.
+        logging.get_logger(StableDiffusionSafetyChecker.__module__).setLevel(logging.ERROR)
+        self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        folder = Path(pipeline_folder)
+        self._model = StableDiffusionSafetyChecker.from_pretrained(folder / "safety_checker").to(self._device).eval()
+        finite.check_weights(self._model, f"the safety checker in {folder}", "give another backbone")
+        self._processor = CLIPImageProcessor.from_pretrained(folder / "feature_extractor")
+
+    def unsafe(self, pictures: list, batch_size: int = 64) -> list[bool]:
+        """For each RGB ``PIL.Image`` whether the checker refuses it."""
+        import numpy as np
+
+        refused = []
+        for start in range(0, len(pictures), batch_size):
+            part = pictures[start : start + batch_size]
+            pixels = self._processor(part, return_tensors="pt").pixel_values.to(self._device)
+            # The checker blackens what it is given to blacken; only its verdict is wanted here.
+            _, flags = self._model(clip_input=pixels, images=[np.zeros((1, 1, 3)) for _ in part])
+            refused += [bool(flag) for flag in flags]
+        return refused

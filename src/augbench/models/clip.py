@@ -1,0 +1,78 @@
+"""CLIP as clip-retrieval loads it: texts and pictures as vectors in one space."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from augbench import images
+from augbench.core import finite
+
+BATCH = 64  # pictures
+
+
+class Clip:
+    """A CLIP that clip-retrieval knows by name, e.g. ``ViT-L/14`` or ``hf_clip:FOLDER``."""
+
+    def __init__(self, model: str):
+        import torch
+        from all_clip import load_clip
+
+        place = model.partition("hf_clip:")[2]
+        #: What its embeddings depend on.
+        self.identity = [model, *_state_of(place)]
+        self.name = model
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.model, self.prepare, self.tokenize = load_clip(
+            model, use_jit=False, device=self.device, warmup_batch_size=1
+        )
+
+    def texts(self, texts: Sequence[str]):
+        """Embeddings of texts, float32 (n, width), each of length 1."""
+        # One at a time, as clip-retrieval does: the same low bits.
+        vectors = self._embed(self.model.encode_text, ([text] for text in texts), self.tokenize)
+        finite.check(vectors, f"the CLIP {self.name}", [f"the text {text!r}" for text in texts])
+        return vectors
+
+    def pictures(self, pictures: Sequence):
+        """Embeddings of RGB ``PIL.Image`` as one batch, float32 (n, width), each of length 1."""
+        import torch
+
+        def batch(few):
+            return torch.stack([self.prepare(picture) for picture in few])
+
+        return self._embed(self.model.encode_image, [pictures], batch)
+
+    def _embed(self, encode, batches, prepare):
+        import numpy as np
+        import torch
+
+        found = []
+        with torch.inference_mode():
+            for batch in batches:
+                vectors = encode(prepare(batch).to(self.device))
+                found.append((vectors / vectors.norm(dim=-1, keepdim=True)).cpu().float().numpy())
+        return np.concatenate(found)
+
+
+def _state_of(folder: str) -> list:
+    """Name, size and time of the files of a CLIP's folder; none of what is not here."""
+    if not folder or not Path(folder).is_dir():
+        return []
+    files = sorted(file for file in Path(folder).iterdir() if file.is_file() and not file.name.startswith("."))
+    return [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]
+
+
+def embed(table: pd.DataFrame, embedder: Callable[[list], object], progress: Callable):
+    """Embeddings of a table's images, float32 (n, width), as ``embedder`` gives them for a list of pictures, e.g.
+    :meth:`Clip.pictures`. Raises RuntimeError naming an image of which it makes no numbers."""
+    import numpy as np
+
+    found = []
+    for start in range(0, len(table), BATCH):
+        pictures = [images.load(row) for row in table.iloc[start : start + BATCH].itertuples()]
+        found.append(embedder(pictures))
+        progress(start + len(pictures), len(table), "images embedded")
+    vectors = np.concatenate(found)
+    finite.check(vectors, "the embedding model", [images.name_of(row) for row in table.itertuples()])
+    return vectors

@@ -1,0 +1,580 @@
+"""The fine-tuner on tiny pipelines of the real classes: what changes, what it minimises, and what a kill costs."""
+
+import hashlib
+import itertools
+import os
+import shutil
+import signal
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+from kills import kill_at_call
+
+from augbench import images
+from augbench.core import resume
+from augbench.diffusion import conditioning, finetuning, latents, sampling, selection
+from augbench.digits import data
+from augbench.jobs import launching
+from augbench.study import config
+
+CLASSES = [
+    {"class": "three", "lemmas": "three, trey", "hypernyms": "digit, figure", "definition": "one more than two"},
+    {"class": "six", "lemmas": "half a dozen, six", "hypernyms": "digit, figure", "definition": "a cube's faces"},
+]
+METHODS = ["ft_conditioning", "ft_cluster_conditioning_k5", "imagic", "textual_inversion", "pseudoword_dm", "unet_only"]
+TRAINED = {  # what may change, and nothing else
+    "ft_conditioning": {"conditioning"},
+    "ft_cluster_conditioning_k5": {"conditioning"},
+    "imagic": {"conditioning", "unet"},
+    "textual_inversion": {"pseudo_word"},
+    "pseudoword_dm": {"pseudo_word", "unet"},
+    "unet_only": {"unet"},
+}
+OWN = {
+    "title": "DM only",
+    "family": "fine-tuning",
+    "conditioning": "clip_prompts",
+    "trained": ["unet"],
+    "start": "noise",
+}
+SETTINGS = {
+    "seed": 5,
+    "rate": 1.0,
+    "learning_rates": {"conditioning": 5e-3, "pseudo_word": 5e-3, "unet": 2e-4},
+    "batch_size": 8,
+    "images_at_a_time": 3,
+    "max_epochs": 3,
+    "patience": 3,
+    "validation_images": 100,
+    "horizontal_flip": False,
+    "gradient_checkpointing": False,
+    "threads": 1,
+    "save_minutes": 10,
+}
+
+
+def row_of(method):
+    """A row of the method table; ``unet_only`` is the row that the README shows."""
+    with open("config/methods.yaml") as file:
+        rows = yaml.safe_load(file)["methods"] | {"unet_only": OWN}
+    return config.Method(**rows[method]).model_dump()
+
+
+@pytest.fixture(scope="module")
+def target(world, tmp_path_factory):
+    """A real target of two classes: tables, latents, and clusters that are simply dealt out."""
+    folder = tmp_path_factory.mktemp("target")
+    data.write_target(folder / "images", folder / "classes.csv", seed=3, test=600, web=900)
+    tables = {}
+    for split, part in (("train", slice(0, 10)), ("validation", slice(10, 16))):
+        rows = []
+        for about in CLASSES:
+            for path in sorted((folder / "images" / "train" / about["class"]).glob("*.png"))[part]:
+                rows.append({"image_id": path.stem, "class": about["class"], "path": str(path)})
+        tables[split] = images.table(rows)
+    paths = {name: folder / f"{name}.safetensors" for name in tables}
+    encode = {paths[name]: tables[name] for name in tables}
+    latents.encode(world.backbone, encode, image_size=32, mirrored=True, threads=1)
+    clusters = {name: [i % 3 for i in range(len(table))] for name, table in tables.items()}
+    return SimpleNamespace(folder=folder, tables=tables, latents=paths, clusters=clusters)
+
+
+def arguments(world, target, method, folder, **changes):
+    row = row_of(method)
+    return {
+        "pipeline_folder": str(world.backbone),
+        "train": target.tables["train"],
+        "validation": target.tables["validation"],
+        "train_latents": str(target.latents["train"]),
+        "validation_latents": str(target.latents["validation"]),
+        "classes": CLASSES,
+        "method": row,
+        "folder": str(folder),
+        "clusters": target.clusters if row["clusters"] > 1 else None,
+    } | (SETTINGS | changes)
+
+
+def contents(folder):
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
+
+
+@pytest.fixture(scope="module")
+def runs(world, target, tmp_path_factory):
+    """Each method fine-tuned once: the folder, and the model before and after."""
+
+    def run(method):
+        if method not in made:
+            folder = tmp_path_factory.mktemp("finetune") / "lr-1"
+            kept, original = {}, finetuning.adaptable
+
+            def adaptable(*given):
+                model, encodings = original(*given)
+                kept["model"] = model
+                kept["before"] = {name: value.clone() for name, value in model.state_dict().items()}
+                return model, encodings
+
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(finetuning, "adaptable", adaptable)
+                finetuning.finetune(**arguments(world, target, method, folder))
+            made[method] = SimpleNamespace(folder=folder, **kept)
+        return made[method]
+
+    made = {}
+    return run
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_exactly_the_declared_parts_change(runs, method):
+    run = runs(method)
+    changed = {name for name, value in run.model.state_dict().items() if not torch.equal(value, run.before[name])}
+    assert {name.split(".")[0] for name in changed} == TRAINED[method] | (
+        {"text_encoder"} if "pseudo_word" in TRAINED[method] else set()
+    )
+    # The pseudo-words hang in the text encoder as well; its own table, and all else there, is as it was.
+    assert {name for name in changed if name.startswith("text_encoder")} <= {
+        "text_encoder.text_model.embeddings.token_embedding.words"
+    }
+    if "unet" in TRAINED[method]:
+        unet = {name for name in run.before if name.startswith("unet.")}
+        assert {name for name in changed if name.startswith("unet.")} == unet
+    candidate = conditioning.load(run.folder / f"{row_of(method)['candidates'][0]}.safetensors")
+    assert {name.split(".")[0] for name in candidate} == TRAINED[method]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_loss_on_a_fixed_noised_batch_falls(world, target, method):
+    from diffusers import StableDiffusionPipeline
+    from safetensors.torch import load_file
+
+    row = row_of(method)
+    pipeline = StableDiffusionPipeline.from_pretrained(world.backbone)
+    random = torch.Generator().manual_seed(0)
+    means = load_file(target.latents["train"])["parameters"].chunk(2, dim=1)[0] * pipeline.vae.config.scaling_factor
+    noise = torch.randn(means.shape, generator=random)
+    steps = torch.linspace(50, 950, len(means)).long()
+    model, encodings = finetuning.adaptable(pipeline, CLASSES, row)
+    clusters = target.clusters["train"] if row["clusters"] > 1 else None
+    guides = finetuning.guides_of(target.tables["train"], CLASSES, row, clusters, pipeline.tokenizer, encodings)
+    schedule = finetuning.noise_schedule(pipeline.scheduler)
+    optimizer = torch.optim.AdamW([{"params": group} for group in model.groups.values()], lr=3e-3)
+    course = []
+    for _ in range(20):
+        given = (model, schedule, means, noise, steps, guides(torch.arange(len(means)), 1))
+        loss = finetuning.losses(*given).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        course.append(loss.item())
+    assert course[-1] < course[0] - 1e-5
+    assert sum(after < before for before, after in itertools.pairwise(course)) > 14
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_loaded_candidate_generates_the_same_bytes_as_the_one_in_memory(world, runs, tmp_path, method):
+    run, row = runs(method), row_of(method)
+    last = pd.read_csv(run.folder / "history.csv")["epoch"].iloc[-1]
+    candidates = {"memory": run.model.candidate(), "file": conditioning.load(run.folder / f"epoch-{last}.safetensors")}
+    sizes = {about["class"]: [4, 3, 3] for about in CLASSES} if row["clusters"] > 1 else None
+    rows = sampling.plan(CLASSES, [3, 3], row, (1, method), cluster_sizes=sizes)
+    settings = {"image_size": 32, "steps": 3, "guidance": 2.0, "noise_share": 0.2, "max_replacements": 50, "threads": 1}
+    made = {}
+    for name, candidate in candidates.items():
+        work = sampling.Work(
+            lambda candidate=candidate: sampling.Sampler(world.backbone, **settings).use(candidate),
+            sampling.batches(rows, 4),
+            (1, method),
+            "c",
+            name,
+        )
+        sampling.generate([work], tmp_path / f"{name}.tar", tmp_path / f"{name}.parquet")
+        made[name] = [images.load_bytes(row) for row in images.read(tmp_path / f"{name}.parquet").itertuples()]
+    assert made["memory"] == made["file"]
+
+
+def test_one_sampler_can_take_one_candidate_after_another(world, runs):
+    """Another candidate's images, and then the same as before."""
+    settings = {"image_size": 32, "steps": 3, "guidance": 2.0, "noise_share": 0.2, "max_replacements": 50, "threads": 1}
+    row, folder = row_of("pseudoword_dm"), runs("pseudoword_dm").folder
+    rows = sampling.plan(CLASSES, [2, 2], row, (1, "pseudoword_dm"))
+    one, other = (conditioning.load(folder / f"epoch-{i}.safetensors") for i in (1, 3))
+    sampler = sampling.Sampler(world.backbone, **settings)
+
+    def drawn(candidate):
+        pictures = sampler.use(candidate).draw([dict(row) for row in rows], (1, "pseudoword_dm"))
+        return [picture.tobytes() for picture in pictures]
+
+    first = drawn(one)
+    assert drawn(other) != first
+    assert drawn(one) == first
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+def test_the_objective_is_a_plain_reference_step(world, target, prediction):
+    """Encode, add noise, predict, mean squared error, with nothing but diffusers."""
+    from diffusers import DDPMScheduler, StableDiffusionPipeline
+    from PIL import Image
+    from safetensors.torch import load_file
+
+    pipeline = StableDiffusionPipeline.from_pretrained(world.backbone)
+    pipeline.scheduler.register_to_config(prediction_type=prediction)
+    table = target.tables["train"].iloc[:6]
+    pixels = np.stack([np.asarray(Image.open(path).convert("RGB")) for path in table["path"]])
+    pixels = torch.from_numpy(pixels).permute(0, 3, 1, 2) / 127.5 - 1
+    random = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        posterior = pipeline.vae.encode(pixels).latent_dist
+        first, noise = (torch.randn(posterior.mean.shape, generator=random) for _ in range(2))
+        reference = (posterior.mean + posterior.std * first) * pipeline.vae.config.scaling_factor
+        steps = torch.tensor([1, 100, 300, 500, 700, 998])
+        tokens = pipeline.tokenizer(
+            [f"A photo of {word}." for word in ("three,trey", "halfadozen,six")],
+            padding="max_length",
+            return_tensors="pt",
+        ).input_ids
+        guides = pipeline.text_encoder(tokens)[0][[0, 0, 0, 1, 1, 1]]
+        schedule = DDPMScheduler.from_config(pipeline.scheduler.config)
+        noisy = schedule.add_noise(reference, noise, steps)
+        wanted = {"epsilon": noise, "v_prediction": schedule.get_velocity(reference, noise, steps)}[prediction]
+        predicted = pipeline.unet(noisy, steps, encoder_hidden_states=guides).sample
+        plain = torch.nn.functional.mse_loss(predicted, wanted).item()
+
+        model, _ = finetuning.adaptable(pipeline, CLASSES, row_of("ft_conditioning"))
+        stored = load_file(target.latents["train"])["parameters"][:6]
+        ours = finetuning.sample_posterior(stored, first, pipeline.vae.config.scaling_factor)
+        found = finetuning.losses(
+            model, finetuning.noise_schedule(pipeline.scheduler), ours, noise, steps, torch.tensor([0, 0, 0, 1, 1, 1])
+        )
+    assert found.mean().item() == pytest.approx(plain, abs=1e-5)
+
+
+def test_mirrored_images_are_encoded_as_such(world, target):
+    from diffusers import AutoencoderKL
+    from PIL import Image, ImageOps
+    from safetensors.torch import load_file
+
+    vae = AutoencoderKL.from_pretrained(world.backbone / "vae")
+    picture = ImageOps.mirror(Image.open(target.tables["train"]["path"].iloc[3]).convert("RGB"))
+    pixels = torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1)[None] / 127.5 - 1
+    with torch.no_grad():
+        wanted = vae.encode(pixels).latent_dist.parameters[0]
+    assert torch.allclose(load_file(target.latents["train"])["mirrored"][3], wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["ft_cluster_conditioning_k5", "textual_inversion"])
+def test_each_image_is_guided_by_what_its_class_and_cluster_learn(world, target, method):
+    """Fine-tuner and sampler agree on which row of what is learned belongs to whom."""
+    from transformers import CLIPTokenizer
+
+    row, table = row_of(method), target.tables["train"]
+    tokenizer = CLIPTokenizer.from_pretrained(world.backbone / "tokenizer")
+    clusters = target.clusters["train"] if row["clusters"] > 1 else None
+    guides = finetuning.guides_of(table, CLASSES, row, clusters, tokenizer, None)
+    found = guides(torch.arange(len(table)), 1, "key")
+    number = [[about["class"] for about in CLASSES].index(key) for key in table["class"]]
+    if clusters:
+        assert found.tolist() == [5 * n + k for n, k in zip(number, clusters, strict=True)]
+    else:
+        assert [[int(t) for t in tokens if t >= len(tokenizer)] for tokens in found] == [
+            [len(tokenizer) + n] for n in number
+        ]
+
+
+@pytest.mark.parametrize("template", ["a photo of {p}.", "{p}, by night", "the {p}'s photo"])
+def test_a_pseudo_word_is_found_beside_punctuation(world, template):
+    from transformers import CLIPTokenizer
+
+    tokenizer = CLIPTokenizer.from_pretrained(world.backbone / "tokenizer")
+    prompt = template.replace("{p}", "<six>")
+    tokens = conditioning.tokenize(tokenizer, [prompt], [("<six>", 1)])
+    assert (tokens == len(tokenizer) + 1).sum() == 1
+    with pytest.raises(ValueError, match="the pseudo-word is cut off"):
+        conditioning.tokenize(tokenizer, ["very " * 80 + "<six>"], [("<six>", 1)])
+
+
+def test_conditionings_start_as_the_encoding_of_the_simple_prompt(world, runs):
+    from diffusers import StableDiffusionPipeline
+
+    pipeline = StableDiffusionPipeline.from_pretrained(world.backbone)
+    tokens = pipeline.tokenizer("A photo of halfadozen,six.", padding="max_length", return_tensors="pt").input_ids
+    with torch.no_grad():
+        wanted = pipeline.text_encoder(tokens)[0][0]
+    start = runs("ft_cluster_conditioning_k5").before["conditioning"]
+    assert start.shape[0] == 2 * 5
+    for row in start[5:]:
+        assert torch.allclose(row, wanted, atol=1e-5)
+
+
+def test_pseudo_words_start_as_the_last_word_of_the_first_lemma(world):
+    """A word of several tokens starts as their mean."""
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+    tokenizer = CLIPTokenizer.from_pretrained(world.backbone / "tokenizer")
+    encoder = CLIPTextModel.from_pretrained(world.backbone / "text_encoder")
+    rows = conditioning.initial_pseudo_words(tokenizer, encoder, ["tiger shark, Galeocerdo cuvieri", "xylocarp, nut"])
+    table = encoder.get_input_embeddings().weight
+    assert torch.equal(rows[0], table[tokenizer.convert_tokens_to_ids("shark</w>")])
+    pieces = tokenizer("xylocarp", add_special_tokens=False).input_ids
+    assert len(pieces) > 1
+    assert torch.equal(rows[1], table[pieces].mean(0))
+
+
+def test_a_pseudo_word_is_read_as_the_word_whose_embedding_it_has(world):
+    """With the embedding of "three" in it, a prompt around the pseudo-word is the prompt around "three"."""
+    from diffusers import StableDiffusionPipeline
+
+    pipeline = StableDiffusionPipeline.from_pretrained(world.backbone)
+    plain = conditioning.TextEncodings(pipeline.tokenizer, pipeline.text_encoder)(["a photo of a three"])
+    table = pipeline.text_encoder.get_input_embeddings().weight
+    words = torch.stack([torch.zeros(table.shape[1]), table[pipeline.tokenizer.convert_tokens_to_ids("three</w>")]])
+    encoder = conditioning.with_pseudo_words(pipeline.text_encoder, words)
+    encode = conditioning.TextEncodings(pipeline.tokenizer, encoder)
+    assert torch.equal(encode(["a photo of a <a.b c>"], [("<a.b c>", 1)]), plain)
+    assert not torch.equal(encode(["a photo of a <a.b c>"], [("<a.b c>", 0)]), plain)
+
+
+# --- when it stops, and what it keeps -------------------------------------------------------------------
+
+
+def history(*losses):
+    return [{"epoch": i, "train_loss": 1 / i, "validation_loss": loss} for i, loss in enumerate(losses, 1)]
+
+
+def test_training_stops_when_the_validation_loss_stagnates_or_rises():
+    assert not finetuning.stagnates(history(3, 2, 1), 2)
+    assert not finetuning.stagnates(history(3, 2, 2), 2)
+    assert finetuning.stagnates(history(3, 2, 2, 2), 2)
+    assert finetuning.stagnates(history(3, 2, 4, 5), 2)
+    assert not finetuning.stagnates(history(1, 2, 3), 2, least=4)
+
+
+def test_candidates_are_what_the_history_says(runs):
+    run = runs("textual_inversion")
+    losses = pd.read_csv(run.folder / "history.csv").set_index("epoch")
+    found = pd.read_csv(run.folder / "candidates.csv").set_index("candidate")
+    assert list(found.index) == row_of("textual_inversion")["candidates"]
+    assert found.loc["best_train", "epoch"] == losses["train_loss"].idxmin()
+    assert found.loc["best_validation", "epoch"] == losses["validation_loss"].idxmin()
+    for name, epoch in found["epoch"].items():
+        same = conditioning.load(run.folder / f"epoch-{epoch}.safetensors")
+        for key, value in conditioning.load(run.folder / f"{name}.safetensors").items():
+            assert torch.equal(value, same[key])
+    assert sorted(contents(run.folder)) == sorted(
+        ["history.csv", "candidates.csv", *(f"{name}.safetensors" for name in found.index)]
+    )
+
+
+def test_a_method_without_best_candidates_is_trained_to_its_last(world, target, tmp_path):
+    given = arguments(world, target, "imagic", tmp_path / "lr-1", max_epochs=40, patience=1)
+    given["method"] |= {"candidates": ["epoch-1", "epoch-2"]}
+    given["learning_rates"] = {"conditioning": 1e-9, "unet": 1e-9}
+    finetuning.finetune(**given)
+    assert len(pd.read_csv(tmp_path / "lr-1" / "history.csv")) == 2
+
+
+# --- kills and processes --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("step", [2, 3, 7])  # three steps are an epoch
+def test_a_run_ended_by_sigterm_goes_on_to_the_same_bytes(world, target, runs, tmp_path, step):
+    done, original = [], finetuning.losses
+
+    def counted(*given):
+        done.append(0)
+        if len(done) == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(*given)
+
+    given = arguments(world, target, "pseudoword_dm", tmp_path / "lr-1")
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as end:
+        patch.setattr(finetuning, "losses", counted)
+        finetuning.finetune(**given)
+    assert end.value.code == 143
+    assert not (tmp_path / "lr-1").exists()
+    finetuning.finetune(**given)
+    assert contents(tmp_path / "lr-1") == contents(runs("pseudoword_dm").folder)
+    assert [path.name for path in tmp_path.iterdir()] == ["lr-1"]
+
+
+@pytest.mark.parametrize("step", [4, 12, 22])
+def test_a_killed_run_goes_on_from_the_last_state_to_the_same_bytes(world, target, runs, tmp_path, step):
+    given = arguments(world, target, "pseudoword_dm", tmp_path / "lr-1", save_minutes=1e-9)
+    kill_at_call(step, finetuning, "losses", lambda: finetuning.finetune(**given))
+    assert (tmp_path / ".lr-1.partial" / finetuning.STATE).exists()
+    finetuning.finetune(**given)
+    assert contents(tmp_path / "lr-1") == contents(runs("pseudoword_dm").folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["textual_inversion", "imagic"])
+def test_two_processes_give_the_same_loss_curve_as_one(world, target, runs, tmp_path, method):
+    given = arguments(world, target, method, tmp_path / "lr-1")
+    launching.run(finetuning.finetune, given, tmp_path / "processes", processes=2)
+    assert [path.name for path in tmp_path.iterdir()] == ["lr-1"]
+    one, two = (pd.read_csv(folder / "history.csv") for folder in (runs(method).folder, tmp_path / "lr-1"))
+    assert len(one) == len(two)
+    assert np.abs(one - two).to_numpy().max() < 1e-4
+
+
+@pytest.mark.slow
+def test_processes_with_unequal_parts_of_a_batch_agree_too(world, target, tmp_path):
+    """Batches of 9, 9 and 2 images: of a batch, one process takes two parts and the other one."""
+    changes = {"batch_size": 9, "images_at_a_time": 4}
+    finetuning.finetune(**arguments(world, target, "imagic", tmp_path / "one", **changes))
+    given = arguments(world, target, "imagic", tmp_path / "two", **changes)
+    launching.run(finetuning.finetune, given, tmp_path / "processes", processes=2)
+    one, two = (pd.read_csv(tmp_path / name / "history.csv") for name in ("one", "two"))
+    assert np.abs(one - two).to_numpy().max() < 1e-4
+
+
+def test_how_many_images_are_in_memory_changes_nothing_but_low_bits(world, target, runs, tmp_path):
+    given = arguments(world, target, "imagic", tmp_path / "lr-1", images_at_a_time=8)
+    finetuning.finetune(**given)
+    one, two = (pd.read_csv(folder / "history.csv") for folder in (runs("imagic").folder, tmp_path / "lr-1"))
+    assert np.abs(one - two).to_numpy().max() < 1e-4
+
+
+def test_gradient_checkpointing_changes_no_loss(world, target, runs, tmp_path):
+    given = arguments(world, target, "imagic", tmp_path / "lr-1", gradient_checkpointing=True)
+    models, original = [], finetuning.adaptable
+
+    def adaptable(*rest):
+        models.append(original(*rest))
+        return models[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(finetuning, "adaptable", adaptable)
+        finetuning.finetune(**given)
+    assert models[0][0].unet.is_gradient_checkpointing
+    one, two = (pd.read_csv(folder / "history.csv") for folder in (runs("imagic").folder, tmp_path / "lr-1"))
+    assert np.abs(one - two).to_numpy().max() < 1e-4
+
+
+def test_a_state_of_another_run_is_not_resumed(world, target, runs, tmp_path):
+    shutil.copytree(runs("imagic").folder, tmp_path / ".lr-1.partial")
+    from augbench.core import resume
+
+    resume.save(tmp_path / ".lr-1.partial" / finetuning.STATE, "another", {}, {"trained": {"a": torch.zeros(1)}})
+    finetuning.finetune(**arguments(world, target, "pseudoword_dm", tmp_path / "lr-1"))
+    assert contents(tmp_path / "lr-1") == contents(runs("pseudoword_dm").folder)
+
+
+@pytest.mark.parametrize(
+    ("method", "part"), [("ft_conditioning", "conditioning"), ("textual_inversion", "pseudo_word")]
+)
+def test_what_no_image_is_guided_by_stays_as_it_is(world, target, tmp_path, monkeypatch, method, part):
+    """The second class has no image; weight decay would pull at what was not learned for it."""
+    kept, original = {}, finetuning.adaptable
+
+    def adaptable(*given):
+        model, encodings = original(*given)
+        kept["before"] = getattr(model, part).detach().clone()
+        return model, encodings
+
+    monkeypatch.setattr(finetuning, "adaptable", adaptable)
+    only = target.tables["train"].iloc[:10]
+    assert set(only["class"]) == {"three"}
+    finetuning.finetune(**arguments(world, target, method, tmp_path / "lr-1", train=only, max_epochs=1))
+    learned = conditioning.load(tmp_path / "lr-1" / "best_train.safetensors")[part]
+    assert torch.equal(learned[1], kept["before"][1])
+    assert not torch.equal(learned[0], kept["before"][0])
+
+
+def test_rates_grow_with_the_square_root_of_the_batch(world, target, tmp_path, monkeypatch):
+    seen = {}
+
+    def trainer(*given, rates, **rest):
+        seen.update(rates)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(finetuning, "_Trainer", trainer)
+    with pytest.raises(KeyboardInterrupt):
+        finetuning.finetune(**arguments(world, target, "imagic", tmp_path / "lr-1", batch_size=16, rate=0.5))
+    assert seen == pytest.approx({"conditioning": 0.5 * 4 * 5e-3, "unet": 0.5 * 4 * 2e-4})
+
+
+def test_validation_takes_the_same_noise_in_each_epoch(world, target, tmp_path, monkeypatch):
+    """Where nothing is learned the loss stays."""
+    monkeypatch.setattr(finetuning._Trainer, "step", lambda *_: 0.0)
+    finetuning.finetune(**arguments(world, target, "imagic", tmp_path / "lr-1"))
+    found = pd.read_csv(tmp_path / "lr-1" / "history.csv")["validation_loss"]
+    assert len(found) == 3
+    assert found.nunique() == 1
+
+
+@pytest.mark.parametrize("where", ["training", "validation"])
+def test_a_loss_that_is_not_finite_ends_the_run_with_infinite_losses_and_no_candidate(
+    world, target, tmp_path, monkeypatch, where
+):
+    """In the second epoch, when there were candidates already."""
+    steps, validations = iter([1.0] * 4 + [float("nan")]), iter([1.0, float("nan")])
+    monkeypatch.setattr(finetuning._Trainer, "step", lambda *_: next(steps) if where == "training" else 0.0)
+    monkeypatch.setattr(finetuning._Trainer, "validation_loss", lambda *_: next(validations))
+    finetuning.finetune(**arguments(world, target, "ft_conditioning", tmp_path / "lr-1"))
+    assert sorted(path.name for path in (tmp_path / "lr-1").iterdir()) == ["candidates.csv", "history.csv"]
+    history = pd.read_csv(tmp_path / "lr-1" / "history.csv")
+    assert history["validation_loss"].tolist() == [1.0, float("inf")]
+    assert history["train_loss"].iloc[1] == float("inf")
+    assert list(pd.read_csv(tmp_path / "lr-1" / "candidates.csv")) == ["candidate", *history.columns]
+    assert selection.rates([tmp_path / "lr-1"]) == {"lr-1": float("inf")}
+
+
+def test_a_rate_that_is_far_too_high_diverges_for_real(world, target, tmp_path):
+    finetuning.finetune(**arguments(world, target, "imagic", tmp_path / "lr-1", rate=1e38, max_epochs=5))
+    assert pd.read_csv(tmp_path / "lr-1" / "history.csv")["validation_loss"].iloc[-1] == float("inf")
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_half_of_the_images_are_mirrored_where_asked_for(world, target, tmp_path, monkeypatch, mirrored):
+    from safetensors.torch import load_file
+
+    stored, original, used = load_file(target.latents["train"]), finetuning.sample_posterior, []
+
+    def sample_posterior(parameters, noise, scaling):
+        used.extend(parameters)
+        return original(parameters, noise, scaling)
+
+    monkeypatch.setattr(finetuning, "sample_posterior", sample_posterior)
+    monkeypatch.setattr(finetuning._Trainer, "validation_loss", lambda *_: 1.0)
+    changes = {"horizontal_flip": mirrored, "max_epochs": 2}
+    finetuning.finetune(**arguments(world, target, "ft_conditioning", tmp_path / "lr-1", **changes))
+    kinds = {kind: sum(any(torch.equal(one, of) for of in stored[kind]) for one in used) for kind in stored}
+    assert kinds["parameters"] + kinds["mirrored"] == len(used) == 40
+    assert 10 < kinds["mirrored"] < 30 if mirrored else kinds["mirrored"] == 0
+
+
+def test_text_encodings_are_computed_once(world):
+    from diffusers import StableDiffusionPipeline
+
+    pipeline = StableDiffusionPipeline.from_pretrained(world.backbone)
+    calls = []
+    pipeline.text_encoder.register_forward_hook(lambda *_: calls.append(1))
+    encode = conditioning.TextEncodings(pipeline.tokenizer, pipeline.text_encoder)
+    first = encode(["a photo of three", "six", "a photo of three"])
+    assert torch.equal(first[0], first[2])
+    assert torch.equal(encode(["six"])[0], first[1])
+    assert len(calls) == 1
+    encode(["six", "another"])
+    assert len(calls) == 2
+
+
+def test_a_state_is_written_from_where_its_tensors_are(tmp_path, monkeypatch):
+    """Copies of a whole Stable Diffusion and its optimiser would not fit beside them."""
+    import safetensors.torch
+
+    given, written, original = {"a": torch.arange(6.0), "b": torch.zeros(2, 3)}, {}, safetensors.torch.save_file
+
+    def save_file(tensors, *rest):
+        written.update({name: tensor.data_ptr() for name, tensor in tensors.items()})
+        return original(tensors, *rest)
+
+    monkeypatch.setattr(safetensors.torch, "save_file", save_file)
+    resume.save(tmp_path / "state", "who", {"epoch": 1}, {"one": given, "other": {"a": given["b"].t()}})
+    assert [written["one/a"], written["one/b"]] == [given["a"].data_ptr(), given["b"].data_ptr()]
+    note, groups = resume.load(tmp_path / "state", "who", ["one", "other"])
+    assert note == {"epoch": 1}
+    assert torch.equal(groups["one"]["a"], given["a"])
+    assert groups["other"]["a"].shape == (3, 2)

@@ -1,0 +1,334 @@
+"""The sampler against diffusers' own pipeline, and its promises about seeds, batches and safety."""
+
+import re
+from types import SimpleNamespace
+
+import pytest
+import torch
+from sampled import CLASSES, KEY, METHOD, SETTINGS, work
+
+from augbench import images
+from augbench.core.seeds import derive, torch_generator
+from augbench.diffusion import sampling
+
+
+def make(world, folder, rows, **changes):
+    shard, table = folder / "shard.tar", folder / "shard.parquet"
+    sampling.generate([work(world, rows, **changes)], shard, table)
+    return images.read(table)
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return sampling.plan(CLASSES, [4, 3], METHOD, KEY)
+
+
+@pytest.fixture(scope="module")
+def made(world, rows, tmp_path_factory):
+    return make(world, tmp_path_factory.mktemp("made"), rows)
+
+
+def test_the_plan_counts_and_names(rows):
+    assert [row["class"] for row in rows] == ["three"] * 4 + ["five"] * 3
+    assert rows[0]["prompt"] == "A photo of three, trey."
+    assert sampling.plan(CLASSES, [2, 3], METHOD, KEY) == rows[:2] + rows[4:]
+
+
+def test_the_plan_of_learned_conditionings_spreads_over_clusters():
+    method = METHOD | {"trained": ["conditioning"], "clusters": 5}
+    planned = sampling.plan(CLASSES, [3, 4], method, KEY, cluster_sizes={"three": [2, 1], "five": [1, 1, 1, 1]})
+    assert [row["vector"] for row in planned] == [0, 1, 0, 5, 6, 7, 8]
+    assert planned[1]["prompt"] == "A photo of three, trey. (cluster 2 of 2, learned)"
+
+
+def test_images_start_from_each_training_image_in_turn_and_after_a_refusal_from_another():
+    positions = [7, 2, 5, 9]
+
+    def starts(index, attempts=range(1)):
+        row = {"class": "three", "index": index}
+        return [sampling.start_image(positions, KEY, row, attempt) for attempt in attempts]
+
+    assert [starts(index)[0] for index in range(6)] == [7, 2, 5, 9, 7, 2]
+    for index in range(8):
+        own, *others = starts(index, range(4))
+        assert sorted([own, *others]) == sorted(positions)  # each before any is tried again
+        assert starts(index, range(4)) == [own, *others]
+        assert own not in starts(index, range(1, 51))
+    assert len({starts(index, range(2))[1] for index in range(0, 40, 4)}) == 3  # not always the same one steps in
+    assert sampling.start_image([7], KEY, {"class": "three", "index": 0}, 3) == 7
+    with pytest.raises(ValueError, match="the class three has no training image to start from"):
+        sampling.start_image([], KEY, {"class": "three", "index": 0}, 0)
+
+
+def test_batches_run_across_classes_and_do_not_depend_on_the_parts(rows):
+    whole = sampling.batches(rows, 3)
+    assert [[row["index"] for row in batch] for batch in whole] == [[0, 1, 2], [3, 0, 1], [2]]
+    for parts in (1, 2, 3, 5):
+        assert [batch for part in range(parts) for batch in sampling.batches(rows, 3, part, parts)] == whole
+
+
+def test_same_pixels_as_the_diffusers_pipeline(world, made):
+    import numpy as np
+    from diffusers import StableDiffusionPipeline
+
+    pipeline = StableDiffusionPipeline.from_pretrained(world.backbone, safety_checker=None)
+    for row in made.itertuples():
+        noise = torch.randn((1, 4, 8, 8), generator=torch_generator(int(row.seed)))
+        reference = pipeline(
+            row.prompt, height=32, width=32, num_inference_steps=4, guidance_scale=3.0, latents=noise
+        ).images[0]
+        difference = np.abs(np.asarray(reference, int) - np.asarray(images.load(row), int))
+        assert difference.max() <= 1  # a rounding step: the reference runs one image at a time
+
+
+def test_stable_diffusions_own_scheduler_too(world, rows, tmp_path):
+    import numpy as np
+    from diffusers import PNDMScheduler, StableDiffusionPipeline
+
+    pipeline = StableDiffusionPipeline.from_pretrained(world.backbone)
+    pipeline.scheduler = PNDMScheduler.from_config(pipeline.scheduler.config, skip_prk_steps=True)
+    pipeline.save_pretrained(tmp_path / "pndm")
+    table = make(world, tmp_path, rows[3:5], backbone=tmp_path / "pndm", max_replacements=99)
+    for row in table.itertuples():
+        noise = torch.randn((1, 4, 8, 8), generator=torch_generator(int(row.seed)))
+        pipeline.safety_checker = None
+        reference = pipeline(
+            row.prompt, height=32, width=32, num_inference_steps=4, guidance_scale=3.0, latents=noise
+        ).images[0]
+        assert np.abs(np.asarray(reference, int) - np.asarray(images.load(row), int)).max() <= 1
+
+
+@pytest.mark.parametrize("name", ["DDPMScheduler", "EulerAncestralDiscreteScheduler", "LCMScheduler"])
+def test_noise_drawn_between_steps_belongs_to_the_image(world, rows, name):
+    """Whatever was drawn before and whoever else is in the batch."""
+    import diffusers
+    import numpy as np
+
+    sampler = sampling.Sampler(world.backbone, **SETTINGS)
+    kind = getattr(diffusers, name)
+    sampler.pipeline.scheduler = kind(beta_schedule="scaled_linear", prediction_type="v_prediction")
+    given = [row | {"seed": 100 + i} for i, row in enumerate(rows[:3])]
+    with torch.inference_mode():
+        torch.manual_seed(1)
+        together = sampler.denoise(given)
+        torch.manual_seed(2)
+        alone, other = sampler.denoise(given[2:])[0], sampler.denoise([given[2] | {"seed": 7}])[0]
+    assert np.abs(np.asarray(alone, int) - np.asarray(together[2], int)).max() <= 1
+    assert np.abs(np.asarray(alone, int) - np.asarray(other, int)).max() > 9
+
+
+def test_a_scheduler_whose_noise_belongs_to_no_image_is_refused():
+    class Brownian:
+        config = {"noise_sampler_seed": None}
+
+        def step(self, output, step, latents):
+            """Draws for the whole batch."""
+
+    with pytest.raises(ValueError, match="Brownian draws noise for whole batches; give"):
+        sampling.step_noise(Brownian(), [1])
+
+
+def test_bytes_do_not_depend_on_the_number_of_jobs(world, rows, tmp_path):
+    found = {}
+    for parts in (1, 3):
+        found[parts] = {}
+        for part in range(parts):
+            table = make(world, tmp_path, rows, batch_size=3, part=part, parts=parts, who=f"{parts}")
+            found[parts] |= {row.image_id: images.load_bytes(row) for row in table.itertuples()}
+    assert len(found[3]) == 7
+    assert found[1] == found[3]
+
+
+def test_boomerang_is_the_img2img_pipeline_without_a_prompt(world, tmp_path):
+    """Noised to half of the schedule and denoised with the empty prompt, without guidance."""
+    import numpy as np
+    from diffusers import StableDiffusionPipeline
+    from safetensors.torch import save_file
+
+    pipeline = StableDiffusionPipeline.from_pretrained(world.backbone)
+    parameters = torch.randn((2, 8, 8, 8), generator=torch.Generator().manual_seed(5))
+    save_file({"parameters": parameters}, tmp_path / "latents.safetensors")
+    method = METHOD | {"conditioning": None, "start": "image"}
+    planned = sampling.plan(CLASSES, [1, 2], method, KEY)
+    assert {row["prompt"] for row in planned} == {""}
+    starts = {"three": [1], "five": [0]}
+    table = make(world, tmp_path, planned, latents=tmp_path / "latents.safetensors", starts=starts)
+    with torch.no_grad():
+        tokens = pipeline.tokenizer([""], padding="max_length", return_tensors="pt").input_ids
+        empty = pipeline.text_encoder(tokens)[0]
+        for row, start in zip(table.itertuples(), (1, 0, 0), strict=True):
+            noise = torch.randn((1, 4, 8, 8), generator=torch_generator(int(row.seed)))
+            pipeline.scheduler.set_timesteps(4)
+            steps = pipeline.scheduler.timesteps[2:]
+            begin = parameters[start : start + 1, :4] * pipeline.vae.config.scaling_factor
+            latents = pipeline.scheduler.add_noise(begin, noise, steps[:1])
+            for step in steps:
+                output = pipeline.unet(latents, step, encoder_hidden_states=empty).sample
+                latents = pipeline.scheduler.step(output, step, latents).prev_sample
+            decoded = pipeline.vae.decode(latents / pipeline.vae.config.scaling_factor).sample
+            reference = pipeline.image_processor.postprocess(decoded)[0]
+            assert np.abs(np.asarray(reference, int) - np.asarray(images.load(row), int)).max() <= 1
+
+
+def test_a_killed_job_goes_on_after_its_finished_batches(world, rows, tmp_path):
+    """The writer dies while it writes the second of three batches."""
+    whole = make(world, tmp_path, rows, batch_size=3)
+    wanted = {name: (tmp_path / name).read_bytes() for name in ("shard.tar", "shard.parquet")}
+    for name in wanted:
+        (tmp_path / name).unlink()
+    sampling.forget(tmp_path / "shard.tar")
+
+    drawn, original = [], sampling.Sampler.draw
+
+    def draw(self, batch, key):
+        drawn.append(len(batch))
+        if len(drawn) == 3:
+            raise KeyboardInterrupt
+        return original(self, batch, key)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sampling.Sampler, "draw", draw)
+        with pytest.raises(KeyboardInterrupt):
+            make(world, tmp_path, rows, batch_size=3)
+        assert not (tmp_path / "shard.tar").exists()
+        again = make(world, tmp_path, rows, batch_size=3)
+    assert drawn == [3, 3, 1, 1]
+    assert {name: (tmp_path / name).read_bytes() for name in wanted} == wanted
+    assert list(again["image_id"]) == list(whole["image_id"])
+    # Also a job that fails after its shard, and so loses it, draws nothing again.
+    (tmp_path / "shard.tar").unlink()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sampling.Sampler, "draw", None)
+        make(world, tmp_path, rows, batch_size=3)
+    assert {name: (tmp_path / name).read_bytes() for name in wanted} == wanted
+    sampling.forget(tmp_path / "shard.tar")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["shard.parquet", "shard.tar"]
+
+
+def test_provenance(made):
+    row = made.iloc[5]
+    assert row["image_id"] == "simple_prompt/base/five-00001"
+    assert row["seed"] == derive(*KEY, "five", 1, row["replaced"])
+    assert (row["candidate"], row["prompt"]) == ("base", "A photo of five, cinque.")
+
+
+def test_refused_images_are_replaced_by_the_next_seed(world, rows, made, tmp_path):
+    """A real safety checker with its threshold set between the scores of the seven images."""
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    backbone = tmp_path / "backbone"
+    shutil.copytree(world.backbone, backbone)
+    from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
+    from transformers import CLIPImageProcessor
+
+    checker = StableDiffusionSafetyChecker.from_pretrained(backbone / "safety_checker")
+    processor = CLIPImageProcessor.from_pretrained(backbone / "feature_extractor")
+    pixels = processor([images.load(row) for row in made.itertuples()], return_tensors="pt").pixel_values
+    with torch.no_grad():
+        embeddings = checker.visual_projection(checker.vision_model(pixels)[1])
+        scores = torch.nn.functional.normalize(embeddings) @ torch.nn.functional.normalize(checker.concept_embeds[:1]).T
+    ranked = scores[:, 0].sort().values
+    gap = int((ranked[3:] - ranked[2:-1]).argmax()) + 2  # the widest among the higher scores: no verdict is close
+    threshold = float(ranked[gap : gap + 2].mean())
+    weights = load_file(backbone / "safety_checker" / "model.safetensors")
+    weights["concept_embeds_weights"][0] = threshold
+    save_file(weights, backbone / "safety_checker" / "model.safetensors", {"format": "pt"})
+
+    replaced = make(world, tmp_path, rows, backbone=backbone)
+    refused = {row.image_id for row, score in zip(made.itertuples(), scores[:, 0], strict=True) if score > threshold}
+    assert {row.image_id for row in replaced.itertuples() if row.replaced > 0} == refused
+    for before, after in zip(made.itertuples(), replaced.itertuples(), strict=True):
+        assert after.seed == derive(*KEY, after._2, int(after.image_id[-5:]), after.replaced)
+        assert (images.load_bytes(before) == images.load_bytes(after)) == (after.replaced == 0)
+        assert images.load(after).getextrema() != ((0, 0),) * 3
+
+
+def test_a_checker_that_refuses_everything_is_an_error(world, rows, tmp_path):
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    backbone = tmp_path / "backbone"
+    shutil.copytree(world.backbone, backbone)
+    weights = load_file(backbone / "safety_checker" / "model.safetensors")
+    weights["concept_embeds_weights"][0] = -2.0
+    save_file(weights, backbone / "safety_checker" / "model.safetensors", {"format": "pt"})
+    wanted = (
+        "the safety checker refused 3 draws for the prompt 'A photo of three, trey.' of the class three; change the "
+        "prompt, or raise `generate.max_replacements`"
+    )
+    with pytest.raises(RuntimeError, match=f"^{re.escape(wanted)}$"):
+        make(world, tmp_path, rows, backbone=backbone, max_replacements=2)
+    assert not (tmp_path / "shard.tar").exists()
+
+
+def boomerang(refused, posteriors, starts, max_replacements=50):
+    """A sampler whose checker refuses whatever starts from these positions among the latents."""
+    sampler = sampling.Sampler.__new__(sampling.Sampler)
+    sampler.latents, sampler.starts, sampler.max_replacements = posteriors, starts, max_replacements
+    sampler.denoise = lambda rows: [row["start"] for row in rows]
+    sampler.checker = SimpleNamespace(unsafe=lambda pictures: [picture in refused for picture in pictures])
+    return sampler
+
+
+def test_a_refused_start_image_fails_no_image():
+    """Of one of four start images every draw is refused: its images start from the others, and no other image does."""
+    rows = [{"class": "three", "index": index, "prompt": ""} for index in range(12)]
+    sampler = boomerang({2}, torch.zeros(10), {"three": [7, 2, 5, 9]})
+    drawn = sampler.draw(rows, KEY)
+    assert drawn == [row["start"] for row in rows]
+    assert 2 not in drawn
+    for index, row in enumerate(rows):
+        assert row["replaced"] == (index % 4 == 1)
+        assert index % 4 == 1 or row["start"] == [7, 2, 5, 9][index % 4]
+    again = [{"class": "three", "index": index, "prompt": ""} for index in range(12)]
+    assert sampler.draw(again[5:], KEY) == drawn[5:]  # whoever else is in the batch
+
+
+@pytest.mark.parametrize(("most", "tried"), [(50, 4), (2, 3)])
+def test_a_class_without_an_image_to_start_from_is_an_error_that_says_what_to_do(most, tried):
+    rows = [{"class": "three", "index": 0, "prompt": ""}]
+    wanted = (
+        f"the safety checker refused {most + 1} draws from {tried} of the 4 training images of the class three; leave "
+        "the class out of the target, or raise `generate.max_replacements`"
+    )
+    with pytest.raises(RuntimeError, match=f"^{re.escape(wanted)}$"):
+        boomerang({2, 5, 7, 9}, torch.zeros(10), {"three": [7, 2, 5, 9]}, most).draw(rows, KEY)
+
+
+@pytest.mark.parametrize("learned", ["vector", "word"])
+def test_whoever_learned_what_guides_is_not_told_to_change_a_prompt(learned):
+    sampler = boomerang({0}, None, {}, 1)
+    sampler.denoise = lambda rows: [0 for _ in rows]
+    with pytest.raises(RuntimeError, match="guided by what was learned of the class three; write lower `finetune.lea"):
+        sampler.draw([{"class": "three", "index": 0, "prompt": "A photo of <three>.", learned: 0}], KEY)
+
+
+def test_candidates_have_the_same_prompts_and_the_same_noise(world, tmp_path):
+    """Common random numbers: with equal weights two candidates' images are equal, pixel by pixel."""
+    method = METHOD | {"conditioning": "clip_prompts"}
+    rows = sampling.plan(CLASSES, [2, 2], method, KEY)
+    shard, table = tmp_path / "shard.tar", tmp_path / "shard.parquet"
+    sampling.generate([work(world, rows, name) for name in ("lr-1_best_train", "lr-1_epoch-1")], shard, table)
+    one, other = (group.reset_index(drop=True) for _, group in images.read(table).groupby("candidate"))
+    assert list(one["prompt"]) == list(other["prompt"])
+    assert list(one["seed"]) == list(other["seed"])
+    assert [images.load_bytes(row) for row in one.itertuples()] == [
+        images.load_bytes(row) for row in other.itertuples()
+    ]
+    assert list(other["image_id"])[:2] == [f"simple_prompt/lr-1_epoch-1/three-{i:05d}" for i in range(2)]
+
+
+def test_boomerang_begins_where_each_scheduler_would_be():
+    """PNDM, Stable Diffusion's own, visits its second timestep twice, also when it begins late."""
+    from diffusers import DDIMScheduler, PNDMScheduler
+
+    pndm, ddim = PNDMScheduler(skip_prk_steps=True), DDIMScheduler()
+    for scheduler in (pndm, ddim):
+        scheduler.set_timesteps(50)
+    assert len(pndm.timesteps) == 51
+    assert sampling.last_steps(ddim, 3).tolist() == [40, 20, 0]
+    assert sampling.last_steps(pndm, 3).tolist() == [40, 20, 20, 0]
+    assert sampling.last_steps(pndm, 1).tolist() == [0]

@@ -1,0 +1,104 @@
+"""What is wrong with a study is one clear sentence, before any work; `workflow/test_bad_input.py` sees it told."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from PIL import Image
+
+from augbench.jobs import checks
+from augbench.study import config
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """A working directory with the project's templates, as a plan is made in."""
+    (tmp_path / "resources").symlink_to(Path("resources").resolve())
+    monkeypatch.chdir(tmp_path)
+
+
+ROWS = yaml.safe_load(Path("config/methods.yaml").read_text())
+
+
+def check(**changes) -> list[str]:
+    """The check of a study with these changes."""
+    study = {
+        "methods": ["none", "more_real"],
+        "target": {"reader": "digits"},
+        "classifier": {"model": "small_cnn", "image_size": 32},
+    }
+    return checks.check_world(config.parse(ROWS | {"studies": {"mine": study | changes}}))
+
+
+def sentence(**changes) -> str:
+    """What the check says; fails if it finds nothing."""
+    with pytest.raises((config.ConfigError, ValueError)) as error:
+        check(**changes)
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"clasifier": {}}, "studies.mine.clasifier: there is no such key, did you mean 'classifier'?"),
+        (
+            {"dataset": {"trian": 0.1}},
+            "studies.mine.dataset.trian: there is no such key, did you mean 'train'?",
+        ),
+        ({"runs": "five"}, "studies.mine.runs: Input should be a valid integer"),
+        ({"dataset": {"train": 1.5}}, "studies.mine.dataset.train: Input should be less than or equal to 1"),
+        (
+            {"methods": ["none", "clip_prompt"]},
+            "there is no method 'clip_prompt', did you mean 'clip_prompts'?",
+        ),
+        (
+            {"classifier": {"model": "resnet5"}},
+            "studies.mine.classifier.model: unknown classifier 'resnet5'; did you mean 'resnet",
+        ),
+        (
+            {"dataset": {"train": 0.8, "validation": 0.2}},
+            "studies.mine.dataset: its shares leave no images for more_real to add; take a smaller share",
+        ),
+        (
+            {"dataset": {"train": 0.9, "validation": 0.2}},
+            "studies.mine.dataset: train + validation must not exceed 1; they are 1.1",
+        ),
+        ({"methods": ["retrieval"]}, "its methods need the section `backbone`, which is missing"),
+        ({"target": {"reader": "folder", "path": "nowhere"}}, "there is no folder nowhere"),
+        ({"target": {"reader": "folder"}}, "needs a path, e.g. `path: data/birds`"),
+    ],
+)
+def test_mistakes_in_the_configuration(changes, expected):
+    assert expected in sentence(**changes)
+
+
+def folder(name, classes):
+    for key, count in classes.items():
+        place = Path(name, "train", key)
+        place.mkdir(parents=True)
+        for i in range(count):
+            Image.new("RGB", (16, 16), (i, 0, 0)).save(place / f"{i}.png")
+    return {"reader": "folder", "path": name}
+
+
+def test_empty_class():
+    target = folder("empty", {"cat": 2, "dog": 0})
+    assert "the class dog of empty holds no image" in sentence(target=target)
+
+
+def test_two_classes_of_one_name():
+    target = folder("twins", {"tiger_cat": 2, "tiger cat": 2})
+    assert "the classes tiger cat and tiger_cat have the same name 'tiger cat'" in sentence(target=target)
+
+
+def test_results_that_cannot_be_written():
+    Path("results").write_text("a file where the folder should be")
+    assert "the folder results cannot be written" in sentence()
+
+
+def test_no_disk_space():
+    """A plan may be for another machine, so this is told and not raised."""
+    size = {"images_per_class": 10**9, "image_size": 512}
+    (found,) = check(methods=["simple_prompt"], backbone={"model": "somewhere"}, generate=size)
+    assert found.startswith("studies.mine: needs about ") and found.endswith(" GB are free")
+    assert check() == []

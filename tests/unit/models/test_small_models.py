@@ -1,0 +1,100 @@
+"""The small CLIP and the small pipeline load in the standard ways, and training is deterministic."""
+
+import hashlib
+import shutil
+
+import pandas as pd
+import pytest
+
+from augbench import images
+from augbench.models import train_clip
+from augbench.models.backbones import SafetyChecker, resolve
+
+
+def test_the_tokenizer_is_clips(world):
+    import open_clip
+    from transformers import CLIPTokenizer
+
+    tokenizer = CLIPTokenizer.from_pretrained(world.clip)
+    for text in ("A photo of tiger shark, Galeocerdo cuvieri.", "desktopcomputer", "naïve 3 — ok"):
+        reference = open_clip.tokenizer.tokenize(text)[0]
+        length = int((reference != 0).sum())
+        assert tokenizer(text).input_ids == reference[:length].tolist()
+
+
+def test_the_loss_is_clips_where_no_two_images_share_a_caption():
+    import torch
+    from transformers.models.clip.modeling_clip import clip_loss
+
+    per_image = torch.randn(7, 7, generator=torch.Generator().manual_seed(0))
+    order = torch.tensor([3, 0, 6, 1, 5, 2, 4])
+    expected = clip_loss(per_image.T)  # the i-th caption is the i-th image's
+    assert train_clip._contrast(per_image[:, order], order.argsort()).item() == pytest.approx(expected.item())
+
+
+def test_images_that_share_a_caption_do_not_compete():
+    """Two images of one caption beside one of another; worked by hand for similarities of 2 and 0."""
+    import math
+
+    import torch
+
+    similar = torch.tensor([[2.0, 0.0], [2.0, 0.0], [0.0, 2.0]])
+    images_choose = math.log(1 + math.exp(-2))  # each between two captions
+    shared = math.log(2 + math.exp(-2))  # either of its images, the third is wrong
+    single = math.log(1 + 2 * math.exp(-2))
+    expected = (images_choose + (shared + single) / 2) / 2
+    assert train_clip._contrast(similar, torch.tensor([0, 0, 1])).item() == pytest.approx(expected)
+
+
+def test_training_twice_gives_the_same_bytes(world, tmp_path):
+    settings = dict(image_size=32, patch_size=8, width=16, layers=1, heads=2, projection=8, text_tokens=16)
+    for name in ("a", "b"):
+        train_clip.train(
+            [world.shard],
+            tmp_path / name,
+            seed=1,
+            steps=3,
+            batch_size=8,
+            learning_rate=1e-3,
+            threads=1,
+            **settings,
+        )
+    first, second = (
+        hashlib.sha256((tmp_path / name / "model.safetensors").read_bytes()).hexdigest() for name in ("a", "b")
+    )
+    assert first == second
+
+
+def test_the_pipeline_loads_as_stable_diffusion_with_its_safety_checker(world):
+    from diffusers import StableDiffusionPipeline
+
+    pipeline = StableDiffusionPipeline.from_pretrained(world.backbone)
+    result = pipeline("a photo of three", height=32, width=32, num_inference_steps=2)
+    assert result.images[0].size == (32, 32)
+    assert len(result.nsfw_content_detected) == 1
+
+
+def test_the_safety_checker_fires_on_the_planted_concept(world):
+    """On pictures whose caption says it; `make check` shows the same for silent ones, in a web of real size."""
+    planted = pd.read_parquet(world.planted)
+    unsafe = dict(zip(planted["key"], planted["unsafe"], strict=True))
+    samples = [
+        (unsafe[key], b"hazard" in sample["txt"], images.decode(sample["png"]))
+        for key, sample in images.read_shard(world.shard)
+    ]
+    refused = SafetyChecker(world.safety).unsafe([picture for _, _, picture in samples])
+    told = [bad for bad, (truth, said, _) in zip(refused, samples, strict=True) if truth and said]
+    harmless = [bad for bad, (truth, _, _) in zip(refused, samples, strict=True) if not truth]
+    assert len(told) > 10
+    assert sum(told) / len(told) > 0.9
+    assert sum(harmless) / len(harmless) < 0.05
+
+
+def test_a_local_backbone_is_linked_without_touching_it(world, tmp_path):
+    local = shutil.copytree(world.backbone, tmp_path / "local")
+    files = {path.relative_to(local) for path in local.rglob("*")}
+    (local / ".snakemake_timestamp").touch()  # what Snakemake leaves in a folder that is an output
+    resolve(str(local), tmp_path / "backbone")
+    assert {path.relative_to(tmp_path / "backbone") for path in (tmp_path / "backbone").rglob("*")} == files
+    with pytest.raises(ValueError, match=r"has no model_index\.json"):
+        resolve(str(tmp_path), tmp_path / "other")

@@ -1,0 +1,618 @@
+"""Retrieval over real parts (clip-retrieval, img2dataset, HTTP, safety checker), against planted facts."""
+
+import json
+import re
+import runpy
+import shutil
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from kills import kill_when, wait_for
+
+from augbench import images
+from augbench.digits import server
+from augbench.models import aesthetics, clip
+from augbench.models.backbones import SafetyChecker
+from augbench.retrieval import index as pool_index
+from augbench.retrieval import pools, retrieve
+
+SETTINGS = {
+    "overfetch": 1.4,
+    "overfetch_max": 14,
+    "min_aesthetic": 5.0,
+    "duplicate_threshold": 0.99999,
+    "min_image_size": 32,
+    "max_image_size": 512,
+    "max_pixels": 50_000_000,
+}
+FETCH = {"timeout": 5, "retries": 0, "max_bytes": 1_000_000, "download_threads": 4}
+PROMPTS = ["A photo of three,trey.", "A photo of five,cinque."]
+
+
+@pytest.fixture(scope="module")
+def folder(world, tmp_path_factory):
+    """The pool, embedded and indexed."""
+    folder = tmp_path_factory.mktemp("pool")
+    pools.embed([world.shard], f"hf_clip:{world.clip}", folder / "embeddings", batch_size=64, threads=1)
+    pools.index([folder / "embeddings"], folder / "index", exact=True, memory="1G", threads=1)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def index(world, folder):
+    return pool_index.LocalIndex(folder / "index", clip.Clip(f"hf_clip:{world.clip}"), folder / "work")
+
+
+@pytest.fixture(scope="module")
+def outcome(world, index, tmp_path_factory):
+    wanted = pd.DataFrame({"class": ["three", "five"], "query": PROMPTS, "count": [12, 1000]})
+    folder = tmp_path_factory.mktemp("retrieval")
+    paths = [folder / name for name in ("ledger.parquet", "images.tar", "images.parquet", "funnel.csv")]
+    with server.serve(images.read(world.web)) as proxy:
+        retrieve.retrieve(
+            wanted,
+            index,
+            SafetyChecker(world.safety),
+            folder,
+            *paths,
+            fetch=FETCH | {"proxy": proxy},
+            **SETTINGS,
+        )
+    return wanted, pd.read_parquet(paths[0]), images.read(paths[2])
+
+
+def test_neighbours_are_the_most_similar(world, folder, index):
+    import numpy as np
+    import torch
+    from transformers import CLIPModel, CLIPTokenizer
+
+    (found,) = index.neighbours(PROMPTS[:1], [20], 1.0)
+    model, tokenizer = CLIPModel.from_pretrained(world.clip).eval(), CLIPTokenizer.from_pretrained(world.clip)
+    tokens = tokenizer("A photo of three,trey.", padding="max_length", return_tensors="pt").input_ids
+    with torch.no_grad():
+        query = torch.nn.functional.normalize(model.get_text_features(tokens)).numpy()[0]
+    vectors = np.load(folder / "embeddings/img_emb/000000.npy").astype(np.float32)
+    scores = vectors @ query
+    assert found["similarity"].to_numpy() == pytest.approx(np.sort(scores)[::-1][:20], abs=1e-5)
+    assert found["similarity"].is_monotonic_decreasing
+
+
+def test_several_prompts_at_once_are_each_on_its_own(index, monkeypatch):
+    together = list(index.neighbours(PROMPTS, [20, 7], 0.99))
+    monkeypatch.setattr(pool_index, "CHUNK", 1)
+    apart = list(index.neighbours(PROMPTS, [20, 7], 0.99))
+    for one, other in zip(together, apart, strict=True):
+        pd.testing.assert_frame_equal(one, other)
+    assert [len(table) for table in together] == [20, 7]
+
+
+def test_duplicates_are_those_of_clip_retrieval():
+    """Groups of directions; the members after the first are what clip-retrieval would remove."""
+    import numpy as np
+    from clip_retrieval.clip_back import KnnService
+
+    random = np.random.default_rng(0)
+    vectors = np.repeat(random.normal(size=(6, 8)), [3, 1, 2, 1, 4, 1], axis=0)
+    vectors = vectors[random.permutation(12)] + random.normal(0, 0.01, (12, 8))
+    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    found = pool_index.duplicate_of(vectors, 0.94)
+    assert {i for i, of in enumerate(found) if of is not None} == set(
+        KnnService(clip_resources={}).get_non_uniques(vectors)
+    )
+    for i, of in enumerate(found):
+        assert of is None or (of < i and vectors[i] @ vectors[of] > 0.94 and found[of] is None)
+
+
+@pytest.mark.parametrize("kind", ["hdf5", "arrow"])
+def test_other_metadata_formats_say_the_same(world, folder, index, tmp_path, kind):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from clip_retrieval.clip_back import parquet_to_hdf5
+
+    (tmp_path / "metadata").mkdir()
+    shutil.copy(folder / "index" / "image.index", tmp_path)
+    if kind == "hdf5":
+        parquet_to_hdf5(folder / "index" / "metadata", str(tmp_path / "metadata.hdf5"), ["url", "text", "aesthetic"])
+    else:
+        table = pq.read_table(folder / "index" / "metadata")
+        with pa.ipc.new_file(str(tmp_path / "metadata" / "0.arrow"), table.schema) as writer:
+            writer.write_table(table)
+    other = pool_index.LocalIndex(tmp_path, index.clip, tmp_path / "work")
+    for one, two in zip(
+        index.neighbours(PROMPTS, [30, 30], 0.99), other.neighbours(PROMPTS, [30, 30], 0.99), strict=True
+    ):
+        pd.testing.assert_frame_equal(one, two)
+
+
+def listening(port):
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.fixture(scope="module")
+def service(world, folder):
+    """A real ``clip-retrieval back`` on the same index."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    paths = folder / "indices_paths.json"
+    paths.write_text(json.dumps({"web": str(folder / "index")}))
+    arguments = {
+        "indices_paths": str(paths),
+        "port": port,
+        "clip_model": f"hf_clip:{world.clip}",
+        "columns_to_return": ["url", "text", "aesthetic"],
+        "enable_mclip_option": False,
+        "use_jit": False,
+        "provide_aesthetic_embeddings": False,
+    }
+    command = "import sys, json; from clip_retrieval.clip_back import clip_back; clip_back(**json.loads(sys.argv[1]))"
+    process = subprocess.Popen([sys.executable, "-c", command, json.dumps(arguments)])
+    try:
+        wait_for(lambda: listening(port), process, 600)
+        yield f"http://127.0.0.1:{port}/knn-service"
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.slow
+def test_a_service_gives_what_the_index_gives(index, service):
+    """Same ids, same order, same metadata; and the same duplicates at the service's fixed threshold."""
+    source = pool_index.Service(service, "web")
+    for one, two in zip(
+        index.neighbours(PROMPTS, [40, 25], 0.94), source.neighbours(PROMPTS, [40, 25], 0.5), strict=True
+    ):
+        columns = ["id", "url", "caption", "aesthetic"]
+        pd.testing.assert_frame_equal(one[columns], two[columns])
+        assert one["similarity"].to_numpy() == pytest.approx(two["similarity"].to_numpy(), abs=1e-6)
+        assert list(one["duplicate_of"].notna()) == list(two["duplicate_of"].notna())
+
+
+def test_a_service_that_is_down_is_an_error_that_says_what_to_do():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    source = pool_index.Service(f"http://127.0.0.1:{port}/knn-service", "web", attempts=3, wait=0.05)
+    with pytest.raises(ConnectionError, match=r"failed 3 times.*is `clip-retrieval back` running there"):
+        list(source.neighbours(PROMPTS, [3, 3], 0.94))
+
+
+EMBED = """
+import json, sys
+from augbench import pool
+
+if __name__ == "__main__":
+    shards, model, folder = json.loads(sys.argv[1])
+    pool.embed(shards, model, folder, batch_size=64, threads=1)
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_embedding_goes_on_after_its_finished_shards(world, folder, tmp_path, monkeypatch):
+    """SIGKILL as soon as the first of two shards is done; it is not embedded again."""
+    shards = [tmp_path / f"{name}.tar" for name in "ab"]
+    for shard in shards:
+        shutil.copy(world.shard, shard)
+    (tmp_path / "embed.py").write_text(EMBED)
+    given = [[str(shard) for shard in shards], f"hf_clip:{world.clip}", str(tmp_path / "embeddings")]
+    kept = tmp_path / ".embeddings.shards"
+    kill_when(tmp_path / "embed.py", json.dumps(given), lambda: finished(kept))
+    assert len(finished(kept)) == 1 and not (tmp_path / "embeddings").exists()
+    calls, original = [], pools._embed_shard
+    monkeypatch.setattr(pools, "_embed_shard", lambda shard, *rest: calls.append(shard) or original(shard, *rest))
+    pools.embed(*given, batch_size=64, threads=1)
+    assert calls == given[0][1:]
+    reference = (folder / "embeddings/img_emb/000000.npy").read_bytes()
+    for name in ("000000", "000001"):
+        assert (tmp_path / f"embeddings/img_emb/{name}.npy").read_bytes() == reference
+
+
+def finished(folder):
+    """What lies there under a name that is not temporary."""
+    return [path for path in folder.glob("*") if re.fullmatch("[0-9a-f]{32}(.parquet)?", path.name)]
+
+
+# --- the ledger, worked by hand -------------------------------------------------------------------------
+
+
+def rows(*facts):
+    """Neighbours from (id, similarity, url) and, where given, fate."""
+    table = pd.DataFrame([fact[:3] for fact in facts], columns=["id", "similarity", "address"])
+    fates = [fact[3] if len(fact) > 3 else "" for fact in facts]
+    return table.assign(url=table["address"], caption="", aesthetic=6.0, fate=fates, reason="")
+
+
+def good(**sha):
+    return {url: {"fate": "good", "reason": "", "sha256": value} for url, value in sha.items()}
+
+
+def settled(found, known, counts):
+    ledger = retrieve.settle(found, known, counts)
+    return {(row[1], row.id): (row.fate, row.reason) for row in ledger[["class", "id", "fate", "reason"]].itertuples()}
+
+
+def test_an_image_goes_to_the_class_to_which_it_is_most_similar():
+    found = {"a": rows((1, 0.9, "u"), (2, 0.5, "v"), (3, 0.4, "w")), "b": rows((1, 0.95, "u"), (2, 0.3, "v"))}
+    known = good(u="x", v="y", w="z")
+    assert settled(found, known, {"a": 2, "b": 1}) == {
+        ("a", 1): ("other class", "used for b"),
+        ("a", 2): ("used", ""),
+        ("a", 3): ("used", ""),
+        ("b", 1): ("used", ""),
+        ("b", 2): ("other class", "used for a"),
+    }
+
+
+def test_ties_go_to_the_earlier_class_and_the_same_bytes_are_one_image():
+    found = {"a": rows((1, 0.9, "u"), (2, 0.8, "copy")), "b": rows((1, 0.9, "u"), (3, 0.1, "w"))}
+    assert settled(found, good(u="x", copy="x", w="z"), {"a": 2, "b": 1}) == {
+        ("a", 1): ("used", ""),
+        ("a", 2): ("duplicate", "of 1"),
+        ("b", 1): ("other class", "used for a"),
+        ("b", 3): ("used", ""),
+    }
+
+
+def test_what_is_not_needed_is_spare_and_what_failed_keeps_its_fate():
+    found = {"a": rows((1, 0.9, "u"), (2, 0.8, "v", "unaesthetic"), (3, 0.7, "w"), (4, 0.6, "x"))}
+    known = good(u="1", x="2") | {"w": {"fate": "timeout", "reason": "time limit of 2 s", "sha256": None}}
+    assert settled(found, known, {"a": 1}) == {
+        ("a", 1): ("used", ""),
+        ("a", 2): ("unaesthetic", ""),
+        ("a", 3): ("timeout", "time limit of 2 s"),
+        ("a", 4): ("spare", ""),
+    }
+
+
+# --- planted facts --------------------------------------------------------------------------------------
+
+
+def test_every_planted_fact_meets_its_fate(world, outcome):
+    _, candidates, _ = outcome
+    planted = pd.read_parquet(world.planted).set_index("url")
+    facts = planted.loc[candidates["url"]].reset_index()
+    fate = candidates["fate"].to_numpy()
+    assert (fate[facts["aesthetic"] < 5] == "unaesthetic").all()
+    tried = ~pd.Series(fate).isin(["unaesthetic", "duplicate"])
+    assert (fate[tried & facts["dead"]] == "dead").all()
+    assert not candidates.loc[(fate == "used"), "sha256"].duplicated().any()
+    assert not (fate[~facts["dead"]] == "dead").any()
+    # Planted copies have the embedding of their original: only the more similar (first) one stays.
+    five = facts[(candidates["class"] == "five").to_numpy()]
+    for row in five[five["copy_of"].notna()].itertuples():
+        pair = five["key"].isin([row.key, row.copy_of])
+        stays = candidates[(candidates["class"] == "five")].reset_index(drop=True)["fate"]
+        assert (stays[pair.to_numpy()].isin(["used", "spare"])).sum() <= 1
+
+
+def test_used_are_the_first_good_ones(outcome):
+    _, candidates, kept = outcome
+    three = candidates[candidates["class"] == "three"].sort_values("rank")
+    good = three[three["fate"].isin(["used", "spare"])]
+    assert list(good["fate"]) == ["used"] * 12 + ["spare"] * (len(good) - 12)
+    mine = kept[kept["class"] == "three"]
+    assert list(mine["url"]) == list(good["url"][:12])
+    assert all(images.load(row).size == (32, 32) for row in mine.itertuples())
+
+
+def test_a_class_that_cannot_be_filled_is_told(outcome):
+    wanted, candidates, _ = outcome
+    counts = dict(zip(wanted["class"], wanted["count"], strict=True))
+    short = retrieve.shortfall({"Retrieval": candidates, "Other": candidates}, counts)
+    used = int(((candidates["class"] == "five") & (candidates["fate"] == "used")).sum())
+    assert short == {"five": f"Retrieval found {used} of 1000 images"}
+
+
+def test_the_images_are_the_bytes_that_the_server_sent(world, outcome):
+    import hashlib
+
+    _, _, kept = outcome
+    served = {row.url: images.load_bytes(row) for row in images.read(world.web).itertuples()}
+    assert len(kept) > 20
+    for row in kept.itertuples():
+        assert images.load_bytes(row) == served[row.url]
+        assert row.sha256 == hashlib.sha256(served[row.url]).hexdigest()
+
+
+def test_what_is_wanted():
+    table = pd.DataFrame({"class": ["a"] * 5 + ["b"] * 9, "split": (["train"] * 3 + ["test"] * 2) + ["train"] * 9})
+    assert retrieve.counts(table, None, 1.0) == {"a": 3, "b": 9}
+    assert retrieve.counts(table, 5, 1.5) == {"a": 8, "b": 14}  # at least as many as training images
+    classes = pd.DataFrame({"class": ["a", "b"], "lemmas": ["desktop computer", "tench, Tinca tinca"]})
+    assert retrieve.prompts(classes, "simple_prompt_nows") == [
+        ["A photo of desktopcomputer."],
+        ["A photo of tench,Tincatinca."],
+    ]
+    assert [len(texts) for texts in retrieve.prompts(classes, "clip_prompts")] == [80, 80]
+
+
+# --- queries beyond the paper's -------------------------------------------------------------------------
+
+
+class Compass:
+    """A CLIP of two texts: east and north."""
+
+    def texts(self, texts):
+        return np.array([{"east": [1, 0], "north": [0, 1]}[text] for text in texts], dtype=np.float32)
+
+
+def test_queries_worked_by_hand():
+    half = 0.5**0.5
+    assert retrieve.query(["east"], None, None) == "east"  # the text itself, which a service embeds
+    assert retrieve.query(["east", "north"], None, Compass()) == pytest.approx([half, half])
+    pictures = np.array([[1, 0], [0.6, 0.8], [0.6, -0.8]], dtype=np.float32)  # their mean points east
+    assert retrieve.query(["north"], pictures, Compass()) == pytest.approx([half, half])
+    # However many texts and pictures, each kind weighs half.
+    assert retrieve.query(["north", "north", "north"], pictures[:1], Compass()) == pytest.approx([half, half])
+
+
+def test_marginal_relevance_worked_by_hand():
+    """Two images alike and close to the query, one that is unlike them and further: it comes second, not third."""
+    vectors = np.array([[1, 0], [1, 0], [0, 1]], dtype=np.float32)
+    assert pool_index.by_marginal_relevance([0.9, 0.8, 0.5], vectors, 0.5) == [0, 2, 1]
+    assert pool_index.by_marginal_relevance([0.9, 0.8, 0.5], vectors, 0.0) == [0, 1, 2]
+    # 0.8 x 0.8 - 0.2 x 1 = 0.44 > 0.8 x 0.5 - 0.2 x 0 = 0.4
+    assert pool_index.by_marginal_relevance([0.9, 0.8, 0.5], vectors, 0.2) == [0, 1, 2]
+
+
+def test_diversified_neighbours_are_the_greedy_choice_among_the_nearest(index, folder):
+    """Against the definition, written out as loops over all pairs."""
+    (near,) = index.neighbours(PROMPTS[:1], [60], 1.0)
+    (found,) = index.neighbours(PROMPTS[:1], [15], 1.0, diversity=0.4, of=[60])
+    stored = np.load(folder / "embeddings/img_emb/000000.npy").astype(float)
+    stored /= np.linalg.norm(stored, axis=1, keepdims=True)
+    left, picked = list(zip(near["id"], near["similarity"], strict=True)), []
+    while len(picked) < 15:
+        gains = [0.6 * s - 0.4 * max([stored[i] @ stored[j] for j, _ in picked], default=0) for i, s in left]
+        picked.append(left.pop(int(np.argmax(gains))))
+    assert list(found["id"]) == [i for i, _ in picked]
+    assert list(found["id"]) != list(near["id"][:15])
+    (first,) = index.neighbours(PROMPTS[:1], [4], 1.0, diversity=0.4, of=[60])
+    assert list(first["id"]) == list(found["id"][:4])  # asking for more changes nothing before
+
+
+@pytest.mark.slow
+def test_an_embedding_asks_as_its_text_does(index, service):
+    vectors = list(index.clip.texts(PROMPTS))
+    for source in (index, pool_index.Service(service, "web")):
+        for one, two in zip(
+            source.neighbours(PROMPTS, [20, 9], 0.94), source.neighbours(vectors, [20, 9], 0.94), strict=True
+        ):
+            assert list(one["id"]) == list(two["id"])
+    with pytest.raises(ValueError, match="a service does not tell embeddings"):
+        next(pool_index.Service(service, "web").neighbours(PROMPTS, [3, 3], 0.94, diversity=0.3, of=[9, 9]))
+
+
+# --- aesthetic heads ------------------------------------------------------------------------------------
+
+
+def heads(folder):
+    """Heads as LAION has them, with random weights: file, and the module that computes its scores."""
+    import torch
+    from safetensors.torch import save_file
+
+    torch.manual_seed(0)
+    linear = torch.nn.Linear(6, 1)
+    layers = [torch.nn.Linear(6, 8), torch.nn.Dropout(0.2), torch.nn.Linear(8, 4), torch.nn.Dropout(0.2)]
+    several = torch.nn.Sequential(*layers, *(torch.nn.Identity() for _ in range(6)), torch.nn.Linear(4, 1)).eval()
+    torch.save(linear.state_dict(), folder / "linear.pth")
+    state = {f"layers.{name}": value for name, value in several.state_dict().items()}
+    torch.save(state, folder / "several.pth")
+    save_file(state, folder / "several.safetensors")
+    return {"linear.pth": linear, "several.pth": several, "several.safetensors": several}
+
+
+def test_scores_are_those_of_the_head(tmp_path):
+    import torch
+
+    vectors = np.random.default_rng(0).normal(size=(5, 6)).astype(np.float32)
+    unit = torch.nn.functional.normalize(torch.from_numpy(vectors))
+    for name, module in heads(tmp_path).items():
+        wanted = module(unit).detach().numpy()[:, 0]
+        assert aesthetics.scorer(tmp_path / name)(vectors) == pytest.approx(wanted, abs=1e-6)
+
+
+class Evil:
+    """What a pickle can do when it is read: here, call print."""
+
+    def __reduce__(self):
+        return (print, ("pickled code ran",))
+
+
+def test_what_is_no_head_is_refused(tmp_path, capsys):
+    import torch
+
+    torch.save({"weight": Evil()}, tmp_path / "evil.pth")
+    with pytest.raises(Exception, match="[Ww]eights.only"):
+        aesthetics.scorer(tmp_path / "evil.pth")
+    assert "ran" not in capsys.readouterr().out
+    torch.save({"weight": torch.zeros(3, 6), "bias": torch.zeros(3)}, tmp_path / "three.pth")
+    with pytest.raises(ValueError, match="not an aesthetic head"):
+        aesthetics.scorer(tmp_path / "three.pth")
+    heads(tmp_path)
+    with pytest.raises(ValueError, match="width 6, those of the study's CLIP have 5: it belongs to another CLIP"):
+        aesthetics.scorer(tmp_path / "linear.pth")(np.zeros((1, 5), dtype=np.float32))
+
+
+# --- pools that are made here ---------------------------------------------------------------------------
+
+
+def embedded(world, shards, folder):
+    """A local index over shards whose images lie on this machine."""
+    name = f"hf_clip:{world.clip}"
+    pools.embed(shards, name, folder / "embeddings", batch_size=64, threads=1, places=True)
+    pools.index([folder / "embeddings"], folder / "index", exact=True, memory="1G", threads=1)
+    return pool_index.LocalIndex(folder / "index", clip.Clip(name), folder / "work", places=True)
+
+
+@pytest.fixture(scope="module")
+def packed(world, tmp_path_factory):
+    """The pool as a folder of images with captions beside them, packed into two shards and indexed."""
+    folder = tmp_path_factory.mktemp("pictures")
+    (folder / "deep").mkdir()
+    for number, (_, sample) in enumerate(images.read_shard(world.shard)):
+        place = folder / "deep" if number % 2 else folder
+        (place / f"{number:05d}.png").write_bytes(sample["png"])
+        (place / f"{number:05d}.txt").write_bytes(sample["txt"])
+    (folder / "broken.jpg").write_bytes(b"no image")
+    (folder / "notes.md").write_text("not an image")
+    files = pools.listing(folder)
+    assert len(files) == number + 2
+    shards = [folder / "shards" / f"{part}.tar" for part in range(2)]
+    for few, shard in zip((files[:100], files[100:]), shards, strict=True):
+        pools.pack(few, shard, max_image_size=512, max_pixels=10**6)
+    return embedded(world, shards, folder / "pool")
+
+
+def test_a_folder_of_images_gives_the_pictures_that_its_shards_give(world, index, packed):
+    """The same pictures with other ids: equal similarities, captions and bytes."""
+    samples = {(sample["png"], sample["txt"].decode()) for _, sample in images.read_shard(world.shard)}
+    assert packed.index.ntotal == index.index.ntotal
+    for one, two in zip(
+        index.neighbours(PROMPTS, [40, 25], 1.0), packed.neighbours(PROMPTS, [40, 25], 1.0), strict=True
+    ):
+        assert one["similarity"].to_numpy() == pytest.approx(two["similarity"].to_numpy(), abs=1e-4)
+        wrong = [row for row in two.itertuples() if (images.load_bytes(row), row.caption) not in samples]
+        assert not wrong
+        assert len(set(one["caption"]) & set(two["caption"])) > 5
+
+
+def test_images_that_lie_here_are_not_downloaded(world, packed, tmp_path):
+    wanted = pd.DataFrame({"class": ["three", "five"], "query": PROMPTS, "count": [5, 5]})
+    paths = [tmp_path / name for name in ("ledger.parquet", "images.tar", "images.parquet", "funnel.csv")]
+    settings = SETTINGS | {"fetch": FETCH, "min_aesthetic": None}
+    retrieve.retrieve(wanted, packed, SafetyChecker(world.safety), tmp_path, *paths, **settings)
+    ledger, funnel = pd.read_parquet(paths[0]), pd.read_csv(paths[3])
+    assert not ledger["fate"].isin(["dead", "timeout", "refused"]).any()
+    assert list(funnel["used"]) == [5, 5] == list(ledger[ledger["fate"] == "used"].groupby("class").size())
+    assert (funnel["considered"] == funnel[list(retrieve.FATES)].sum(axis=1)).all()
+    assert not (tmp_path / "downloads").exists()
+
+
+def test_places_in_a_strangers_metadata_are_not_believed(folder, index, tmp_path):
+    """An index from elsewhere could name any file of this machine."""
+    shutil.copytree(folder / "index", tmp_path / "index")
+    (file,) = (tmp_path / "index" / "metadata").iterdir()
+    pd.read_parquet(file).assign(path="/etc/passwd", offset=0, length=100).to_parquet(file)
+    (found,) = pool_index.LocalIndex(tmp_path / "index", index.clip, tmp_path / "work").neighbours(PROMPTS[:1], [5], 1)
+    assert found["path"].isna().all()
+
+
+def test_a_list_of_urls_becomes_a_shard(world, tmp_path):
+    """The same web, given by its URLs alone: dead links are told, the others' bytes are those that were served."""
+    served, planted = images.read(world.web), pd.read_parquet(world.planted)
+    listed = planted[["url"]].assign(TEXT="a caption", AESTHETIC_SCORE=6.5)
+    listed.iloc[:150].to_parquet(tmp_path / "a.parquet")
+    listed.iloc[150:].to_parquet(tmp_path / "b.parquet")
+    rows = pools.url_list([tmp_path / "a.parquet", tmp_path / "b.parquet"], 100, 200)
+    assert list(rows["url"]) == list(planted["url"][100:200])
+    assert (rows["caption"] == "a caption").all() and (rows["aesthetic"] == 6.5).all()
+    with server.serve(served) as proxy:
+        settings = {"fetch": FETCH | {"proxy": proxy}, "max_image_size": 512, "max_pixels": 10**6}
+        pools.download_shard(rows, tmp_path / "0.tar", tmp_path / "0.parquet", tmp_path / "downloads", **settings)
+    fates = pd.read_parquet(tmp_path / "0.parquet").set_index("url")["fate"]
+    dead = planted.set_index("url").loc[rows["url"], "dead"].to_numpy()
+    assert dead.any()
+    assert (fates == np.where(dead, "dead", "fetched")).all()
+    bytes_of = {row.url: images.load_bytes(row) for row in served.itertuples()}
+    samples = [sample for _, sample in images.read_shard(tmp_path / "0.tar")]
+    assert [sample["jpg"] for sample in samples] == [bytes_of[url] for url in rows["url"][~dead]]
+    assert json.loads(samples[0]["json"])["aesthetic"] == 6.5
+    listed[["TEXT"]].to_parquet(tmp_path / "c.parquet")
+    with pytest.raises(ValueError, match=r"has no column url or URL \(it has TEXT\)"):
+        pools.url_list([tmp_path / "c.parquet"], 0, 1)
+
+
+@pytest.mark.slow
+def test_what_cannot_be_embedded_is_told(world, tmp_path, capfd):
+    with images.ShardWriter(tmp_path / "0.tar") as writer:
+        for number, (_, sample) in enumerate(images.read_shard(world.shard)):
+            if number == 12:
+                break
+            data = b"no image" if number == 3 else sample["png"]
+            kind = "jpg" if number == 5 else "png"  # formats may be mixed
+            writer.add(f"{number:03d}", {kind: data, "txt": "x"}, of=kind)
+    found = embedded(world, [tmp_path / "0.tar"], tmp_path)
+    assert found.index.ntotal == 11
+    assert "1 of 12 samples are left out: 1 images cannot be read, 0 have no image" in capfd.readouterr().out
+
+
+# --- kills ----------------------------------------------------------------------------------------------
+
+STAGE = """
+import json, sys, time
+import pandas as pd
+from augbench import clip, neighbours, retrieval
+from augbench.backbone import SafetyChecker
+
+
+class Slow(neighbours.LocalIndex):
+    def neighbours(self, *arguments, **keywords):
+        for table in super().neighbours(*arguments, **keywords):
+            yield table
+            time.sleep(slow)
+
+
+if __name__ == "__main__":
+    index, model, safety, work, queries, fetch, settings, slow = json.loads(sys.argv[1])
+    wanted = pd.DataFrame({"class": list("abcdef"), "query": queries, "count": 12})
+    paths = [f"{work}/{name}" for name in ("ledger.parquet", "images.tar", "images.parquet", "funnel.csv")]
+    source = Slow(index, clip.Clip(model), f"{work}/index")
+    retrieval.retrieve(wanted, source, SafetyChecker(safety), work, *paths, fetch=fetch, **settings)
+"""
+WORDS = ("one", "two", "three", "four", "five", "six")
+
+
+@pytest.mark.slow
+def test_a_stage_killed_in_search_and_in_download_ends_with_the_same_ledger(world, folder, tmp_path, monkeypatch):
+    """SIGKILL after two of six queries, and again when img2dataset has begun; no query is asked twice."""
+    script = tmp_path / "stage.py"
+    script.write_text(STAGE)
+
+    def given(name, proxy, slow):
+        queries = [f"A photo of {word}." for word in WORDS]
+        model, work = f"hf_clip:{world.clip}", str(tmp_path / name)
+        fetch = FETCH | {"proxy": proxy}
+        return json.dumps([str(folder / "index"), model, str(world.safety), work, queries, fetch, SETTINGS, slow])
+
+    answers, downloads = tmp_path / "killed/neighbours", tmp_path / "killed/downloads"
+    with server.serve(images.read(world.web)) as proxy:
+        kill_when(script, given("killed", proxy, 0.5), lambda: len(finished(answers)) >= 2)
+        first = {path: path.stat().st_mtime_ns for path in finished(answers)}
+        assert 2 <= len(first) < 6 and not downloads.exists()
+        kill_when(script, given("killed", proxy, 0), lambda: list(downloads.glob("*/*/urls.parquet")))
+        assert not list(downloads.glob("*/*/fetched.parquet"))
+        for name in ("killed", "clean"):
+            monkeypatch.setattr(sys, "argv", [str(script), given(name, proxy, 0)])
+            runpy.run_path(str(script), run_name="__main__")  # in this process, which has imported everything
+    assert {path: path.stat().st_mtime_ns for path in first} == first
+    for name in ("ledger.parquet", "images.tar", "funnel.csv"):
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "clean" / name).read_bytes()
+    assert (pd.read_parquet(tmp_path / "clean/ledger.parquet")["fate"] == "used").sum() > 20
+
+
+def test_more_neighbours_are_another_question(index, tmp_path):
+    """Answers are kept by what was asked: the same call asks nothing, another count asks again."""
+    asked = []
+
+    class Counting:
+        identity = index.identity
+
+        def neighbours(self, queries, *rest, **settings):
+            asked.extend(queries)
+            return index.neighbours(queries, *rest, **settings)
+
+    queries = [f"A photo of {word}." for word in WORDS]
+    settings = {"threshold": 0.99, "diversity": 0.0, "of": [], "progress": lambda *_: None}
+    found = retrieve._search(Counting(), tmp_path, queries, [20] * 6, **settings)
+    retrieve._search(Counting(), tmp_path, queries, [20] * 6, **settings)
+    assert asked == queries
+    for one, two in zip(found, index.neighbours(queries, [20] * 6, 0.99), strict=True):
+        pd.testing.assert_frame_equal(one, two)
+    retrieve._search(Counting(), tmp_path, queries, [21] * 6, **settings)
+    assert len(asked) == 12

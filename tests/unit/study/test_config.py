@@ -1,0 +1,165 @@
+"""The configuration: defaults are the paper's, the files of this repository are valid, the reference is current."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from augbench.jobs import checks
+from augbench.study import config
+
+ROOT = Path(__file__).parents[3]
+
+
+def load(*names):
+    merged = {}
+    for name in names:
+        merged |= yaml.safe_load((ROOT / name).read_text())
+    return merged
+
+
+def test_the_default_study_is_valid():
+    parsed = config.parse(load("config/methods.yaml", "config/config.yaml"))
+    assert list(parsed.studies) == ["digits"]
+
+
+def test_defaults_are_the_papers():
+    classifier, retrieval = config.Classifier(), config.Retrieval()
+    assert (classifier.model, classifier.batch_size, classifier.learning_rate) == ("resnet50", 256, 0.1)
+    assert (classifier.max_epochs, classifier.patience, classifier.stop_after) == (270, 10, 20)
+    assert (retrieval.overfetch, retrieval.overfetch_max, retrieval.min_aesthetic) == (1.4, 14, 5.0)
+    assert (config.Generate().image_size, config.Generate().times, config.Dataset().train) == (512, 3, 0.1)
+
+
+def test_the_reference_is_made_from_the_code():
+    assert (ROOT / "config" / "README.md").read_text() == config.markdown(), "run `make docs`"
+
+
+def test_every_mistake_is_told_at_once():
+    raw = load("config/methods.yaml", "config/config.yaml")
+    raw["studies"]["digits"] |= {"sed": 1, "runs": 0}
+    with pytest.raises(config.ConfigError) as error:
+        config.parse(raw)
+    assert "studies.digits.sed: there is no such key, did you mean 'seed'?" in str(error.value)
+    assert "studies.digits.runs: Input should be greater than or equal to 1 (it says 0)" in str(error.value)
+
+
+def test_a_missing_template_names_the_known_ones():
+    raw = load("config/methods.yaml", "config/config.yaml")
+    raw["methods"]["mine"] = {
+        "title": "m",
+        "family": "prompting",
+        "start": "noise",
+        "conditioning": "clip_promts",
+    }
+    with pytest.raises(config.ConfigError, match=r"clip_promts.txt, did you mean 'clip_prompts'\?"):
+        config.parse(raw)
+
+
+@pytest.mark.parametrize(
+    ("row", "sentence"),
+    [
+        ({"start": "pool", "trained": ["unet"]}, "start: pool goes without `trained`"),
+        ({"trained": ["conditioning", "pseudo_word"]}, "either conditioning or pseudo_word"),
+        ({"clusters": 5}, "clusters needs `trained: [conditioning]`"),
+        ({"trained": ["pseudo_word"]}, "templates with {p}, the learned pseudo-word, go with"),
+        ({"conditioning": "textual_inversion"}, "templates with {p}, the learned pseudo-word, go with"),
+        ({"conditioning": None}, "start: noise needs a conditioning"),
+        ({"trained": ["vae"]}, "Input should be 'conditioning', 'pseudo_word' or 'unet'"),
+        ({"candidates": ["best"]}, "String should match pattern"),
+    ],
+)
+def test_rows_that_make_no_method_are_refused(row, sentence):
+    raw = load("config/methods.yaml", "config/config.yaml")
+    mine = {"title": "m", "family": "fine-tuning", "start": "noise", "conditioning": "simple_prompt"}
+    raw["methods"]["mine"] = mine | row
+    with pytest.raises(config.ConfigError, match=r"^methods\.mine") as error:
+        config.parse(raw)
+    assert sentence in str(error.value)
+
+
+def test_a_denoiser_alone_can_be_trained():
+    raw = load("config/methods.yaml", "config/config.yaml")
+    row = {
+        "title": "m",
+        "family": "fine-tuning",
+        "start": "noise",
+        "conditioning": "simple_prompt",
+        "trained": ["unet"],
+    }
+    raw["methods"]["mine"] = row
+    assert config.parse(raw).methods["mine"].trained == ["unet"]
+
+
+def test_clusters_need_an_embedding_and_candidates_their_epochs():
+    raw = load("config/methods.yaml", "config/config.yaml")
+    study = raw["studies"]["digits"]
+    study["methods"] = ["pseudoword_dm", "none"]
+    study["finetune"] |= {"max_epochs": 2}
+    config.parse(raw)
+    raw["methods"]["pseudoword_dm"]["candidates"] = ["epoch-3"]
+    with pytest.raises(config.ConfigError, match="2 epochs are fewer than pseudoword_dm needs"):
+        config.parse(raw)
+    study |= {"methods": ["ft_cluster_conditioning_k5"], "clip": None, "backbone": {"model": "x/y"}}
+    with pytest.raises(
+        config.ConfigError, match=r"needs the section `clip`, or `finetune: \{embedding: inception_v3\}`"
+    ):
+        config.parse(raw)
+
+
+def test_ratios_of_a_method_are_the_studys_and_those_of_its_scaling():
+    raw = load("config/methods.yaml", "config/config.yaml")
+    raw["studies"]["digits"] |= {
+        "ratios": [1],
+        "scaling": {"methods": ["retrieval", "pseudoword_dm"], "ratios": [10, 0.5]},
+    }
+    study = config.parse(raw).studies["digits"]
+    assert study.ratios_of("retrieval") == [1, 0.5, 10]
+    assert study.ratios_of("clip_prompts") == [1]
+    assert study.main_times == 3
+    assert (study.further_ratio("pseudoword_dm", study.main_times), study.further_ratio("pseudoword_dm", 10)) == (
+        10,
+        None,
+    )
+    assert study.further_ratio("clip_prompts", study.main_ratio) is None
+    for wrong in ("more_real", "retrieval_diverse"):
+        raw["studies"]["digits"]["scaling"]["methods"] = [wrong]
+        with pytest.raises(config.ConfigError, match=f"scaling.methods: '{wrong}' is not one of the study's methods"):
+            config.parse(raw)
+    raw["studies"]["digits"]["scaling"] = {"ratios": [2]}
+    with pytest.raises(config.ConfigError, match="scaling needs methods and ratios"):
+        config.parse(raw)
+
+
+def test_what_classes_lack_is_said_and_disables_nothing_else(tmp_path):
+    from PIL import Image
+
+    for key in ("owl", "crow"):
+        (tmp_path / "data" / key).mkdir(parents=True)
+        Image.new("RGB", (2, 2)).save(tmp_path / "data" / key / "1.png")
+    (tmp_path / "names.csv").write_text("class,lemmas,hypernyms\nowl,owl,bird of prey\n")
+    raw = load("config/methods.yaml")
+    given = {"reader": "folder", "path": str(tmp_path / "data"), "classes": str(tmp_path / "names.csv")}
+    methods = ["clip_prompts", "sariyildiz_prompts", "none"]
+    raw["studies"] = {"birds": {"methods": methods, "target": given, "backbone": {"model": "x/y"}}}
+    (sentence,) = checks.remarks(config.parse(raw))
+    assert sentence.startswith(
+        "studies.birds: 2 of 2 classes have no hypernyms or definition; sariyildiz_prompts leaves"
+    )
+    (tmp_path / "names.csv").write_text("class,lemmas,hypernym,definition\nowl,owl,bird,flies\ncrow,crow,bird,flies\n")
+    assert checks.remarks(config.parse(raw)) == []
+
+
+def test_added_images_are_compared_with_every_split_but_their_own():
+    audit = config.Audit(references={"original_test": "data/test"})
+    assert audit.references_of("pool") == ["test", "validation", "more_real", "unused", "original_test"]
+    assert audit.references_of("more_real") == ["test", "validation", "unused", "original_test"]
+
+
+def test_sets_that_are_judged_in_full_are_reference_sets():
+    assert config.Audit().in_full == ["test"]
+    config.Audit(references={"original_test": "data/test"}, in_full=["original_test"])
+    with pytest.raises(ValueError, match="no reference set 'tests', did you mean 'test'"):
+        config.Audit(in_full=["tests"])
+    with pytest.raises(ValueError, match="more_real is a split of the target"):
+        config.Audit(references={"more_real": "data/more"})
