@@ -40,7 +40,7 @@ def methods(planned):
 def test_an_edited_audit_and_an_edited_template_rerun_what_they_reach(built):
     """Together in one plan: the audit of all methods, and everything of the one method that has the template."""
     fax = {"resources/templates/clip_prompts.txt": lambda text: text + "a fax of a {w}.\n"}
-    with edited(built, **{"src/augbench/audit.py": appended}, **fax):
+    with edited(built, **{"src/augbench/audit/duplicates.py": appended}, **fax):
         planned = built.planned()
     audited = jobs("audit review", ADDING) | jobs("summary", ADDING) | AFTER_AUDIT
     of_template = jobs("generate resample classify hash_added audit review summary", {"clip_prompts"})
@@ -48,7 +48,7 @@ def test_an_edited_audit_and_an_edited_template_rerun_what_they_reach(built):
 
 
 def test_an_edited_sampler_reruns_generation_and_after_but_no_training(built):
-    with edited(built, **{"src/augbench/sampling.py": appended}):
+    with edited(built, **{"src/augbench/diffusion/sampling.py": appended}):
         planned = built.planned()
     assert methods(planned) == GENERATING
     assert rules(planned) == {
@@ -58,7 +58,7 @@ def test_an_edited_sampler_reruns_generation_and_after_but_no_training(built):
 
 
 def test_an_edited_fine_tuner_reruns_fine_tuning_and_what_follows_of_that_method_only(built):
-    with edited(built, **{"src/augbench/finetuning.py": appended}):
+    with edited(built, **{"src/augbench/diffusion/finetuning.py": appended}):
         planned = built.planned()
     assert jobs("finetune screen select generate", {"cluster_dm"}) <= planned
     assert methods(planned) == {"cluster_dm"}
@@ -66,7 +66,7 @@ def test_an_edited_fine_tuner_reruns_fine_tuning_and_what_follows_of_that_method
 
 
 def test_an_edited_clip_training_reruns_its_training(built):
-    with edited(built, **{"src/augbench/clip_training.py": appended}):
+    with edited(built, **{"src/augbench/models/train_clip.py": appended}):
         assert {"train_clip", "embed_pool", "retrieve"} <= rules(built.planned())
 
 

@@ -54,7 +54,8 @@ digest_of = functools.cache(code_digest.digest)
 
 
 def track_code():
-    """Give each rule a digest of its script and of all that this imports: their edits, and no others, run a job again."""
+    """Make a digest of its script, and of all that this imports, a parameter of each rule: their edits, and no others,
+    run a job again."""
     for each in workflow.rules:
         if each.script:
             script = Path(
