@@ -1,0 +1,48 @@
+"""The reference of every key of the configuration, as text: config/README.md."""
+
+from typing import Literal
+
+import yaml
+
+from augbench.study.config import Study, kinds_in
+from augbench.study.methods import Method
+from augbench.study.sections.base import Section
+
+
+def markdown() -> str:
+    """The reference of every key, as config/README.md holds it."""
+    lines = [
+        "# Configuration",
+        "",
+        "Made from `src/augbench/study/config.py` by `make docs`; a test compares. A configuration file holds one or more",
+        "studies under the key `studies`; the method table is `config/methods.yaml`.",
+    ]
+    sections = [("methods.NAME", Method), ("studies.NAME", Study)]
+    while sections:
+        place, section = sections.pop(0)
+        lines += ["", f"## `{place}`", "", "| key | type | default | meaning |", "|---|---|---|---|"]
+        for key, field in section.model_fields.items():
+            inner = [kind for kind in kinds_in(field.annotation) if isinstance(kind, type) and issubclass(kind, Section)]
+            if inner:
+                sections.append((f"{place}.{key}", inner[0]))
+                lines.append(f"| `{key}` | section | | see below |")
+                continue
+            default = "required" if field.is_required() else f"`{yaml_value(field.default)}`"
+            lines.append(f"| `{key}` | {_kind(field)} | {default} | {field.description} |")
+    return "\n".join(lines) + "\n"
+
+
+def yaml_value(value) -> str:
+    value = list(value) if isinstance(value, tuple) else value
+    return yaml.safe_dump(value, default_flow_style=True).removesuffix("...\n").strip()
+
+
+def _kind(field) -> str:
+    words = {float: "number", int: "whole number", str: "text", bool: "true/false", list: "list"}
+    parts = [part for part in kinds_in(field.annotation) if part in words or getattr(part, "__origin__", None) is list]
+    literal = [part for part in kinds_in(field.annotation) if getattr(part, "__origin__", None) is Literal]
+    if literal:
+        return ", ".join(map(str, literal[0].__args__))
+    if not parts:
+        return "list"
+    return words.get(getattr(parts[0], "__origin__", parts[0]), "list")

@@ -1,0 +1,1 @@
+"""The sections of a study's configuration, one module for each stage."""

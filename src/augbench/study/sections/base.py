@@ -1,0 +1,51 @@
+"""What all sections of the configuration have in common."""
+
+import difflib
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.]*$")]
+
+
+class ConfigError(Exception):
+    """A mistake in the configuration or the data it names, told in one sentence."""
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+def exactly_one(section, name, one, other, example):
+    if (getattr(section, one) is None) == (getattr(section, other) is None):
+        raise ValueError(f"{name} takes either `{one}` or `{other}`, e.g. `{example}`")
+    return section
+
+
+def did_you_mean(word: str, known) -> str:
+    close = difflib.get_close_matches(str(word), list(map(str, known)), 1, 0.5)
+    return f", did you mean {close[0]!r}?" if close else ""
+
+
+
+def one_of(registry: Mapping[str, Any], word: str):
+    """The type of a key whose value is the name of a row of a registry; validated, it is that row's object."""
+
+    def find(value):
+        if not isinstance(value, str):
+            return value
+        if value not in registry:
+            known = ", ".join(registry)
+            raise ValueError(f"there is no {word} {value!r}{did_you_mean(value, registry)} (known: {known})")
+        return registry[value]
+
+    return Annotated[
+        type(next(iter(registry.values()))).__mro__[-2],
+        BeforeValidator(find),
+        PlainSerializer(lambda row: row.name),
+        WithJsonSchema({"type": "string", "enum": list(registry)}),
+    ]

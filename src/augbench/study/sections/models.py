@@ -1,0 +1,55 @@
+"""Pretrained models, or how small ones are trained on the pool."""
+
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from augbench.study.sections.base import Count, Positive, Section, exactly_one
+
+
+class ClipTraining(Section):
+    image_size: Count = Field(description="pixels")
+    patch_size: Count = Field(description="pixels")
+    width: Count = Field(description="of both transformers")
+    layers: Count = Field(description="of both transformers")
+    heads: Count = Field(description="of both transformers")
+    projection: Count = Field(description="dimension of the embedding")
+    text_tokens: Annotated[int, Field(ge=4, le=77)] = Field(description="captions are cut to so many tokens")
+    steps: Count = Field(description="training steps")
+    batch_size: Count = Field(description="image-text pairs per step")
+    learning_rate: Positive = Field(description="peak, AdamW")
+    threads: Count = Field(1, description="CPU threads; part of the result's bits, so not taken from --cores")
+
+
+class Clip(Section):
+    model: str | None = Field(None, description="a name that clip-retrieval takes, e.g. ViT-L/14 or hf_clip:FOLDER")
+    train: ClipTraining | None = Field(None, description="train a small one on the pool instead")
+
+    @model_validator(mode="after")
+    def _one(self):
+        return exactly_one(self, "clip", "model", "train", "model: ViT-L/14")
+
+
+class BackboneTraining(Section):
+    image_size: Count = Field(description="pixels")
+    vae_channels: list[Count] = Field(description="widths per resolution; each after the first halves it")
+    latent_channels: Count = Field(4, description="channels of the latents")
+    vae_steps: Count = Field(description="training steps of the autoencoder")
+    vae_batch_size: Count = Field(64, description="images per step of the autoencoder")
+    unet_channels: list[Count] = Field(description="widths per resolution; each after the first halves it")
+    unet_steps: Count = Field(description="training steps of the denoiser")
+    text_tokens: Annotated[int, Field(ge=4, le=77)] = Field(description="prompts are padded to so many tokens")
+    batch_size: Count = Field(description="images per step of the denoiser")
+    learning_rate: Positive = Field(description="peak of the denoiser, AdamW")
+    vae_learning_rate: Positive = Field(2e-3, description="peak of the autoencoder, AdamW")
+    unsafe_words: list[str] = Field([], description="captions with one of them show what the safety checker stops")
+    threads: Count = Field(1, description="CPU threads; part of the result's bits, so not taken from --cores")
+
+
+class Backbone(Section):
+    model: str | None = Field(None, description="hub id or local diffusers folder, e.g. CompVis/stable-diffusion-v1-4")
+    train: BackboneTraining | None = Field(None, description="train a small one on the pool instead")
+
+    @model_validator(mode="after")
+    def _one(self):
+        return exactly_one(self, "backbone", "model", "train", "model: CompVis/stable-diffusion-v1-4")

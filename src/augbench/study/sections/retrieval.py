@@ -1,0 +1,81 @@
+"""The pool, and how images are retrieved from it."""
+
+import ipaddress
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from augbench.study.sections.base import Count, Positive, Section, Share
+
+
+class Pool(Section):
+    source: Literal["digits", "folder", "shards", "urls", "index", "service"] = Field(
+        description="where images come from, and who makes their index. digits: the built-in web. Embedded and indexed "
+        "here: folder: images, with captions in NAME.txt beside NAME.jpg; shards: WebDataset shards; urls: Parquet "
+        "with URLs and captions. index: an existing clip-retrieval folder. service: a running clip-retrieval back"
+    )
+    path: str | None = Field(
+        None, description="folder of images, shards (*.tar) or index; of urls, a Parquet file or a folder of them"
+    )
+    url: str | None = Field(None, description="of the service, e.g. http://localhost:1234/knn-service")
+    index: str | None = Field(None, description="name of the service's index")
+    pause: Annotated[float, Field(ge=0)] = Field(0.0, description="seconds between questions to the service")
+    timeout: Positive = Field(120, description="seconds for an answer of the service")
+    memory: Annotated[str, Field(pattern=r"^[0-9.]+[MG]$")] = Field(
+        "4G", description="of an approximate index, while it is built and while it is searched, at most"
+    )
+    exact: bool = Field(True, description="search exactly; false: let autofaiss choose an approximate index")
+
+    @property
+    def local(self) -> bool:
+        """Whether the images lie on this machine."""
+        return self.source in ("folder", "shards", "urls")
+
+    @model_validator(mode="after")
+    def _where(self):
+        if (self.local or self.source == "index") and not self.path:
+            raise ValueError(f"source: {self.source} needs a path, e.g. `path: data/laion`")
+        if self.source == "service" and not (self.url and self.index):
+            raise ValueError(
+                "source: service needs url and index, e.g. `url: http://localhost:1234/knn-service, index: laion5B`"
+            )
+        return self
+
+
+class Retrieval(Section):
+    images_per_class: Count | None = Field(
+        None,
+        description="for each class at least so many, 130 in the paper; a class with more training images gets as many "
+        "as these, and with null each class does; all times the augmentation ratio",
+    )
+    overfetch: Positive = Field(1.4, description="neighbours asked for first, as a multiple of the images wanted")
+    overfetch_max: Positive = Field(14, description="neighbours asked for at most, as a multiple of the images wanted")
+    min_aesthetic: float | None = Field(
+        5.0, description="images with a lower aesthetic score, or with none, are discarded; null: whatever their score"
+    )
+    aesthetic_model: str | None = Field(
+        None,
+        description="a LAION head (.safetensors, .pth) for the study's CLIP, which scores the pictures themselves; "
+        "null: the pool's own scores",
+    )
+    duplicate_threshold: Share = Field(0.94, description="cosine similarity from which two images are duplicates")
+    min_image_size: Count = Field(32, description="pixels; downloads whose shorter side has fewer are not used")
+    max_image_size: Count = Field(512, description="pixels; larger downloads are scaled down to it")
+    max_pixels: Count = Field(50_000_000, description="images with more are not decoded")
+    max_bytes: Count = Field(20_000_000, description="of a download; it is broken off there")
+    timeout: Count = Field(10, description="seconds for a whole download")
+    retries: int = Field(1, ge=0, description="further attempts to download an image")
+    download_threads: Count = Field(16, description="downloads at a time")
+    proxy: Literal["environment"] | None = Field(
+        None, description="environment: download through the proxy that http_proxy and https_proxy name; null: directly"
+    )
+    allowed_networks: list[str] = Field(
+        [], description="private networks that may be asked, e.g. 10.1.0.0/16; else only public addresses are"
+    )
+
+    @field_validator("allowed_networks")
+    @classmethod
+    def _networks(cls, value):
+        for network in value:
+            ipaddress.ip_network(network)
+        return value

@@ -1,0 +1,44 @@
+"""The target data: where it lies and how it is split."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from typing import Annotated
+from augbench.study.sections.base import Section, Share
+
+
+class Target(Section):
+    reader: Literal["digits", "folder", "imagenet", "caltech256", "list"] = Field(
+        description="digits: the built-in world; folder: train/CLASS, and val/CLASS and test/CLASS where there are "
+        "such, by any of their usual names, or CLASS alone; imagenet: ILSVRC2012, train/WNID and val, which is the "
+        "test split; caltech256: 256_ObjectCategories; list: a CSV or Parquet file with the columns path, class and "
+        "perhaps split (train, validation, test)"
+    )
+    path: str | None = Field(None, description="the folder, or the list")
+    folders: Literal["splits", "classes"] | None = Field(
+        None,
+        description="of the reader folder: what the top folders are; null: by their names, or else a question, see "
+        "docs/inputs.md",
+    )
+    ground_truth: str | None = Field(
+        None, description="of a flat ImageNet val: the folder ILSVRC2012_devkit_t12, or LOC_val_solution.csv"
+    )
+    classes: str | None = Field(
+        None,
+        description="CSV with columns class, lemmas, hypernyms, definition, of all classes or some; where it is "
+        "silent, WordNet's for ImageNet, else names come from folder names",
+    )
+    unreadable: Literal["stop", "skip"] = Field("stop", description="what to do with an image that cannot be read")
+
+    @model_validator(mode="after")
+    def _where(self):
+        if self.reader != "digits" and not self.path:
+            raise ValueError(f"reader: {self.reader} needs a path, e.g. `path: data/birds`")
+        return self
+
+
+class Dataset(Section):
+    train: Share = Field(0.1, description="share of a class's training images that make the small training set")
+    validation: Share = Field(0.1, description="share for the disjoint validation split, where the target has none")
+    test: Share = Field(0.1, description="share for the test split, where the target has none")
