@@ -551,8 +551,8 @@ def markdown() -> str:
     lines = [
         "# Configuration",
         "",
-        "Made from `src/augbench/study/config.py` by `make docs`; a test compares. A configuration file holds one or more",
-        "studies under the key `studies`; the method table is `config/methods.yaml`.",
+        "Made from `src/augbench/study/config.py` by `make docs`; a test compares. A configuration file holds one or",
+        "more studies under the key `studies`; the method table is `config/methods.yaml`.",
     ]
     sections = [("methods.NAME", Method), ("studies.NAME", Study)]
     while sections:
