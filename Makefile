@@ -70,7 +70,7 @@ format: $(READY)
 	snakefmt Snakefile workflow/rules
 
 docs: $(READY)
-	python -c "from augbench.config import markdown; print(markdown(), end='')" > config/README.md
+	python -c "from augbench.study.reference import markdown; print(markdown(), end='')" > config/README.md
 
 lock: $(READY)
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \

@@ -17,7 +17,7 @@ for place, (first, last) in enumerate(
             classes="results/{study}/dataset/classes.csv",
             added=lambda w, runs=runs: (
                 []
-                if METHODS[w.method].start == "none"
+                if not METHODS[w.method].start.adds_images
                 else expand(
                     "results/{study}/augmentation/{method}/x{ratio}/split-{k}.parquet",
                     k=runs,

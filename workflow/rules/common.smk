@@ -16,6 +16,7 @@ from augbench.report.tables import paper_dataset
 from augbench.retrieval import pools as poolside
 from augbench.study import classes, prompts
 from augbench.study import config as configuration
+from augbench.study.sections.audit import REFERENCES
 
 logs.share_library()
 
@@ -44,7 +45,7 @@ wildcard_constraints:
     ratio=r"[0-9.]+",
     shard="[0-9]+",
     set="|".join(
-        {*configuration.REFERENCES}.union(
+        {*REFERENCES}.union(
             *(study.audit.references for study in STUDIES.values())
         )
     ),
@@ -91,23 +92,34 @@ def target_of(study):
     )
 
 
-def starts(study, *places):
-    """The study's methods whose added images start there."""
+def retrieving(study):
+    """The study's methods whose added images are found in the pool."""
     return [
-        method for method in STUDIES[study].methods if METHODS[method].start in places
+        method
+        for method in STUDIES[study].methods
+        if METHODS[method].start.is_retrieved
     ]
 
 
 def adding(study):
     """The study's methods that add images."""
     return [
-        method for method in STUDIES[study].methods if METHODS[method].start != "none"
+        method for method in STUDIES[study].methods if METHODS[method].start.adds_images
     ]
+
+
+def added_splits(study):
+    """Splits of the target whose images a method of the study adds."""
+    return {METHODS[method].start.split for method in STUDIES[study].methods}
 
 
 def generating(study):
     """The study's methods whose added images a diffusion model makes."""
-    return starts(study, "noise", "image")
+    return [
+        method
+        for method in STUDIES[study].methods
+        if METHODS[method].start.is_generated
+    ]
 
 
 def trained(method):
@@ -155,31 +167,41 @@ def generated(study, method, extension):
 
 def further_ratio(study, method):
     """The ratio for which a method needs images beyond those of the main one; None if it needs none."""
-    given, start = STUDIES[study], METHODS[method].start
-    if start not in ("noise", "image", "pool"):
-        return None
-    enough = given.main_ratio if start == "pool" else given.main_times
-    return given.further_ratio(method, enough)
+    enough = METHODS[method].start.enough(STUDIES[study])
+    largest = max(STUDIES[study].wanted_ratios(method))
+    return None if enough is None or largest <= enough else largest
 
 
 def further(study, method, extension):
     """The files of the images that only further ratios need."""
     if further_ratio(study, method) is None:
         return []
-    if METHODS[method].start == "pool":
-        return [f"results/{study}/retrieval/{method}/further/images.{extension}"]
-    return shards(study, method, "further", extension)
+    return METHODS[method].start.further(Files(study), method, extension)
+
+
+class Files:
+    """A study's files, as its methods' starts ask for them."""
+
+    def __init__(self, study):
+        self.study = study
+
+    def split(self, name):
+        return f"results/{self.study}/dataset/{name}.parquet"
+
+    def generated(self, method, extension):
+        return generated(self.study, method, extension)
+
+    def shards(self, method, candidate, extension):
+        return shards(self.study, method, candidate, extension)
+
+    def retrieved(self, method, extension, further=False):
+        folder = f"results/{self.study}/retrieval/{method}"
+        return f"{folder}{'/further' * further}/images.{extension}"
 
 
 def image_tables(study, method, ratio):
     """The tables of the images that a method can add at a ratio; up to the main one, only those that it needs."""
-    tables = {
-        "none": lambda: [],
-        "more_real": lambda: [f"results/{study}/dataset/more_real.parquet"],
-        "noise": lambda: generated(study, method, "parquet"),
-        "image": lambda: generated(study, method, "parquet"),
-        "pool": lambda: [f"results/{study}/retrieval/{method}/images.parquet"],
-    }[METHODS[method].start]()
+    tables = METHODS[method].start.tables(Files(study), method)
     if float(ratio) <= STUDIES[study].main_ratio:
         return tables
     return tables + further(study, method, "parquet")
@@ -194,7 +216,7 @@ def stored_images(study):
     ]
     return made + [
         file
-        for method in starts(study, "pool")
+        for method in retrieving(study)
         for file in [
             f"results/{study}/retrieval/{method}/images.tar",
             *further(study, method, "tar"),
@@ -310,12 +332,8 @@ def shown(studies):
 
 def ratios(study, method):
     """The augmentation ratios of a method, the main one first."""
-    if METHODS[method].start == "none":
-        return ["0"]
-    found = STUDIES[study].ratios_of(method)
-    if METHODS[method].start == "more_real":  # all there are, whatever the ratio
-        found = found[:1]
-    return [f"{ratio:g}" for ratio in found]
+    wanted = STUDIES[study].wanted_ratios(method)
+    return [f"{ratio:g}" for ratio in METHODS[method].start.ratios(wanted)]
 
 
 @functools.cache
@@ -358,7 +376,7 @@ def ledgers(study):
     """The ledger of each retrieval method of the study."""
     return [
         f"results/{study}/retrieval/{method}/ledger.parquet"
-        for method in starts(study, "pool")
+        for method in retrieving(study)
     ]
 
 

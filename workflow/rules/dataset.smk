@@ -53,7 +53,7 @@ rule dataset:
     params:
         images_per_class=setting("retrieval.images_per_class"),
         ratio=lambda w: study_of(w).main_ratio,
-        titles=lambda w: [METHODS[method].title for method in starts(w.study, "pool")],
+        titles=lambda w: [METHODS[method].title for method in retrieving(w.study)],
     script:
         "../scripts/dataset.py"
 
@@ -92,7 +92,7 @@ for place, runs in enumerate(sorted({study.runs for study in STUDIES.values()}))
             runtime=lambda w, attempt: costs.minutes(0, attempt, least=30),
         params:
             seed=setting("seed"),
-            start=lambda w: METHODS[w.method].start,
+            order=lambda w: METHODS[w.method].start.order,
         script:
             "../scripts/resample.py"
 
@@ -106,7 +106,7 @@ rule export:
         classes=rules.dataset.output.classes,
         added=lambda w: (
             []
-            if METHODS[w.method].start == "none"
+            if not METHODS[w.method].start.adds_images
             else [
                 f"results/{w.study}/augmentation/{w.method}/x{ratios(w.study, w.method)[0]}/split-1.parquet"
             ]

@@ -186,12 +186,12 @@ rule generate:
         classes=rules.dataset.output.classes,
         train=lambda w: (
             "results/{study}/dataset/train.parquet"
-            if METHODS[w.method].start == "image"
+            if METHODS[w.method].start.begins_from_images
             else []
         ),
         latents=lambda w: (
             rules.encode_latents.output.train
-            if METHODS[w.method].start == "image"
+            if METHODS[w.method].start.begins_from_images
             else []
         ),
         selection=lambda w: (

@@ -7,7 +7,7 @@ rule judge:
         reserve=lambda w: [
             f"results/{w.study}/dataset/{split}.parquet"
             for split in ("unused", "more_real")
-            if not starts(w.study, split)
+            if split not in added_splits(w.study)
         ],
         validation="results/{study}/dataset/validation.parquet",
         test="results/{study}/dataset/test.parquet",
@@ -205,7 +205,7 @@ rule study_page:
         ledgers=lambda w: ledgers(w.study),
         funnels=lambda w: [
             f"results/{w.study}/retrieval/{method}/funnel.csv"
-            for method in starts(w.study, "pool")
+            for method in retrieving(w.study)
         ],
         galleries=lambda w: [
             f"results/{w.study}/augmentation/{method}/x{ratios(w.study, method)[0]}/split-1.parquet"

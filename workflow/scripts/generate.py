@@ -45,7 +45,7 @@ def work(candidate, counts, done=None):
         sampling.batches(rows, batch_size, int(snakemake.wildcards.shard), snakemake.params.parts),
         key,
         candidate["candidate"],
-        resume.identity("sampling", settings, data),
+        resume.identity(sampling.__name__, settings, data),
     )
 
 

@@ -15,7 +15,7 @@ splits = resample(
     {about["class"]: about["train"] for about in classes.kept(snakemake.input.classes)},
     ratio=float(snakemake.wildcards.ratio),
     splits=len(snakemake.output),
-    order={"noise": "random", "image": "random", "pool": "listed", "more_real": "all"}[snakemake.params.start],
+    order=snakemake.params.order,
     seed_key=(snakemake.params.seed, "resample", snakemake.wildcards.method),
 )
 for path, split in zip(snakemake.output, splits, strict=True):

@@ -104,7 +104,7 @@ def check_shares(config: Config, study: Study, place: str) -> None:
     total = round(sum(shares.values()), 9)
     if total > 1:
         raise ConfigError(f"{place}.dataset: {' + '.join(shares)} must not exceed 1; they are {total:g}")
-    more = [method for method in study.methods if config.methods[method].start == "more_real"]
+    more = [method for method in study.methods if config.methods[method].start.split]
     if more and total == 1:
         raise ConfigError(
             f"{place}.dataset: its shares leave no images for {more[0]} to add; take a smaller share to train on, or "
@@ -193,7 +193,7 @@ def check_models(config: Config, study: Study, place: str) -> None:
     """
     try:
         part = "backbone"
-        if any(config.methods[method].start in ("noise", "image", "pool") for method in study.methods):
+        if any(config.methods[method].start.sections for method in study.methods):
             model = study.backbone.model
             if model is not None and local_files.is_folder(model, "backbone"):
                 local_files.check_pipeline(model)
@@ -259,7 +259,7 @@ def check_audit(study: Study, place: str) -> None:
 
 def disk_needed(config: Config, study: Study, classes: int) -> int:
     """A rough lower bound in bytes: generated PNGs (1.5 bytes per pixel) of all generating methods."""
-    generating = sum(config.methods[method].start in ("noise", "image") for method in study.methods)
+    generating = sum(config.methods[method].start.is_generated for method in study.methods)
     per_class = study.generate.images_per_class or 100
     pixels = study.generate.image_size**2
     return int(1.5 * pixels * per_class * classes * generating) + 200_000_000

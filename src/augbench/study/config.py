@@ -172,4 +172,3 @@ def kinds_in(annotation):
 def parts_of(count: int, size: int) -> int:
     """Number of jobs when ``count`` things are cut into jobs of at most ``size``."""
     return max(1, math.ceil(count / size))
-

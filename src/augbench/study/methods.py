@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from augbench.study.prompts import TEMPLATES, uses_pseudo_word
 from augbench.study.sections.base import Count, Section, did_you_mean, one_of
-from augbench.study.starts import STARTS
+from augbench.study.starts import STARTS, Start
 
 PARTS = ("conditioning", "pseudo_word", "unet")  # of the diffusion model, that a method may train
 
@@ -16,8 +16,8 @@ class Method(Section):
 
     title: str = Field(description="name in tables and figures")
     family: str = Field(
-        description="group in Table 1 and colour in figures: baseline, unconditional, prompting, fine-tuning, retrieval "
-        "as in the paper, or a name of your own"
+        description="group in Table 1 and colour in figures: baseline, unconditional, prompting, fine-tuning, "
+        "retrieval as in the paper, or a name of your own"
     )
     conditioning: str | None = Field(
         None, description="file of prompt templates in resources/templates; null: the empty prompt, no guidance"
@@ -25,7 +25,10 @@ class Method(Section):
     templates: Literal["random", "equal"] = Field(
         "random", description="draw templates at random with replacement, or each equally often"
     )
-    start: one_of(STARTS, "start") = Field(description="where an added image comes from")
+    start: one_of(Start, STARTS, "start") = Field(
+        description="where an added image comes from: "
+        + "; ".join(f"{name}, {row.meaning}" for name, row in STARTS.items())
+    )
     trained: list[Literal[PARTS]] = Field([], description="what is fine-tuned on the target")
     clusters: Count = Field(1, description="conditionings per class, one for each k-means cluster")
     query: Literal["text", "text_and_images"] = Field(

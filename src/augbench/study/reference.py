@@ -3,6 +3,7 @@
 from typing import Literal
 
 import yaml
+from pydantic import WithJsonSchema
 
 from augbench.study.config import Study, kinds_in
 from augbench.study.methods import Method
@@ -14,7 +15,7 @@ def markdown() -> str:
     lines = [
         "# Configuration",
         "",
-        "Made from `src/augbench/study/config.py` by `make docs`; a test compares. A configuration file holds one or more",
+        "Made from `src/augbench/study` by `make docs`; a test compares. A configuration file holds one or more",
         "studies under the key `studies`; the method table is `config/methods.yaml`.",
     ]
     sections = [("methods.NAME", Method), ("studies.NAME", Study)]
@@ -22,7 +23,9 @@ def markdown() -> str:
         place, section = sections.pop(0)
         lines += ["", f"## `{place}`", "", "| key | type | default | meaning |", "|---|---|---|---|"]
         for key, field in section.model_fields.items():
-            inner = [kind for kind in kinds_in(field.annotation) if isinstance(kind, type) and issubclass(kind, Section)]
+            inner = [
+                kind for kind in kinds_in(field.annotation) if isinstance(kind, type) and issubclass(kind, Section)
+            ]
             if inner:
                 sections.append((f"{place}.{key}", inner[0]))
                 lines.append(f"| `{key}` | section | | see below |")
@@ -41,6 +44,9 @@ def _kind(field) -> str:
     words = {float: "number", int: "whole number", str: "text", bool: "true/false", list: "list"}
     parts = [part for part in kinds_in(field.annotation) if part in words or getattr(part, "__origin__", None) is list]
     literal = [part for part in kinds_in(field.annotation) if getattr(part, "__origin__", None) is Literal]
+    for each in field.metadata:
+        if isinstance(each, WithJsonSchema):
+            return ", ".join(each.json_schema["enum"])
     if literal:
         return ", ".join(map(str, literal[0].__args__))
     if not parts:

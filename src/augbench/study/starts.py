@@ -26,7 +26,8 @@ class Start:
     paper_stage: str | None = None  # the stage by which the paper accounts for its images (section 3.1)
 
     def ratios(self, wanted: Sequence[float]) -> list[float]:
-        """The augmentation ratios at which a method is measured, of those that the study asks for, the main one first."""
+        """The augmentation ratios at which a method is measured, of those that the study asks for, the main one
+        first."""
         return list(wanted)
 
     def tables(self, files, method: str) -> list[str]:

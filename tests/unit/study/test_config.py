@@ -6,7 +6,8 @@ import pytest
 import yaml
 
 from augbench.jobs import checks
-from augbench.study import config
+from augbench.study import config, reference
+from augbench.study.starts import STARTS
 
 ROOT = Path(__file__).parents[3]
 
@@ -32,7 +33,7 @@ def test_defaults_are_the_papers():
 
 
 def test_the_reference_is_made_from_the_code():
-    assert (ROOT / "config" / "README.md").read_text() == config.markdown(), "run `make docs`"
+    assert (ROOT / "config" / "README.md").read_text() == reference.markdown(), "run `make docs`"
 
 
 def test_every_mistake_is_told_at_once():
@@ -114,14 +115,11 @@ def test_ratios_of_a_method_are_the_studys_and_those_of_its_scaling():
         "scaling": {"methods": ["retrieval", "pseudoword_dm"], "ratios": [10, 0.5]},
     }
     study = config.parse(raw).studies["digits"]
-    assert study.ratios_of("retrieval") == [1, 0.5, 10]
-    assert study.ratios_of("clip_prompts") == [1]
+    assert study.wanted_ratios("retrieval") == [1, 0.5, 10]
+    assert study.wanted_ratios("clip_prompts") == [1]
     assert study.main_times == 3
-    assert (study.further_ratio("pseudoword_dm", study.main_times), study.further_ratio("pseudoword_dm", 10)) == (
-        10,
-        None,
-    )
-    assert study.further_ratio("clip_prompts", study.main_ratio) is None
+    enough = {name: start.enough(study) for name, start in STARTS.items()}
+    assert enough == {"none": None, "more_real": None, "noise": 3, "image": 3, "pool": 1}
     for wrong in ("more_real", "retrieval_diverse"):
         raw["studies"]["digits"]["scaling"]["methods"] = [wrong]
         with pytest.raises(config.ConfigError, match=f"scaling.methods: '{wrong}' is not one of the study's methods"):
@@ -152,8 +150,8 @@ def test_what_classes_lack_is_said_and_disables_nothing_else(tmp_path):
 
 def test_added_images_are_compared_with_every_split_but_their_own():
     audit = config.Audit(references={"original_test": "data/test"})
-    assert audit.references_of("pool") == ["test", "validation", "more_real", "unused", "original_test"]
-    assert audit.references_of("more_real") == ["test", "validation", "unused", "original_test"]
+    assert audit.references_of(STARTS["pool"]) == ["test", "validation", "more_real", "unused", "original_test"]
+    assert audit.references_of(STARTS["more_real"]) == ["test", "validation", "unused", "original_test"]
 
 
 def test_sets_that_are_judged_in_full_are_reference_sets():

@@ -4,7 +4,6 @@ from pydantic import Field, field_validator, model_validator
 
 from augbench.study.sections.base import Count, Name, Section, Share, did_you_mean
 
-
 INSPECTED = 500  # candidate pairs, as in the paper
 REFERENCES = ("test", "validation", "more_real", "unused")  # splits that added images are compared with
 
@@ -44,7 +43,6 @@ class Audit(Section):
         known = [*REFERENCES, *self.references]
         for name in self.in_full:
             if name not in known:
-                raise ValueError(
-                    f"in_full: there is no reference set {name!r}{did_you_mean(name, known)} (known: {', '.join(known)})"
-                )
+                meant = did_you_mean(name, known)
+                raise ValueError(f"in_full: there is no reference set {name!r}{meant} (known: {', '.join(known)})")
         return self

@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator, WithJsonSchema
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -31,8 +31,7 @@ def did_you_mean(word: str, known) -> str:
     return f", did you mean {close[0]!r}?" if close else ""
 
 
-
-def one_of(registry: Mapping[str, Any], word: str):
+def one_of(kind: type, registry: Mapping[str, Any], word: str):
     """The type of a key whose value is the name of a row of a registry; validated, it is that row's object."""
 
     def find(value):
@@ -44,8 +43,8 @@ def one_of(registry: Mapping[str, Any], word: str):
         return registry[value]
 
     return Annotated[
-        type(next(iter(registry.values()))).__mro__[-2],
-        BeforeValidator(find),
+        kind,
+        PlainValidator(find),
         PlainSerializer(lambda row: row.name),
         WithJsonSchema({"type": "string", "enum": list(registry)}),
     ]

@@ -4,7 +4,6 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from typing import Annotated
 from augbench.study.sections.base import Section, Share
 
 
