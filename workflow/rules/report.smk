@@ -121,7 +121,7 @@ rule tables:
             allow_missing=True,
         ),
         predictions=main_predictions,
-        paper="resources/paper_results.csv",
+        paper="src/augbench/resources/paper_results.csv",
     output:
         table1=report(
             "results/{study}/tables/table1.csv",
@@ -177,7 +177,7 @@ rule per_class:
 # A study's own page, figures and table of costs.
 rule study_page:
     input:
-        paper=["resources/paper_compute.csv", "resources/paper_results.csv"],
+        paper=["src/augbench/resources/paper_compute.csv", "src/augbench/resources/paper_results.csv"],
         tables="results/{study}/tables/table1.csv",
         differences="results/{study}/tables/differences.csv",
         scaling="results/{study}/tables/scaling.csv",

@@ -1,0 +1,25 @@
+"""Files that come with the package (``src/augbench/resources``), and the user's own in the working directory.
+
+Prompt templates and published figures are found from any working directory. A file of the same name below ``resources/``
+in the working directory takes the place of the package's.
+"""
+
+from pathlib import Path
+
+BUNDLED = Path(__file__).parents[1] / "resources"
+OWN = Path("resources")  # in the working directory
+
+
+def bundled(name: str) -> Path:
+    """The package's file of this name, e.g. ``imagenet_synsets.csv``; see also :mod:`augbench.core.code_digest`."""
+    return BUNDLED / name
+
+
+def own_or_bundled(name: str) -> Path:
+    """The user's file ``resources/NAME`` where there is one, else the package's, whether or not it exists."""
+    return OWN / name if (OWN / name).is_file() else BUNDLED / name
+
+
+def stems(folder: str) -> list[str]:
+    """Sorted names, without ``.txt``, of the text files of a folder, the user's and the package's."""
+    return sorted({file.stem for root in (OWN, BUNDLED) for file in (root / folder).glob("*.txt")})
