@@ -1,7 +1,7 @@
 """Files that come with the package (``src/augbench/resources``), and the user's own in the working directory.
 
-Prompt templates and published figures are found from any working directory. A file of the same name below ``resources/``
-in the working directory takes the place of the package's.
+Prompt templates and published figures are found from any working directory. A user's templates or backgrounds of the
+same name, below ``resources/`` in the working directory, take the place of the package's.
 """
 
 from pathlib import Path
