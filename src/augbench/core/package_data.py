@@ -15,6 +15,13 @@ def bundled(name: str) -> Path:
     return BUNDLED / name
 
 
+def as_input(name: str) -> str:
+    """:func:`bundled` for a rule: relative where it lies below the working directory, as Snakemake notes inputs by their
+    paths, so that nothing is done again when the directory is moved."""
+    file, here = bundled(name), Path.cwd()
+    return str(file.relative_to(here) if file.is_relative_to(here) else file)
+
+
 def own_or_bundled(name: str) -> Path:
     """The user's file ``resources/NAME`` where there is one, else the package's, whether or not it exists."""
     return OWN / name if (OWN / name).is_file() else BUNDLED / name

@@ -22,8 +22,8 @@ class Method(Section):
     )
     conditioning: str | None = Field(
         None,
-        description="file of prompt templates, NAME of your resources/templates/NAME.txt or of augbench's own (clip_prompts, "
-        "simple_prompt, ...); null: the empty prompt, no guidance",
+        description="file of prompt templates: NAME of your resources/templates/NAME.txt, or one of augbench's own "
+        "(clip_prompts, simple_prompt, ...); null: the empty prompt, no guidance",
     )
     templates: Literal["random", "equal"] = Field(
         "random", description="draw templates at random with replacement, or each equally often"

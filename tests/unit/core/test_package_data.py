@@ -46,7 +46,9 @@ def test_the_users_backgrounds_go_before_the_packages(own):
 @pytest.mark.middle
 def test_the_library_works_from_any_folder(tmp_path):
     code = (
-        "from augbench.dataset import folder_layouts; from augbench.study import prompts; from augbench.report import page\n"
+        "from augbench.dataset import folder_layouts\n"
+        "from augbench.report import page\n"
+        "from augbench.study import prompts\n"
         "assert folder_layouts.SYNSETS.is_file() and page.PAPER_COMPUTE.is_file() and page.PAPER_RESULTS.is_file()\n"
         "assert prompts.templates('clip_prompts') and prompts.backgrounds()"
     )
