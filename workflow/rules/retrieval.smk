@@ -47,7 +47,9 @@ rule pack_pool:
         runtime=lambda w, attempt: costs.minutes(costs.hashing(study_of(w).jobs.images_per_shard), attempt),
     params:
         images=lambda w: states(files_of(w).images_of_pool_shard(w.part)),
-        captions=lambda w: user_data.captions(files_of(w).images_of_pool_shard(w.part)) if workflow.is_main_process else None,
+        captions=lambda w: (
+            user_data.captions(files_of(w).images_of_pool_shard(w.part)) if workflow.is_main_process else None
+        ),
         max_image_size=setting("retrieval.max_image_size"),
         max_pixels=setting("retrieval.max_pixels"),
     message:

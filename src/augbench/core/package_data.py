@@ -16,8 +16,8 @@ def bundled(name: str) -> Path:
 
 
 def as_input(name: str) -> str:
-    """:func:`bundled` for a rule: relative where it lies below the working directory, as Snakemake notes inputs by their
-    paths, so that nothing is done again when the directory is moved."""
+    """:func:`bundled` for a rule: relative where it lies below the working directory, since Snakemake notes inputs by
+    their paths: so nothing is done again when the directory is moved."""
     file, here = bundled(name), Path.cwd()
     return str(file.relative_to(here) if file.is_relative_to(here) else file)
 

@@ -59,7 +59,7 @@ def _files_below(folder: str | Path) -> Iterable[str]:
 
 def _state(file: str | Path) -> bytes:
     try:
-        status = os.stat(file)  # noqa: PTH116: of a million files a Path takes as long as its state
+        status = os.stat(file)  # noqa: PTH116 (to make a Path of a name takes as long as to ask for its state)
     except OSError:  # a link that leads nowhere
         return os.fsencode(file)
     return os.fsencode(file) + b"\0%d\0%d" % (status.st_size, status.st_mtime_ns)
