@@ -10,17 +10,19 @@ from clones import PLANNER, ROOT, SMALL
 MODULE = f"""
 configfile: "mine.yaml"
 
+rule count:
+    input: "results/small/target/images.parquet"
+    output: "counts.txt"
+    params: first=1, second=2, third=3
+    run: open(output[0], "w").write(input[0])
+
 module augbench:
     snakefile: "{ROOT}/Snakefile"
     config: config["augbench"]
 
 use rule * from augbench
 
-rule count:
-    input: "results/small/target/images.parquet"
-    output: "counts.txt"
-    params: first=1, second=2, third=lambda wildcards: 3
-    run: open(output[0], "w").write(input[0])
+print("parameters:", *rules.count.params.keys(), *rules.split_target.params.keys())
 """
 
 
@@ -71,6 +73,7 @@ def test_a_configuration_of_the_folder_goes_before_the_default_study(tmp_path):
 def test_as_a_module_its_rules_are_planned_and_others_are_left_alone(own_workflow):
     said = snakemake(own_workflow, "--dry-run", "counts.txt")
     assert "rule count" in said and "rule split_target" in said
+    assert "parameters: first second third target dataset seed data code named" in said
 
 
 @pytest.mark.slow
