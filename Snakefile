@@ -26,7 +26,7 @@ include: "workflow/rules/audit.smk"
 include: "workflow/rules/report.smk"
 
 
-track_changes()
+track_changes(workflow)
 
 
 rule all:

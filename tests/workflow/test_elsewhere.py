@@ -22,6 +22,9 @@ module augbench:
 
 use rule * from augbench
 
+onstart: augbench.onstart()
+onsuccess: augbench.onsuccess()
+
 print("parameters:", *rules.count.params.keys(), *rules.split_target.params.keys())
 """
 
@@ -81,4 +84,5 @@ def test_as_a_module_it_builds_a_method(own_workflow):
     target = "results/small/classifier/none/x0/run-1/metrics.json"
     snakemake(own_workflow, target, "counts.txt", program=("-m", "snakemake"))
     assert (own_workflow / target).is_file() and (own_workflow / "counts.txt").is_file()
+    assert "finished" in (own_workflow / "results" / "small" / "status.html").read_text()
     assert "Nothing to be done" in snakemake(own_workflow, target, "counts.txt", program=("-m", "snakemake"))

@@ -46,12 +46,12 @@ def test_what_a_profile_says_of_classify_holds_for_each_of_its_rules(fresh):
     config = read(fresh.folder / "my.yaml")
     config["studies"]["digits"]["runs"] = 7
     (fresh.folder / "runs.yaml").write_text(yaml.safe_dump(config))
-    set_resources = ["--set-resources", "classify:gpu_model=t4", "--set-threads", "classify=3"]
+    set_resources = ["--set-resources", "classify:gpu_model=t4", "--set-threads", "classify=2"]
     target = "results/digits/summary/none.json"
     jobs = fresh.plan("--configfile", "runs.yaml", *set_resources, "--", target)
     classify = {name: text for name, text in jobs if name.startswith("classify")}
     assert classify.keys() == {"classify", *(f"classify_{place}" for place in range(2, 8))}
-    assert all("gpu_model=t4" in text and "threads: 3" in text for text in classify.values())
+    assert all("gpu_model=t4" in text and "threads: 2" in text for text in classify.values())
     assert not any("gpu_model" in text for name, text in jobs if name not in classify)
 
 

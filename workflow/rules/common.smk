@@ -1,7 +1,5 @@
 # What the rules share: the checked configuration, the files of its studies, and the helpers of parameters and resources.
-import functools
 import sys
-from pathlib import Path
 
 from snakemake.common.configfile import load_configfile
 from snakemake.exceptions import WorkflowError
@@ -11,10 +9,9 @@ from snakemake.utils import update_config
 from augbench.jobs import checks, logs, status, user_data
 from augbench.jobs import resources as costs
 from augbench.jobs.job_costs import JobCosts, rows
-from augbench.jobs.rules import name_parameters, numbered_rule, track_code
+from augbench.jobs.rules import numbered_rule, touched, track_changes, value_at
 from augbench.jobs.study_files import Paths, StudyFiles
 from augbench.study import config as configuration
-from augbench.study import prompts
 from augbench.study.sections.audit import REFERENCES
 
 logs.share_library()
@@ -39,7 +36,6 @@ FILES = {name: StudyFiles(CONFIG, name) for name in STUDIES}
 COSTS = {name: JobCosts(files) for name, files in FILES.items()}
 DATA = {name: user_data.UserData(study) for name, study in STUDIES.items()}
 ANY = Paths("{study}")  # the paths of any study, for outputs
-HERE = workflow.current_basedir.get_path_or_uri(secret_free=True)
 
 
 wildcard_constraints:
@@ -70,43 +66,20 @@ def costs_of(wildcards):
     return COSTS[wildcards.study]
 
 
-def setting(section):
+def setting(key):
     """A params function: a section of the study, e.g. setting("generate"), or one value of it."""
-
-    def value(wildcards):
-        value = study_of(wildcards)
-        for key in section.split("."):
-            value = getattr(value, key)
-        return value.model_dump() if hasattr(value, "model_dump") else value
-
-    return value
+    return lambda wildcards: value_at(study_of(wildcards), key)
 
 
 def method_row(wildcards):
-    """The method's row of the method table, and a digest of its templates: an edit of theirs runs it again."""
-    row = METHODS[wildcards.method].model_dump(exclude={"title", "family"})
-    return row | {"texts": texts_of(row["conditioning"])}
-
-
-texts_of = functools.cache(prompts.digest)  # read once, not for each of thousands of jobs
+    return files_of(wildcards).method_row(wildcards.method)
 
 
 def data_in(*places):
     """A params function: digests of what the user put into these places. A job has no use for them, and lists nothing."""
-
-    def digests(wildcards):
-        return " ".join(getattr(DATA[wildcards.study], place) for place in places)
-
-    return digests if workflow.is_main_process else None
-
-
-def track_changes():
-    """Parameters by which Snakemake notices changes; of this workflow's rules, also where it is another's module."""
     if not workflow.is_main_process:
-        return
-    mine = [rule for rule in workflow.rules if rule.basedir.get_path_or_uri(secret_free=True) == HERE]
-    track_code(mine, lambda rule: workflow.sourcecache.get_path(rule.basedir.join(rule.script)))
-    name_parameters(mine)
+        return None
+    return lambda wildcards: " ".join(getattr(DATA[wildcards.study], place) for place in places)
 
 
 def numbered(name, place):
@@ -114,12 +87,8 @@ def numbered(name, place):
 
 
 def together(study, first, last):
-    """An empty file that a job which makes several runs takes as an input, see StudyFiles.together."""
-    file = Path(FILES[study].together(first, last))
-    if workflow.is_main_process and not file.exists():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.touch()
-    return str(file)
+    file = FILES[study].together(first, last)
+    return touched(file) if workflow.is_main_process else file
 
 
 # Resources are functions of (wildcards, input, attempt); <TBD> while an input is missing.

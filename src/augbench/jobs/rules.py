@@ -3,10 +3,23 @@ miss, and settings of a profile for rules that are made by number."""
 
 import functools
 from collections.abc import Iterable
+from pathlib import Path
 
 from augbench.core import code_digest
+from augbench.study.sections.base import Section
 
 digest_of = functools.cache(code_digest.digest)
+
+
+def track_changes(workflow) -> None:
+    """Give each rule of augbench the parameters by which Snakemake notices changes; not those of another workflow of
+    which augbench is a module. A job, which reads the rules again, has no use for them."""
+    if not workflow.is_main_process:
+        return
+    here = workflow.current_basedir.join("workflow/rules").get_path_or_uri(secret_free=True)
+    rules = [rule for rule in workflow.rules if rule.basedir.get_path_or_uri(secret_free=True) == here]
+    track_code(rules, lambda rule: workflow.sourcecache.get_path(rule.basedir.join(rule.script)))
+    name_parameters(rules)
 
 
 def track_code(rules: Iterable, source_of) -> None:
@@ -38,6 +51,22 @@ def _named(items):
         return {name: value for name, value in values.items() if not isinstance(value, list | dict)}
 
     return values_by_name
+
+
+def value_at(section: Section, key: str):
+    """A value of a section of the configuration by its place, e.g. ``clip.train``; of a section, all its values."""
+    for name in key.split("."):
+        section = getattr(section, name)
+    return section.model_dump() if isinstance(section, Section) else section
+
+
+def touched(file: str) -> str:
+    """The path of an empty file, which is made where there is none."""
+    path = Path(file)
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return file
 
 
 def numbered_rule(name: str, place: int, settings) -> str:

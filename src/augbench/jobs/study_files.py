@@ -6,6 +6,7 @@ from pathlib import Path
 
 from augbench.dataset import target
 from augbench.retrieval import pools
+from augbench.study import prompts
 from augbench.study.config import Config, Study, parts_of
 from augbench.study.methods import Method
 from augbench.study.sections.target import Target
@@ -143,6 +144,9 @@ class Paths:
         return f"{self.folder}/.runs/{first}-{last}"
 
 
+_digest_of_templates = functools.cache(prompts.digest)  # read once, not for each of thousands of jobs
+
+
 class StudyFiles(Paths):
     """The files of one study of a configuration, and the numbers of jobs that make them."""
 
@@ -167,6 +171,11 @@ class StudyFiles(Paths):
     def retrieving(self) -> list[str]:
         """The methods whose added images come from the pool."""
         return [name for name, method in self.methods.items() if method.start.is_retrieved]
+
+    def method_row(self, method: str) -> dict:
+        """What of a method's row of the method table its images depend on, and a digest of its templates."""
+        row = self.methods[method].model_dump(exclude={"title", "family"})
+        return row | {"texts": _digest_of_templates(row["conditioning"])}
 
     def is_trained(self, method: str) -> bool:
         return bool(self.methods[method].trained)
