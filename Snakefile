@@ -45,7 +45,7 @@ onstart:
 
 onsuccess:
     status.stop_watching("finished")
-    status.print_stage_times(STUDIES)
+    print_stage_times()
 
 
 onerror:

@@ -104,3 +104,12 @@ def refuse_crowded_disk():
     """When work starts: what another machine will do may be planned where there is no room for it."""
     if crowded:
         raise WorkflowError("\n".join(crowded))
+
+
+def print_stage_times():
+    from augbench.report.page import stage_times
+
+    for name, files in FILES.items():
+        times = stage_times(files.folder)
+        if len(times):
+            print(f"\nTime per stage, study {name}:\n{times.to_string(index=False)}", file=sys.stderr)

@@ -309,12 +309,3 @@ def stop_watching(end: str) -> None:
     """The run that :func:`watch` follows has ended: ``finished`` or ``failed``."""
     while RUNNING:
         RUNNING.pop().stop(end)
-
-
-def print_stage_times(studies: Iterable[str]) -> None:
-    from augbench.report.page import stage_times
-
-    for study in studies:
-        times = stage_times(f"results/{study}")
-        if len(times):
-            print(f"\nTime per stage, study {study}:\n{times.to_string(index=False)}", file=sys.stderr)

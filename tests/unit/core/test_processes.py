@@ -49,7 +49,7 @@ def test_the_processes_of_a_training_keep_what_their_launcher_says(monkeypatch):
 
 def test_a_single_process_is_alone_whatever_the_environment_says():
     left = {name: value for each in LEFT_BEHIND for name, value in each.items()}
-    code = "from augbench import distributed; g = distributed.group(); print(g.num_processes, g.process_index)"
+    code = "from augbench.core import collectives; g = collectives.group(); print(g.num_processes, g.process_index)"
     done = subprocess.run(
         [sys.executable, "-c", code], env=os.environ | left, capture_output=True, text=True, timeout=100
     )
@@ -60,9 +60,9 @@ def test_children_of_a_library_that_fails_do_not_keep_the_job(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
         "import multiprocessing, time\n"
-        "from augbench import waiting\n"
+        "from augbench.core import processes\n"
         "if __name__ == '__main__':\n"
-        "    with waiting.ended_on_error():\n"
+        "    with processes.ended_on_error():\n"
         "        multiprocessing.get_context('spawn').Process(target=time.sleep, args=(1000,)).start()\n"
         "        raise ValueError('inference failed')\n"
     )
@@ -77,7 +77,8 @@ def test_an_error_inside_clip_retrieval_ends_the_job(tmp_path):
     script = tmp_path / "script.py"
     arguments = f"[{str(tmp_path / '0.tar')!r}], 'hf_clip:{tmp_path / 'missing'}', {str(tmp_path / 'out')!r}"
     script.write_text(
-        f"from augbench import pool\nif __name__ == '__main__':\n    pool.embed({arguments}, batch_size=1, threads=1)\n"
+        "from augbench.retrieval import pools\nif __name__ == '__main__':\n"
+        f"    pools.embed({arguments}, batch_size=1, threads=1)\n"
     )
     process = subprocess.Popen(
         [sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True

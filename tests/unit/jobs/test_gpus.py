@@ -15,7 +15,7 @@ pytestmark = pytest.mark.middle
 
 HOLD = """
 import sys
-from augbench.jobs import take_gpus
+from augbench.jobs.gpus import take_gpus
 take_gpus("results/a/logs/b/c.log", int(sys.argv[1]))
 sys.stdin.read()
 """

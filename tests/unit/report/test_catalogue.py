@@ -74,9 +74,10 @@ def test_figures_are_whole_and_safe(written):
 def test_figures_are_the_same_bytes_in_another_process(folder, written, tmp_path):
     """Hashes of strings differ between processes: nothing may depend on their order."""
     code = (
-        "import sys; from pathlib import Path; from augbench import exhibits, report; import made_report as made\n"
+        "import sys; from pathlib import Path\n"
+        "from augbench.report import catalogue, page; import made_report as made\n"
         "folder = Path(sys.argv[1]); tables = made.generated(folder)\n"
-        "exhibits.write(report.gather('digits', folder, made.METHODS, made.SETTINGS, tables), sys.argv[2])"
+        "catalogue.write(page.gather('digits', folder, made.METHODS, made.SETTINGS, tables), sys.argv[2])"
     )
     environment = os.environ | {"PYTHONHASHSEED": "77", "PYTHONPATH": os.pathsep.join(sys.path)}
     subprocess.run([sys.executable, "-c", code, folder, tmp_path], env=environment, check=True)

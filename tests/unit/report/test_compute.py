@@ -147,7 +147,7 @@ def test_jobs_note_their_gpus_beside_their_benchmarks(tmp_path, monkeypatch):
 
 JOB = """
 import os, subprocess, sys, time
-from augbench.jobs import log_to
+from augbench.jobs.logs import log_to
 log_to(sys.argv[1])
 def burn(seconds):
     end = time.process_time() + seconds

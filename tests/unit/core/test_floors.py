@@ -1,0 +1,75 @@
+"""Imports go down only, and what a plan reads stays free of torch."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import augbench
+
+PACKAGE = Path(augbench.__file__).parent
+FLOORS = [
+    {"core"},
+    {"images"},
+    {"study"},
+    {"digits", "models"},
+    {"dataset", "retrieval", "diffusion", "classifier", "audit"},
+    {"report", "jobs"},
+]
+FLOOR = {package: number for number, packages in enumerate(FLOORS) for package in packages}
+MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE)
+PLANNED = [
+    "study.config",
+    "study.reference",
+    "jobs.checks",
+    "jobs.job_costs",
+    "jobs.resources",
+    "jobs.rules",
+    "jobs.status",
+    "jobs.study_files",
+    "jobs.user_data",
+    "dataset.target",
+    "core.resume",
+]
+
+
+def imports(path: Path, module_level: bool = False) -> set[str]:
+    """Whole names of what a file imports, everywhere or at module level alone."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    nodes = ast.iter_child_nodes(tree) if module_level else ast.walk(tree)
+    names = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def test_each_package_has_its_floor():
+    assert {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()} == set(FLOOR)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_go_down_only(path):
+    package = path.relative_to(PACKAGE).parts[0]
+    for name in imports(path):
+        parts = name.split(".")
+        if parts[0] == "augbench" and parts[1] in FLOOR and parts[1] != package:
+            assert FLOOR[parts[1]] < FLOOR[package], f"{package} imports {name}"
+
+
+@pytest.mark.middle
+def test_planning_and_configuration_need_no_torch():
+    code = f"import sys, importlib\nfor name in {PLANNED}: importlib.import_module('augbench.' + name)\n"
+    code += "print('torch' in sys.modules)"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "False"
+
+
+@pytest.mark.middle
+def test_the_library_is_imported_from_any_folder(tmp_path):
+    names = [".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts) for path in MODULES]
+    code = f"import importlib\nfor name in {names}: importlib.import_module(name)"
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
