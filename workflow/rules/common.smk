@@ -34,7 +34,7 @@ for sentence in [*crowded, *remarks]:
 METHODS, STUDIES = CONFIG.methods, CONFIG.studies
 FILES = {name: StudyFiles(CONFIG, name) for name in STUDIES}
 COSTS = {name: JobCosts(files) for name, files in FILES.items()}
-DATA = {name: user_data.UserData(study) for name, study in STUDIES.items()}
+DATA = user_data.of_studies(STUDIES)
 ANY = Paths("{study}")  # the paths of any study, for outputs
 
 

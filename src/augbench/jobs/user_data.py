@@ -7,7 +7,7 @@ times of modification of the files in it that are read, as one digest.
 import functools
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from augbench.dataset import folder_layouts
 from augbench.images import folders
 from augbench.models import local_files
 from augbench.study.config import Study
+from augbench.study.sections.target import Target
 
 AT_A_TIME = 16  # folders, since a network file system takes long to answer
 
@@ -30,7 +31,7 @@ def digest_of_folder(folder: str | Path) -> str:
     return digest(_files_below(folder))
 
 
-def digest_of_target(section) -> str:
+def digest_of_target(section: Target) -> str:
     """:func:`digest` over the images that a target's reader takes, and the lists and tables that it reads besides."""
     layout = folder_layouts.layout(section)
     groups = [(part, key) for part in (layout.train, *layout.own.values()) for key in layout.classes]
@@ -39,7 +40,7 @@ def digest_of_target(section) -> str:
         return _hashed([*images, *map(_digest_of_place, _tables(section))])
 
 
-def _tables(section) -> list[str]:
+def _tables(section: Target) -> list[str]:
     lists = [section.path] if section.reader == "list" else []
     return lists + [place for place in (section.ground_truth, section.classes) if place]
 
@@ -75,13 +76,13 @@ def _hashed(parts: Iterable[str | bytes]) -> str:
 class UserData:
     """Digests of the places of a study that its user fills, each read once; empty where the study has none."""
 
-    def __init__(self, study: Study):
-        self.study = study
+    def __init__(self, study: Study, of_target: Callable[[Target], str] = digest_of_target):
+        self.study, self.of_target = study, of_target
 
     @functools.cached_property
     def target(self) -> str:
         """Its images, lists and tables. The digits world makes its own."""
-        return "" if self.study.target.reader == "digits" else digest_of_target(self.study.target)
+        return "" if self.study.target.reader == "digits" else self.of_target(self.study.target)
 
     @functools.cached_property
     def references(self) -> dict[str, str]:
@@ -117,6 +118,12 @@ class UserData:
         """The audit's second detector, or what it looks with."""
         detector = self.study.audit.detector
         return self.clip if detector == "clip" else _digest_of_place(detector)
+
+
+def of_studies(studies: Mapping[str, Study]) -> dict[str, UserData]:
+    """The data of each study; a target that several have is listed once."""
+    once = functools.cache(digest_of_target)
+    return {name: UserData(study, once) for name, study in studies.items()}
 
 
 def captions(images: Iterable[str]) -> str:

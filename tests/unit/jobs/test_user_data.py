@@ -127,3 +127,13 @@ def test_a_link_that_leads_nowhere_counts_by_its_name(world):
     before = digests()
     Path("data/a/3.png").symlink_to("nowhere")
     assert changed(before) == {"target"}
+
+
+def test_a_target_that_several_studies_have_is_listed_once(world, monkeypatch):
+    listed = []
+    monkeypatch.setattr(user_data, "digest_of_target", lambda section: listed.append(section) or "digest")
+    study = Study(methods=["none"], target={"reader": "folder", "path": "data"})
+    other = Study(methods=["none"], target={"reader": "folder", "path": "other"})
+    data = user_data.of_studies({"a": study, "b": study.model_copy(update={"seed": 2}), "c": other})
+    assert [each.target for each in data.values()] == ["digest"] * 3
+    assert [section.path for section in listed] == ["data", "other"]
