@@ -71,6 +71,7 @@ format: $(READY)
 
 docs: $(READY)
 	python -c "from augbench.study.reference import markdown; print(markdown(), end='')" > config/README.md
+	python -c "from augbench.study.reference import json_schema; print(json_schema(), end='')" > config/schema.json
 
 lock: $(READY)
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \

@@ -14,7 +14,7 @@ from PIL import Image
 
 from augbench import images
 from augbench.audit import duplicates
-from augbench.core import files
+from augbench.core import files, package_data
 from augbench.diffusion import selection
 from augbench.report import comparison, domain_gap, per_class
 from augbench.report.tables import published, scaling, summarise, table1
@@ -213,7 +213,7 @@ def _write_summaries(made, added):
 def _write_tables(made, summaries, added):
     runs = {m: sorted(_runs(made.folder, m).glob("run-*/predictions.parquet")) for m in METHODS}
     tables = {
-        "table1": table1(summaries, published(pd.read_csv("resources/paper_results.csv"), "imagenet10")),
+        "table1": table1(summaries, published(pd.read_csv(package_data.bundled("paper_results.csv")), "imagenet10")),
         "differences": comparison.differences(summaries, comparison.read_hits(runs)),
         "scaling": scaling(summaries),
     }

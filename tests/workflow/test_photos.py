@@ -17,6 +17,7 @@ from PIL import Image
 from torchvision.datasets import ImageFolder
 
 from augbench import images
+from augbench.core import package_data
 from augbench.dataset import target
 from augbench.study.config import Dataset, Target
 
@@ -86,7 +87,7 @@ def photos(request, tmp_path_factory) -> dict[str, list[Path]]:
 
 def ilsvrc(photos, root: Path) -> tuple[Target, dict[str, str]]:
     """As ImageNet: two of three photos in train/WNID, the others in a flat val. Returns class -> wnid as well."""
-    with open("resources/imagenet_synsets.csv", newline="") as handle:
+    with open(package_data.bundled("imagenet_synsets.csv"), newline="") as handle:
         wnids = dict(zip(photos, [row["class"] for row in csv.DictReader(handle)], strict=False))
     rows = []
     for key, files in photos.items():

@@ -54,6 +54,6 @@ shares = {
     "screen": lambda: [work(each, first) for each in selection.candidates([Path(path) for path in given.finetuned])],
     "selected": lambda: [work(chosen, main, first)],
     "further": lambda: [work(chosen, every, main)],
-}[snakemake.wildcards.candidate]()
+}[snakemake.wildcards.purpose]()
 sampling.generate(shares, snakemake.output.shard, snakemake.output.images, progress())
 sampling.forget(snakemake.output.shard)

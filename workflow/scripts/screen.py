@@ -6,6 +6,7 @@ if __name__ == "__main__":
     log_to(snakemake.log[0])
     take_gpus(snakemake.log[0], snakemake.resources.gpu)
 
+    import shutil
     from pathlib import Path
 
     import pandas as pd
@@ -39,5 +40,5 @@ if __name__ == "__main__":
         launching.run(training.train, job | settings, folder / ".processes", processes=snakemake.resources.gpu)
         candidate["validation_accuracy"] = files.read_json(folder / "metrics.json")["best_validation_accuracy"]
     files.write_json(snakemake.output[0], mine)
-    for candidate in mine:
-        training.forget(Path(snakemake.output[0]).parent / candidate["candidate"])
+    for candidate in mine:  # of its classifier, the accuracy is all that is kept
+        shutil.rmtree(Path(snakemake.output[0]).parent / candidate["candidate"])

@@ -9,14 +9,16 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1]
 # Modules whose edits change no result, and what only they import: a job's log, its GPUs, its progress.
 WITHOUT_RESULTS = frozenset({"core.progress", "jobs.gpus", "jobs.logs"})
+NAMED_BY = {"pages.template": "templates", "package_data.bundled": "resources"}  # call -> folder of the file it reads
 INCLUDED = re.compile(r"{%-?\s*(?:include|import|from|extends)\s+[\"']([^\"']+)")
 
 
 def modules_of(source: str | Path) -> list[Path]:
-    """The files of augbench that a Python file imports, transitively and also inside functions, and their templates.
+    """The files of augbench that a Python file imports, transitively and also inside functions, with the files
+    that these read.
 
-    Templates are those that a module names in a call of ``pages.template``, and what these include. Sorted; without the
-    modules that change no result.
+    Those are templates, named in a call of ``pages.template``, and what they include, and data, named in a call of
+    ``package_data.bundled``. Sorted; without the modules that change no result.
     """
     seen, to_read = set(), list(_imports(Path(source), PACKAGE))
     while to_read:
@@ -44,8 +46,8 @@ def digest_of_module(module: str) -> str:
 def _imports(file: Path, package: Path) -> tuple[Path, ...]:
     """The files of the package that this one imports or includes itself."""
     text = file.read_text(encoding="utf-8")
-    if file.suffix != ".py":
-        return tuple(_template(package, name) for name in INCLUDED.findall(text))
+    if file.suffix != ".py":  # a CSV includes nothing
+        return tuple(package / "templates" / name for name in INCLUDED.findall(text))
     found = []
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
@@ -53,8 +55,8 @@ def _imports(file: Path, package: Path) -> tuple[Path, ...]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             found += _modules(package, node.module)
             found += [part for alias in node.names for part in _modules(package, f"{node.module}.{alias.name}")]
-        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "pages.template":
-            found.append(_template(package, ast.literal_eval(node.args[0])))
+        elif isinstance(node, ast.Call) and (folder := NAMED_BY.get(ast.unparse(node.func))):
+            found.append(package / folder / ast.literal_eval(node.args[0]))
     return tuple(dict.fromkeys(found))
 
 
@@ -66,7 +68,3 @@ def _modules(package: Path, name: str) -> list[Path]:
     places = [package.joinpath(*parts[:depth]) for depth in range(len(parts) + 1)]
     files = [place / "__init__.py" for place in places] + [package.joinpath(*parts).with_suffix(".py")]
     return [file for file in files if file.is_file()]
-
-
-def _template(package: Path, name: str) -> Path:
-    return package / "templates" / name

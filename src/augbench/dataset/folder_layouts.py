@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from augbench.core import files, list_files
+from augbench.core import files, list_files, package_data
 from augbench.core.files import BadInput
 from augbench.images import folders
 
@@ -22,7 +22,7 @@ SPLIT_NAMES = {  # what people call the folders and rows of a split, in any case
 }
 HELD_OUT = ("validation", "test")
 FILLERS = {"set", "data", "dataset", "split", "images", "image", "imgs", "folder"}  # train_set, Test Images
-SYNSETS = Path("resources/imagenet_synsets.csv")  # WordNet's names of ImageNet's classes
+SYNSETS = package_data.bundled("imagenet_synsets.csv")  # WordNet's names of ImageNet's classes
 CLUTTER = "257.clutter"  # of Caltech256: no class
 
 

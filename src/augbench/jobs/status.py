@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import logging
+import re
 import statistics
 import sys
 import threading
@@ -273,3 +274,38 @@ class Watch(logging.Handler):
         self.over.set()
         self.thread.join(timeout=30)
         self.tell()
+
+
+RUNNING: list[Watch] = []  # none, or that of the run that this process controls
+
+
+def watch(dag, studies: Iterable[str], logger: logging.Logger) -> None:
+    """Follow a run of Snakemake on each study's page; the run goes on without, should that fail."""
+    try:
+        jobs = {
+            job.jobid: _job(job, dag.needrun(job))
+            for level in dag.toposorted()
+            for job in sorted(level, key=lambda job: job.rule.name)
+            if job.rule.script
+        }
+        RUNNING.append(Watch(jobs, studies))
+        RUNNING[-1].start(logger)
+    except Exception as error:
+        print(f"status.html will not be kept: {error!r}", file=sys.stderr)
+
+
+def _job(job, needed: bool) -> Job:
+    return Job(
+        stage=re.sub(r"_[0-9]+$", "", job.rule.name),
+        study=job.wildcards_dict.get("study", ""),
+        method=job.wildcards_dict.get("method", ""),
+        logs=tuple(map(str, job.log)),
+        benchmark=str(job.benchmark or ""),
+        needed=needed,
+    )
+
+
+def stop_watching(end: str) -> None:
+    """The run that :func:`watch` follows has ended: ``finished`` or ``failed``."""
+    while RUNNING:
+        RUNNING.pop().stop(end)

@@ -10,7 +10,7 @@ from urllib.parse import quote
 import pandas as pd
 
 from augbench.audit import verdicts
-from augbench.core import files, pages
+from augbench.core import files, package_data, pages
 from augbench.images.thumbnails import thumbnail
 from augbench.report import catalogue, class_details, comparison, compute, galleries
 from augbench.report.environment import hardware, versions
@@ -32,7 +32,8 @@ CLOSEST = 10  # classes that retrieval could fill only just, or not
 PAIRS = 10  # closest candidate pairs per method
 VERDICTS = Path("resources/verdicts")  # people's, STUDY/METHOD.csv
 INLINE = ("figure1a", "accuracy", "differences", "figure5b")  # figures of the page that are drawn as in the folder
-PAPER_COMPUTE, PAPER_RESULTS = Path("resources/paper_compute.csv"), Path("resources/paper_results.csv")
+PAPER_COMPUTE = package_data.bundled("paper_compute.csv")
+PAPER_RESULTS = package_data.bundled("paper_results.csv")
 
 
 def gather(

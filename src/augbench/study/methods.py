@@ -4,7 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from augbench.study.prompts import TEMPLATES, uses_pseudo_word
+from augbench.core import package_data
+from augbench.study.prompts import TEMPLATES, template_file, uses_pseudo_word
 from augbench.study.sections.base import Count, Section, did_you_mean, one_of
 from augbench.study.starts import STARTS, Start
 
@@ -20,7 +21,9 @@ class Method(Section):
         "retrieval as in the paper, or a name of your own"
     )
     conditioning: str | None = Field(
-        None, description="file of prompt templates in resources/templates; null: the empty prompt, no guidance"
+        None,
+        description="file of prompt templates: NAME of your resources/templates/NAME.txt, or one of augbench's own "
+        "(clip_prompts, simple_prompt, ...); null: the empty prompt, no guidance",
     )
     templates: Literal["random", "equal"] = Field(
         "random", description="draw templates at random with replacement, or each equally often"
@@ -47,10 +50,11 @@ class Method(Section):
     def _fits(self):
         if self.start.needs_conditioning and self.conditioning is None:
             raise ValueError(f"start: {self.start.name} needs a conditioning, e.g. `conditioning: simple_prompt`")
-        if self.conditioning and not (TEMPLATES / f"{self.conditioning}.txt").is_file():
-            known = sorted(file.stem for file in TEMPLATES.glob("*.txt"))
+        if self.conditioning and not template_file(self.conditioning).is_file():
+            known = package_data.stems(TEMPLATES)
             raise ValueError(
-                f"there is no {TEMPLATES}/{self.conditioning}.txt{did_you_mean(self.conditioning, known)}"
+                f"there is no {package_data.OWN}/{TEMPLATES}/{self.conditioning}.txt"
+                f"{did_you_mean(self.conditioning, known)}"
                 f" (known: {', '.join(known)})"
             )
         if not self.start.is_retrieved and (self.query != "text" or self.diversity):
@@ -66,6 +70,6 @@ class Method(Section):
         if self.conditioning and uses_pseudo_word(self.conditioning) != ("pseudo_word" in self.trained):
             raise ValueError(
                 f"templates with {{p}}, the learned pseudo-word, go with `trained: [pseudo_word]` and no others do;"
-                f" see {TEMPLATES}/{self.conditioning}.txt"
+                f" see {template_file(self.conditioning)}"
             )
         return self

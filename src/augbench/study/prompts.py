@@ -4,10 +4,11 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from augbench.core import package_data
 from augbench.core.seeds import generator
 
-TEMPLATES = Path("resources/templates")
-BACKGROUNDS = Path("resources/backgrounds.txt")
+TEMPLATES = "templates"  # folder of resources, see core.package_data
+BACKGROUNDS = "backgrounds.txt"
 OPTIONAL = ", {h}", ", {d}"  # left out for a class without hypernyms or definition
 NEEDED = {"{h}": "hypernyms", "{d}": "definition"}  # what a class may lack
 
@@ -23,7 +24,17 @@ def lines(path: Path) -> list[str]:
 
 def templates(conditioning: str) -> list[str]:
     """The templates of ``resources/templates/{conditioning}.txt``, one a line."""
-    return lines(TEMPLATES / f"{conditioning}.txt")
+    return lines(template_file(conditioning))
+
+
+def template_file(conditioning: str) -> Path:
+    """The user's file of templates of this name, or else the package's."""
+    return package_data.own_or_bundled(f"{TEMPLATES}/{conditioning}.txt")
+
+
+def backgrounds() -> list[str]:
+    """Places that may follow a class name, of the user's ``resources/backgrounds.txt``, or else the package's."""
+    return lines(package_data.own_or_bundled(BACKGROUNDS))
 
 
 def digest(conditioning: str | None) -> str:
@@ -32,7 +43,7 @@ def digest(conditioning: str | None) -> str:
         return ""
     texts = templates(conditioning)
     if any("{b}" in text for text in texts):
-        texts = texts + lines(BACKGROUNDS)
+        texts = texts + backgrounds()
     return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]
 
 
@@ -105,7 +116,7 @@ def draw(conditioning: str | None, how: str, about: Mapping[str, str], count: in
         return [""] * count
     choices = usable(conditioning, about)
     rng = generator(*key, "templates")
-    places = lines(BACKGROUNDS) if any("{b}" in template for template in choices) else [""]
+    places = backgrounds() if any("{b}" in template for template in choices) else [""]
     prompts = []
     for i in range(count):
         template = choices[i % len(choices) if how == "equal" else int(rng.integers(len(choices)))]

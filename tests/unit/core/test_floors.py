@@ -24,8 +24,12 @@ PLANNED = [
     "study.config",
     "study.reference",
     "jobs.checks",
+    "jobs.job_costs",
     "jobs.resources",
+    "jobs.rules",
     "jobs.status",
+    "jobs.study_files",
+    "jobs.user_data",
     "dataset.target",
     "core.resume",
 ]

@@ -12,8 +12,7 @@ from augbench.study import config
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path, monkeypatch):
-    """A working directory with the project's templates, as a plan is made in."""
-    (tmp_path / "resources").symlink_to(Path("resources").resolve())
+    """An empty working directory: the package brings what it needs."""
     monkeypatch.chdir(tmp_path)
 
 

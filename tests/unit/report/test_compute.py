@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from augbench.core import files
+from augbench.core import files, package_data
 from augbench.jobs import gpus
 from augbench.report import compute
 
@@ -64,7 +64,7 @@ def study(folder, gpus):
 
 
 def paper():
-    return pd.read_csv("resources/paper_compute.csv")
+    return pd.read_csv(package_data.bundled("paper_compute.csv"))
 
 
 def gather(folder, methods=METHODS):

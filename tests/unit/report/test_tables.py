@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from augbench.classifier import training
+from augbench.core import package_data
 from augbench.report.tables import (
     COLUMNS,
     SCALING,
@@ -31,7 +32,7 @@ def summed(method, row, metrics, sets=None, audit=None, tested=100):
     return summarise(method, row, metrics, sets, audit, train=60, tested=tested, batch_size=32)
 
 
-PAPER = pd.read_csv("resources/paper_results.csv")
+PAPER = pd.read_csv(package_data.bundled("paper_results.csv"))
 ROW = {"title": "CLIP prompts", "family": "prompting", "start": "noise"}
 
 

@@ -1,7 +1,9 @@
 """The configuration: defaults are the paper's, the files of this repository are valid, the reference is current."""
 
+import json
 from pathlib import Path
 
+import jsonschema
 import pytest
 import yaml
 
@@ -34,6 +36,35 @@ def test_defaults_are_the_papers():
 
 def test_the_reference_is_made_from_the_code():
     assert (ROOT / "config" / "README.md").read_text() == reference.markdown(), "run `make docs`"
+
+
+def test_the_schema_for_editors_is_made_from_the_code():
+    assert (ROOT / "config" / "schema.json").read_text() == reference.json_schema(), "run `make docs`"
+
+
+CONFIGURATIONS = [*sorted((ROOT / "config").glob("*.yaml")), ROOT / "tests" / "workflow" / "small.yaml"]
+
+
+@pytest.mark.parametrize("file", CONFIGURATIONS, ids=lambda file: file.name)
+def test_an_editor_finds_no_fault_with_a_good_configuration(file):
+    jsonschema.validate(yaml.safe_load(file.read_text()), json.loads(reference.json_schema()))
+    if file.parent.name == "config":
+        assert file.read_text().startswith("# yaml-language-server: $schema=schema.json\n")
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda study: study.update(sed=1), "'sed' was unexpected"),
+        (lambda study: study["classifier"].update(batch_size="many"), "'many' is not of type 'integer'"),
+        (lambda study: study["target"].update(reader="folders"), "'folders' is not one of"),
+    ],
+)
+def test_an_editor_sees_a_mistake(edit, message):
+    raw = load("config/config.yaml")
+    edit(raw["studies"]["digits"])
+    with pytest.raises(jsonschema.ValidationError, match=message):
+        jsonschema.validate(raw, json.loads(reference.json_schema()))
 
 
 def test_every_mistake_is_told_at_once():
