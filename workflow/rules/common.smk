@@ -11,8 +11,6 @@ from augbench.core import code_digest
 from augbench.dataset import export, target
 from augbench.jobs import checks, logs
 from augbench.jobs import resources as costs
-from augbench.report import catalogue
-from augbench.report.tables import paper_dataset
 from augbench.retrieval import pools as poolside
 from augbench.study import classes, prompts
 from augbench.study import config as configuration
@@ -45,9 +43,7 @@ wildcard_constraints:
     ratio=r"[0-9.]+",
     shard="[0-9]+",
     set="|".join(
-        {*REFERENCES}.union(
-            *(study.audit.references for study in STUDIES.values())
-        )
+        {*REFERENCES}.union(*(study.audit.references for study in STUDIES.values()))
     ),
 
 
@@ -297,39 +293,6 @@ def seen_sets(kind):
     return files
 
 
-def verdicts(study):
-    """People's verdicts on duplicate candidates, where there are any."""
-    files = [f"resources/verdicts/{study}/{method}.csv" for method in adding(study)]
-    return [file for file in files if Path(file).is_file()]
-
-
-def figures(study):
-    """The figures of a study, without extension."""
-    methods = {
-        method: METHODS[method].model_dump() for method in STUDIES[study].methods
-    }
-    return catalogue.names(
-        methods, {method: ratios(study, method) for method in methods}
-    )
-
-
-def shown(studies):
-    """What a page shows of these studies, beside their results: settings, rows of the method table, image tables."""
-    return {
-        name: {
-            "settings": STUDIES[name].model_dump(exclude={"jobs"}),
-            "methods": {
-                method: METHODS[method].model_dump() for method in STUDIES[name].methods
-            },
-            "generated": {
-                method: generated(name, method, "parquet")
-                for method in generating(name)
-            },
-        }
-        for name in studies
-    }
-
-
 def ratios(study, method):
     """The augmentation ratios of a method, the main one first."""
     wanted = STUDIES[study].wanted_ratios(method)
@@ -521,10 +484,11 @@ def stop_watching(end):
 
 
 def print_stage_times():
-    from augbench.report.page import stage_times
+    from augbench.core import benchmarks
 
     for study in STUDIES:
-        times = stage_times(f"results/{study}")
+        jobs = [benchmarks.Job(*job) for job in measured_jobs(study)]
+        times = benchmarks.stage_times(benchmarks.measure(jobs))
         if len(times):
             print(
                 f"\nTime per stage, study {study}:\n{times.to_string(index=False)}",

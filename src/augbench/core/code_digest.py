@@ -9,14 +9,15 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1]
 # Modules whose edits change no result, and what only they import: a job's log, its GPUs, its progress.
 WITHOUT_RESULTS = frozenset({"core.progress", "jobs.gpus", "jobs.logs"})
+TEMPLATE = re.compile(r"[\w/]+\.html\.j2")
 INCLUDED = re.compile(r"{%-?\s*(?:include|import|from|extends)\s+[\"']([^\"']+)")
 
 
 def modules_of(source: str | Path) -> list[Path]:
     """The files of augbench that a Python file imports, transitively and also inside functions, and their templates.
 
-    Templates are those that a module names in a call of ``pages.template``, and what these include. Sorted; without the
-    modules that change no result.
+    Templates are those that a module names, as a text like report/page.html.j2, and what these include. Sorted; without
+    the modules that change no result.
     """
     seen, to_read = set(), list(_imports(Path(source), PACKAGE))
     while to_read:
@@ -53,8 +54,8 @@ def _imports(file: Path, package: Path) -> tuple[Path, ...]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             found += _modules(package, node.module)
             found += [part for alias in node.names for part in _modules(package, f"{node.module}.{alias.name}")]
-        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "pages.template":
-            found.append(_template(package, ast.literal_eval(node.args[0])))
+        elif isinstance(node, ast.Constant) and TEMPLATE.fullmatch(str(node.value)):
+            found.append(_template(package, node.value))
     return tuple(dict.fromkeys(found))
 
 

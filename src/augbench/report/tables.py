@@ -4,20 +4,68 @@ import itertools
 import math
 import statistics
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
 
 import pandas as pd
+
+from augbench import images
+from augbench.core import files
 
 COLUMNS = ["method", "family", "ratio", "sets", "runs", "accuracy_mean", "accuracy_se", "epochs", "steps"]
 COLUMNS += ["images_seen", "paper_accuracy", "paper_se"]
 SCALING = ["method", "ratio", "runs", "classes", "added", "sets", "overlap", "accuracy_mean", "accuracy_se"]
 SCALING += ["accuracy_worst", "accuracy_best"]
-PAPER_DATASETS = {  # reader of the target, share that is trained on: the paper's name in its table of results
-    ("imagenet", 0.1): "imagenet10",
-    ("imagenet", 0.9): "imagenet",
-    ("caltech256", 0.8): "caltech256",
-}
 OTHER_DATASET = "imagenet10"  # whose figures stand beside those of a study of other data
 DIGITS = 4  # decimal places of means and standard errors in percent
+
+
+Key, Item = TypeVar("Key"), TypeVar("Item")
+
+
+def shares(keys: Sequence[Key], items: Sequence[Item]) -> dict[Key, list[Item]]:
+    """Key -> its share of the items, which come in equal shares in the order of the keys: of runs by method, say.
+
+    Raises ValueError when the shares are not equal.
+    """
+    size, rest = divmod(len(items), len(keys))
+    if rest:
+        raise ValueError(f"{len(items)} files cannot be shared equally among {', '.join(map(str, keys))}")
+    return {key: list(items[place * size : (place + 1) * size]) for place, key in enumerate(keys)}
+
+
+def write_summary(
+    path: str | Path,
+    method: str,
+    row: Mapping,
+    ratios: Sequence[float],
+    classifier: Mapping,
+    *,
+    metrics: Sequence[str],
+    added: Sequence[str],
+    train: str,
+    test: str,
+    audit: str | Sequence[str],
+) -> None:
+    """Write :func:`summarise` of a method as JSON, from files.
+
+    These are the ``metrics`` of its classifier runs and tables of the sets that they ``added`` (none for a method that
+    adds nothing), ratio by ratio; image tables of the training and the test split; and the summary of its audit (empty
+    without one).
+    """
+    sets = [list(pd.read_parquet(file, columns=["image_id"])["image_id"]) for file in added]
+    summary = summarise(
+        method,
+        row,
+        shares(ratios, [files.read_json(file) for file in metrics]),
+        shares(ratios, sets),
+        files.read_json(audit) if audit else None,
+        train=len(images.read(train)),
+        tested=len(images.read(test)),
+        batch_size=classifier["batch_size"],
+        processes=classifier["processes"],
+    )
+    files.write_json(path, summary)
 
 
 def summarise(
@@ -147,8 +195,3 @@ def table1(summaries: Sequence[Mapping], paper: pd.DataFrame) -> pd.DataFrame:
 def published(paper: pd.DataFrame, dataset: str | None) -> pd.DataFrame:
     """The figures of ``resources/paper_results.csv`` for one of the paper's data sets; none for None."""
     return paper[paper["dataset"] == dataset]
-
-
-def paper_dataset(settings: Mapping) -> str | None:
-    """Which of the paper's data sets a study is of, by its configuration (reader and share to train on); or None."""
-    return PAPER_DATASETS.get((settings["target"]["reader"], settings["dataset"]["train"]))
