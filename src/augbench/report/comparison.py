@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 
 from augbench.core import files
-from augbench.report.tables import DIGITS, OTHER_DATASET, published, scaling, shares, table1
+from augbench.core.shares import shares
+from augbench.report.tables import DIGITS, OTHER_DATASET, published, scaling, table1
 from augbench.study.starts import STARTS, Start
 
 LEVEL = 0.05

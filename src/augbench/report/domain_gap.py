@@ -12,7 +12,7 @@ import pandas as pd
 from augbench import images
 from augbench.core import files
 from augbench.core.seeds import generator
-from augbench.report.tables import shares
+from augbench.core.shares import shares
 from augbench.study.classes import kept
 
 COLUMNS = ["method", "frechet_distance", "recognised", "images", "sets", "recognised_test"]

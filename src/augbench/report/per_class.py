@@ -6,7 +6,8 @@ from pathlib import Path
 import pandas as pd
 
 from augbench.core import files
-from augbench.report.tables import DIGITS, shares
+from augbench.core.shares import shares
+from augbench.report.tables import DIGITS
 
 ACCURACIES = ["method", "class", "tested", "runs", "accuracy_mean", "accuracy_se"]
 CONFUSIONS = ["method", "class", "predicted", "count", "share"]

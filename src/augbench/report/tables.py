@@ -5,12 +5,12 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import pandas as pd
 
 from augbench import images
 from augbench.core import files
+from augbench.core.shares import shares
 
 COLUMNS = ["method", "family", "ratio", "sets", "runs", "accuracy_mean", "accuracy_se", "epochs", "steps"]
 COLUMNS += ["images_seen", "paper_accuracy", "paper_se"]
@@ -18,20 +18,6 @@ SCALING = ["method", "ratio", "runs", "classes", "added", "sets", "overlap", "ac
 SCALING += ["accuracy_worst", "accuracy_best"]
 OTHER_DATASET = "imagenet10"  # whose figures stand beside those of a study of other data
 DIGITS = 4  # decimal places of means and standard errors in percent
-
-
-Key, Item = TypeVar("Key"), TypeVar("Item")
-
-
-def shares(keys: Sequence[Key], items: Sequence[Item]) -> dict[Key, list[Item]]:
-    """Key -> its share of the items, which come in equal shares in the order of the keys: of runs by method, say.
-
-    Raises ValueError when the shares are not equal.
-    """
-    size, rest = divmod(len(items), len(keys))
-    if rest:
-        raise ValueError(f"{len(items)} files cannot be shared equally among {', '.join(map(str, keys))}")
-    return {key: list(items[place * size : (place + 1) * size]) for place, key in enumerate(keys)}
 
 
 def write_summary(
