@@ -146,8 +146,8 @@ def differences(summaries: Sequence[Mapping], hits: Mapping[str, np.ndarray]) ->
     asked = {frozenset(pair): name for name, pairs in questions(summaries).items() for pair in pairs}
     rows = []
     for one, two in combinations([summary["method"] for summary in summaries], 2):
-        about = {"method": one, "other": two, "question": asked.get(frozenset((one, two)), EXPLORATORY)}
-        rows.append(about | {"runs": len(hits[one])} | difference(known[one], known[two]))
+        pair = {"method": one, "other": two, "question": asked.get(frozenset((one, two)), EXPLORATORY)}
+        rows.append(pair | {"runs": len(hits[one])} | difference(known[one], known[two]))
     table = pd.DataFrame(rows, columns=DIFFERENCES)
     for question in (HELPS, WHICH):
         tested = (table["question"] == question) & table["p"].notna()
@@ -225,7 +225,7 @@ def best(summaries: Sequence[Mapping], by: str = "accuracy_mean") -> Mapping | N
 def answer(summaries: Sequence[Mapping], table: pd.DataFrame) -> dict:
     """The study's answer to "Retrieve or generate?": a ``verdict`` in a word or two, a ``sentence``, and ``winners``,
     the methods that are better than all, or the best, of the other kind. ``table`` is :func:`differences`'."""
-    about = {row["method"]: row for row in summaries}
+    by_method = {row["method"]: row for row in summaries}
     pairs = questions(summaries)
     helping = {row["method"] for row in asked(table, pairs[HELPS]) if better(row)}
     added = [row for row in summaries if start_of(row).adds_images and not start_of(row).is_real]
@@ -242,19 +242,19 @@ def answer(summaries: Sequence[Mapping], table: pd.DataFrame) -> dict:
         if without and first["method"] in helping:
             sentence += f" and better than {_named(without)}"
     else:
-        verdict, sentence, winners = _which(asked(table, pairs[WHICH]), about)
+        verdict, sentence, winners = _which(asked(table, pairs[WHICH]), by_method)
     baselines = [row for row in summaries if start_of(row).is_real and _named(row) not in sentence]
     if baselines:
         sentence += f"; for comparison, {'; '.join(_named(row) for row in baselines)}"
     return {"verdict": verdict, "sentence": sentence + ".", "winners": winners}
 
 
-def _which(rows: Sequence[Mapping], about: Mapping) -> tuple[str, str, list[str]]:
+def _which(rows: Sequence[Mapping], by_method: Mapping) -> tuple[str, str, list[str]]:
     """Verdict, sentence and winners from the differences of the best retrieval and each method that generates."""
-    retrieval = about[rows[0]["method"]]
-    generated = [about[row["other"]] for row in rows]
-    ahead = [about[row["other"]] for row in rows if better(_turned(row))]
-    close = [about[row["other"]] for row in rows if not better(row) and not better(_turned(row))]
+    retrieval = by_method[rows[0]["method"]]
+    generated = [by_method[row["other"]] for row in rows]
+    ahead = [by_method[row["other"]] for row in rows if better(_turned(row))]
+    close = [by_method[row["other"]] for row in rows if not better(row) and not better(_turned(row))]
     if ahead:
         several = f", as are {len(ahead) - 1} more methods that generate" if len(ahead) > 1 else ""
         sentence = f"{_named(best(ahead))} is better than {_named(retrieval)}{several}"

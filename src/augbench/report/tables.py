@@ -140,11 +140,11 @@ def compare_sets(sets: Sequence[Sequence[str]]) -> dict:
 def _at_ratio(method: str, ratio: float, runs: Sequence[Mapping], sets: Sequence[Sequence[str]], tested: int) -> dict:
     mean, error = mean_and_error([float(run["accuracy"]) for run in runs])
     known = runs[0]["n_test"] / tested
-    facts = {"accuracy_mean": mean, "accuracy_worst": known * mean, "accuracy_best": known * mean + 100 * (1 - known)}
-    facts |= {"accuracy_se": error} | compare_sets(sets)
-    rounded = {key: None if value is None else round(value, DIGITS) for key, value in facts.items()}
-    about = {"method": method, "ratio": ratio, "runs": len(runs), "classes": runs[0]["n_classes"]}
-    return {key: (about | rounded)[key] for key in SCALING}
+    numbers = {"accuracy_mean": mean, "accuracy_worst": known * mean, "accuracy_best": known * mean + 100 * (1 - known)}
+    numbers |= {"accuracy_se": error} | compare_sets(sets)
+    rounded = {key: None if value is None else round(value, DIGITS) for key, value in numbers.items()}
+    labels = {"method": method, "ratio": ratio, "runs": len(runs), "classes": runs[0]["n_classes"]}
+    return {key: (labels | rounded)[key] for key in SCALING}
 
 
 def scaling(summaries: Sequence[Mapping]) -> pd.DataFrame:

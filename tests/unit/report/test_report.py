@@ -220,7 +220,7 @@ def test_a_fine_tuned_method_shows_its_candidates_clusters_and_prompts(shown, pa
     (prompts,) = shown["figure11"]
     assert len(prompts["pictures"]) == 5
     assert "82.0%" in page and "6.25" in page and "60.0%" in page
-    assert "Of the test images it recognises\n96.5%" in page
+    assert "It recognises 96.5% of the\ntest images" in page
     assert "Lowest validation loss: lr-1 0.5000, lr-2 0.4000, lr-4 diverged; kept: lr-2." in page
 
 
@@ -252,8 +252,8 @@ def test_a_family_of_ones_own_is_shown_like_the_papers(folder):
     write_page(folder, plan())
 
 
-def test_runs_that_ended_at_the_most_epochs_are_told(page):
-    assert "Not all classifiers were trained to their end." in page
+def test_runs_that_ended_at_the_most_epochs_are_named(page):
+    assert "Not all classifiers finished training." in page
     assert "3 of 3 runs of CLIP &lt;script&gt;" in page
     assert "runs of Retrieval" not in page
 

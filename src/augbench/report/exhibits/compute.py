@@ -53,11 +53,11 @@ def _relative_caption(data: Mapping) -> str:
     return (
         f"{data['unit']} to make the images that Table 1 draws from{gpus}, beside the paper’s GPU-hours for 10% "
         "ImageNet (its retrieval: hours of a machine without GPU). Adapting: one fine-tuning, at the learning rate "
-        "that was kept. Generating or retrieving: the share that Table 1’s images have in all that the method made. "
-        "Besides: what else it took here, on which the paper is silent: other learning rates, the images and "
-        "classifiers by which candidates were compared, and images for further ratios. Attempts that were cut short "
-        "are counted. Left out is what serves all methods: backbone, latents, the pool, and the classifiers"
-        f"{classifiers}."
+        "that was kept. Generating or retrieving: the time for all images that the method made, times the share of "
+        "them that Table 1 draws from. Besides: what else it took here, on which the paper is silent: other learning "
+        "rates, the images and classifiers by which candidates were compared, and images for further ratios. Attempts "
+        "that were cut short are counted. Left out is what serves all methods: backbone, latents, the pool, and the "
+        f"classifiers{classifiers}."
     )
 
 
@@ -67,8 +67,8 @@ EXHIBITS = [
         section="compute",
         data=stages,
         caption=(
-            "Time of all jobs of a stage, added up: jobs that ran side by side count each. Memory is that of the "
-            "largest job."
+            "Time of all jobs of a stage, added up; jobs that ran side by side each count in full. Memory is that of "
+            "the largest job."
         ),
         template="report/stages.html.j2",
     ),

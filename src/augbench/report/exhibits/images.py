@@ -25,8 +25,8 @@ def _gallery_caption(gallery: Mapping) -> str:
     count = len(gallery["classes"])
     classes = f"the first {count} of {gallery['all']} classes" if count < gallery["all"] else "each class"
     return (
-        f"The first images of {classes}, as one classifier run saw them. A picture’s prompt or caption is its text "
-        "alternative."
+        f"The first images of {classes}, as one classifier run saw them. The text alternative of a picture "
+        "holds its prompt or caption."
     )
 
 

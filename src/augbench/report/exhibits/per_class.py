@@ -57,8 +57,9 @@ def improvement_axes(axes, lines: Sequence[Mapping], ink: str) -> None:
         colour = line["colour"]
         values = [row["improvement"] for row in line["rows"]]
         share = [100 * (rank + 0.5) / len(values) for rank in range(len(values))]
-        few = len(values) <= 50
-        axes.plot(share, values, "o-" if few else "-", color=colour, markersize=3, linewidth=1.3, label=line["title"])
+        with_points = len(values) <= 50
+        style = "o-" if with_points else "-"
+        axes.plot(share, values, style, color=colour, markersize=3, linewidth=1.3, label=line["title"])
     axes.grid(axis="y")
     axes.set_xlim(0, 100)
     axes.set_xlabel("classes, from the worst to the best (%)")
