@@ -119,6 +119,7 @@ rule audit:
         runtime=minutes(60),
     params:
         references=lambda w: files_of(w).reference_names(w.method),
+        ratios=lambda w: files_of(w).ratios(w.method),
         threshold=lambda w: study_of(w).audit.threshold if study_of(w).audit.detector else None,
     message:
         "{wildcards.study}: look for duplicates among the images that {wildcards.method} adds"

@@ -6,9 +6,11 @@ from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 from snakemake.utils import update_config
 
+from augbench.core import benchmarks
 from augbench.jobs import checks, logs, status, user_data
 from augbench.jobs import resources as costs
 from augbench.jobs.job_costs import JobCosts, rows
+from augbench.jobs.report_files import leaves, measured_jobs, report_files
 from augbench.jobs.rules import numbered_rule, touched, track_changes, value_at
 from augbench.jobs.study_files import Paths, StudyFiles
 from augbench.study import config as configuration
@@ -107,9 +109,8 @@ def refuse_crowded_disk():
 
 
 def print_stage_times():
-    from augbench.report.page import stage_times
-
     for name, files in FILES.items():
-        times = stage_times(files.folder)
+        jobs = [benchmarks.Job(*job) for job in measured_jobs(files)]
+        times = benchmarks.stage_times(benchmarks.measure(jobs))
         if len(times):
             print(f"\nTime per stage, study {name}:\n{times.to_string(index=False)}", file=sys.stderr)

@@ -1,6 +1,6 @@
 from augbench.core import package_data
 from augbench.report import catalogue
-from augbench.report.tables import paper_dataset
+from augbench.report.plan import paper_dataset
 
 
 # The domain gap between added and real images, judged by a classifier of real images that no method adds or starts from.
@@ -65,6 +65,7 @@ rule domain_gap:
         gpu=1,
     params:
         classifier=setting("classifier"),
+        methods=lambda w: files_of(w).adding,
     message:
         "{wildcards.study}: measure the domain gap between added and real images"
     script:
@@ -131,7 +132,8 @@ rule tables:
         mem_mb=memory(1000),
         runtime=minutes(10),
     params:
-        dataset=lambda w: paper_dataset(study_of(w).model_dump()),
+        dataset=lambda w: paper_dataset(study_of(w)),
+        methods=setting("methods"),
     message:
         "{wildcards.study}: write Table 1, accuracies by ratio, and differences between methods"
     script:
@@ -162,26 +164,10 @@ rule per_class:
         "../scripts/per_class.py"
 
 
-# A study's own page, figures and table of costs.
+# A study's page with its figures, its section of the joined page, and its table of costs.
 rule study_page:
     input:
-        paper=[package_data.as_input("paper_compute.csv"), package_data.as_input("paper_results.csv")],
-        tables=ANY.table("table1"),
-        differences=ANY.table("differences"),
-        scaling=ANY.table("scaling"),
-        classwise=ANY.table("per_class"),
-        gap=lambda w: rules.domain_gap.output if files_of(w).adding else [],
-        selections=lambda w: files_of(w).selections,
-        clusters=lambda w: rules.cluster.output if files_of(w).cluster_counts else [],
-        generated=lambda w: [file for tables in files_of(w).page_settings["generated"].values() for file in tables],
-        classes=ANY.classes,
-        train=ANY.split("train"),
-        ledgers=lambda w: files_of(w).ledgers,
-        funnels=lambda w: [files_of(w).retrieval(method, "funnel.csv") for method in files_of(w).retrieving],
-        galleries=lambda w: files_of(w).first_added_sets,
-        audits=lambda w: files_of(w).audits("candidates.parquet"),
-        reviews=lambda w: files_of(w).audits("review.html"),
-        verdicts=lambda w: files_of(w).verdict_files,
+        lambda w: leaves(report_files(files_of(w))),
     output:
         page=report(
             ANY.report,
@@ -189,6 +175,7 @@ rule study_page:
             caption="../report/report.rst",
             labels={"study": "{study}"},
         ),
+        section=ANY.report_section,
         compute=ANY.table("compute"),
         # A folder, for a configuration with fewer figures leaves none of another's there.
         figures=report(
@@ -196,6 +183,7 @@ rule study_page:
             patterns=[f"{{figure}}.{kind}" for kind in catalogue.KINDS],
             category="Figures",
             caption="../report/figures.rst",
+            labels={"study": "{study}", "figure": "{figure}"},
         ),
     log:
         "results/{study}/logs/report.log",
@@ -205,8 +193,10 @@ rule study_page:
         mem_mb=memory(2000),
         runtime=minutes(30),
     params:
-        studies=lambda w: {w.study: files_of(w).page_settings},
-        figures=lambda w: catalogue.names(files_of(w).page_settings["methods"], files_of(w).ratios_by_method),
+        study=lambda w: study_of(w).model_dump(exclude={"jobs"}),
+        methods=lambda w: files_of(w).method_rows,
+        files=lambda w: report_files(files_of(w)),
+        jobs=lambda w: measured_jobs(files_of(w)),
         verdicts=lambda w: user_data.digest(files_of(w).verdict_files),
     message:
         "{wildcards.study}: write the study's report and figures"
@@ -214,10 +204,10 @@ rule study_page:
         "../scripts/study_page.py"
 
 
-# The page that joins the studies of the configuration in use; which these are is a parameter.
+# The page that joins the studies of the configuration in use.
 rule report_page:
     input:
-        [files.report for files in FILES.values()],
+        [files.report_section for files in FILES.values()],
     output:
         report("results/report.html", category="Report", caption="../report/report.rst"),
     log:
@@ -225,11 +215,9 @@ rule report_page:
     conda:
         "../../envs/augbench.yaml"
     resources:
-        mem_mb=memory(2000),
+        mem_mb=memory(500),
         runtime=minutes(30),
-    params:
-        studies={name: files.page_settings for name, files in FILES.items()},
     message:
         "write the report of all studies"
     script:
-        "../scripts/report.py"
+        "../scripts/report_page.py"

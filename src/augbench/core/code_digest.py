@@ -9,7 +9,8 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1]
 # Modules whose edits change no result, and what only they import: a job's log, its GPUs, its progress.
 WITHOUT_RESULTS = frozenset({"core.progress", "jobs.gpus", "jobs.logs"})
-NAMED_BY = {"pages.template": "templates", "package_data.bundled": "resources"}  # call -> folder of the file it reads
+BUNDLED = "package_data.bundled"  # a call of it names a file of the folder resources
+TEMPLATE = re.compile(r"[\w/]+\.html\.j2")
 INCLUDED = re.compile(r"{%-?\s*(?:include|import|from|extends)\s+[\"']([^\"']+)")
 
 
@@ -17,7 +18,7 @@ def modules_of(source: str | Path) -> list[Path]:
     """The files of augbench that a Python file imports, transitively and also inside functions, with the files
     that these read.
 
-    Those are templates, named in a call of ``pages.template``, and what they include, and data, named in a call of
+    Those are templates, named as a text like report/page.html.j2, and what these include, and data, named in a call of
     ``package_data.bundled``. Sorted; without the modules that change no result.
     """
     seen, to_read = set(), list(_imports(Path(source), PACKAGE))
@@ -55,8 +56,10 @@ def _imports(file: Path, package: Path) -> tuple[Path, ...]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             found += _modules(package, node.module)
             found += [part for alias in node.names for part in _modules(package, f"{node.module}.{alias.name}")]
-        elif isinstance(node, ast.Call) and (folder := NAMED_BY.get(ast.unparse(node.func))):
-            found.append(package / folder / ast.literal_eval(node.args[0]))
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) == BUNDLED:
+            found.append(package / "resources" / ast.literal_eval(node.args[0]))
+        elif isinstance(node, ast.Constant) and TEMPLATE.fullmatch(str(node.value)):
+            found.append(package / "templates" / node.value)
     return tuple(dict.fromkeys(found))
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from augbench.core import files, pages
+from augbench.core import benchmarks, files, pages
 
 EVERY = 10  # seconds between two pages
 TOLD = 60  # seconds between two lines of the same stage in the terminal
@@ -137,14 +137,12 @@ def _cell(counts: Counter) -> str:
 
 def _measured_before(jobs: Iterable[Job]) -> dict[str, list[float]]:
     """Stage -> seconds of its jobs in earlier runs, from their benchmark files."""
-    found: dict[str, list[float]] = {}
+    measured: dict[str, list[float]] = {}
     for job in jobs:
-        try:
-            _, line = Path(job.benchmark).read_text().splitlines()[:2]
-            found.setdefault(job.stage, []).append(float(line.split("\t")[0]))
-        except (OSError, ValueError):  # no such file, or one that is not written yet
-            continue
-    return found
+        seconds = benchmarks.last_seconds(job.benchmark)
+        if seconds is not None:
+            measured.setdefault(job.stage, []).append(seconds)
+    return measured
 
 
 def tail(path: str | Path, lines: int = TAIL) -> str:

@@ -130,6 +130,11 @@ class Paths:
     def report(self) -> str:
         return f"{self.folder}/report.html"
 
+    @property
+    def report_section(self) -> str:
+        """What the joined page shows of the study."""
+        return f"{self.folder}/page.json"
+
     def verdicts(self, method: str) -> str:
         """People's verdicts on duplicate candidates, in the working directory."""
         return f"resources/verdicts/{self.name}/{method}.csv"
@@ -184,10 +189,6 @@ class StudyFiles(Paths):
         """The augmentation ratios of a method, as paths have them, the main one first."""
         wanted = self.study.wanted_ratios(method)
         return [f"{ratio:g}" for ratio in self.methods[method].start.ratios(wanted)]
-
-    @property
-    def ratios_by_method(self) -> dict[str, list[str]]:
-        return {method: self.ratios(method) for method in self.methods}
 
     def further_ratio(self, method: str) -> float | None:
         """The ratio for which a method needs images beyond those of the main one; None if it needs none."""
@@ -416,10 +417,6 @@ class StudyFiles(Paths):
         return [file for method in self.adding if Path(file := self.verdicts(method)).is_file()]
 
     @property
-    def page_settings(self) -> dict:
-        """What the report shows beside results: the study's settings, rows of the method table, generated images."""
-        return {
-            "settings": self.study.model_dump(exclude={"jobs"}),
-            "methods": {name: method.model_dump() for name, method in self.methods.items()},
-            "generated": {method: self.generated(method, "parquet") for method in self.generating},
-        }
+    def method_rows(self) -> dict[str, dict]:
+        """The methods' rows of the method table."""
+        return {name: method.model_dump() for name, method in self.methods.items()}

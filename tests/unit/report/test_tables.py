@@ -7,12 +7,12 @@ import yaml
 
 from augbench.classifier import training
 from augbench.core import package_data
+from augbench.report.plan import Plan
 from augbench.report.tables import (
     COLUMNS,
     SCALING,
     compare_sets,
     mean_and_error,
-    paper_dataset,
     published,
     scaling,
     steps_per_epoch,
@@ -162,7 +162,7 @@ def test_each_of_the_papers_studies_has_its_own_figures():
     raw = {name: yaml.safe_load(Path(f"config/{name}.yaml").read_text()) for name in ("methods", "paper", "config")}
     studies = config.parse(raw["methods"] | raw["paper"]).studies
     for name, accuracy in {"imagenet10": 61.2, "imagenet": 78.8, "caltech256": 68.1}.items():
-        assert paper_dataset(studies[name].model_dump()) == name
+        assert Plan(name, studies[name], {}).dataset == name
         summary = summed("pseudoword_dm", ROW, {1.0: runs(60.0)})
         assert table1([summary], published(PAPER, name))["paper_accuracy"][0] == accuracy
-    assert paper_dataset(config.parse(raw["methods"] | raw["config"]).studies["digits"].model_dump()) is None
+    assert Plan("digits", config.parse(raw["methods"] | raw["config"]).studies["digits"], {}).dataset is None
