@@ -270,7 +270,7 @@ def jobs_for_all_methods(study):
     if config.backbone:
         names["backbone"] = ["vae", "unet", "safety"] if trains else ["fetch"]
         names["latents"] = ["encode"]
-    if config.pool and config.pool.local:
+    if config.pool and f"results/{study}/pool/index" in index_folder(study):
         shards, embeddings = range(len(pool_shards(study))), range(
             embedding_jobs(study)
         )
