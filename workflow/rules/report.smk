@@ -376,5 +376,7 @@ rule report_page:
     resources:
         mem_mb=lambda w, attempt: costs.megabytes(500, attempt),
         runtime=lambda w, attempt: costs.minutes(0, attempt),
+    params:
+        studies=list(STUDIES),  # in their order
     script:
         "../scripts/report_page.py"
