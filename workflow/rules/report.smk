@@ -217,6 +217,8 @@ rule report_page:
     resources:
         mem_mb=memory(500),
         runtime=minutes(30),
+    params:
+        studies=list(STUDIES),  # in their order
     message:
         "write the report of all studies"
     script:

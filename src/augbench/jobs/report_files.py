@@ -62,7 +62,7 @@ def _for_all_methods(files: StudyFiles):
     if study.backbone:
         names["backbone"] = ["vae", "unet", "safety"] if files.trains_backbone else ["fetch"]
         names["latents"] = ["encode"]
-    if study.pool and study.pool.local:
+    if study.pool and files.pool_index in files.index:
         maker = {"folder": "pack", "urls": "download"}.get(study.pool.source)
         names["pool"] = [f"{maker}-{part}" for part in range(len(files.pool_shards)) if maker]
         names["pool"] += [f"embed-{part}" for part in range(files.embedding_jobs)] + ["index"]

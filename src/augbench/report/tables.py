@@ -79,14 +79,13 @@ def summarise(
         classes out at its ratio
     batch_size, processes : of the classifier's training
 
-    Returns method, title, family, start; asked_ratio, and ratio, that of the images that were really added, which
-    differ where too few further real images are left; sets, how many of the runs' added sets differ; runs, accuracies
-    (percent, in the order of the runs), accuracy_mean and accuracy_se (percent; the standard error is the sample
-    standard deviation over sqrt(runs), None for a single run), validation_mean (percent); epochs, steps and
-    images_seen, means over the runs; at_cap, runs that ended after the most epochs allowed, not by their accuracy;
-    added_images (distinct images over all runs), audit, and scaling: one mapping of
-    SCALING per ratio asked for, where ``overlap`` is what two runs' sets share on average, and worst and best are the
-    mean accuracy if all images of the classes that were left out counted as wrong, or as right (paper, Figure 5B).
+    Returns method, title, family, start; asked_ratio, and ratio, that of the images that were really added (fewer where
+    too few further real images are left); sets, how many different sets the runs added; runs, accuracies (percent, in
+    the order of the runs), accuracy_mean and accuracy_se (percent; sample standard deviation / sqrt(runs), None for a
+    single run), validation_mean (percent); epochs, steps and images_seen, means over the runs; at_cap, runs that the
+    maximum number of epochs ended; added_images (distinct, over all runs), audit, and scaling: a mapping of SCALING per
+    ratio asked for, where ``overlap`` is what two runs' sets share on average, and worst and best are the mean accuracy
+    if all images of left-out classes counted as wrong, or as right (paper, Figure 5B).
     Raises ValueError when there is no run.
     """
     if not metrics or not all(metrics.values()):
