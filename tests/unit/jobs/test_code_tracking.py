@@ -72,6 +72,7 @@ def names(folder: str, pattern: str) -> list[str]:
     return [str(file.relative_to(package)) for file in sorted((package / folder).rglob(pattern))]
 
 
+@pytest.mark.middle  # ten seconds
 def test_an_edit_of_a_module_re_runs_what_imports_it_and_nothing_else(rerun):
     wrong = {}
     for module in names(".", "*.py"):

@@ -10,7 +10,7 @@ from augbench.study.config import Study
 
 
 @pytest.fixture
-def world(tmp_path, monkeypatch):
+def filled(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("data/a/1.png", "data/a/2.png", "data/b/1.png", "other/x/1.png", "sd/unet/weights.safetensors"):
         Path(name).parent.mkdir(parents=True, exist_ok=True)
@@ -61,7 +61,7 @@ EDITS = {
 
 
 @pytest.mark.parametrize("edit", EDITS)
-def test_an_edit_changes_its_place_and_no_other(world, edit):
+def test_an_edit_changes_its_place_and_no_other(filled, edit):
     place, change = EDITS[edit]
     before = digests()
     assert changed(before) == set()
@@ -69,7 +69,7 @@ def test_an_edit_changes_its_place_and_no_other(world, edit):
     assert changed(before) == {place}
 
 
-def test_what_no_reader_takes_changes_nothing(world):
+def test_what_no_reader_takes_changes_nothing(filled):
     before = digests()
     Path("data/a/.hidden.png").write_text("")
     Path("data/a/notes.md").write_text("")
@@ -79,7 +79,7 @@ def test_what_no_reader_takes_changes_nothing(world):
     assert changed(before) == set()
 
 
-def test_lists_tables_and_ground_truths_belong_to_the_target(world):
+def test_lists_tables_and_ground_truths_belong_to_the_target(filled):
     Path("list.csv").write_text("path,class\ndata/a/1.png,a\ndata/b/1.png,b\n")
     Path("names.csv").write_text("class,lemmas\na,ape\n")
     target = {"target": {"reader": "list", "path": "list.csv", "classes": "names.csv"}}
@@ -92,7 +92,7 @@ def test_lists_tables_and_ground_truths_belong_to_the_target(world):
     assert changed(before, **target) == set()
 
 
-def test_a_study_without_data_of_its_own_has_none(world):
+def test_a_study_without_data_of_its_own_has_none(filled):
     study = Study(methods=["none"], target={"reader": "digits"}, clip={"model": "ViT-B/32"}, pool={"source": "digits"})
     data = user_data.UserData(study)
     assert [data.target, data.references, data.pool, data.backbone, data.clip, data.detector] == [
@@ -106,7 +106,7 @@ def test_a_study_without_data_of_its_own_has_none(world):
     assert user_data.UserData(study.model_copy(update={"backbone": None})).backbone == ""
 
 
-def test_the_clip_detector_is_the_studys_clip(world):
+def test_the_clip_detector_is_the_studys_clip(filled):
     audit = {"audit": {"detector": "clip"}}
     before = digests(**audit)
     assert before["detector"] == before["clip"] != ""
@@ -114,7 +114,7 @@ def test_the_clip_detector_is_the_studys_clip(world):
     assert changed(before, **audit) == {"clip", "detector"}
 
 
-def test_captions_beside_images_count_and_other_texts_do_not(world):
+def test_captions_beside_images_count_and_other_texts_do_not(filled):
     images = ["data/a/1.png", "data/a/2.png"]
     before = user_data.captions(images)
     Path("data/a/README.txt").write_text("")
@@ -123,13 +123,13 @@ def test_captions_beside_images_count_and_other_texts_do_not(world):
     assert user_data.captions(images) != before
 
 
-def test_a_link_that_leads_nowhere_counts_by_its_name(world):
+def test_a_link_that_leads_nowhere_counts_by_its_name(filled):
     before = digests()
     Path("data/a/3.png").symlink_to("nowhere")
     assert changed(before) == {"target"}
 
 
-def test_a_target_that_several_studies_have_is_listed_once(world, monkeypatch):
+def test_a_target_that_several_studies_have_is_listed_once(filled, monkeypatch):
     listed = []
     monkeypatch.setattr(user_data, "digest_of_target", lambda section: listed.append(section) or "digest")
     study = Study(methods=["none"], target={"reader": "folder", "path": "data"})
