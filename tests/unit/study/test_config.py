@@ -66,7 +66,9 @@ def test_a_missing_template_names_the_known_ones():
         ({"trained": ["pseudo_word"]}, "templates with {p}, the learned pseudo-word, go with"),
         ({"conditioning": "textual_inversion"}, "templates with {p}, the learned pseudo-word, go with"),
         ({"conditioning": None}, "start: noise needs a conditioning"),
-        ({"trained": ["vae"]}, "Input should be 'conditioning', 'pseudo_word' or 'unet'"),
+        ({"trained": ["vae"]}, "there is no part 'vae' (known: conditioning, pseudo_word, unet)"),
+        ({"trained": [3]}, "there is no part 3"),
+        ({"start": ["noise"]}, "there is no start ['noise']"),
         ({"candidates": ["best"]}, "String should match pattern"),
     ],
 )

@@ -17,6 +17,7 @@ import yaml
 
 from augbench.jobs import resources
 from augbench.study import config, prompts
+from augbench.study.parts import PARTS
 
 ROWS = list(csv.DictReader(Path("docs/protocol.csv").open(newline="", encoding="utf-8")))
 # What says where data lie, how work is cut and how fast it is read is no part of a protocol.
@@ -56,7 +57,7 @@ def carried(kind: str, key: str, effective):
     if kind == "code":
         module, _, name = key.rpartition(".")
         return getattr(importlib.import_module(f"augbench.{module}"), name)
-    return HOURS[key]() if key in HOURS else resources.finetuning(126_861, 40, 512, key.split()) / 3600
+    return HOURS[key]() if key in HOURS else resources.finetuning(126_861, 40, 512, [PARTS[name] for name in key.split()]) / 3600
 
 
 NUMBERS = [row for row in ROWS if not row["carrier"].startswith("test ")]
