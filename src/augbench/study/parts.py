@@ -264,7 +264,7 @@ def _class_numbers(table, classes: Sequence[Mapping]) -> list[int]:
 
 
 def _drawn_prompts(table, classes: Sequence[Mapping], method) -> Callable:
-    """A function (positions in the table, *key of the draw) -> a prompt for each image, its template drawn at random."""
+    """A function (positions in the table, *key of the draw) -> a prompt for each image, of a template drawn at random."""
     numbers, templates = _class_numbers(table, classes), prompts.templates(method.conditioning)
 
     def texts(positions, *key):

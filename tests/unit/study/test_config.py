@@ -7,6 +7,7 @@ import yaml
 
 from augbench.jobs import checks
 from augbench.study import config, reference
+from augbench.study.parts import PARTS, PROMPT
 from augbench.study.starts import STARTS
 
 ROOT = Path(__file__).parents[3]
@@ -91,7 +92,18 @@ def test_a_denoiser_alone_can_be_trained():
         "trained": ["unet"],
     }
     raw["methods"]["mine"] = row
-    assert config.parse(raw).methods["mine"].trained == ["unet"]
+    mine = config.parse(raw).methods["mine"]
+    assert mine.trained == [PARTS["unet"]]
+    assert mine.guide is PROMPT
+    assert mine.model_dump()["trained"] == ["unet"]
+
+
+def test_a_job_knows_its_method_but_for_title_and_family():
+    mine = config.parse(load("config/methods.yaml", "config/config.yaml")).methods["pseudoword_dm"]
+    row = mine.model_dump(exclude={"title", "family"}) | {"texts": "a digest"}
+    again = config.Method.from_row(row)
+    assert again == mine.model_copy(update={"title": "", "family": ""})
+    assert again.guide is PARTS["pseudo_word"]
 
 
 def test_clusters_need_an_embedding_and_candidates_their_epochs():

@@ -25,9 +25,7 @@ class Generate(Section):
 
 def learning_rates(parts: Collection[Part]) -> type[Section]:
     """A section with a learning rate for each part, by its name."""
-    rates = {
-        part.name: (Positive, Field(part.learning_rate, description=part.learning_rate_of)) for part in parts
-    }
+    rates = {part.name: (Positive, Field(part.learning_rate, description=part.learning_rate_of)) for part in parts}
     return create_model(
         "LearningRates",
         __base__=Section,
