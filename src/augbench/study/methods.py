@@ -29,7 +29,11 @@ class Method(Section):
         description="where an added image comes from: "
         + "; ".join(f"{name}, {row.meaning}" for name, row in STARTS.items())
     )
-    trained: list[one_of(Part, PARTS, "part")] = Field([], description="what is fine-tuned on the target")
+    trained: list[one_of(Part, PARTS, "part")] = Field(
+        [],
+        description="what is fine-tuned on the target: "
+        + "; ".join(f"{name}, {row.meaning}" for name, row in PARTS.items()),
+    )
     clusters: Count = Field(1, description="conditionings per class, one for each k-means cluster")
     query: Literal["text", "text_and_images"] = Field(
         "text", description="what retrieval searches for: the prompts, or the mean of prompts and training images"

@@ -9,10 +9,8 @@ imported by those methods alone that need it, for the configuration is read with
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from augbench.core.seeds import generator
-from augbench.study import prompts
+from augbench.study import prompts, pseudo_words
 from augbench.study.sections.base import Section
-
-MARK = "*"  # a token of CLIP's vocabulary that no template uses; it stands for the pseudo-word in tokenizing
 
 
 class Guide:
@@ -159,9 +157,9 @@ class PseudoWord(_LearnedGuide):
     def attach(self, model, classes, method, settings):
         import torch
 
-        start = initial_pseudo_words(model.tokenizer, model.text_encoder, [row["lemmas"] for row in classes])
+        start = pseudo_words.initial(model.tokenizer, model.text_encoder, [row["lemmas"] for row in classes])
         model.pseudo_word = torch.nn.Parameter(start)
-        with_pseudo_words(model.text_encoder, model.pseudo_word)
+        pseudo_words.attach(model.text_encoder, model.pseudo_word)
         return [model.pseudo_word]
 
     def of_images(self, table, classes, method, clusters, model):
@@ -186,28 +184,10 @@ class PseudoWord(_LearnedGuide):
         return encode([row["prompt"] for row in rows], words)
 
     def tokenize(self, tokenizer, texts, words=None):
-        """``words`` holds for each prompt its pseudo-word as written and the word's number, or None.
-
-        A pseudo-word becomes the token ``vocabulary size + number``. Raises ValueError for a prompt without its own.
-        """
-        words = words or [None] * len(texts)
-        marked = [
-            text if word is None else text.replace(word[0], f" {MARK} ")
-            for text, word in zip(texts, words, strict=True)
-        ]
-        tokens = super().tokenize(tokenizer, marked)
-        mark = tokenizer(MARK, add_special_tokens=False).input_ids[0]
-        for row, word in zip(tokens, words, strict=True):
-            if word is not None:
-                if not (row == mark).any():
-                    raise ValueError(
-                        "the pseudo-word is cut off or missing in a prompt; the template must have {p} early"
-                    )
-                row[row == mark] = len(tokenizer) + word[1]
-        return tokens
+        return pseudo_words.tokenize(tokenizer, texts, words)
 
     def load(self, pipeline, candidate):
-        with_pseudo_words(pipeline.text_encoder, candidate[self.name].to(pipeline.device))
+        pseudo_words.attach(pipeline.text_encoder, candidate[self.name].to(pipeline.device))
 
 
 class Unet(Part):
@@ -264,7 +244,7 @@ def _class_numbers(table, classes: Sequence[Mapping]) -> list[int]:
 
 
 def _drawn_prompts(table, classes: Sequence[Mapping], method) -> Callable:
-    """A function (positions in the table, *key of the draw) -> a prompt for each image, of a template drawn at random."""
+    """A function (positions in the table, *key) -> a prompt for each image, of a template drawn by the key."""
     numbers, templates = _class_numbers(table, classes), prompts.templates(method.conditioning)
 
     def texts(positions, *key):
@@ -275,41 +255,3 @@ def _drawn_prompts(table, classes: Sequence[Mapping], method) -> Callable:
         ]
 
     return texts
-
-
-def initial_pseudo_words(tokenizer, text_encoder, lemmas: Sequence[str]):
-    """Where pseudo-words start: the embedding of the last word of the first lemma, (classes, width).
-
-    The mean of its tokens' embeddings where the word has several (section 3.1).
-    """
-    import torch
-
-    table = text_encoder.get_input_embeddings().weight
-    last = [names.split(",")[0].split()[-1] for names in lemmas]
-    tokens = tokenizer(last, add_special_tokens=False).input_ids
-    return torch.stack([table[row].mean(0) for row in tokens]).detach().clone().float()
-
-
-def with_pseudo_words(text_encoder, words):
-    """Let ``text_encoder`` read further tokens whose embeddings are ``words`` (n, width).
-
-    Its own token table is not touched, so every other token stays as it was, bit by bit. Words that it was given
-    before are forgotten. Returns the encoder.
-    """
-    import torch
-
-    class WithPseudoWords(torch.nn.Module):
-        def __init__(self, table, words):
-            super().__init__()
-            self.table, self.words = table, words
-
-        def forward(self, tokens):
-            size = self.table.num_embeddings
-            known = self.table(tokens.clamp(max=size - 1))
-            learned = self.words[(tokens - size).clamp(min=0)].to(known.dtype)
-            return torch.where((tokens >= size)[..., None], learned, known)
-
-    embeddings = text_encoder.text_model.embeddings
-    table = getattr(embeddings.token_embedding, "table", embeddings.token_embedding)
-    embeddings.token_embedding = WithPseudoWords(table, words)
-    return text_encoder

@@ -24,7 +24,7 @@ from augbench.diffusion.text_encodings import TextEncodings
 from augbench.diffusion.trained_model import TrainedModel
 from augbench.digits import data
 from augbench.jobs import launching
-from augbench.study import parts
+from augbench.study import pseudo_words
 from augbench.study.methods import Method
 from augbench.study.parts import PARTS
 from augbench.study.sections.diffusion import Finetune, Generate
@@ -309,10 +309,10 @@ def test_a_pseudo_word_is_found_beside_punctuation(world, template):
 
     tokenizer = CLIPTokenizer.from_pretrained(world.backbone / "tokenizer")
     prompt = template.replace("{p}", "<six>")
-    tokens = PARTS["pseudo_word"].tokenize(tokenizer, [prompt], [("<six>", 1)])
+    tokens = pseudo_words.tokenize(tokenizer, [prompt], [("<six>", 1)])
     assert (tokens == len(tokenizer) + 1).sum() == 1
     with pytest.raises(ValueError, match="the pseudo-word is cut off"):
-        PARTS["pseudo_word"].tokenize(tokenizer, ["very " * 80 + "<six>"], [("<six>", 1)])
+        pseudo_words.tokenize(tokenizer, ["very " * 80 + "<six>"], [("<six>", 1)])
 
 
 def test_conditionings_start_as_the_encoding_of_the_simple_prompt(world, runs):
@@ -334,7 +334,7 @@ def test_pseudo_words_start_as_the_last_word_of_the_first_lemma(world):
 
     tokenizer = CLIPTokenizer.from_pretrained(world.backbone / "tokenizer")
     encoder = CLIPTextModel.from_pretrained(world.backbone / "text_encoder")
-    rows = parts.initial_pseudo_words(tokenizer, encoder, ["tiger shark, Galeocerdo cuvieri", "xylocarp, nut"])
+    rows = pseudo_words.initial(tokenizer, encoder, ["tiger shark, Galeocerdo cuvieri", "xylocarp, nut"])
     table = encoder.get_input_embeddings().weight
     assert torch.equal(rows[0], table[tokenizer.convert_tokens_to_ids("shark</w>")])
     pieces = tokenizer("xylocarp", add_special_tokens=False).input_ids
@@ -350,7 +350,7 @@ def test_a_pseudo_word_is_read_as_the_word_whose_embedding_it_has(world):
     plain = TextEncodings(pipeline.tokenizer, pipeline.text_encoder)(["a photo of a three"])
     table = pipeline.text_encoder.get_input_embeddings().weight
     words = torch.stack([torch.zeros(table.shape[1]), table[pipeline.tokenizer.convert_tokens_to_ids("three</w>")]])
-    encoder = parts.with_pseudo_words(pipeline.text_encoder, words)
+    encoder = pseudo_words.attach(pipeline.text_encoder, words)
     encode = TextEncodings(pipeline.tokenizer, encoder, PARTS["pseudo_word"])
     assert torch.equal(encode(["a photo of a <a.b c>"], [("<a.b c>", 1)]), plain)
     assert not torch.equal(encode(["a photo of a <a.b c>"], [("<a.b c>", 0)]), plain)

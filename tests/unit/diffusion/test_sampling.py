@@ -13,6 +13,7 @@ from augbench.core.seeds import derive, torch_generator
 from augbench.diffusion import latents, sampling
 from augbench.diffusion.sampler import Sampler, step_noise
 from augbench.diffusion.sampling_plan import Share, batches, plan
+from augbench.study import starts
 from augbench.study.starts import last_steps, start_image
 
 BOOMERANG = changed(METHOD, conditioning=None, start="image")
@@ -394,6 +395,31 @@ def test_jobs_generate_their_shares_from_files(files, tmp_path):
     assert list(cut["image_id"]) == list(whole["image_id"])
     assert sorted(path.suffix for path in tmp_path.glob("[01].*")) == [".parquet", ".parquet", ".tar", ".tar"]
     assert not list(tmp_path.glob(".*.batches"))
+
+
+class ImageToImage(starts.Image):
+    """A start that is not in the program: the last step alone, guided by a prompt."""
+
+    name = "image_to_image"
+    needs_conditioning = True
+
+    def begin(self, rows, noise, scheduler, settings, training):
+        images = training.latents[[row["start"] for row in rows]]
+        return images + 0.1 * noise, last_steps(scheduler, 1)
+
+
+def test_a_new_start_is_a_class_and_a_row(files, tmp_path, monkeypatch):
+    monkeypatch.setitem(starts.STARTS, "image_to_image", ImageToImage())
+    method = changed(METHOD, start="image_to_image")
+    assert method.model_dump()["start"] == "image_to_image"
+    table = generate(files, tmp_path, method=method)
+    assert list(table["start_image"]) == ["real-three"] * 2 + ["real-five"] * 2
+    assert set(table["prompt"]) == {"A photo of three, trey.", "A photo of five, cinque."}
+    first = [images.load(row).tobytes() for row in table.itertuples()]
+    assert len(set(first)) == 4
+    (tmp_path / "noise").mkdir()
+    noise = generate(files, tmp_path / "noise", method=METHOD)
+    assert not {images.load(row).tobytes() for row in noise.itertuples()} & set(first)
 
 
 def test_latents_of_other_images_are_an_error(files, tmp_path):
