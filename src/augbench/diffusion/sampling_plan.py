@@ -28,7 +28,7 @@ class Share:
         trains = [row["train"] for row in class_rows]
         largest = max(self.times, self.further or 0)
         totals = {
-            "none": [0] * len(trains),
+            "nothing": [0] * len(trains),
             "compared": [classes.added(train, self.ratio) for train in trains],
             "main": [classes.generated(train, self.times, at_least) for train in trains],
             "all": [classes.generated(train, largest, at_least) for train in trains],
@@ -38,8 +38,8 @@ class Share:
 
 
 STAGES = {  # from how many images of a class to how many
-    "base": ("none", "main"),
-    "screen": ("none", "compared"),
+    "base": ("nothing", "main"),
+    "screen": ("nothing", "compared"),
     "selected": ("compared", "main"),
     "further": ("main", "all"),
 }

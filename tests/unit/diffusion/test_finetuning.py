@@ -303,6 +303,15 @@ def test_each_image_is_guided_by_what_its_class_and_cluster_learn(world, target,
         ]
 
 
+def test_the_order_in_which_a_row_lists_its_parts_changes_nothing(world):
+    """Sums over parameters are in one order, and so the low bits of a step."""
+    from diffusers import StableDiffusionPipeline
+
+    pipeline = StableDiffusionPipeline.from_pretrained(world.backbone)
+    model = TrainedModel(pipeline, CLASSES, method_of("imagic", trained=["unet", "conditioning"]), SETTINGS)
+    assert [part.name for part in model.groups] == ["conditioning", "unet"]
+
+
 @pytest.mark.parametrize("template", ["a photo of {p}.", "{p}, by night", "the {p}'s photo"])
 def test_a_pseudo_word_is_found_beside_punctuation(world, template):
     from transformers import CLIPTokenizer
