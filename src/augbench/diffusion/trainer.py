@@ -58,6 +58,8 @@ def scaled_rates(method: Method, settings: Finetune, rate: float) -> dict[Part, 
 
 
 class Trainer:
+    """Steps and losses of a fine-tuning; ``tables`` holds the training and validation images."""
+
     def __init__(self, inputs: FinetuneInputs, method: Method, settings: Finetune, *, rate: float, seed: int):
         torch.set_num_threads(settings.threads)
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
