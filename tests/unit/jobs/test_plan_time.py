@@ -381,7 +381,8 @@ def test_checks_load_no_model_and_no_torch(animals, pipeline, tmp_path):
     sections["retrieval"] = {"min_aesthetic": None}
     raw = {"methods": ["none", "retrieval"], "target": {"reader": "folder", "path": str(animals)}} | sections
     code = (
-        "import json, sys; from pathlib import Path; from augbench import checks, config\n"
+        "import json, sys; from pathlib import Path\n"
+        "from augbench.jobs import checks; from augbench.study import config\n"
         f"raw = json.loads({json.dumps(json.dumps({'methods': METHODS, 'studies': {'s': raw}}))})\n"
         f"checks.check_world(config.parse(raw), Path({str(tmp_path / 'results')!r}))\n"
         "checks.remarks(config.parse(raw))\n"
