@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from augbench.core import files
+
 
 def rates(folders: Sequence[Path]) -> dict[str, float]:
     """Each fine-tuning's lowest validation loss in any epoch (``history.csv``), by the name of its folder; infinite for
@@ -70,3 +72,12 @@ def select(screened: Sequence[Mapping]) -> dict:
         raise ValueError("there is no candidate to select from")
     best = max(screened, key=lambda row: (row["validation_accuracy"], -row["validation_loss"], -row["epoch"]))
     return dict(best) | {"screened": sorted(map(dict, screened), key=lambda row: row["epoch"])}
+
+
+def write(
+    path: str | Path, screened: Sequence[str | Path], folders: Sequence[str | Path], *, grid: Sequence[float]
+) -> None:
+    """Select among the candidates of the files ``screened``, of fine-tunings in ``folders``, and write the selection
+    (JSON): :func:`select`'s with :func:`compare_rates`'."""
+    candidates = [candidate for file in screened for candidate in files.read_json(file)]
+    files.write_json(path, select(candidates) | compare_rates([Path(folder) for folder in folders], grid))

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pandas as pd
+from pydantic import BaseModel
 
 from augbench import images
 from augbench.core.collectives import group, has_gpu
@@ -24,7 +25,8 @@ def run(function: Callable, job: Mapping, folder: str | Path, *, processes: int,
     """Call a module's ``function`` with the arguments ``job`` in so many processes that share it.
 
     The first process also gets ``progress``. A single process is this one. Else image tables in ``job`` pass
-    through files in ``folder``, which is removed afterwards; everything else in it must be JSON. SIGTERM is handed on.
+    through files in ``folder``, which is removed afterwards; sections of the configuration, and all that is validated
+    as they are, pass as JSON, and everything else must be JSON. SIGTERM is handed on.
 
     Parameters
     ----------
@@ -36,15 +38,9 @@ def run(function: Callable, job: Mapping, folder: str | Path, *, processes: int,
         function(**job, progress=progress())
         return
     folder = Path(folder)
-    call = {"function": [function.__module__, function.__name__], "processes": processes, "job": {}, "tables": {}}
-    for name, value in job.items():
-        if isinstance(value, pd.DataFrame):
-            images.write(folder / f"{name}.parquet", value)
-            call["tables"][name] = str(folder / f"{name}.parquet")
-        else:
-            call["job"][name] = value
+    call = {"function": _place(function), "processes": processes, "job": _to_json(job, folder)}
     write_json(folder / "call.json", call)
-    command = [*_launcher(processes, machines, job["threads"]), "-m", __name__, str(folder / "call.json")]
+    command = [*_launcher(processes, machines, _threads(job)), "-m", __name__, str(folder / "call.json")]
     environment = without_launchers(os.environ) | {OURS: str(processes)}
     if not has_gpu():  # without it accelerate takes processes on a machine without a GPU for strangers to each other
         environment["ACCELERATE_USE_CPU"] = "true"
@@ -57,6 +53,43 @@ def run(function: Callable, job: Mapping, folder: str | Path, *, processes: int,
         shutil.rmtree(folder, ignore_errors=True)
     if code or ended:
         raise SystemExit(128 + signal.SIGTERM if ended else code)
+
+
+def _place(named) -> list[str]:
+    """Where a function or class is imported from."""
+    return [named.__module__, named.__qualname__]
+
+
+def _import(place: list[str]):
+    module, name = place
+    return getattr(importlib.import_module(module), name)
+
+
+def _to_json(job: Mapping, folder: Path) -> dict:
+    """The arguments of a job for :func:`_from_json`; image tables as files in ``folder``."""
+    plain = {"tables": {}, "sections": {}, "values": {}}
+    for name, value in job.items():
+        if isinstance(value, pd.DataFrame):
+            images.write(folder / f"{name}.parquet", value)
+            plain["tables"][name] = str(folder / f"{name}.parquet")
+        elif isinstance(value, BaseModel):
+            plain["sections"][name] = [_place(type(value)), value.model_dump(mode="json")]
+        else:
+            plain["values"][name] = value
+    return plain
+
+
+def _from_json(plain: Mapping) -> dict:
+    tables = {name: images.read(path) for name, path in plain["tables"].items()}
+    sections = {name: _import(place).model_validate(dump) for name, (place, dump) in plain["sections"].items()}
+    return plain["values"] | tables | sections
+
+
+def _threads(job: Mapping) -> int:
+    """CPU threads of each process, an argument of the job or a key of one of its sections."""
+    if "threads" in job:
+        return job["threads"]
+    return next(value.threads for value in job.values() if hasattr(value, "threads"))
 
 
 def _launcher(processes: int, machines: int, threads: int) -> list[str]:
@@ -77,12 +110,12 @@ def _launcher(processes: int, machines: int, threads: int) -> list[str]:
 def _first_machine() -> str:
     """The address of the first of this SLURM job's machines."""
 
-    def told(*command: str) -> str:
+    def output_of(*command: str) -> str:
         return subprocess.check_output(command, text=True, timeout=60)
 
-    nodes = told("squeue", "--noheader", "--job", os.environ["SLURM_JOB_ID"], "--format", "%N").strip()
-    first = told("scontrol", "show", "hostnames", nodes).split()[0]
-    return re.search(r"NodeAddr=(\S+)", told("scontrol", "show", "node", first))[1]
+    nodes = output_of("squeue", "--noheader", "--job", os.environ["SLURM_JOB_ID"], "--format", "%N").strip()
+    first = output_of("scontrol", "show", "hostnames", nodes).split()[0]
+    return re.search(r"NodeAddr=(\S+)", output_of("scontrol", "show", "node", first))[1]
 
 
 @contextlib.contextmanager
@@ -117,10 +150,8 @@ def _main(path: str) -> None:
     call = read_json(path)
     if group().num_processes != call["processes"]:
         raise RuntimeError(f"accelerate made {group().num_processes} processes of {call['processes']}")
-    tables = {name: images.read(place) for name, place in call["tables"].items()}
-    told = {} if group().process_index else {"progress": progress()}
-    module, name = call["function"]
-    getattr(importlib.import_module(module), name)(**call["job"], **tables, **told)
+    first = {} if group().process_index else {"progress": progress()}
+    _import(call["function"])(**_from_json(call["job"]), **first)
 
 
 if __name__ == "__main__":

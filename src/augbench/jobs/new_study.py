@@ -19,6 +19,7 @@ from augbench.dataset import target
 from augbench.images import folders
 from augbench.jobs import resources
 from augbench.study import classes, config
+from augbench.study.parts import PARTS
 
 LOOKED_AT = 500  # images whose size is read, spread over all classes
 SCARCE = 5  # images of a class below which there is nothing to split
@@ -127,7 +128,7 @@ def estimate(found: Found, study: dict) -> dict[str, float]:
         "hours": resources.sampling(generated, made["steps"], made["image_size"]) / 3600,
         "gigabytes": generated * PNG * made["image_size"] ** 2 / 1e9,
         "classifier_hours": study["runs"] * resources.classifier(2 * sum(training), 100, seen["image_size"]) / 3600,
-        "finetuning_hours": resources.finetuning(sum(training), 40, made["image_size"], ["pseudo_word", "unet"]) / 3600,
+        "finetuning_hours": resources.finetuning(sum(training), 40, made["image_size"], PARTS.values()) / 3600,
     }
 
 
@@ -154,7 +155,7 @@ def text(name: str, found: Found) -> str:
         f"{cost['training']:.0f} training images; each generating method makes {cost['images']:.0f} images, "
         f"about {_hours(cost['hours'])} of a T4 and {cost['gigabytes']:.1f} GB; here {generating} do.",
         f"Each method trains {study['runs']} classifiers, about {_hours(cost['classifier_hours'])} of a T4.",
-        f"Fine-tuning pseudo-word and denoiser would take up to {_hours(cost['finetuning_hours'])} of a V100.",
+        f"Fine-tuning a method would take up to {_hours(cost['finetuning_hours'])} of a V100.",
     ]
     lines = [
         f"# A study of {_plain(found.given.path)}, written by `make new-study`; every key is in config/README.md.",

@@ -115,4 +115,4 @@ def _prompted(method: Method) -> bool:
 
 def _keeps_prompts(method: Method) -> bool:
     """Whether a fine-tuned method is guided by texts rather than by an encoding learned in their place."""
-    return "conditioning" not in method.trained
+    return all(part.keeps_prompts for part in method.trained)

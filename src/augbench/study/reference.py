@@ -71,7 +71,8 @@ def _kind(field) -> str:
     words = {float: "number", int: "whole number", str: "text", bool: "true/false", list: "list"}
     parts = [part for part in kinds_in(field.annotation) if part in words or getattr(part, "__origin__", None) is list]
     literal = [part for part in kinds_in(field.annotation) if getattr(part, "__origin__", None) is Literal]
-    for each in field.metadata:
+    inner = [each for kind in kinds_in(field.annotation) for each in getattr(kind, "__metadata__", ())]
+    for each in [*field.metadata, *inner]:
         if isinstance(each, WithJsonSchema):
             return ", ".join(each.json_schema["enum"])
     if literal:

@@ -10,9 +10,10 @@ from safetensors.torch import load_file, save_file
 from sampled import KEY, METHOD, work
 from tinted import CLASSES, SETTINGS, tinted
 
+from augbench import images
 from augbench.classifier import training
 from augbench.core import finite
-from augbench.diffusion import latents, sampling
+from augbench.diffusion import latents, sampling, sampling_plan
 from augbench.models import aesthetics, backbones, clip
 from augbench.retrieval import pools
 
@@ -79,18 +80,19 @@ def damaged(source, target, part, value=math.nan):
 )
 def test_no_image_is_black_for_want_of_numbers(world, tmp_path, part, model, value):
     folder = damaged(world.backbone, tmp_path / "decoder", part, value)
-    rows = sampling.plan([{"class": "three", "lemmas": "three, trey"}], [2], METHOD, KEY)
+    rows = sampling_plan.plan([{"class": "three", "lemmas": "three, trey"}], [2], METHOD, KEY)
     paths = tmp_path / "shard.tar", tmp_path / "shard.parquet"
     with pytest.raises(RuntimeError, match=f"{model}.* gives numbers that are none .* for .*three"):
-        sampling.generate([work(world, rows, backbone=folder)], *paths)
+        sampling.write_shard([work(world, rows, backbone=folder)], *paths)
     assert not any(path.exists() for path in paths)
 
 
 def test_latents_that_are_none_name_the_image(world, tmp_path):
     folder = damaged(world.backbone, tmp_path / "encoder", "vae")
-    table = tinted(tmp_path, "train", 3)
+    images.write(tmp_path / "train.parquet", tinted(tmp_path, "train", 3))
+    paths = {tmp_path / "train.parquet": tmp_path / "out"}
     with pytest.raises(RuntimeError, match=r"the encoder \(vae\) gives .* for .*train/0.png and 2 others"):
-        latents.encode(folder, {tmp_path / "out": table}, image_size=32, mirrored=False, threads=1)
+        latents.encode(folder, paths, image_size=32, mirrored=False, threads=1)
     assert not (tmp_path / "out").exists()
 
 

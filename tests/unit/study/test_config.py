@@ -9,6 +9,7 @@ import yaml
 
 from augbench.jobs import checks
 from augbench.study import config, reference
+from augbench.study.parts import PARTS, PROMPT
 from augbench.study.starts import STARTS
 
 ROOT = Path(__file__).parents[3]
@@ -97,7 +98,9 @@ def test_a_missing_template_names_the_known_ones():
         ({"trained": ["pseudo_word"]}, "templates with {p}, the learned pseudo-word, go with"),
         ({"conditioning": "textual_inversion"}, "templates with {p}, the learned pseudo-word, go with"),
         ({"conditioning": None}, "start: noise needs a conditioning"),
-        ({"trained": ["vae"]}, "Input should be 'conditioning', 'pseudo_word' or 'unet'"),
+        ({"trained": ["vae"]}, "there is no part 'vae' (known: conditioning, pseudo_word, unet)"),
+        ({"trained": [3]}, "there is no part 3"),
+        ({"start": ["noise"]}, "there is no start ['noise']"),
         ({"candidates": ["best"]}, "String should match pattern"),
     ],
 )
@@ -120,7 +123,18 @@ def test_a_denoiser_alone_can_be_trained():
         "trained": ["unet"],
     }
     raw["methods"]["mine"] = row
-    assert config.parse(raw).methods["mine"].trained == ["unet"]
+    mine = config.parse(raw).methods["mine"]
+    assert mine.trained == [PARTS["unet"]]
+    assert mine.guide is PROMPT
+    assert mine.model_dump()["trained"] == ["unet"]
+
+
+def test_a_job_knows_its_method_but_for_title_and_family():
+    mine = config.parse(load("config/methods.yaml", "config/config.yaml")).methods["pseudoword_dm"]
+    row = mine.model_dump(exclude={"title", "family"}) | {"texts": "a digest"}
+    again = config.Method.from_row(row)
+    assert again == mine.model_copy(update={"title": "", "family": ""})
+    assert again.guide is PARTS["pseudo_word"]
 
 
 def test_clusters_need_an_embedding_and_candidates_their_epochs():
