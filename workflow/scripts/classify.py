@@ -34,6 +34,12 @@ if __name__ == "__main__":
             "seed": derive(snakemake.params.seed, "classifier", run),
             "save_minutes": snakemake.params.save_minutes,
         }
-        launching.run(training.train, job | settings, folder / ".processes", processes=snakemake.resources.gpu)
+        launching.run(
+            training.train,
+            job | settings,
+            folder / ".processes",
+            processes=snakemake.resources.gpu,
+            threads=settings["threads"],
+        )
     for path in snakemake.output.metrics:
         training.forget(Path(path).parent)

@@ -32,6 +32,7 @@ launching.run(
     finetuning.finetune,
     job | tables,
     Path(snakemake.output[0]).with_name(f".lr-{snakemake.wildcards.rate}.processes"),
+    threads=settings["threads"],
     processes=snakemake.resources.gpu,  # as many as there are, whatever was asked for
     machines=snakemake.resources.get("nodes", 1),
 )

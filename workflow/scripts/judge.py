@@ -32,5 +32,7 @@ if __name__ == "__main__":
         "save_minutes": snakemake.params.save_minutes,
     }
     job |= {key: value for key, value in settings.items() if key != "processes"}
-    launching.run(training.train, job, folder / ".processes", processes=snakemake.resources.gpu)
+    launching.run(
+        training.train, job, folder / ".processes", processes=snakemake.resources.gpu, threads=settings["threads"]
+    )
     training.forget(folder)

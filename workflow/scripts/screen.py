@@ -36,7 +36,13 @@ if __name__ == "__main__":
             "seed": derive(snakemake.params.seed, "classifier", 1),
             "save_minutes": snakemake.params.save_minutes,
         }
-        launching.run(training.train, job | settings, folder / ".processes", processes=snakemake.resources.gpu)
+        launching.run(
+            training.train,
+            job | settings,
+            folder / ".processes",
+            processes=snakemake.resources.gpu,
+            threads=settings["threads"],
+        )
         candidate["validation_accuracy"] = files.read_json(folder / "metrics.json")["best_validation_accuracy"]
     files.write_json(snakemake.output[0], mine)
     for candidate in mine:

@@ -413,7 +413,7 @@ def in_shares(sets, epochs, shares):
 def test_processes_share_each_batch(sets, tmp_path, processes):
     given = dict(zip(("train", "validation", "test"), sets, strict=True))
     given |= {"classes": CLASSES, "folder": str(tmp_path / "run"), "threads": 1, "max_epochs": 3} | SETTINGS
-    launching.run(training.train, given, tmp_path / "processes", processes=processes)
+    launching.run(training.train, given, tmp_path / "processes", processes=processes, threads=1)
     history = pd.read_csv(tmp_path / "run" / "history.csv")
     assert history["train_loss"].to_numpy() == pytest.approx(in_shares(sets, 3, processes), abs=1e-4)
     predictions = pd.read_parquet(tmp_path / "run" / "predictions.parquet")
