@@ -101,9 +101,10 @@ def test_the_audit_finds_every_planted_duplicate_of_the_whole_web(planted, tmp_p
 
 
 def test_samples_of_the_diffusion_model_are_recognisable(tmp_path):
-    from augbench.classifier import training
+    from augbench.classifier import scoring
     from augbench.diffusion import sampling
     from augbench.study import classes
+    from augbench.study.sections.classifier import Classifier
 
     kept = classes.kept(RESULTS / "dataset" / "classes.csv")
     names = [about["class"] for about in kept]
@@ -131,7 +132,7 @@ def test_samples_of_the_diffusion_model_are_recognisable(tmp_path):
         sampler = sampling.Sampler(RESULTS / "backbone", **settings)
         work = sampling.Work(lambda sampler=sampler: sampler, sampling.batches(rows, 16), (0, "check"), name, name)
         sampling.generate([work], *paths)
-        _, seen = training.look(CLASSIFIER, names, images.read(paths[1]), model="small_cnn", image_size=32)
+        _, seen = scoring.score(CLASSIFIER, names, images.read(paths[1]), Classifier(model="small_cnn", image_size=32))
         shares[name] = float(seen["correct"].mean())
     print(f"\nrecognised by the more_real classifier: { ({k: f'{v:.0%}' for k, v in shares.items()}) }")
     assert shares["handwriting"] >= 0.8

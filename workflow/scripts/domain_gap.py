@@ -7,20 +7,19 @@ take_gpus(snakemake.log[0], snakemake.resources.gpu)
 from pathlib import Path
 
 from augbench import images
-from augbench.classifier import training
+from augbench.classifier import scoring
 from augbench.core import files
 from augbench.report import domain_gap
 from augbench.study import classes
+from augbench.study.sections.classifier import Classifier
 
-settings, given = snakemake.params.classifier, snakemake.input
+settings, given = Classifier(**snakemake.params.classifier), snakemake.input
 names = [about["class"] for about in classes.kept(given.classes)]
 weights = Path(given.weights)
 
 
 def look(table):
-    features, seen = training.look(
-        weights.parent, names, table, **{key: settings[key] for key in ("model", "image_size", "threads")}
-    )
+    features, seen = scoring.score(weights.parent, names, table, settings)
     return features, seen["correct"].to_numpy()
 
 

@@ -18,7 +18,7 @@ def check_world(config: Config, results: Path = Path("results")) -> list[str]:
 
     Returns a sentence for each study for which the disk has too little room: a plan may be made all the same.
     """
-    from augbench.classifier.training import check_model
+    from augbench.classifier.architectures import check_model
     from augbench.dataset import target
 
     try:

@@ -5,10 +5,11 @@ That classifier, the judge, knows no image that a method adds or starts from: it
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import pandas as pd
 
-from augbench.core.seeds import generator
+from augbench.core.seeds import derive, generator
 
 COLUMNS = ["method", "frechet_distance", "recognised", "images", "sets", "recognised_test"]
 TIMES = 2  # images that the judge learns from, as a multiple of the training images: what a method's classifier sees
@@ -44,6 +45,23 @@ def judge_sets(
         learnt.append(mine.iloc[:cut])
         held.append(mine.iloc[cut:])
     return joined(learnt), joined(held if any(map(len, held)) else learnt)
+
+
+def train_judge(
+    trainer, sets: Mapping[str, pd.DataFrame], classes: Sequence[Mapping], folder: str | Path, seed: int
+) -> None:
+    """Train the judge into ``folder``.
+
+    Parameters
+    ----------
+    trainer : a :class:`augbench.classifier.runs.Trainer`
+    sets : reserve and validation, as :func:`judge_sets` takes them, and test
+    classes : rows of the class table; seed : the study's
+    """
+    counts = {row["class"]: row["train"] for row in classes}
+    train, validation = judge_sets(sets["reserve"], sets["validation"], counts, seed)
+    tables = {"train": train, "validation": validation, "test": sets["test"]}
+    trainer.train_only(tables, list(counts), folder, derive(seed, "judge"))
 
 
 def frechet_distance(first, second) -> float:

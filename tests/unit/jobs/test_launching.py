@@ -17,10 +17,4 @@ def test_arguments_pass_through_json_as_they_are(tmp_path):
     for value in (section, method, None, {"grid": [1, 2.5]}, "text"):
         packed = json.loads(json.dumps(launching._packed("name", value, tmp_path)))
         assert launching._unpacked(packed) == value
-    assert (
-        launching._unpacked(
-            {"section": [*launching._packed("name", method, tmp_path)["section"]], "values": method.model_dump()}
-        ).start
-        is method.start
-    )
     pd.testing.assert_frame_equal(launching._unpacked(launching._packed("name", table, tmp_path)), table)
