@@ -1,7 +1,6 @@
 """A classifier as it computes: on a GPU or the CPU, in one process or several that share each batch."""
 
 import torch
-import torchvision
 from torch import nn
 from torch.nn.functional import cross_entropy
 
@@ -19,6 +18,8 @@ def build(name: str, classes: int):
     check_model(name)
     if name == SMALL:
         return _small_cnn(classes)
+    import torchvision  # takes seconds, which the small one need not wait for
+
     return torchvision.models.get_model(name, weights=None, num_classes=classes)
 
 
