@@ -30,7 +30,7 @@ from PIL import Image
 from augbench import images
 from augbench.audit import hashes
 from augbench.core import list_files
-from augbench.dataset import target
+from augbench.dataset import references, splits
 from augbench.jobs import checks, logs, new_study
 from augbench.models import captioned_pool
 from augbench.retrieval import index as pool_index
@@ -280,7 +280,7 @@ def folders(rng: random.Random, root: Path, results: Path) -> list[Step]:
         pools.pack(names, results / "pool.tar", max_image_size=64, max_pixels=10_000)
 
     def of_reference():
-        table = target.folder_table(data, given["unreadable"])
+        table = references.folder_table(data, given["unreadable"])
         images.write(results / "reference.parquet", table)
         return [hashes.shrunk(row) for row in table.itertuples()]
 
@@ -294,7 +294,7 @@ def folders(rng: random.Random, root: Path, results: Path) -> list[Step]:
 
 
 def _split(given: dict) -> pd.DataFrame:
-    return target.split(config.Target(**given), config.Dataset(), 0)
+    return splits.split(config.Target(**given), config.Dataset(), 0)
 
 
 # --- lists ----------------------------------------------------------------------------------------------

@@ -8,7 +8,8 @@ from snakemake.exceptions import WorkflowError
 
 from augbench.classifier import crops
 from augbench.core import code_digest
-from augbench.dataset import export, target
+from augbench.dataset import export, splits
+from augbench.dataset.class_table import class_keys
 from augbench.jobs import checks, logs
 from augbench.jobs import resources as costs
 from augbench.report import catalogue
@@ -84,7 +85,7 @@ def setting(section):
 def target_of(study):
     """Where a study's target lies: the digits world makes its own."""
     given = STUDIES[study].target
-    if given.reader != "digits":
+    if not given.reader.is_built_in:
         return given
     folder = f"results/{study}/digits"
     return given.model_copy(
@@ -135,7 +136,7 @@ def clustered(study):
 @functools.cache  # asked for by each of what may be thousands of jobs, and the target's folders have to be listed
 def generation_jobs(study):
     return configuration.parts_of(
-        len(target.class_keys(STUDIES[study].target)),
+        len(class_keys(STUDIES[study].target)),
         STUDIES[study].jobs.classes_per_generation,
     )
 

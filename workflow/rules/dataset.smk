@@ -5,7 +5,7 @@ rule split_target:
     input:
         lambda w: (
             [rules.digits_target.output.folder]
-            if study_of(w).target.reader == "digits"
+            if study_of(w).target.reader.is_built_in
             else []
         ),
         lambda w: target_of(w.study).classes or [],
@@ -39,7 +39,7 @@ rule dataset:
         ledgers=lambda w: ledgers(w.study),
     output:
         classes="results/{study}/dataset/classes.csv",
-        splits=expand("results/{{study}}/dataset/{split}.parquet", split=target.SPLITS),
+        splits=expand("results/{{study}}/dataset/{split}.parquet", split=split.SPLITS),
     log:
         "results/{study}/logs/dataset/dataset.log",
     benchmark:

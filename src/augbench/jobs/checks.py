@@ -6,6 +6,9 @@ import shutil
 import unicodedata
 from pathlib import Path
 
+from augbench.dataset import checks as target_checks
+from augbench.dataset import splits
+from augbench.dataset.class_table import class_keys, class_table
 from augbench.models import local_files
 from augbench.retrieval import index
 from augbench.study.config import Config, ConfigError, Study
@@ -19,7 +22,6 @@ def check_world(config: Config, results: Path = Path("results")) -> list[str]:
     Returns a sentence for each study for which the disk has too little room: a plan may be made all the same.
     """
     from augbench.classifier.architectures import check_model
-    from augbench.dataset import target
 
     try:
         results.mkdir(parents=True, exist_ok=True)
@@ -31,9 +33,9 @@ def check_world(config: Config, results: Path = Path("results")) -> list[str]:
     free, crowded = shutil.disk_usage(results).free, []
     for name, study in config.studies.items():
         place = f"studies.{name}"
-        if study.target.reader != "digits":
+        if not study.target.reader.is_built_in:
             try:
-                target.check(study.target)
+                target_checks.check(study.target)
             except ValueError as error:
                 raise ConfigError(f"{place}.target: {error}") from None
         check_shares(config, study, place)
@@ -46,7 +48,7 @@ def check_world(config: Config, results: Path = Path("results")) -> list[str]:
             check_model(study.classifier.model)
         except ValueError as error:
             raise ConfigError(f"{place}.classifier.model: {error}") from None
-        needed = disk_needed(config, study, len(target.class_keys(study.target)))
+        needed = disk_needed(config, study, len(class_keys(study.target)))
         if needed > free:
             crowded.append(
                 f"{place}: needs about {needed / 1e9:.1f} GB in {results}, but only {free / 1e9:.1f} GB are free"
@@ -60,18 +62,17 @@ def remarks(config: Config) -> list[str]:
 
     Raises ConfigError when nothing is left of a method's templates.
     """
-    from augbench.dataset import target
     from augbench.images import folders
     from augbench.study import prompts
 
     found = []
     for name, study in config.studies.items():
         found += check_proxy(study, f"studies.{name}")
-        if study.target.reader == "digits":
+        if study.target.reader.is_built_in:
             continue
-        if not_taken := folders.told(target.left_out(study.target)):
+        if not_taken := folders.told(target_checks.left_out(study.target)):
             found.append(f"studies.{name}: not taken from {study.target.path}: {not_taken}")
-        classes = target.class_table(study.target).to_dict("records")
+        classes = class_table(study.target).to_dict("records")
         for method in study.methods:
             conditioning = config.methods[method].conditioning
             try:
@@ -97,9 +98,7 @@ def _lacking(prompts, conditioning: str | None, about: dict) -> list[str]:
 
 def check_shares(config: Config, study: Study, place: str) -> None:
     """That shares are of one whole, and leave some to a method that adds further real images. Raises ConfigError."""
-    from augbench.dataset import target
-
-    own = {"test"} if study.target.reader == "digits" else set(target.layout(study.target).own)
+    own = _own_splits(study)
     shares = {name: getattr(study.dataset, name) for name in ("train", "validation", "test") if name not in own}
     total = round(sum(shares.values()), 9)
     if total > 1:
@@ -112,23 +111,27 @@ def check_shares(config: Config, study: Study, place: str) -> None:
         )
 
 
+def _own_splits(study: Study) -> set[str]:
+    """The held-out splits that the target has of its own."""
+    reader = study.target.reader
+    return set(reader.known_splits if reader.is_built_in else reader.layout(study.target).own)
+
+
 def check_splits(study: Study, place: str) -> None:
     """That there will be images to train on, to validate and to test with, of each class. Raises ConfigError."""
-    from augbench.dataset import target
-
-    found = None if study.target.reader == "digits" else target.layout(study.target)
-    own = found.own if found else {"test": None}
+    own = _own_splits(study)
     for name in ("train", "validation", "test"):
         if name not in own and getattr(study.dataset, name) == 0:
             raise ConfigError(
                 f"{place}.dataset.{name}: 0 leaves no {name} images, and the target has no such split of its own; "
                 f"write a share, e.g. `dataset: {{{name}: 0.1}}`"
             )
-    if not found:
+    if study.target.reader.is_built_in:
         return
-    for key in found.classes:
-        count = sum(1 for _ in itertools.islice(found.train(key), ENOUGH))
-        sizes = target.sizes(count, study.dataset, found.own)
+    layout = study.target.reader.layout(study.target)
+    for key in layout.classes:
+        count = sum(1 for _ in itertools.islice(layout.train(key), ENOUGH))
+        sizes = splits.sizes(count, study.dataset, own)
         if count < ENOUGH and (
             empty := [name for name in sizes if getattr(study.dataset, name, 0) and not sizes[name]]
         ):
@@ -140,11 +143,9 @@ def check_splits(study: Study, place: str) -> None:
 
 def check_names(config: Config, study: Study, place: str) -> None:
     """That each class has a name where prompts are made of it. Raises ConfigError."""
-    from augbench.dataset import target
-
-    if study.target.reader == "digits" or not any(config.methods[method].conditioning for method in study.methods):
+    if study.target.reader.is_built_in or not any(config.methods[method].conditioning for method in study.methods):
         return
-    for row in target.class_table(study.target).to_dict("records"):
+    for row in class_table(study.target).to_dict("records"):
         controls = [letter for letter in row["lemmas"] if unicodedata.category(letter) in ("Cc", "Cs")]
         if controls or not row["lemmas"].split(",")[0].strip():
             why = "has a control character in its name" if controls else "leaves no name"

@@ -15,18 +15,16 @@ import yaml
 
 from augbench import images
 from augbench.core.files import printable
-from augbench.dataset import target
+from augbench.dataset import checks, splits
 from augbench.images import folders
 from augbench.jobs import resources
 from augbench.study import classes, config
+from augbench.study.readers import reader_of
 
 LOOKED_AT = 500  # images whose size is read, spread over all classes
 SCARCE = 5  # images of a class below which there is nothing to split
 PNG = 1.5  # bytes per pixel of a generated image
 METHODS = ["none", "simple_prompt", "clip_prompts"]  # what needs no pool and no fine-tuning
-
-
-WNID = r"n\d{8}"  # ImageNet's class folders
 
 
 @dataclass(frozen=True)
@@ -46,9 +44,9 @@ def look(path: str, top_folders: str | None = None) -> Found:
 
     ``top_folders`` : ``splits`` or ``classes``, where their names do not say
     """
-    given = config.Target(reader=_reader(Path(path)), path=str(path), folders=top_folders)
-    target.check(given)
-    layout = target.layout(given)
+    given = config.Target(reader=reader_of(Path(path)).name, path=str(path), folders=top_folders)
+    checks.check(given)
+    layout = given.reader.layout(given)
     files = {key: sorted(layout.train(key)) for key in layout.classes}
     for images_of in layout.own.values():
         for key in layout.classes:
@@ -69,19 +67,6 @@ def look(path: str, top_folders: str | None = None) -> Found:
         raise ValueError(f"none of the images of {path} that were looked at can be read")
     counts = {key: len(mine) for key, mine in files.items()}
     return Found(given, counts, sides, frozenset(layout.own), folders.told(layout.left_out))
-
-
-def _reader(path: Path) -> str:
-    """The reader of a target, by what lies there. ImageNet's ``val`` is its test set, anybody else's a validation set:
-    only WordNet's numbers as names of the classes, or a ``val`` without classes, are ImageNet's."""
-    if path.is_file():
-        return "list"
-    if (path / "256_ObjectCategories").is_dir():
-        return "caltech256"
-    if [(path / name).is_dir() for name in ("train", "val", "test")] != [True, True, False]:
-        return "folder"
-    numbered = all(re.fullmatch(WNID, key.name) for key in folders.subfolders(path / "train"))
-    return "imagenet" if numbered or not folders.subfolders(path / "val") else "folder"
 
 
 def suggestion(found: Found) -> dict:
@@ -117,7 +102,7 @@ def _per_class(found: Found, shares: dict) -> float:
 
 def estimate(found: Found, study: dict) -> dict[str, float]:
     """For each generating method: images, GPU-hours by the paper's figures (T4) and GB; and a classifier's hours."""
-    training = [target.sizes(n, config.Dataset(**study["dataset"]), found.own)["train"] for n in found.counts.values()]
+    training = [splits.sizes(n, config.Dataset(**study["dataset"]), found.own)["train"] for n in found.counts.values()]
     made = study["generate"]
     generated = sum(classes.generated(n, made["times"], None) for n in training)
     seen = study["classifier"]

@@ -16,7 +16,8 @@ from PIL import Image
 
 from augbench.core import list_files, texts
 from augbench.core.files import BadInput
-from augbench.dataset import target
+from augbench.dataset import checks, splits
+from augbench.dataset.class_table import class_table
 from augbench.retrieval import pools
 from augbench.study.config import Dataset, Target
 
@@ -250,13 +251,13 @@ def test_classes_called_na_none_and_null_are_classes(tmp_path, kind):
     table = pd.DataFrame({"path": names, "class": (keys[:5] * 6)})
     path = tmp_path / f"list.{kind}"
     table.to_csv(path, index=False) if kind == "csv" else table.to_parquet(path)
-    target.check(study(path))
-    rows = target.split(study(path), Dataset(train=0.4, validation=0.3, test=0.3), 1)
+    checks.check(study(path))
+    rows = splits.split(study(path), Dataset(train=0.4, validation=0.3, test=0.3), 1)
     assert rows["class"].value_counts().to_dict() == dict.fromkeys(keys[:5], 6)
     table.loc[3, "class"] = None
     table.to_csv(path, index=False) if kind == "csv" else table.to_parquet(path)
     with pytest.raises(BadInput, match="row 4 below the column names has no class"):
-        target.check(study(path))
+        checks.check(study(path))
 
 
 def test_the_spellings_of_a_list(tmp_path):
@@ -264,8 +265,8 @@ def test_the_spellings_of_a_list(tmp_path):
     lines = ["File_Name\tLabel\tSet", "./a/1.png\tcat\tTrain", "a\\2.png\tcat\tTESTING", "b/1.png\tdog\ttraining",
              "b/./2.png\tdog\tTest"]  # fmt: skip
     (tmp_path / "list.tsv").write_text("\n".join(lines), encoding="utf-16")
-    target.check(study(tmp_path / "list.tsv"))
-    rows = target.split(study(tmp_path / "list.tsv"), Dataset(train=1, validation=0), 1)
+    checks.check(study(tmp_path / "list.tsv"))
+    rows = splits.split(study(tmp_path / "list.tsv"), Dataset(train=1, validation=0), 1)
     assert rows[["image_id", "class", "split"]].to_numpy().tolist() == [
         ["a/1.png", "cat", "train"], ["a/2.png", "cat", "test"],
         ["b/1.png", "dog", "train"], ["b/2.png", "dog", "test"],
@@ -293,7 +294,7 @@ def test_rows_that_cannot_be_used_are_named(tmp_path, lines, sentence):
     images_at(tmp_path, "0.png", "1.png")
     (tmp_path / "list.csv").write_text("\n".join(["path,class", *lines]))
     with pytest.raises(BadInput, match=sentence) as error:
-        target.check(study(tmp_path / "list.csv"))
+        checks.check(study(tmp_path / "list.csv"))
     assert "\n" not in str(error.value)
 
 
@@ -303,7 +304,7 @@ def test_a_split_of_another_name_is_said_with_its_row(tmp_path):
     with pytest.raises(
         BadInput, match="row 2 below the column names: a split is train, validation or test, not 'unlab"
     ):
-        target.check(study(tmp_path / "list.csv"))
+        checks.check(study(tmp_path / "list.csv"))
 
 
 def test_rows_that_are_repeated_count_once_and_missing_files_are_left_out_when_asked(tmp_path, capsys):
@@ -312,9 +313,9 @@ def test_rows_that_are_repeated_count_once_and_missing_files_are_left_out_when_a
     lines = [f"{name},{'ab'[number % 2]}" for number, name in enumerate(names)]
     (tmp_path / "list.csv").write_text("\n".join(["path,class", *lines, *lines[:3], "gone.png,a"]))
     given_ = study(tmp_path / "list.csv", unreadable="skip")
-    target.check(given_)
-    assert target.left_out(given_) == {"rows that say what another says": 3}
-    rows = target.split(given_, Dataset(train=0.5, validation=0.25, test=0.25), 1)
+    checks.check(given_)
+    assert checks.left_out(given_) == {"rows that say what another says": 3}
+    rows = splits.split(given_, Dataset(train=0.5, validation=0.25, test=0.25), 1)
     assert len(rows) == 8
     assert "gone.png: it is not there" in capsys.readouterr().out
 
@@ -323,13 +324,13 @@ def test_a_table_of_names_is_read_as_a_list_is(tmp_path):
     images_at(tmp_path, "NA/0.png", "b/0.png")
     given_ = Target(reader="folder", path=str(tmp_path), classes=str(tmp_path / "names.csv"))
     (tmp_path / "names.csv").write_text("Class;Name\nNA;Namibia, south west\n;\n", encoding="utf-16")
-    assert list(target.class_table(given_)["lemmas"]) == ["Namibia, south west", "b"]
+    assert list(class_table(given_)["lemmas"]) == ["Namibia, south west", "b"]
     (tmp_path / "names.csv").write_bytes("class,lemmas\nb,caf\xe9\n".encode("latin-1"))
     with pytest.raises(BadInput, match=r"names.csv is not UTF-8: line 2 holds the byte 0xe9"):
-        target.check(given_)
+        checks.check(given_)
     (tmp_path / "names.csv").write_text("class,lemmas\nb,one\nb,two\n")
     with pytest.raises(BadInput, match="names.csv names the class 'b' twice"):
-        target.check(given_)
+        checks.check(given_)
 
 
 def test_a_long_list_is_a_few_columns_and_no_object_for_each_row(tmp_path):
@@ -339,10 +340,9 @@ def test_a_long_list_is_a_few_columns_and_no_object_for_each_row(tmp_path):
         {"path": pa.array([f"{i:07d}.jpg" for i in number]), "class": pa.array((number % 100).astype(str))}
     )
     pq.write_table(table, tmp_path / "list.parquet")
-    from augbench.dataset import folder_layouts
 
     tracemalloc.start()
-    layout = folder_layouts.layout(study(tmp_path / "list.parquet"))
+    layout = study(tmp_path / "list.parquet").reader.layout(study(tmp_path / "list.parquet"))
     assert len(layout.classes) == 100
     assert sum(1 for _ in layout.train("7")) == count // 100
     assert tracemalloc.get_traced_memory()[1] < 5e6

@@ -77,7 +77,7 @@ def test_an_error_inside_clip_retrieval_ends_the_job(tmp_path):
     script = tmp_path / "script.py"
     arguments = f"[{str(tmp_path / '0.tar')!r}], 'hf_clip:{tmp_path / 'missing'}', {str(tmp_path / 'out')!r}"
     script.write_text(
-        f"from augbench import pool\nif __name__ == '__main__':\n    pool.embed({arguments}, batch_size=1, threads=1)\n"
+        f"from augbench.retrieval import pools as pool\nif __name__ == '__main__':\n    pool.embed({arguments}, batch_size=1, threads=1)\n"
     )
     process = subprocess.Popen(
         [sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from augbench import images
-from augbench.dataset import target
+from augbench.dataset import references, splits
 from augbench.models import local_files
 from augbench.retrieval import download, pools
 from augbench.study import config
@@ -90,7 +90,7 @@ def plan(folder, given, **sections):
 
 
 def split(given):
-    return target.split(config.Target(**given), config.Dataset(), 0)
+    return splits.split(config.Target(**given), config.Dataset(), 0)
 
 
 def backbone(folder, model):
@@ -128,7 +128,7 @@ def link(name, goal):
 def damaged_references(folder):
     hostile.put(folder / "more" / "cut.png", hostile.picture(mode="RGB")[:40])
     hostile.put(folder / "more" / "._000.jpg", b"Mac")
-    assert target.folder_table(folder / "more", "skip").empty
+    assert references.folder_table(folder / "more", "skip").empty
 
 
 def grey_and_transparent():

@@ -84,12 +84,12 @@ def test_val_is_a_validation_set_but_for_imagenet(tmp_path):
     birds = make(make(tmp_path / "birds", {"robin": 6, "tit": 6}, place="train"), {"robin": 2, "tit": 2}, place="val")
     text = new_study.write(str(birds), "birds", tmp_path).read_text()
     found = study(tmp_path / "birds.yaml")
-    assert found.target.reader == "folder"
+    assert found.target.reader.name == "folder"
     assert "a validation set of its own" in text
     assert (found.dataset.train, found.dataset.test) == (0.8, 0.2)
     wnids = {"n01440764": 6, "n01443537": 6}
     numbered = make(make(tmp_path / "numbered", wnids, place="train"), wnids, place="val")
-    assert study(new_study.write(str(numbered), "numbered", tmp_path)).target.reader == "imagenet"
+    assert study(new_study.write(str(numbered), "numbered", tmp_path)).target.reader.name == "imagenet"
     flat = make(tmp_path / "flat", {"robin": 6, "tit": 6}, place="train")
     (flat / "val").mkdir()
     with pytest.raises(ValueError, match="has no class folders: give `ground_truth`"):  # as ImageNet's reader says

@@ -76,7 +76,7 @@ def test_a_split_of_ones_own_has_images_in_classes(tmp_path, split, inside):
 
 def test_shares_and_counts_that_leave_a_class_without_a_split_are_those_that_are_refused(tmp_path):
     """Against the split itself, for every small count and many shares."""
-    from augbench.dataset import target
+    from augbench.dataset import splits
 
     folders = {n: fill(tmp_path / f"of{n}", {"cat": n, "dog": 60}) for n in (1, 2, 3, 4, 7)}
     for n, (train, validation, test) in itertools.product(folders, itertools.product([0.1, 0.34, 0.8], repeat=3)):
@@ -85,7 +85,7 @@ def test_shares_and_counts_that_leave_a_class_without_a_split_are_those_that_are
         raw = study(folders[n], ["none"], dataset={"train": train, "validation": validation, "test": test})
         given = raw.studies["s"]
         try:
-            target.split(given.target, given.dataset, 0)
+            splits.split(given.target, given.dataset, 0)
             fits = True
         except ValueError:
             fits = False
@@ -381,7 +381,8 @@ def test_checks_load_no_model_and_no_torch(animals, pipeline, tmp_path):
     sections["retrieval"] = {"min_aesthetic": None}
     raw = {"methods": ["none", "retrieval"], "target": {"reader": "folder", "path": str(animals)}} | sections
     code = (
-        "import json, sys; from pathlib import Path; from augbench import checks, config\n"
+        "import json, sys; from pathlib import Path\n"
+        "from augbench.jobs import checks; from augbench.study import config\n"
         f"raw = json.loads({json.dumps(json.dumps({'methods': METHODS, 'studies': {'s': raw}}))})\n"
         f"checks.check_world(config.parse(raw), Path({str(tmp_path / 'results')!r}))\n"
         "checks.remarks(config.parse(raw))\n"

@@ -35,9 +35,9 @@ def one_of(kind: type, registry: Mapping[str, Any], word: str):
     """The type of a key whose value is the name of a row of a registry; validated, it is that row's object."""
 
     def find(value):
-        if not isinstance(value, str):
+        if isinstance(value, kind):
             return value
-        if value not in registry:
+        if not isinstance(value, str) or value not in registry:
             known = ", ".join(registry)
             raise ValueError(f"there is no {word} {value!r}{did_you_mean(value, registry)} (known: {known})")
         return registry[value]
