@@ -123,6 +123,7 @@ rule audit:
         runtime=lambda w, attempt: costs.minutes(0, attempt, least=60),
     params:
         references=lambda w: references(w.study, w.method),
+        ratios=lambda w: ratios(w.study, w.method),
         threshold=lambda w: (
             study_of(w).audit.threshold if study_of(w).audit.detector else None
         ),

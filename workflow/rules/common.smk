@@ -46,9 +46,7 @@ wildcard_constraints:
     ratio=r"[0-9.]+",
     shard="[0-9]+",
     set="|".join(
-        {*REFERENCES}.union(
-            *(study.audit.references for study in STUDIES.values())
-        )
+        {*REFERENCES}.union(*(study.audit.references for study in STUDIES.values()))
     ),
 
 
@@ -341,29 +339,26 @@ def ratios(study, method):
 def pool_files(study):
     """What a pool consists of that lies at a path: images, shards or lists of URLs."""
     pool = STUDIES[study].pool
-    return poolside.files_of(pool.source, pool.path)
+    return pool.source.files(pool.path)
 
 
 def pool_shards(study):
     source = STUDIES[study].pool.source
-    if source == "digits":
+    if source.is_built_in:
         return [f"results/{study}/digits/web.tar"]
-    if source == "shards":
+    if not source.is_packed:
         return pool_files(study)
     size = STUDIES[study].jobs.images_per_shard
-    count = len(pool_files(study)) if source == "folder" else url_count(study)
     return [
         f"results/{study}/pool/shards/{part}.tar"
-        for part in range(configuration.parts_of(count, size))
+        for part in range(configuration.parts_of(pool_size(study), size))
     ]
 
 
 @functools.cache
-def url_count(study):
-    """Rows in a pool's lists of URLs."""
-    from pyarrow.parquet import ParquetFile
-
-    return sum(ParquetFile(file).metadata.num_rows for file in pool_files(study))
+def pool_size(study):
+    """Images, or rows of lists of URLs, of which shards are made."""
+    return STUDIES[study].pool.source.count(pool_files(study))
 
 
 def shard_images(wildcards):
@@ -384,8 +379,9 @@ def ledgers(study):
 def index_folder(study):
     """The index as an input; a service has its own."""
     pool = STUDIES[study].pool
-    places = {"index": [pool.path], "service": []}
-    return places.get(pool.source, [f"results/{study}/pool/index"])
+    if pool.source.brings_index:
+        return [pool.path]
+    return [] if pool.source.is_remote else [f"results/{study}/pool/index"]
 
 
 def embedding_jobs(study):
@@ -409,12 +405,15 @@ def one_of(studies):
     return "|".join(studies) or "(?!)"
 
 
-def pools(source):
-    """A wildcard constraint for the studies whose pool is of this kind."""
+def packed_pools(downloads):
+    """A wildcard constraint for the studies of whose pools shards are made here, from images that are downloaded or
+    not."""
     return one_of(
         name
         for name, study in STUDIES.items()
-        if study.pool and study.pool.source == source
+        if study.pool
+        and study.pool.source.is_packed
+        and study.pool.source.downloads == downloads
     )
 
 

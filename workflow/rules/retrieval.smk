@@ -36,7 +36,7 @@ rule pack_pool:
     benchmark:
         "results/{study}/benchmarks/pool/pack-{part}.tsv"
     wildcard_constraints:
-        study=pools("folder"),
+        study=packed_pools(downloads=False),
     conda:
         "../../envs/augbench.yaml"
     threads: 1
@@ -64,7 +64,7 @@ rule download_pool:
     benchmark:
         "results/{study}/benchmarks/pool/download-{part}.tsv"
     wildcard_constraints:
-        study=pools("urls"),
+        study=packed_pools(downloads=True),
     conda:
         "../../envs/augbench.yaml"
     threads: 1
@@ -101,7 +101,7 @@ rule embed_pool:
         gpu=1,
     params:
         clip_model=lambda w: clip_model(w.study),
-        local=lambda w: study_of(w).pool.local,
+        local=lambda w: study_of(w).pool.source.is_local,
         shards_per_job=setting("jobs.shards_per_embedding"),
     script:
         "../scripts/embed_pool.py"
@@ -139,13 +139,15 @@ rule index_pool:
 RETRIEVAL_INPUTS = {
     "classes": rules.split_target.output.classes,
     "images": rules.split_target.output.images,
-    "shards": lambda w: pool_shards(w.study) if study_of(w).pool.local else [],
+    "shards": lambda w: (
+        pool_shards(w.study) if study_of(w).pool.source.is_local else []
+    ),
     "head": lambda w: study_of(w).retrieval.aesthetic_model or [],
     "index": lambda w: index_folder(w.study),
     "clip": lambda w: clip_folder(w.study),
     "safety": lambda w: safety_folder(w.study),
     "web": lambda w: (
-        rules.digits_web.output.web if study_of(w).pool.source == "digits" else []
+        rules.digits_web.output.web if study_of(w).pool.source.is_built_in else []
     ),
 }
 

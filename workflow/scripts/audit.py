@@ -4,34 +4,22 @@ log_to(snakemake.log[0])
 
 from pathlib import Path
 
-from augbench import images
-from augbench.audit import embeddings
-from augbench.audit import hashes as image_hashes
-from augbench.audit.duplicates import Set, audit
+from augbench.audit.job import audit_method, read_set
 
-
-def seen(tables, hashes, vectors):
-    table = images.read(*tables).drop_duplicates("image_id", ignore_index=True)
-    detected = len(table) > 0 and len(vectors) > 0
-    return Set(table, image_hashes.read(hashes, table), embeddings.read(vectors[0], table) if detected else None)
-
-
+files = snakemake.input
 names = snakemake.params.references
-given = snakemake.input
-vectors = [[file] for file in given.vectors] or [[]] * len(names)
-references = {
-    name: seen([table], hashes, found)
-    for name, table, hashes, found in zip(names, given.references, given.hashes, vectors, strict=True)
-}
-ratios = {}
-for path in given.added:
-    ratio = float(Path(path).parent.name.removeprefix("x"))
-    ratios.setdefault(ratio, set()).update(images.read(path)["image_id"])
-audit(
-    seen(given.added, given.added_hashes, given.added_vectors),
-    references,
+vectors = files.vectors or [None] * len(names)
+ratios = snakemake.params.ratios
+runs = len(files.added) // len(ratios)
+audit_method(
+    {float(ratio): files.added[place * runs : (place + 1) * runs] for place, ratio in enumerate(ratios)},
+    files.added_hashes,
+    {
+        name: read_set([table], hashes, embedded)
+        for name, table, hashes, embedded in zip(names, files.references, files.hashes, vectors, strict=True)
+    },
     Path(snakemake.output.summary).parent,
+    vectors=files.added_vectors[0] if files.added_vectors else None,
     threshold=snakemake.params.threshold,
     threads=snakemake.threads,
-    ratios=ratios,
 )

@@ -6,12 +6,14 @@ import shutil
 import unicodedata
 from pathlib import Path
 
+from augbench.core.files import BadInput
 from augbench.dataset import checks as target_checks
 from augbench.dataset import splits
 from augbench.dataset.class_table import class_keys, class_table
 from augbench.models import local_files
-from augbench.retrieval import index
+from augbench.retrieval import guard, index, metadata
 from augbench.study.config import Config, ConfigError, Study
+from augbench.study.sources import COLUMNS
 
 ENOUGH = 50  # images of a class, of which each split gets one whatever the shares
 
@@ -33,14 +35,10 @@ def check_world(config: Config, results: Path = Path("results")) -> list[str]:
     free, crowded = shutil.disk_usage(results).free, []
     for name, study in config.studies.items():
         place = f"studies.{name}"
-        if not study.target.reader.is_built_in:
-            try:
-                target_checks.check(study.target)
-            except ValueError as error:
-                raise ConfigError(f"{place}.target: {error}") from None
-        check_shares(config, study, place)
-        check_splits(study, place)
-        check_names(config, study, place)
+        starts = [config.methods[method].start for method in study.methods]
+        prompted = any(config.methods[method].conditioning for method in study.methods)
+        further = next((name for name, start in zip(study.methods, starts, strict=True) if start.split), None)
+        check_target(study, place, prompted=prompted, further=further)
         check_models(config, study, place)
         check_pool(study, place)
         check_audit(study, place)
@@ -68,6 +66,8 @@ def remarks(config: Config) -> list[str]:
     found = []
     for name, study in config.studies.items():
         found += check_proxy(study, f"studies.{name}")
+        if study.pool and study.pool.path and (kinds := folders.told(study.pool.source.left_out(study.pool.path))):
+            found.append(f"studies.{name}: not taken from {study.pool.path}: {kinds}")
         if study.target.reader.is_built_in:
             continue
         if not_taken := folders.told(target_checks.left_out(study.target)):
@@ -96,18 +96,33 @@ def _lacking(prompts, conditioning: str | None, about: dict) -> list[str]:
     return words
 
 
-def check_shares(config: Config, study: Study, place: str) -> None:
+def check_target(study: Study, place: str, *, prompted: bool, further: str | None) -> None:
+    """Whether there can be a study of the target: its images, splits and names. Raises ConfigError.
+
+    ``prompted``: whether a method makes prompts of its classes; ``further``: a method that adds further real images
+    """
+    if not study.target.reader.is_built_in:
+        try:
+            target_checks.check(study.target)
+        except ValueError as error:
+            raise ConfigError(f"{place}.target: {error}") from None
+    check_shares(study, place, further)
+    check_splits(study, place)
+    if prompted:
+        check_names(study, place)
+
+
+def check_shares(study: Study, place: str, further: str | None) -> None:
     """That shares are of one whole, and leave some to a method that adds further real images. Raises ConfigError."""
     own = _own_splits(study)
     shares = {name: getattr(study.dataset, name) for name in ("train", "validation", "test") if name not in own}
     total = round(sum(shares.values()), 9)
     if total > 1:
         raise ConfigError(f"{place}.dataset: {' + '.join(shares)} must not exceed 1; they are {total:g}")
-    more = [method for method in study.methods if config.methods[method].start.split]
-    if more and total == 1:
+    if further and total == 1:
         raise ConfigError(
-            f"{place}.dataset: its shares leave no images for {more[0]} to add; take a smaller share to train on, or "
-            f"leave {more[0]} out of `methods`"
+            f"{place}.dataset: its shares leave no images for {further} to add; take a smaller share to train on, or "
+            f"leave {further} out of `methods`"
         )
 
 
@@ -141,9 +156,9 @@ def check_splits(study: Study, place: str) -> None:
             )
 
 
-def check_names(config: Config, study: Study, place: str) -> None:
-    """That each class has a name where prompts are made of it. Raises ConfigError."""
-    if study.target.reader.is_built_in or not any(config.methods[method].conditioning for method in study.methods):
+def check_names(study: Study, place: str) -> None:
+    """That each class has a name of which prompts can be made. Raises ConfigError."""
+    if study.target.reader.is_built_in:
         return
     for row in class_table(study.target).to_dict("records"):
         controls = [letter for letter in row["lemmas"] if unicodedata.category(letter) in ("Cc", "Cs")]
@@ -157,29 +172,23 @@ def check_names(config: Config, study: Study, place: str) -> None:
 
 def check_pool(study: Study, place: str) -> None:
     """Whether what the pool and retrieval name is there. Raises ConfigError."""
-    from augbench.retrieval import pools
-
     head = study.retrieval.aesthetic_model
     if head and not Path(head).is_file():
         raise ConfigError(f"{place}.retrieval.aesthetic_model: there is no file {head}")
     if not study.pool or not study.pool.path:
         return
     path, source = Path(study.pool.path), study.pool.source
-    if not (path.is_dir() or (source == "urls" and path.is_file())):
+    if not (path.is_dir() or (source.may_be_a_file and path.is_file())):
         raise ConfigError(f"{place}.pool.path: there is no folder {path}")
-    if study.pool.local:
-        try:
-            pools.check(source, path)
-        except ValueError as error:
-            raise ConfigError(f"{place}.pool.path: {error}") from None
-    elif not (path / "image.index").is_file():
-        raise ConfigError(f"{place}.pool.path: there is no image.index in {path}")
-    if source == "index":
-        clip = study.clip.model if study.clip and study.clip.model else ""
-        try:
+    try:
+        source.check(path)
+        if source.brings_index:
+            clip = study.clip.model if study.clip and study.clip.model else ""
+            if not index.index_file(path).is_file():
+                raise BadInput(f"there is no image.index in {path}")
             index.check_index(path, clip=clip, width=local_files.clip_width(clip))
-        except (ValueError, OSError) as error:
-            raise ConfigError(f"{place}.pool.path: {error}") from None
+    except (ValueError, OSError) as error:
+        raise ConfigError(f"{place}.pool.path: {error}") from None
     if study.retrieval.min_aesthetic is not None and not head and _lacks_scores(path, source):
         raise ConfigError(
             f"{place}.retrieval.min_aesthetic: the images of {path} have no aesthetic scores; name a model that scores "
@@ -210,12 +219,10 @@ def check_proxy(study: Study, place: str) -> list[str]:
 
     Raises ConfigError where one is wanted that is not there, or cannot be used.
     """
-    from augbench.retrieval import download
-
-    if not downloads(study):
+    if not (study.pool and study.pool.source.downloads):
         return []
     try:
-        named = [scheme for scheme in download.environment_proxies() if scheme in download.SCHEMES]
+        named = [scheme for scheme in guard.environment_proxies() if scheme in guard.SCHEMES]
     except ValueError as error:
         if study.retrieval.proxy:
             raise ConfigError(f"{place}.retrieval.proxy: {error}") from None
@@ -231,21 +238,10 @@ def check_proxy(study: Study, place: str) -> list[str]:
     return []
 
 
-def downloads(study: Study) -> bool:
-    """Whether images of the study's pool come from the web."""
-    return study.pool is not None and study.pool.source in ("urls", "index", "service")
-
-
-def _lacks_scores(path: Path, source: str) -> bool:
+def _lacks_scores(path: Path, source) -> bool:
     """Whether it is known, before any work starts, that no image of a pool has an aesthetic score."""
-    from augbench.retrieval.index import AESTHETIC, columns_of
-
-    if source == "folder":
-        return True
-    if source in ("index", "urls"):
-        columns = columns_of(path)
-        return bool(columns) and not set(columns) & set(AESTHETIC)
-    return False
+    columns = metadata.shape(path)[1] if source.brings_index else source.columns(path)
+    return columns is not None and not set(columns) & set(COLUMNS["aesthetic"])
 
 
 def check_audit(study: Study, place: str) -> None:

@@ -14,7 +14,7 @@ from augbench.classifier import networks, scoring, training
 from augbench.core import finite
 from augbench.diffusion import latents, sampling
 from augbench.models import aesthetics, backbones, clip
-from augbench.retrieval import pools
+from augbench.retrieval import embedding
 
 pytestmark = pytest.mark.middle
 
@@ -105,7 +105,7 @@ def test_a_clip_without_numbers_is_named_with_what_it_read(world, tmp_path):
     with pytest.raises(RuntimeError, match=r"the CLIP hf_clip:.* gives .* for the text 'a cat'"):
         model.texts(["a cat"])
     with pytest.raises(RuntimeError, match=r"the CLIP hf_clip:.* gives .* for the image .* in .*web.tar"):
-        pools.embed([world.shard], f"hf_clip:{folder / 'clip'}", tmp_path / "out", batch_size=64, threads=1)
+        embedding.embed([world.shard], f"hf_clip:{folder / 'clip'}", tmp_path / "out", batch_size=64, threads=1)
     assert not (tmp_path / "out").exists()
 
 

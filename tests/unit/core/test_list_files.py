@@ -20,6 +20,7 @@ from augbench.dataset import checks, splits
 from augbench.dataset.class_table import class_table
 from augbench.retrieval import pools
 from augbench.study.config import Dataset, Target
+from augbench.study.sources import SOURCES
 
 FAMILY = settings(derandomize=True, max_examples=80, deadline=None)
 COLUMNS = {"path": ["file", "file_name"], "class": ["label"], "split": ["set"]}
@@ -138,7 +139,7 @@ TEXTS = {  # a column of any type -> what it says as text
 def test_columns_of_all_plain_types_are_text(tmp_path, kind):
     column, expected = TEXTS[kind]
     pq.write_table(pa.table({"url": ["http://x/1", "http://x/2"], "TEXT": column}), tmp_path / "a.parquet")
-    pools.check("urls", tmp_path)
+    SOURCES["urls"].check(tmp_path)
     assert list(pools.url_list([tmp_path / "a.parquet"], 0, 9)["caption"]) == expected
 
 
@@ -148,7 +149,7 @@ def test_columns_of_other_types_are_refused_in_the_plan(tmp_path, name, column):
     table = {"url": pa.array(["http://x/1", None]), name: column}
     pq.write_table(pa.table(table), tmp_path / "a.parquet")
     with pytest.raises(BadInput, match=rf"a.parquet: its column '{name}' holds (list|struct)<.*; it should hold text"):
-        pools.check("urls", tmp_path / "a.parquet")
+        SOURCES["urls"].check(tmp_path / "a.parquet")
 
 
 @pytest.mark.parametrize(
@@ -165,7 +166,7 @@ def test_columns_of_other_types_are_refused_in_the_plan(tmp_path, name, column):
 def test_what_is_no_list_of_addresses_is_refused_in_the_plan(tmp_path, write, sentence):
     write(tmp_path / "a.parquet")
     with pytest.raises(BadInput, match=sentence) as error:
-        pools.check("urls", tmp_path)
+        SOURCES["urls"].check(tmp_path)
     assert "\n" not in str(error.value)
 
 
@@ -184,7 +185,7 @@ def test_the_shards_of_lists_of_any_lengths_hold_each_row_once(tmp_path_factory,
             table[captions] = pa.array(urls, pa.string())
         pq.write_table(pa.table(table), folder / f"{number}.parquet", row_group_size=group)
         expected += [(url, url if captions else None) for url in urls]
-    names = pools.files_of("urls", folder)
+    names = SOURCES["urls"].files(folder)
     shards = [pools.url_list(names, start, start + size) for start in range(0, sum(lengths) + size, size)]
     rows = [pair for shard in shards for pair in zip(shard["url"], shard["caption"], strict=True)]
     assert rows == expected
@@ -194,7 +195,7 @@ def test_the_shards_of_lists_of_any_lengths_hold_each_row_once(tmp_path_factory,
 def test_a_list_without_rows_after_the_last_row_that_is_wanted(tmp_path):
     for number, urls in enumerate([["http://x/0"], []]):
         pq.write_table(pa.table({"url": pa.array(urls, pa.string())}), tmp_path / f"{number}.parquet")
-    shard = pools.url_list(pools.files_of("urls", tmp_path), 0, 2)
+    shard = pools.url_list(SOURCES["urls"].files(tmp_path), 0, 2)
     assert list(shard["url"]) == ["http://x/0"]
 
 

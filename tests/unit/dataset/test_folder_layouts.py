@@ -113,7 +113,7 @@ def test_what_names_do_not_say_is_asked(tmp_path, places, sentence):
 
 
 def test_the_answer_to_a_question_is_a_key(tmp_path):
-    study = fill(tmp_path, "train/a", "train/b", "extra/c")
+    study = fill(tmp_path, "train/a", "train/b", "extra/c", count=10)
     with pytest.raises(BadInput, match="`folders: splits`"):
         checks.check(study)
     splits, as_classes = (study.model_copy(update={"folders": answer}) for answer in ("splits", "classes"))
@@ -311,7 +311,7 @@ def test_a_folder_that_cannot_be_listed_is_named(tmp_path, monkeypatch):
 
 
 def test_what_is_not_taken_stands_in_a_new_studys_file(tmp_path):
-    fill(tmp_path, "cat", "dog")
+    fill(tmp_path, "cat", "dog", count=10)
     (tmp_path / "cat" / "0.txt").write_text("a caption")
     (tmp_path / "cat" / ".DS_Store").write_bytes(b"")
     text = new_study.write(str(tmp_path), "pets", tmp_path / "config").read_text()

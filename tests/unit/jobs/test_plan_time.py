@@ -351,6 +351,19 @@ def test_a_damaged_index_is_refused(animals, tmp_path, damage):
     assert expected.get(damage, "is no faiss index") in refusal(raw, tmp_path)
 
 
+def test_an_index_in_several_files_is_accepted(animals, tmp_path):
+    """``image.index`` is then a folder, as clip-retrieval writes it for memory-mapped indices."""
+    folder = make_index(tmp_path / "index", width=512)
+    (folder / "image.index").rename(folder / "populated.index")
+    (folder / "image.index").mkdir()
+    sections = {"backbone": {"model": "owner/name"}, "clip": {"model": "ViT-B/32"}}
+    sections["retrieval"] = {"min_aesthetic": None}
+    raw = study(animals, ["none", "retrieval"], pool={"source": "index", "path": str(folder)}, **sections)
+    assert "there is no image.index in" in refusal(raw, tmp_path)
+    (folder / "populated.index").rename(folder / "image.index" / "populated.index")
+    assert checks.check_world(raw, tmp_path / "results") == []
+
+
 # --- the environment's proxy, and what checks cost ------------------------------------------------------
 
 
