@@ -39,7 +39,7 @@ rule dataset:
         ledgers=lambda w: ledgers(w.study),
     output:
         classes="results/{study}/dataset/classes.csv",
-        splits=expand("results/{{study}}/dataset/{split}.parquet", split=split.SPLITS),
+        splits=expand("results/{{study}}/dataset/{split}.parquet", split=splits.SPLITS),
     log:
         "results/{study}/logs/dataset/dataset.log",
     benchmark:
