@@ -82,7 +82,7 @@ def write_pipeline(folder: Path, size: str) -> None:
     from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
     from transformers import CLIPConfig, CLIPImageProcessor, CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-    from augbench.models.train_clip import write_tokenizer
+    from augbench.models.clip_tokenizer import write_tokenizer
 
     full = size == "v1.4"
     torch.manual_seed(0)

@@ -20,7 +20,7 @@ from augbench.report import comparison, domain_gap, page, per_class, study_page
 from augbench.report.plan import Plan
 from augbench.report.results import Files, StudyResults
 from augbench.report.tables import published, scaling, summarise, table1
-from augbench.retrieval import retrieve
+from augbench.retrieval import ledger as ledger_module
 
 EVIL = '<script>alert("x")</script>'
 METHODS = {
@@ -219,13 +219,13 @@ def _write_retrieved(made):
         for i, fate in enumerate(fates)
     ]
     rows += [{"class": "empty", "rank": i, "fate": "dead"} for i in range(4)]
-    ledger = pd.DataFrame(rows, columns=retrieve.LEDGER)
+    ledger = pd.DataFrame(rows, columns=ledger_module.LEDGER)
     place = made.folder / "retrieval" / "retrieval"
     place.mkdir(parents=True)
     ledger.to_parquet(place / "ledger.parquet")
     wanted = {key: 5 + i for i, key in enumerate(made.keys)} | {"empty": 5}
     lost = [1] * len(made.keys) + [0]  # by a fate that the report does not know
-    funnel = retrieve.count_fates(ledger[ledger["fate"] != "lost"], wanted).assign(lost=lost)
+    funnel = ledger_module.count_fates(ledger[ledger["fate"] != "lost"], wanted).assign(lost=lost)
     files.write_csv(place / "funnel.csv", funnel.assign(considered=funnel["considered"] + lost))
 
 

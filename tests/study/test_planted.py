@@ -101,12 +101,13 @@ def test_the_audit_finds_every_planted_duplicate_of_the_whole_web(planted, tmp_p
 
 
 def test_samples_of_the_diffusion_model_are_recognisable(tmp_path):
-    from augbench.classifier import training
+    from augbench.classifier import scoring
     from augbench.diffusion import sampling
     from augbench.diffusion.sampler import Sampler
     from augbench.diffusion.sampling_plan import batches
     from augbench.study import classes
     from augbench.study.methods import Method
+    from augbench.study.sections.classifier import Classifier
     from augbench.study.sections.diffusion import Generate
 
     kept = classes.kept(RESULTS / "dataset" / "classes.csv")
@@ -129,7 +130,7 @@ def test_samples_of_the_diffusion_model_are_recognisable(tmp_path):
         sampler = Sampler(RESULTS / "backbone", method, settings)
         work = sampling.Work(lambda sampler=sampler: sampler, batches(rows, 16), (0, "check"), name, name)
         sampling.write_shard([work], *paths)
-        _, seen = training.look(CLASSIFIER, names, images.read(paths[1]), model="small_cnn", image_size=32)
+        _, seen = scoring.score(CLASSIFIER, names, images.read(paths[1]), Classifier(model="small_cnn", image_size=32))
         shares[name] = float(seen["correct"].mean())
     print(f"\nrecognised by the more_real classifier: { ({k: f'{v:.0%}' for k, v in shares.items()}) }")
     assert shares["handwriting"] >= 0.8

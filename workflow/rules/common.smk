@@ -56,6 +56,12 @@ def one_of(studies):
     return "|".join(studies) or "(?!)"
 
 
+def packed_pools(downloads):
+    """A wildcard constraint for the studies of whose pools shards are made here, from images that are downloaded or not."""
+    sources = {name: study.pool.source for name, study in STUDIES.items() if study.pool}
+    return one_of(name for name, source in sources.items() if source.is_packed and source.downloads == downloads)
+
+
 def study_of(wildcards):
     return STUDIES[wildcards.study]
 

@@ -1,10 +1,10 @@
-from augbench.dataset import export, target
+from augbench.dataset import export, splits
 
 
 # The target: all labelled images and their splits, before retrieval says which classes stay.
 rule split_target:
     input:
-        lambda w: [rules.digits_target.output.folder] if study_of(w).target.reader == "digits" else [],
+        lambda w: [rules.digits_target.output.folder] if study_of(w).target.reader.is_built_in else [],
         lambda w: files_of(w).target_section.classes or [],
     output:
         classes=ANY.target("classes.csv"),
@@ -37,7 +37,7 @@ rule dataset:
         ledgers=lambda w: files_of(w).ledgers,
     output:
         classes=ANY.classes,
-        splits=[ANY.split(split) for split in target.SPLITS],
+        splits=[ANY.split(split) for split in splits.SPLITS],
     log:
         "results/{study}/logs/dataset/dataset.log",
     benchmark:

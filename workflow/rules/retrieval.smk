@@ -38,7 +38,7 @@ rule pack_pool:
     benchmark:
         "results/{study}/benchmarks/pool/pack-{part}.tsv"
     wildcard_constraints:
-        study=one_of(name for name, files in FILES.items() if files.pool_source == "folder"),
+        study=packed_pools(downloads=False),
     conda:
         "../../envs/augbench.yaml"
     threads: 1
@@ -69,7 +69,7 @@ rule download_pool:
     benchmark:
         "results/{study}/benchmarks/pool/download-{part}.tsv"
     wildcard_constraints:
-        study=one_of(name for name, files in FILES.items() if files.pool_source == "urls"),
+        study=packed_pools(downloads=True),
     conda:
         "../../envs/augbench.yaml"
     threads: 1
@@ -105,7 +105,7 @@ rule embed_pool:
         gpu=1,
     params:
         clip_model=lambda w: files_of(w).clip_name,
-        local=setting("pool.local"),
+        local=lambda w: study_of(w).pool.source.is_local,
         shards_per_job=setting("jobs.shards_per_embedding"),
         data=data_in("pool", "clip"),
     message:
@@ -143,14 +143,14 @@ rule index_pool:
 RETRIEVAL_INPUTS = {
     "classes": rules.split_target.output.classes,
     "images": rules.split_target.output.images,
-    "shards": lambda w: files_of(w).pool_shards if study_of(w).pool.local else [],
+    "shards": lambda w: files_of(w).pool_shards if study_of(w).pool.source.is_local else [],
     "head": lambda w: study_of(w).retrieval.aesthetic_model or [],
     "index": lambda w: (
         [ancient(folder) for folder in files_of(w).index] if study_of(w).pool.path else files_of(w).index
     ),
     "clip": lambda w: files_of(w).clip,
     "safety": lambda w: files_of(w).safety,
-    "web": lambda w: rules.digits_web.output.web if files_of(w).pool_source == "digits" else [],
+    "web": lambda w: rules.digits_web.output.web if study_of(w).pool.source.is_built_in else [],
 }
 
 

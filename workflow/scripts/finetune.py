@@ -24,6 +24,7 @@ launching.run(
     finetuning.finetune,
     job,
     Path(snakemake.output[0]).with_name(f".lr-{snakemake.wildcards.rate}.processes"),
+    threads=job["settings"].threads,
     processes=snakemake.resources.gpu,  # as many as there are, whatever was asked for
     machines=snakemake.resources.get("nodes", 1),
 )

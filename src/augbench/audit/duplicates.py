@@ -141,18 +141,12 @@ def audit(
         for name, reference in references.items()
         if len(reference.table)
     }
-    counted, candidates = [], []
-    for place, (ratio, ids) in enumerate(ratios.items()):
-        ids = set(ids)
-        row = {"ratio": ratio, "added": len(ids), "references": {}}
-        for name, part in parts.items():
-            part = part[part["added_id"].isin(ids)]
-            candidates += [part] if place == 0 else []
-            row["references"][name] = _counts(part, len(references[name].table), threshold is not None)
-        counted.append(row)
-    main, *further = counted
+    sizes = {name: len(references[name].table) for name in parts}
+    main, *further = [_counted(ratio, set(ids), parts, sizes, threshold is not None) for ratio, ids in ratios.items()]
     summary = {"added": main["added"], "radius": radius, "threshold": threshold, "references": main["references"]}
     summary["further"] = further
+    judged = set(next(iter(ratios.values())))
+    candidates = [part[part["added_id"].isin(judged)] for part in parts.values()]
     empty = Set(added.table.iloc[:0], added.hashes[:0])
     nothing = _candidates(empty, "", empty, np.zeros(0, np.int64), np.zeros(0, np.int64), ([], [], []))
     table = pd.concat([part for part in candidates if len(part)] or [nothing], ignore_index=True)
@@ -161,6 +155,12 @@ def audit(
         table.to_parquet(temporary, index=False)
     write_json(folder / "summary.json", summary)
     return summary
+
+
+def _counted(ratio: float, images: Collection[str], parts: Mapping, sizes: Mapping[str, int], detected: bool) -> dict:
+    """What is counted of the added images of a ratio; ``parts``: reference set -> candidates, ``sizes``: its images."""
+    sets = {name: _counts(part[part["added_id"].isin(images)], sizes[name], detected) for name, part in parts.items()}
+    return {"ratio": ratio, "added": len(images), "references": sets}
 
 
 def _compare(added: Set, name: str, reference: Set, radius: int, threshold: float | None, threads: int):

@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
+from pydantic import BaseModel
+
 from augbench.core import code_digest
 from augbench.core.files import whole
 
@@ -15,19 +17,25 @@ from augbench.core.files import whole
 def identity(module: str, settings: object, paths: Iterable[str | Path] = ()) -> str:
     """A digest of what a job computes from, so that nothing goes on from the state of another computation.
 
-    ``module`` is the name of the library module that computes; its source counts, as do ``settings`` (JSON), torch's
-    version and device, and size and time of the files at or below ``paths``.
+    ``module`` is the name of the library module that computes; its source counts, as do ``settings`` (JSON, in which
+    sections of the configuration may stand as they are), torch's version and device, and size and time of the files at
+    or below ``paths``.
     """
     import torch
 
     facts = [code_digest.digest_of_module(module), torch.__version__, torch.cuda.is_available(), settings]
-    digest = hashlib.sha256(json.dumps(facts, default=str).encode())
+    digest = hashlib.sha256(json.dumps(facts, default=_plain).encode())
     for path in dict.fromkeys(map(Path, paths)):
         for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
             if file.is_file():
                 about = file.stat()
                 digest.update(f"{file} {about.st_size} {about.st_mtime_ns}\n".encode())
     return digest.hexdigest()
+
+
+def _plain(value: object) -> object:
+    """What stands for a value that is no JSON: a section's own values, by name, or a text."""
+    return value.model_dump(mode="json") if isinstance(value, BaseModel) else str(value)
 
 
 def save(path: str | Path, who: str, note: Mapping, groups: Mapping[str, Mapping]) -> None:

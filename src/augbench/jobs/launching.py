@@ -21,16 +21,18 @@ from augbench.core.processes import OURS, end_with_parent, without_launchers
 from augbench.core.progress import progress
 
 
-def run(function: Callable, job: Mapping, folder: str | Path, *, processes: int, machines: int = 1) -> None:
-    """Call a module's ``function`` with the arguments ``job`` in so many processes that share it.
+def run(
+    function: Callable, job: Mapping, folder: str | Path, *, processes: int, threads: int, machines: int = 1
+) -> None:
+    """Call a module's ``function`` with the arguments ``job`` in several processes that share the work.
 
-    The first process also gets ``progress``. A single process is this one. Else image tables in ``job`` pass
-    through files in ``folder``, which is removed afterwards; sections of the configuration, and all that is validated
-    as they are, pass as JSON, and everything else must be JSON. SIGTERM is handed on.
+    The first process also gets ``progress``. A single process is this one. Otherwise image tables in ``job`` pass
+    through files in ``folder``, which is removed afterwards, and sections of the configuration through their class and
+    values; everything else must be JSON. SIGTERM is passed on.
 
     Parameters
     ----------
-    processes : in all; machines : that they are spread over, those of this SLURM job
+    processes : in all; threads : of each; machines : that they run on, those of this SLURM job
 
     Raises SystemExit with the processes' exit code unless it is 0.
     """
@@ -38,9 +40,10 @@ def run(function: Callable, job: Mapping, folder: str | Path, *, processes: int,
         function(**job, progress=progress())
         return
     folder = Path(folder)
-    call = {"function": _place(function), "processes": processes, "job": _to_json(job, folder)}
+    call = {"function": [function.__module__, function.__name__], "processes": processes}
+    call["job"] = {name: _packed(name, value, folder) for name, value in job.items()}
     write_json(folder / "call.json", call)
-    command = [*_launcher(processes, machines, _threads(job)), "-m", __name__, str(folder / "call.json")]
+    command = [*_launcher(processes, machines, threads), "-m", __name__, str(folder / "call.json")]
     environment = without_launchers(os.environ) | {OURS: str(processes)}
     if not has_gpu():  # without it accelerate takes processes on a machine without a GPU for strangers to each other
         environment["ACCELERATE_USE_CPU"] = "true"
@@ -55,41 +58,25 @@ def run(function: Callable, job: Mapping, folder: str | Path, *, processes: int,
         raise SystemExit(128 + signal.SIGTERM if ended else code)
 
 
-def _place(named) -> list[str]:
-    """Where a function or class is imported from."""
-    return [named.__module__, named.__qualname__]
+def _packed(name: str, value: object, folder: Path) -> dict:
+    """An argument as JSON; an image table is written into ``folder``."""
+    if isinstance(value, pd.DataFrame):
+        images.write(folder / f"{name}.parquet", value)
+        return {"table": str(folder / f"{name}.parquet")}
+    if isinstance(value, BaseModel):
+        section = type(value)
+        return {"section": [section.__module__, section.__qualname__], "values": value.model_dump(mode="json")}
+    return {"value": value}
 
 
-def _import(place: list[str]):
-    module, name = place
-    return getattr(importlib.import_module(module), name)
-
-
-def _to_json(job: Mapping, folder: Path) -> dict:
-    """The arguments of a job for :func:`_from_json`; image tables as files in ``folder``."""
-    plain = {"tables": {}, "sections": {}, "values": {}}
-    for name, value in job.items():
-        if isinstance(value, pd.DataFrame):
-            images.write(folder / f"{name}.parquet", value)
-            plain["tables"][name] = str(folder / f"{name}.parquet")
-        elif isinstance(value, BaseModel):
-            plain["sections"][name] = [_place(type(value)), value.model_dump(mode="json")]
-        else:
-            plain["values"][name] = value
-    return plain
-
-
-def _from_json(plain: Mapping) -> dict:
-    tables = {name: images.read(path) for name, path in plain["tables"].items()}
-    sections = {name: _import(place).model_validate(dump) for name, (place, dump) in plain["sections"].items()}
-    return plain["values"] | tables | sections
-
-
-def _threads(job: Mapping) -> int:
-    """CPU threads of each process, an argument of the job or a key of one of its sections."""
-    if "threads" in job:
-        return job["threads"]
-    return next(value.threads for value in job.values() if hasattr(value, "threads"))
+def _unpacked(packed: Mapping) -> object:
+    """The argument that :func:`_packed` wrote."""
+    if "table" in packed:
+        return images.read(packed["table"])
+    if "section" in packed:
+        module, name = packed["section"]
+        return getattr(importlib.import_module(module), name).model_validate(packed["values"])
+    return packed["value"]
 
 
 def _launcher(processes: int, machines: int, threads: int) -> list[str]:
@@ -110,12 +97,12 @@ def _launcher(processes: int, machines: int, threads: int) -> list[str]:
 def _first_machine() -> str:
     """The address of the first of this SLURM job's machines."""
 
-    def output_of(*command: str) -> str:
+    def told(*command: str) -> str:
         return subprocess.check_output(command, text=True, timeout=60)
 
-    nodes = output_of("squeue", "--noheader", "--job", os.environ["SLURM_JOB_ID"], "--format", "%N").strip()
-    first = output_of("scontrol", "show", "hostnames", nodes).split()[0]
-    return re.search(r"NodeAddr=(\S+)", output_of("scontrol", "show", "node", first))[1]
+    nodes = told("squeue", "--noheader", "--job", os.environ["SLURM_JOB_ID"], "--format", "%N").strip()
+    first = told("scontrol", "show", "hostnames", nodes).split()[0]
+    return re.search(r"NodeAddr=(\S+)", told("scontrol", "show", "node", first))[1]
 
 
 @contextlib.contextmanager
@@ -150,8 +137,11 @@ def _main(path: str) -> None:
     call = read_json(path)
     if group().num_processes != call["processes"]:
         raise RuntimeError(f"accelerate made {group().num_processes} processes of {call['processes']}")
-    first = {} if group().process_index else {"progress": progress()}
-    _import(call["function"])(**_from_json(call["job"]), **first)
+    job = {name: _unpacked(packed) for name, packed in call["job"].items()}
+    if not group().process_index:
+        job["progress"] = progress()
+    module, name = call["function"]
+    getattr(importlib.import_module(module), name)(**job)
 
 
 if __name__ == "__main__":

@@ -4,10 +4,11 @@
 """
 
 import argparse
+import itertools
 import math
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,19 +16,18 @@ import yaml
 
 from augbench import images
 from augbench.core.files import printable
-from augbench.dataset import target
+from augbench.dataset import checks as target_checks
+from augbench.dataset import splits
 from augbench.images import folders
-from augbench.jobs import resources
+from augbench.jobs import checks, resources
 from augbench.study import classes, config
 from augbench.study.parts import PARTS
+from augbench.study.readers import reader_of
 
 LOOKED_AT = 500  # images whose size is read, spread over all classes
-SCARCE = 5  # images of a class below which there is nothing to split
+SCARCE = 5  # images of a class below which there is nothing to split, whatever the shares
 PNG = 1.5  # bytes per pixel of a generated image
 METHODS = ["none", "simple_prompt", "clip_prompts"]  # what needs no pool and no fine-tuning
-
-
-WNID = r"n\d{8}"  # ImageNet's class folders
 
 
 @dataclass(frozen=True)
@@ -47,18 +47,19 @@ def look(path: str, top_folders: str | None = None) -> Found:
 
     ``top_folders`` : ``splits`` or ``classes``, where their names do not say
     """
-    given = config.Target(reader=_reader(Path(path)), path=str(path), folders=top_folders)
-    target.check(given)
-    layout = target.layout(given)
+    given = config.Target(reader=reader_of(Path(path)).name, path=str(path), folders=top_folders)
+    target_checks.check(given)
+    layout = given.reader.layout(given)
     files = {key: sorted(layout.train(key)) for key in layout.classes}
     for images_of in layout.own.values():
         for key in layout.classes:
             for _ in images_of(key):
                 pass  # read for what lies among them and is not taken
-    scarce = next((key for key, mine in files.items() if len(mine) < SCARCE), None)
+    least = _least(layout.own)
+    scarce = next((key for key, mine in files.items() if len(mine) < least), None)
     if scarce is not None and len(layout.own) < 2:
         raise ValueError(
-            f"the class {scarce} of {path} has {len(files[scarce])} training images; at least {SCARCE} are needed to "
+            f"the class {scarce} of {path} has {len(files[scarce])} training images; at least {least} are needed to "
             "split them: add images or remove the class"
         )
     every_file = [file for mine in files.values() for file in mine]
@@ -72,26 +73,24 @@ def look(path: str, top_folders: str | None = None) -> Found:
     return Found(given, counts, sides, frozenset(layout.own), folders.told(layout.left_out))
 
 
-def _reader(path: Path) -> str:
-    """The reader of a target, by what lies there. ImageNet's ``val`` is its test set, anybody else's a validation set:
-    only WordNet's numbers as names of the classes, or a ``val`` without classes, are ImageNet's."""
-    if path.is_file():
-        return "list"
-    if (path / "256_ObjectCategories").is_dir():
-        return "caltech256"
-    if [(path / name).is_dir() for name in ("train", "val", "test")] != [True, True, False]:
-        return "folder"
-    numbered = all(re.fullmatch(WNID, key.name) for key in folders.subfolders(path / "train"))
-    return "imagenet" if numbered or not folders.subfolders(path / "val") else "folder"
+def _shares(own: Collection[str]) -> dict[str, float]:
+    """The shares of a class's images that are split off, where the target has these splits of its ``own``."""
+    drawn = [name for name in ("validation", "test") if name not in own]
+    return {"train": 0.8 if drawn else 1.0} | {name: 0.2 / len(drawn) for name in drawn}
+
+
+def _least(own: Collection[str]) -> int:
+    """Images that a class must have so that none of its splits is empty."""
+    shares = _shares(own)
+    dataset = config.Dataset(**shares)
+    return next(n for n in itertools.count(SCARCE) if all(splits.sizes(n, dataset, own)[name] for name in shares))
 
 
 def suggestion(found: Found) -> dict:
     """The sections of a study that follow from what was found."""
     median = found.sides[len(found.sides) // 2]
     small = median < 64
-    drawn = [name for name in ("validation", "test") if name not in found.own]
-    shares = {name: 0.2 / len(drawn) for name in drawn}
-    shares = {"train": 0.8 if drawn else 1.0} | shares
+    shares = _shares(found.own)
     side = 32 if small else 128 if median < 160 else 224
     batch = 256 if sum(found.counts.values()) > 20_000 else 64 if sum(found.counts.values()) > 2000 else 32
     return {
@@ -118,7 +117,7 @@ def _per_class(found: Found, shares: dict) -> float:
 
 def estimate(found: Found, study: dict) -> dict[str, float]:
     """For each generating method: images, GPU-hours by the paper's figures (T4) and GB; and a classifier's hours."""
-    training = [target.sizes(n, config.Dataset(**study["dataset"]), found.own)["train"] for n in found.counts.values()]
+    training = [splits.sizes(n, config.Dataset(**study["dataset"]), found.own)["train"] for n in found.counts.values()]
     made = study["generate"]
     generated = sum(classes.generated(n, made["times"], None) for n in training)
     seen = study["classifier"]
@@ -207,13 +206,17 @@ def _hours(hours: float) -> str:
 
 
 def write(path: str, name: str, folder: str | Path = "config", top_folders: str | None = None) -> Path:
-    """Write ``folder``/NAME.yaml. Raises ValueError or FileExistsError with one sentence; overwrites nothing."""
+    """Write ``folder``/NAME.yaml. Raises ValueError, ConfigError (what a plan
+    would refuse) or FileExistsError with one sentence; overwrites nothing."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.]*", name):
         raise ValueError(f"NAME={name} may hold letters, digits, _ and . only, e.g. NAME=birds")
     file = Path(folder) / f"{name}.yaml"
     if file.exists():
         raise FileExistsError(f"{file} is there already; give another NAME or remove it")
-    configuration = text(name, look(path, top_folders))
+    found = look(path, top_folders)
+    study = config.Study.model_validate(suggestion(found))
+    checks.check_target(study, f"studies.{name}", prompted=True, further=None)
+    configuration = text(name, found)
     file.parent.mkdir(parents=True, exist_ok=True)
     with open(file, "x", encoding="utf-8") as handle:  # also when another has just written it
         handle.write(configuration)
@@ -228,7 +231,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     try:
         path = write(given.images, given.name, top_folders=given.folders)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, config.ConfigError) as error:
         asked = " (`make new-study` takes it as FOLDERS=...)" if "`folders: " in str(error) else ""
         sys.exit(f"{error}{asked}")
     head = [line.removeprefix("# ") for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("# ")]

@@ -55,7 +55,7 @@ def measured_jobs(files: StudyFiles) -> list[tuple[str, str, str, str]]:
 
 def _for_all_methods(files: StudyFiles):
     study, names = files.study, {"dataset": ["split", "dataset"]}
-    if study.target.reader == "digits":
+    if study.target.reader.is_built_in:
         names["digits"] = ["target", "web"]
     if study.clip and study.clip.train:
         names["clip"] = ["train"]
@@ -63,8 +63,9 @@ def _for_all_methods(files: StudyFiles):
         names["backbone"] = ["vae", "unet", "safety"] if files.trains_backbone else ["fetch"]
         names["latents"] = ["encode"]
     if study.pool and files.pool_index in files.index:
-        maker = {"folder": "pack", "urls": "download"}.get(study.pool.source)
-        names["pool"] = [f"{maker}-{part}" for part in range(len(files.pool_shards)) if maker]
+        maker = "download" if study.pool.source.downloads else "pack"
+        packed = range(len(files.pool_shards)) if study.pool.source.is_packed else ()
+        names["pool"] = [f"{maker}-{part}" for part in packed]
         names["pool"] += [f"embed-{part}" for part in range(files.embedding_jobs)] + ["index"]
     if files.cluster_counts:
         names["finetune"] = ["clusters"]

@@ -4,8 +4,7 @@ import functools
 from collections.abc import Sequence
 from pathlib import Path
 
-from augbench.dataset import target
-from augbench.retrieval import pools
+from augbench.dataset.class_table import class_keys
 from augbench.study import prompts
 from augbench.study.config import Config, Study, parts_of
 from augbench.study.methods import Method
@@ -202,7 +201,7 @@ class StudyFiles(Paths):
     def target_section(self) -> Target:
         """The target with the place where it lies: the digits world makes its own."""
         section = self.study.target
-        if section.reader != "digits":
+        if not section.reader.is_built_in:
             return section
         return section.model_copy(update={"path": self.digits("target"), "classes": self.digits("classes.csv")})
 
@@ -214,31 +213,20 @@ class StudyFiles(Paths):
 
     # The pool.
 
-    @property
-    def pool_source(self) -> str | None:
-        return self.study.pool.source if self.study.pool else None
-
     @functools.cached_property
     def pool_files(self) -> list[str]:
         """What a pool consists of that lies at a path: images, shards or lists of URLs."""
-        return pools.files_of(self.study.pool.source, self.study.pool.path)
-
-    @functools.cached_property
-    def url_count(self) -> int:
-        """Rows in a pool's lists of URLs."""
-        from pyarrow.parquet import ParquetFile
-
-        return sum(ParquetFile(file).metadata.num_rows for file in self.pool_files)
+        return self.study.pool.source.files(self.study.pool.path)
 
     @property
     def pool_shards(self) -> list[str]:
         source = self.study.pool.source
-        if source == "digits":
+        if source.is_built_in:
             return [self.digits("web.tar")]
-        if source == "shards":
+        if not source.is_packed:
             return self.pool_files
-        count = len(self.pool_files) if source == "folder" else self.url_count
-        return [self.pool_shard(part) for part in range(parts_of(count, self.study.jobs.images_per_shard))]
+        parts = parts_of(source.count(self.pool_files), self.study.jobs.images_per_shard)
+        return [self.pool_shard(part) for part in range(parts)]
 
     def images_of_pool_shard(self, part: int | str) -> list[str]:
         """The image files that make one shard of a pool that is a folder."""
@@ -252,8 +240,10 @@ class StudyFiles(Paths):
     @property
     def index(self) -> list[str]:
         """The index of the pool; none where a service has it."""
-        places = {"index": [self.study.pool.path], "service": []}
-        return places.get(self.study.pool.source, [self.pool_index])
+        pool = self.study.pool
+        if pool.source.brings_index:
+            return [pool.path]
+        return [] if pool.source.is_remote else [self.pool_index]
 
     @property
     def ledgers(self) -> list[str]:
@@ -312,7 +302,7 @@ class StudyFiles(Paths):
     @functools.cached_property  # the target's folders have to be listed
     def generation_jobs(self) -> int:
         """Jobs for each purpose of a method's generated images, and shards that they write."""
-        return parts_of(len(target.class_keys(self.study.target)), self.study.jobs.classes_per_generation)
+        return parts_of(len(class_keys(self.study.target)), self.study.jobs.classes_per_generation)
 
     def shards(self, method: str, purpose: str, extension: str) -> list[str]:
         return [self.shard(method, purpose, part, extension) for part in range(self.generation_jobs)]

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from augbench.dataset import folder_layouts
 from augbench.images import folders
 from augbench.models import local_files
 from augbench.study.config import Study
@@ -33,7 +32,7 @@ def digest_of_folder(folder: str | Path) -> str:
 
 def digest_of_target(section: Target) -> str:
     """:func:`digest` over the images that a target's reader takes, and the lists and tables that it reads besides."""
-    layout = folder_layouts.layout(section)
+    layout = section.reader.layout(section)
     groups = [(part, key) for part in (layout.train, *layout.own.values()) for key in layout.classes]
     with ThreadPoolExecutor(AT_A_TIME) as pool:
         images = pool.map(lambda group: digest(group[0](group[1])), groups)
@@ -41,7 +40,7 @@ def digest_of_target(section: Target) -> str:
 
 
 def _tables(section: Target) -> list[str]:
-    lists = [section.path] if section.reader == "list" else []
+    lists = [section.path] if section.reader.names_files else []
     return lists + [place for place in (section.ground_truth, section.classes) if place]
 
 
@@ -82,7 +81,7 @@ class UserData:
     @functools.cached_property
     def target(self) -> str:
         """Its images, lists and tables. The digits world makes its own."""
-        return "" if self.study.target.reader == "digits" else self.of_target(self.study.target)
+        return "" if self.study.target.reader.is_built_in else self.of_target(self.study.target)
 
     @functools.cached_property
     def references(self) -> dict[str, str]:
@@ -93,8 +92,9 @@ class UserData:
     def pool(self) -> str:
         """Its shards, lists of URLs or index. Images in a folder are too many: see :func:`captions`."""
         pool = self.study.pool
-        is_tracked = pool is not None and pool.path is not None and pool.source != "folder"
-        return _digest_of_place(pool.path) if is_tracked else ""
+        if pool is None or pool.path is None or (pool.source.is_packed and not pool.source.downloads):
+            return ""
+        return _digest_of_place(pool.path)
 
     @functools.cached_property
     def aesthetic_model(self) -> str:

@@ -11,9 +11,10 @@ import pandas as pd
 
 from augbench import images
 from augbench.core import files
-from augbench.core.seeds import generator
+from augbench.core.seeds import derive, generator
 from augbench.core.shares import shares
 from augbench.study.classes import kept
+from augbench.study.sections.classifier import Classifier
 
 COLUMNS = ["method", "frechet_distance", "recognised", "images", "sets", "recognised_test"]
 TIMES = 2  # images that the judge learns from, as a multiple of the training images: what a method's classifier sees
@@ -49,6 +50,23 @@ def judge_sets(
         learnt.append(mine.iloc[:cut])
         held.append(mine.iloc[cut:])
     return joined(learnt), joined(held if any(map(len, held)) else learnt)
+
+
+def train_judge(
+    trainer, sets: Mapping[str, pd.DataFrame], classes: Sequence[Mapping], folder: str | Path, seed: int
+) -> None:
+    """Train the judge into ``folder``.
+
+    Parameters
+    ----------
+    trainer : a :class:`augbench.classifier.runs.Trainer`
+    sets : reserve and validation, as :func:`judge_sets` takes them, and test
+    classes : rows of the class table; seed : the study's
+    """
+    counts = {row["class"]: row["train"] for row in classes}
+    train, validation = judge_sets(sets["reserve"], sets["validation"], counts, seed)
+    tables = {"train": train, "validation": validation, "test": sets["test"]}
+    trainer.train_only(tables, list(counts), folder, derive(seed, "judge"))
 
 
 def frechet_distance(first, second) -> float:
@@ -117,13 +135,13 @@ def write(
     The ``added`` tables are those of each method's sets in turn, ``metrics`` and ``weights`` are the judge's, and
     ``classifier`` is the section that it was trained with.
     """
-    from augbench.classifier import training
+    from augbench.classifier import scoring
 
     names = [row["class"] for row in kept(classes)]
-    network = {key: classifier[key] for key in ("model", "image_size", "threads")}
+    network = Classifier(**classifier)
 
     def examine(table: pd.DataFrame):
-        features, predictions = training.look(Path(weights).parent, names, table, **network)
+        features, predictions = scoring.score(Path(weights).parent, names, table, network)
         return features, predictions["correct"].to_numpy()
 
     sets = shares(methods, [images.read(file) for file in added])

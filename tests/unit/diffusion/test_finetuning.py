@@ -440,7 +440,7 @@ def test_a_killed_run_goes_on_from_the_last_state_to_the_same_bytes(world, targe
 @pytest.mark.parametrize("method", ["textual_inversion", "imagic"])
 def test_two_processes_give_the_same_loss_curve_as_one(world, target, runs, tmp_path, method):
     given = arguments(world, target, method, tmp_path / "lr-1")
-    launching.run(finetuning.finetune, given, tmp_path / "processes", processes=2)
+    launching.run(finetuning.finetune, given, tmp_path / "processes", processes=2, threads=1)
     assert [path.name for path in tmp_path.iterdir()] == ["lr-1"]
     one, two = (pd.read_csv(folder / "history.csv") for folder in (runs(method).folder, tmp_path / "lr-1"))
     assert len(one) == len(two)
@@ -453,7 +453,7 @@ def test_processes_with_unequal_parts_of_a_batch_agree_too(world, target, tmp_pa
     changes = {"batch_size": 9, "images_at_a_time": 4}
     finetuning.finetune(**arguments(world, target, "imagic", tmp_path / "one", **changes))
     given = arguments(world, target, "imagic", tmp_path / "two", **changes)
-    launching.run(finetuning.finetune, given, tmp_path / "processes", processes=2)
+    launching.run(finetuning.finetune, given, tmp_path / "processes", processes=2, threads=1)
     one, two = (pd.read_csv(tmp_path / name / "history.csv") for name in ("one", "two"))
     assert np.abs(one - two).to_numpy().max() < 1e-4
 

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from augbench.classifier import training
+from augbench.classifier import schedule
 from augbench.core import package_data
 from augbench.report.plan import Plan
 from augbench.report.tables import (
@@ -95,7 +95,7 @@ def test_overlap_is_that_of_drawing_from_a_finite_store():
 def test_steps_are_the_batches_that_the_classifier_cuts():
     for images in (2, 31, 32, 33, 34, 64, 65, 66, 67, 68, 200):
         for processes in (1, 2):
-            order = training.epoch_order(images, 32, 0, 1, 2 * processes)
+            order = schedule.epoch_order(images, 32, 0, 1, 2 * processes)
             assert steps_per_epoch(images, 32, processes) == len(order), (images, processes)
 
 
