@@ -1,5 +1,4 @@
-from augbench.report import catalogue
-from augbench.report.plan import Plan
+from augbench.report.plan import FIGURE_FILES, Plan
 
 # The domain gap between added and real images, judged by a classifier of real images that no method adds or starts from.
 
@@ -336,7 +335,7 @@ rule study_page:
         # A folder, for a configuration with fewer figures leaves none of another's there.
         figures=report(
             directory("results/{study}/figures"),
-            patterns=[f"{{figure}}.{kind}" for kind in catalogue.KINDS],
+            patterns=[f"{{figure}}.{kind}" for kind in FIGURE_FILES],
             category="Figures",
             caption="../report/figures.rst",
             labels={"study": "{study}", "figure": "{figure}"},

@@ -7,6 +7,7 @@ from augbench.report import families
 from augbench.study.config import Study
 from augbench.study.methods import Method
 
+FIGURE_FILES = ("svg", "pdf", "csv")  # of each figure: twice drawn, and its data
 PAPER_DATASETS = {  # reader of the target, share to train on: the paper's name in its table of results
     ("imagenet", 0.1): "imagenet10",
     ("imagenet", 0.9): "imagenet",
