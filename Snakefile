@@ -21,6 +21,7 @@ include: "workflow/rules/retrieval.smk"
 include: "workflow/rules/diffusion.smk"
 include: "workflow/rules/classifier.smk"
 include: "workflow/rules/audit.smk"
+include: "workflow/rules/report_files.smk"
 include: "workflow/rules/report.smk"
 
 
