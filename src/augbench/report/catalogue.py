@@ -22,8 +22,6 @@ from augbench.report.exhibits import (
 )
 from augbench.report.plan import Plan
 
-KINDS = ("svg", "pdf", "csv")  # files of a figure
-
 
 class Section(NamedTuple):
     """A section of a study on the page: where it has an entry in the table of contents, its name there."""
@@ -66,5 +64,5 @@ EXHIBITS = [
 
 
 def figures(plan: Plan) -> list[str]:
-    """The figures of a study, without extension: each lies in its folder of figures as KINDS."""
+    """The figures of a study, without extension: each lies in its folder of figures as FIGURE_FILES."""
     return [name for exhibit in EXHIBITS if exhibit.draw for name in exhibit.names(plan)]

@@ -7,13 +7,7 @@ from augbench.report import families
 from augbench.study.config import Study
 from augbench.study.methods import Method
 
-PAPER_DATASETS = {  # reader of the target, share to train on: the paper's name in its table of results
-    ("imagenet", 0.1): "imagenet10",
-    ("imagenet", 0.9): "imagenet",
-    ("caltech256", 0.8): "caltech256",
-}
-
-
+FIGURE_FILES = ("svg", "pdf", "csv")  # of each figure: twice drawn, and its data
 class Plan:
     """A study's name, settings and methods, the latter grouped by family as in the paper's Table 1."""
 
@@ -105,7 +99,7 @@ class Plan:
 
 def paper_dataset(study: Study) -> str | None:
     """Which of the paper's data sets a study uses, as its table of results names it; None for another."""
-    return PAPER_DATASETS.get((study.target.reader, study.dataset.train))
+    return study.target.reader.paper_datasets.get(study.dataset.train)
 
 
 def _prompted(method: Method) -> bool:

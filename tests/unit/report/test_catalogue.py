@@ -16,6 +16,7 @@ from augbench.report import catalogue, study_page
 from augbench.report.drawing import svg
 from augbench.report.exhibits import accuracy, duplicates, exhibit
 from augbench.report.exhibits import images as galleries
+from augbench.report.plan import FIGURE_FILES
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +33,7 @@ def written(folder):
 def test_the_folder_of_figures_is_a_view_of_the_catalogue(written):
     names = catalogue.figures(plan())
     assert {"figure5a", "figure5b", "figure7", "funnel-retrieval"} <= set(names)
-    assert {path.name for path in written.iterdir()} == {f"{name}.{kind}" for name in names for kind in catalogue.KINDS}
+    assert {path.name for path in written.iterdir()} == {f"{name}.{kind}" for name in names for kind in FIGURE_FILES}
 
 
 def test_the_page_is_a_view_of_the_catalogue(folder):

@@ -12,6 +12,7 @@ CLUTTER = "257.clutter"  # no class
 
 class Caltech256(Reader):
     name = "caltech256"
+    paper_datasets = {0.8: "caltech256"}
     meaning = CATEGORIES
 
     def fits(self, path):

@@ -16,6 +16,7 @@ WNID = r"n\d{8}"  # its class folders
 
 class ImageNet(Reader):
     name = "imagenet"
+    paper_datasets = {0.1: "imagenet10", 0.9: "imagenet"}
     meaning = "ILSVRC2012, train/WNID and val, which is the test split"
 
     def fits(self, path):

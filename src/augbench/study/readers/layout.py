@@ -49,6 +49,7 @@ class Reader:
     is_built_in = False  # the study makes its target itself: there is nothing to look at before it runs
     known_classes: tuple[str, ...] = ()  # of a target that is made here
     known_splits: tuple[str, ...] = ()  # of its own, likewise
+    paper_datasets: Mapping[float, str] = {}  # share to train on: the paper's name in its table of results
     names_files = False  # its source names files, which may be missing
 
     def check_path(self, path: Path) -> None:
