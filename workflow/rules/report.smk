@@ -1,6 +1,5 @@
 from augbench.core import package_data
-from augbench.report import catalogue
-from augbench.report.plan import paper_dataset
+from augbench.report import plan
 
 
 # The domain gap between added and real images, judged by a classifier of real images that no method adds or starts from.
@@ -132,7 +131,7 @@ rule tables:
         mem_mb=memory(1000),
         runtime=minutes(10),
     params:
-        dataset=lambda w: paper_dataset(study_of(w)),
+        dataset=lambda w: plan.paper_dataset(study_of(w)),
         methods=setting("methods"),
     message:
         "{wildcards.study}: write Table 1, accuracies by ratio, and differences between methods"
@@ -180,7 +179,7 @@ rule study_page:
         # A folder, for a configuration with fewer figures leaves none of another's there.
         figures=report(
             directory(ANY.figures),
-            patterns=[f"{{figure}}.{kind}" for kind in catalogue.KINDS],
+            patterns=[f"{{figure}}.{kind}" for kind in plan.FIGURE_FILES],
             category="Figures",
             caption="../report/figures.rst",
             labels={"study": "{study}", "figure": "{figure}"},

@@ -8,6 +8,8 @@ from augbench.study.config import Study
 from augbench.study.methods import Method
 
 FIGURE_FILES = ("svg", "pdf", "csv")  # of each figure: twice drawn, and its data
+
+
 class Plan:
     """A study's name, settings and methods, the latter grouped by family as in the paper's Table 1."""
 

@@ -85,7 +85,7 @@ def test_an_edit_of_a_module_re_runs_what_imports_it_and_nothing_else(rerun):
 def test_the_finder_sees_the_imports_of_scripts_and_functions():
     """Some of what is known: or both could be blind in the same way."""
     imports = {script.stem: imported(script) for script in SCRIPTS}
-    assert {"images/table.py", "core/seeds.py", "dataset/target.py"} <= imports["split_target"]
+    assert {"images/table.py", "core/seeds.py", "dataset/splits.py"} <= imports["split_target"]
     assert {"classifier/training.py", "jobs/launching.py"} <= imports["classify"]
     assert "diffusion/sampling.py" in imports["generate"] and "diffusion/sampling.py" not in imports["classify"]
     assert all("__init__.py" in files and "jobs/logs.py" not in files for files in imports.values())

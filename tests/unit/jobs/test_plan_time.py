@@ -103,21 +103,21 @@ def test_a_class_without_a_name_is_refused_where_prompts_are_made(tmp_path, key)
     said = refusal(study(tmp_path / "data", ["none", "simple_prompt"], **backbone), tmp_path)
     assert "for prompts; name it in a CSV" in said and repr(key) in said
     raw = study(tmp_path / "data")
-    checks.check_names(raw, raw.studies["s"], "")
+    checks.check_names(raw.studies["s"], "")
     if not key.strip():  # no list can name it: white space around names is no part of them
         return
     names = tmp_path / "names.csv"
     pd.DataFrame({"class": [key], "lemmas": ["minus sign"]}).to_csv(names, index=False)
     target = {"reader": "folder", "path": str(tmp_path / "data"), "classes": str(names)}
     raw = study(tmp_path / "data", ["none", "simple_prompt"], **backbone, target=target)
-    checks.check_names(raw, raw.studies["s"], "")
+    checks.check_names(raw.studies["s"], "")
 
 
 @pytest.mark.parametrize("key", ["+", "∑", "猫", "😀", "C#", "ice\u00a0cream", "a-b"])
 def test_any_sign_is_a_name(tmp_path, key):
     fill(tmp_path / "data", {key: 9, "dog": 9})
     raw = study(tmp_path / "data", ["none", "simple_prompt"], backbone={"model": "owner/name"})
-    checks.check_names(raw, raw.studies["s"], "")
+    checks.check_names(raw.studies["s"], "")
 
 
 # --- models ---------------------------------------------------------------------------------------------
