@@ -46,10 +46,10 @@ def test_the_users_backgrounds_go_before_the_packages(own):
 @pytest.mark.middle
 def test_the_library_works_from_any_folder(tmp_path):
     code = (
-        "from augbench.dataset import folder_layouts\n"
-        "from augbench.report import page\n"
+        "from augbench.core import package_data\n"
         "from augbench.study import prompts\n"
-        "assert folder_layouts.SYNSETS.is_file() and page.PAPER_COMPUTE.is_file() and page.PAPER_RESULTS.is_file()\n"
+        "from augbench.study.readers import imagenet\n"
+        "assert imagenet.SYNSETS.is_file() and package_data.bundled('paper_compute.csv').is_file()\n"
         "assert prompts.templates('clip_prompts') and prompts.backgrounds()"
     )
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=120)
