@@ -38,15 +38,15 @@ def pairs(
     import faiss
 
     faiss.omp_set_num_threads(threads)
-    found = [np.zeros((3, 0), np.int64)]
+    blocks = [np.zeros((3, 0), np.int64)]
     index = faiss.IndexBinaryFlat(BITS)
     index.add(_bytes(b))
     for start in range(0, len(a), BLOCK):
         block = _bytes(a[start : start + BLOCK])
         limits, distance, j = index.range_search(block, radius)  # finds distance < radius, strictly
         i = start + np.repeat(np.arange(len(block)), np.diff(limits.astype(np.int64)))
-        found.append(np.stack([i, j.astype(np.int64), distance.astype(np.int64)]))
-    i, j, distance = np.concatenate(found, axis=1)
+        blocks.append(np.stack([i, j.astype(np.int64), distance.astype(np.int64)]))
+    i, j, distance = np.concatenate(blocks, axis=1)
     order = np.lexsort((j, i, distance))
     return i[order], j[order], distance[order]
 
@@ -58,12 +58,12 @@ def _bytes(values: np.ndarray) -> np.ndarray:
 def alike(a: np.ndarray, b: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarray]:
     """Positions in ``a`` and in ``b``, int64 each, of all pairs of vectors (rows, float32, of length 1) whose cosine
     similarity is at least ``threshold``; ordered by position in ``a``, then in ``b``."""
-    found = [np.zeros((2, 0), np.int64)]
+    blocks = [np.zeros((2, 0), np.int64)]
     step = max(1, SIMILARITIES // max(1, len(b)))
     for start in range(0, len(a), step):
         i, j = np.nonzero(a[start : start + step] @ b.T >= threshold)
-        found.append(np.stack([start + i, j]))
-    i, j = np.concatenate(found, axis=1)
+        blocks.append(np.stack([start + i, j]))
+    i, j = np.concatenate(blocks, axis=1)
     return i, j
 
 
@@ -155,14 +155,14 @@ def _counts(part: pd.DataFrame, images: int, detected: bool) -> dict:
     return counts | ({"agreement": _agreement(part)} if detected else {})
 
 
-def _agreement(found: pd.DataFrame) -> dict:
-    counts = found["found_by"].value_counts()
+def _agreement(candidates: pd.DataFrame) -> dict:
+    counts = candidates["found_by"].value_counts()
     both = int(counts.get("both", 0))
     return {
         "hash": int(counts.get("hash", 0)) + both,
         "embedding": int(counts.get("embedding", 0)) + both,
         "both": both,
-        "both_of_either": both / len(found) if len(found) else None,
+        "both_of_either": both / len(candidates) if len(candidates) else None,
     }
 
 

@@ -11,8 +11,8 @@ from augbench.audit.duplicates import Set, audit
 def read_set(tables: Sequence[str | Path], hash_file: str | Path, vectors: str | Path | None = None) -> Set:
     """A set of images as the detectors see it; images that are in several tables count once."""
     table = images.read(*tables).drop_duplicates("image_id", ignore_index=True)
-    found = embeddings.read(vectors, table) if len(table) and vectors else None
-    return Set(table, hashes.read(hash_file, table), found)
+    embedded = embeddings.read(vectors, table) if len(table) and vectors else None
+    return Set(table, hashes.read(hash_file, table), embedded)
 
 
 def audit_method(
