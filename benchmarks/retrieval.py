@@ -153,11 +153,11 @@ def embed(sizes: list[int]) -> None:
             for shard in shards:
                 shard_of(shard, min(size, 10_000))
             code = (
-                "import sys; from augbench.retrieval import pools\n"
+                "import sys; from augbench.retrieval import embedding\n"
                 "if __name__ == '__main__':\n"
                 "    model, folder, *shards = sys.argv[1:]\n"
-                "    pools.embed(shards, model, folder + '/e', batch_size=256, threads=1, places=True)\n"
-                "    pools.index([folder + '/e'], folder + '/i', exact=True, memory='2G', threads=1)\n"
+                "    embedding.embed(shards, model, folder + '/e', batch_size=256, threads=1, places=True)\n"
+                "    embedding.build_index([folder + '/e'], folder + '/i', exact=True, memory='2G', threads=1)\n"
             )
             script = folder / "job.py"
             script.write_text(code)

@@ -12,6 +12,7 @@ from pathlib import Path
 from shared import locked
 
 from augbench.core import code_digest
+from augbench.study.sections.digits import Digits
 from augbench.study.sections.models import BackboneTraining, ClipTraining
 
 ROOT = Path(__file__).parents[2]
@@ -49,7 +50,7 @@ def make(folder: Path) -> None:
     from augbench.models import train_clip, train_diffusion
 
     world = World(folder)
-    data.write_web(world.shard, world.web, world.planted, seed=SEED, **COUNTS, **PLANTED)
+    data.write_web(world.shard, world.web, world.planted, Digits(**COUNTS, **PLANTED), seed=SEED)
     shards = [world.shard]
     clip = ClipTraining(steps=60, batch_size=64, learning_rate=3e-3, **CLIP)
     train_clip.train(shards, world.clip, clip, seed=SEED)

@@ -67,10 +67,7 @@ def train(
     network = Network(settings.model, len(classes))
     sets = {"training": train, "validation": validation, "test": test}
     labels = {name: _labels(table, classes, name) for name, table in sets.items()}
-    least = 2 * network.processes  # in a batch: a single image has no variance
-    if min(len(train), settings.batch_size) < least:
-        batches = f"{len(train)} training images in batches of {settings.batch_size}"
-        raise ValueError(f"{batches} are too few: each of {network.processes} processes needs two at a time")
+    _check_batches(len(train), settings.batch_size, network.processes)
     training = _Training(network, sets, labels, settings, seed)
     training.resume_from(folder / STATE, classes)
     with resume.saver(save_minutes) as saver:
@@ -91,6 +88,14 @@ def train(
     if not network.process:
         _write(folder, training, scored, metrics)
     return metrics
+
+
+def _check_batches(images: int, batch_size: int, processes: int) -> None:
+    if min(images, batch_size) < 2 * processes:  # a single image has no variance
+        raise ValueError(
+            f"{images} training images in batches of {batch_size} are too few: each of {processes} processes needs two "
+            "at a time"
+        )
 
 
 def forget(folder: str | Path) -> None:

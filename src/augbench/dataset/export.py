@@ -109,11 +109,11 @@ def _encoded(rows) -> Iterator[tuple]:
 
 def _facts(row) -> dict:
     """What is known of an image, as plain values."""
-    found = {name: getattr(row, name) for name in FACTS}
-    found = {
-        name: value.item() if hasattr(value, "item") else value for name, value in found.items() if pd.notna(value)
+    facts = {name: getattr(row, name) for name in FACTS}
+    facts = {
+        name: value.item() if hasattr(value, "item") else value for name, value in facts.items() if pd.notna(value)
     }
-    return {"class": row._class, "source": row.source, "image_id": row.image_id, **found}
+    return {"class": row._class, "source": row.source, "image_id": row.image_id, **facts}
 
 
 def _rows(table: pd.DataFrame) -> Iterator:

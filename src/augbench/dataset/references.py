@@ -19,17 +19,17 @@ def folder_table(folder: str | Path, unreadable: str = "stop") -> pd.DataFrame:
     With ``unreadable`` ``skip`` those that cannot be read are left out; else who reads them says which.
     """
     left_out: Counter = Counter()
-    found = sorted(folders.images(folder, left_out))
+    paths = sorted(folders.images(folder, left_out))
     if unreadable == "skip":
-        found = readable(found, unreadable, messages := [])
+        paths = readable(paths, unreadable, messages := [])
         for message in messages:
             print(f"left out: {message}", flush=True)
-    elif odd := next((file for file in found if not folders.is_text(file)), None):
+    elif odd := next((file for file in paths if not folders.is_text(file)), None):
         raise BadInput(f"the name of {files.printable(odd)} is not UTF-8; rename it, or set `unreadable: skip`")
     if left_out:
         print(f"not taken: {folders.told(left_out)}", flush=True)
-    names = [os.path.relpath(file, folder) for file in found]
+    names = [os.path.relpath(file, folder) for file in paths]
     return images.table(
         {"image_id": name, "class": name.rpartition(os.sep)[0], "path": str(file)}
-        for name, file in zip(names, found, strict=True)
+        for name, file in zip(names, paths, strict=True)
     )

@@ -86,11 +86,11 @@ def place_of(proxy: str) -> str:
 
 def check_address(address: str, networks: Sequence[str]) -> None:
     """Raise OSError unless a numeric address is public or in one of the networks."""
-    found = ipaddress.ip_address(address.split("%")[0])
-    found = getattr(found, "ipv4_mapped", None) or found
-    if any(found in ipaddress.ip_network(network) for network in networks):
+    parsed = ipaddress.ip_address(address.split("%")[0])
+    parsed = getattr(parsed, "ipv4_mapped", None) or parsed
+    if any(parsed in ipaddress.ip_network(network) for network in networks):
         return
-    if not found.is_global or found.is_multicast:
+    if not parsed.is_global or parsed.is_multicast:
         raise OSError(f"refused: {address} is not a public address")
 
 
@@ -103,13 +103,13 @@ def connect_within(limits: Limits) -> Callable:
         for family, kind, protocol, _, address in socket.getaddrinfo(*place, 0, socket.SOCK_STREAM):
             if not trusted:
                 check_address(address[0], limits.networks)
-            made = socket.socket(family, kind, protocol)
-            made.settimeout(min(timeout or limits.seconds, limits.seconds))
+            connected = socket.socket(family, kind, protocol)
+            connected.settimeout(min(timeout or limits.seconds, limits.seconds))
             try:
-                made.connect(address)
-                return made
+                connected.connect(address)
+                return connected
             except OSError as error:
-                made.close()
+                connected.close()
                 problem = error
         raise problem
 

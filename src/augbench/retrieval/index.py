@@ -39,9 +39,9 @@ def duplicate_of(vectors, threshold: float) -> list[int | None]:
     from clip_retrieval.clip_back import KnnService
 
     groups = KnnService(clip_resources={})
-    found: list[int | None] = [None] * len(vectors)
+    firsts: list[int | None] = [None] * len(vectors)
     if not len(vectors):
-        return found
+        return firsts
     import faiss
     import numpy as np
 
@@ -52,8 +52,8 @@ def duplicate_of(vectors, threshold: float) -> list[int | None]:
     mapping = {i: [int(j) for j in near[limits[i] : limits[i + 1]]] for i in range(len(vectors))}
     for group in groups.connected_components(mapping):
         for place in group:
-            found[place] = min(group) if place != min(group) else None
-    return found
+            firsts[place] = min(group) if place != min(group) else None
+    return firsts
 
 
 def by_marginal_relevance(similarities, vectors, diversity: float) -> list[int]:
@@ -157,13 +157,13 @@ class LocalIndex:
         size = max(1, CHUNK // (4 * self.index.d * max(searched)))
         for start in range(0, len(queries), size):
             most = max(searched[start : start + size])
-            similarities, ids, found = self.index.search_and_reconstruct(vectors[start : start + size], most)
+            similarities, ids, reconstructed = self.index.search_and_reconstruct(vectors[start : start + size], most)
             for row, place in enumerate(range(start, min(start + size, len(queries)))):
                 table = pd.DataFrame({"id": ids[row], "similarity": similarities[row].astype(float)})
                 table["row"] = range(len(table))
                 table = table[table["id"] >= 0].sort_values(["similarity", "id"], ascending=[False, True])
                 table = table.head(searched[place]).reset_index(drop=True)
-                own = found[row][table.pop("row")].astype(np.float32)  # they may be stored in half precision
+                own = reconstructed[row][table.pop("row")].astype(np.float32)  # they may be stored in half precision
                 own /= np.maximum(np.linalg.norm(own, axis=1, keepdims=True), 1e-12)
                 if diversity:
                     order = by_marginal_relevance(table["similarity"], own, diversity)[: counts[place]]

@@ -49,8 +49,8 @@ def shape(folder: str | Path) -> tuple[int, list[str]]:
                 table = pa.ipc.open_file(pa.memory_map(str(file), "r")).read_all()
                 parts.append((table.num_rows, _once(file, table.column_names)))
             else:
-                about = pq.read_metadata(file)
-                parts.append((about.num_rows, _once(file, about.schema.to_arrow_schema().names)))
+                status = pq.read_metadata(file)
+                parts.append((status.num_rows, _once(file, status.schema.to_arrow_schema().names)))
     except (OSError, KeyError, pa.ArrowException) as error:
         raise ValueError(f"the metadata {file} cannot be read: {str(error)[:200]}") from None
     return sum(rows for rows, _ in parts), sorted(set.union(*(names for _, names in parts)))
@@ -179,13 +179,13 @@ def _from_hdf5(path: Path, wanted: Sequence[str]) -> Callable[[Sequence[int]], p
     def get(ids):
         order = np.argsort(ids, kind="stable")  # HDF5 reads increasing places only
         unique, back = np.unique(np.asarray(ids)[order], return_inverse=True)
-        found = {}
+        columns = {}
         for name in names:
             values = data[name][unique] if len(unique) else np.array([])
             values = np.array([texts.decode(v) if isinstance(v, bytes) else v for v in values], dtype=object)
             column = np.empty(len(ids), dtype=object)
             column[order] = values[back]
-            found[name] = column
-        return pd.DataFrame(found)
+            columns[name] = column
+        return pd.DataFrame(columns)
 
     return get
