@@ -1,4 +1,4 @@
-"""What belongs to a value of an axis stands in its class: nothing compares a reader or a source with a string."""
+"""What belongs to a value of an axis stands in its class: nothing compares it with a string."""
 
 import ast
 import re
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[3]
-AXES = ("reader", "source")
+AXES = ("reader", "source", "start", "trained")
 PYTHON = [*ROOT.glob("src/augbench/**/*.py"), *ROOT.glob("workflow/scripts/*.py")]
 RULES = [ROOT / "Snakefile", *ROOT.glob("workflow/rules/*.smk")]  # which are no Python
 
