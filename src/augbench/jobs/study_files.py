@@ -280,8 +280,9 @@ class StudyFiles(Paths):
         """The numbers of clusters that the methods want."""
         return sorted({method.clusters for method in self.methods.values()} - {1})
 
-    def clusters_of(self, method: str) -> list[str]:
-        return [self.clusters] if self.methods[method].clusters > 1 else []
+    def clusters_of(self, method: str) -> str | list:
+        """The clusters of the training images, for a method with several conditionings per class; else none."""
+        return self.clusters if self.methods[method].clusters > 1 else []
 
     def finetunings(self, method: str) -> list[str]:
         """The folders of a method's fine-tunings, one per learning rate; none for a method without."""

@@ -30,7 +30,6 @@ PLANNED = [
     "jobs.status",
     "jobs.study_files",
     "jobs.user_data",
-    "dataset.target",
     "core.resume",
 ]
 

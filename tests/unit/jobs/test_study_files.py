@@ -34,7 +34,7 @@ def test_methods_by_where_their_images_come_from():
     assert study.generating == ["boomerang", "clip_prompts", "ft_cluster_conditioning_k5"]
     assert study.retrieving == ["retrieval"]
     assert study.cluster_counts == [5]
-    assert study.clusters_of("ft_cluster_conditioning_k5") == [f"{S}/finetune/clusters.parquet"]
+    assert study.clusters_of("ft_cluster_conditioning_k5") == f"{S}/finetune/clusters.parquet"
     assert study.clusters_of("clip_prompts") == []
 
 
