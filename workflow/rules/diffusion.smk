@@ -1,3 +1,6 @@
+# Fine-tuned methods take the most steps after another, so they go before classifiers, which fill the gaps.
+
+
 # VAE posteriors of the target, encoded once for every fine-tuning.
 rule encode_latents:
     input:
@@ -11,6 +14,7 @@ rule encode_latents:
         "results/{study}/logs/latents/encode.log",
     benchmark:
         "results/{study}/benchmarks/latents/encode.tsv"
+    priority: 1
     conda:
         "../../envs/augbench.yaml"
     threads: setting("generate.threads")
@@ -79,6 +83,7 @@ rule finetune:
         "results/{study}/logs/finetune/{method}-lr-{rate}.log",
     benchmark:
         "results/{study}/benchmarks/finetune/{method}-lr-{rate}.tsv"
+    priority: 1
     conda:
         "../../envs/augbench.yaml"
     threads: lambda w: costs_of(w).finetuning_cores
@@ -118,6 +123,7 @@ rule screen:
         "results/{study}/logs/screen/{method}-{part}.log",
     benchmark:
         "results/{study}/benchmarks/screen/{method}-{part}.tsv"
+    priority: 1
     conda:
         "../../envs/augbench.yaml"
     threads: lambda w: costs_of(w).classifier_cores
@@ -150,6 +156,7 @@ rule select:
         "results/{study}/logs/screen/select-{method}.log",
     benchmark:
         "results/{study}/benchmarks/screen/select-{method}.tsv"
+    priority: 1
     localrule: True
     conda:
         "../../envs/augbench.yaml"
@@ -184,6 +191,7 @@ rule generate:
         "results/{study}/logs/generate/{method}-{purpose}-{shard}.log",
     benchmark:
         "results/{study}/benchmarks/generate/{method}-{purpose}-{shard}.tsv"
+    priority: 1
     conda:
         "../../envs/augbench.yaml"
     threads: setting("generate.threads")
