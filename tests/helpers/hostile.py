@@ -288,7 +288,7 @@ def folders(rng: random.Random, root: Path, results: Path) -> list[Step]:
     return [
         lambda: plan(study(given), results),
         lambda: images.write(results / "split.parquet", _split(given), ["split"]),
-        lambda: yaml.safe_load(new_study.text("x", new_study.look(str(data), given.get("folders")))),
+        lambda: yaml.safe_load(new_study.text("x", new_study.examine(str(data), given.get("folders")))),
         of_pool,
         of_reference,
     ]
@@ -405,7 +405,7 @@ def lists_(rng: random.Random, root: Path, results: Path) -> list[Step]:
     of_target = [
         lambda: plan(study(given), results),
         lambda: images.write(results / "split.parquet", _split(given), ["split"]),
-        lambda: new_study.text("x", new_study.look(str(file))),
+        lambda: new_study.text("x", new_study.examine(str(file))),
     ]
     return rng.choice([of_target, of_target, [lambda: plan(study(named), results)], [of_urls]])
 

@@ -114,7 +114,7 @@ rule export:
         mem_mb=memory(2000),
         runtime=lambda w, input, attempt: costs.minutes(costs.hashing(rows(input.train, *input.added)), attempt),
     params:
-        about=lambda w: {
+        card=lambda w: {
             "study": w.study,
             "method": w.method,
             "title": METHODS[w.method].title,

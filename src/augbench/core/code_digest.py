@@ -49,18 +49,18 @@ def _imports(file: Path, package: Path) -> tuple[Path, ...]:
     text = file.read_text(encoding="utf-8")
     if file.suffix != ".py":  # a CSV includes nothing
         return tuple(package / "templates" / name for name in INCLUDED.findall(text))
-    found = []
+    imported = []
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
-            found += [part for alias in node.names for part in _modules(package, alias.name)]
+            imported += [part for alias in node.names for part in _modules(package, alias.name)]
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found += _modules(package, node.module)
-            found += [part for alias in node.names for part in _modules(package, f"{node.module}.{alias.name}")]
+            imported += _modules(package, node.module)
+            imported += [part for alias in node.names for part in _modules(package, f"{node.module}.{alias.name}")]
         elif isinstance(node, ast.Call) and ast.unparse(node.func) == BUNDLED:
-            found.append(package / "resources" / ast.literal_eval(node.args[0]))
+            imported.append(package / "resources" / ast.literal_eval(node.args[0]))
         elif isinstance(node, ast.Constant) and TEMPLATE.fullmatch(str(node.value)):
-            found.append(package / "templates" / node.value)
-    return tuple(dict.fromkeys(found))
+            imported.append(package / "templates" / node.value)
+    return tuple(dict.fromkeys(imported))
 
 
 def _modules(package: Path, name: str) -> list[Path]:

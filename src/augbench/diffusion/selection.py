@@ -47,14 +47,14 @@ def distinct(candidates: pd.DataFrame, prefix: str) -> list[dict]:
 
     Returns candidate (``prefix``, the folder, and the first name), file, names (all of its names), epoch and losses.
     """
-    found = {}
+    unique = {}
     for row in candidates.to_dict("records"):
         name = row["candidate"]
-        kept = found.setdefault(
+        kept = unique.setdefault(
             row["epoch"], row | {"candidate": f"{prefix}_{name}", "file": f"{prefix}/{name}.safetensors", "names": []}
         )
         kept["names"].append(name)
-    return list(found.values())
+    return list(unique.values())
 
 
 def candidates(folders: Sequence[Path]) -> list[dict]:

@@ -63,36 +63,36 @@ def remarks(config: Config) -> list[str]:
     from augbench.images import folders
     from augbench.study import prompts
 
-    found = []
+    sentences = []
     for name, study in config.studies.items():
-        found += check_proxy(study, f"studies.{name}")
+        sentences += check_proxy(study, f"studies.{name}")
         if study.pool and study.pool.path and (kinds := folders.told(study.pool.source.left_out(study.pool.path))):
-            found.append(f"studies.{name}: not taken from {study.pool.path}: {kinds}")
+            sentences.append(f"studies.{name}: not taken from {study.pool.path}: {kinds}")
         if study.target.reader.is_built_in:
             continue
         if not_taken := folders.told(target_checks.left_out(study.target)):
-            found.append(f"studies.{name}: not taken from {study.target.path}: {not_taken}")
+            sentences.append(f"studies.{name}: not taken from {study.target.path}: {not_taken}")
         classes = class_table(study.target).to_dict("records")
         for method in study.methods:
             conditioning = config.methods[method].conditioning
             try:
-                lacking = [words for about in classes if (words := _lacking(prompts, conditioning, about))]
+                lacking = [words for class_info in classes if (words := _lacking(prompts, conditioning, class_info))]
             except ValueError as error:
                 raise ConfigError(f"studies.{name}.methods: {method}: {error}") from None
             if lacking:
                 words = " or ".join(dict.fromkeys(word for words in lacking for word in words))
-                found.append(
+                sentences.append(
                     f"studies.{name}: {len(lacking)} of {len(classes)} classes have no {words}; {method} leaves that "
                     "out of their prompts; a CSV with columns class,lemmas,hypernyms,definition, named as "
                     "`target: {classes: ...}`, would say it"
                 )
-    return found
+    return sentences
 
 
-def _lacking(prompts, conditioning: str | None, about: dict) -> list[str]:
-    words = prompts.lacking(conditioning, about)
+def _lacking(prompts, conditioning: str | None, class_info: dict) -> list[str]:
+    words = prompts.lacking(conditioning, class_info)
     if words:
-        prompts.usable(conditioning, about)
+        prompts.usable(conditioning, class_info)
     return words
 
 

@@ -82,8 +82,8 @@ class Progress:
         self.states[key] = "failed"
         self.since.pop(key, None)
         job = self.jobs[key]
-        found = [path for path in (*job.logs, *logs) if Path(path).is_file()]
-        path = found[0] if found else ""
+        existing = [path for path in (*job.logs, *logs) if Path(path).is_file()]
+        path = existing[0] if existing else ""
         self.failure = Failure(job.stage, job.study, job.method, path, tail(path) if path else "")
 
     def of(self, study: str) -> dict[int, Job]:
@@ -93,16 +93,16 @@ class Progress:
     def stages(self, study: str | None = None) -> list[dict]:
         """Per stage, in the order in which their last jobs come: numbers of jobs by state, seconds of a job (None
         where no job was measured) and of all that is left to do, one after the other."""
-        rows: dict[str, Counter] = {}
+        counts_of: dict[str, Counter] = {}
         for key, job in (self.jobs if study is None else self.of(study)).items():
-            rows.setdefault(job.stage, Counter())[self.states[key]] += 1
-        made, last = [], {job.stage: place for place, job in enumerate(self.jobs.values())}
-        for stage, counts in sorted(rows.items(), key=lambda item: last[item[0]]):
+            counts_of.setdefault(job.stage, Counter())[self.states[key]] += 1
+        rows, last = [], {job.stage: place for place, job in enumerate(self.jobs.values())}
+        for stage, counts in sorted(counts_of.items(), key=lambda item: last[item[0]]):
             took = self.took(stage)
             left = counts["to do"] + counts["running"] + counts["failed"]
-            about = {"stage": stage, **{state: counts[state] for state in STATES}, "seconds": took}
-            made.append(about | {"left": None if took is None and left else (took or 0) * left})
-        return made
+            row = {"stage": stage, **{state: counts[state] for state in STATES}, "seconds": took}
+            rows.append(row | {"left": None if took is None and left else (took or 0) * left})
+        return rows
 
     def took(self, stage: str) -> float | None:
         """Seconds of a job of this stage: measured in this run, or else in one before."""
@@ -115,7 +115,7 @@ class Progress:
         for key, job in self.of(study).items():
             if job.method:
                 counts.setdefault(job.method, {}).setdefault(job.stage, Counter())[self.states[key]] += 1
-        return {method: {stage: _cell(each) for stage, each in found.items()} for method, found in counts.items()}
+        return {method: {stage: _cell(each) for stage, each in stages.items()} for method, stages in counts.items()}
 
     def remaining(self, now: float) -> tuple[float | None, bool]:
         """Seconds until all is done, at the rate and with the jobs side by side that were measured; and whether
@@ -162,12 +162,12 @@ def duration(seconds: float) -> str:
 
 def lines(progress: Progress) -> dict[str, str]:
     """Stage -> its line for the terminal."""
-    made = {}
+    sentences = {}
     for row in progress.stages():
         counts = ", ".join(f"{row[state]} {state}" for state in STATES if row[state])
         left = f"; {duration(row['left'])} of work left" if row["left"] else ""
-        made[row["stage"]] = f"{row['stage']}: {counts}{left}"
-    return made
+        sentences[row["stage"]] = f"{row['stage']}: {counts}{left}"
+    return sentences
 
 
 def page(progress: Progress, study: str, now: float, written: str) -> str:
@@ -180,7 +180,7 @@ def page(progress: Progress, study: str, now: float, written: str) -> str:
         study=study,
         stages=stages,
         methods=methods,
-        columns=[row["stage"] for row in stages if any(row["stage"] in found for found in methods.values())],
+        columns=[row["stage"] for row in stages if any(row["stage"] in cells for cells in methods.values())],
         total={state: sum(row[state] for row in stages) for state in STATES},
         left=left,
         whole=whole,
@@ -251,8 +251,8 @@ class Watch(logging.Handler):
         """Write each study's page, whole."""
         written = time.strftime("%Y-%m-%d %H:%M:%S")
         with self.guard:
-            made = {study: page(self.progress, study, self.clock(), written) for study in self.studies}
-        for study, text in made.items():
+            texts = {study: page(self.progress, study, self.clock(), written) for study in self.studies}
+        for study, text in texts.items():
             files.write_text(self.folder / study / "status.html", text)
 
     def tell(self) -> None:

@@ -132,7 +132,7 @@ class Conditioning(_LearnedGuide):
 
     def mark(self, rows, number, method, cluster_sizes):
         sizes = cluster_sizes or [1]
-        for row, cluster in zip(rows, prompts.spread(len(rows), sizes), strict=True):
+        for row, cluster in zip(rows, prompts.allocate(len(rows), sizes), strict=True):
             row["vector"] = number * method.clusters + cluster
             which = ""
             if cluster_sizes:

@@ -109,7 +109,7 @@ def test_what_names_do_not_say_is_asked(tmp_path, places, sentence):
         checks.check(study)
     assert "\n" not in str(error.value)
     with pytest.raises(ValueError, match=sentence):
-        new_study.look(str(tmp_path))
+        new_study.examine(str(tmp_path))
 
 
 def test_the_answer_to_a_question_is_a_key(tmp_path):
@@ -119,7 +119,7 @@ def test_the_answer_to_a_question_is_a_key(tmp_path):
     splits, as_classes = (study.model_copy(update={"folders": answer}) for answer in ("splits", "classes"))
     assert (classes(splits), classes(as_classes)) == (["a", "b"], ["extra", "train"])
     assert checks.left_out(splits) == {"folder extra": 1}
-    assert "folders: splits" in new_study.text("x", new_study.look(str(tmp_path), "splits"))
+    assert "folders: splits" in new_study.text("x", new_study.examine(str(tmp_path), "splits"))
 
 
 def test_folders_without_images_are_neither_split_nor_class(tmp_path):
@@ -151,8 +151,8 @@ def test_class_folders_that_differ_in_unicode_form_or_case(tmp_path):
 @pytest.mark.parametrize("keys", [("robin", "tit"), ("n01440764", "n01443537")])
 def test_a_new_study_calls_imagenet_what_has_its_class_folders(tmp_path, keys):
     fill(tmp_path, *(f"{part}/{key}" for part in ("train", "val") for key in keys))
-    found = new_study.look(str(tmp_path))
-    assert found.given.reader.name == ("imagenet" if keys[0].startswith("n0") else "folder")
+    found = new_study.examine(str(tmp_path))
+    assert found.target.reader.name == ("imagenet" if keys[0].startswith("n0") else "folder")
     assert found.own == ({"test"} if keys[0].startswith("n0") else {"validation"})
 
 

@@ -74,7 +74,7 @@ def test_no_conditioning_is_the_empty_prompt():
 
 
 def test_images_are_spread_over_clusters_by_their_sizes():
-    chosen = prompts.spread(12, [3, 1, 2])
+    chosen = prompts.allocate(12, [3, 1, 2])
     assert [chosen.count(cluster) for cluster in range(3)] == [6, 2, 4]
-    assert prompts.spread(6, [3, 1, 2]) == chosen[:6]
+    assert prompts.allocate(6, [3, 1, 2]) == chosen[:6]
     assert sorted(chosen[:6]) == [0, 0, 0, 1, 2, 2]
