@@ -295,11 +295,6 @@ class StudyFiles(Paths):
     def screenings(self, method: str) -> list[str]:
         return [self.screening(method, part) for part in range(self.screening_jobs(method))]
 
-    @property
-    def selections(self) -> list[str]:
-        """The chosen candidate of each fine-tuned method."""
-        return [self.selection(method) for method in self.generating if self.is_trained(method)]
-
     @functools.cached_property  # the target's folders have to be listed
     def generation_jobs(self) -> int:
         """Jobs for each purpose of a method's generated images, and shards that they write."""
@@ -353,11 +348,6 @@ class StudyFiles(Paths):
     def main_added_sets(self) -> list[str]:
         """All resampled sets of the main ratio."""
         return [file for method in self.adding for file in self.added_sets(method, self.ratios(method)[:1])]
-
-    @property
-    def first_added_sets(self) -> list[str]:
-        """The first resampled set of the main ratio of each method that adds images."""
-        return [self.added_set(method, self.ratios(method)[0], 1) for method in self.adding]
 
     def metrics(self, method: str) -> list[str]:
         """Of all classifiers of a method: the runs of each ratio in turn."""

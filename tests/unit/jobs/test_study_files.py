@@ -78,7 +78,6 @@ def test_a_fine_tuning_has_a_folder_for_each_learning_rate_and_others_none():
     assert study.screenings("ft_cluster_conditioning_k5") == [
         f"{S}/selection/ft_cluster_conditioning_k5/part-{part}.json" for part in (0, 1)
     ]
-    assert study.selections == [f"{S}/selection/ft_cluster_conditioning_k5.json"]
 
 
 def test_classifiers_of_a_method():
@@ -88,7 +87,7 @@ def test_classifiers_of_a_method():
     assert len(study.predictions) == 5 * len(METHODS)
     assert study.predictions[0] == f"{S}/classifier/none/x0/run-1/predictions.parquet"
     assert study.added_sets("boomerang")[5] == f"{S}/augmentation/boomerang/x2/split-1.parquet"
-    assert len(study.main_added_sets) == 5 * len(study.adding) and len(study.first_added_sets) == len(study.adding)
+    assert len(study.main_added_sets) == 5 * len(study.adding)
 
 
 def test_references_are_all_splits_but_the_methods_own_and_folders():

@@ -14,7 +14,6 @@ EXTREMES = 5  # worst and best classes of Figure 5A
 PICTURES = 8000  # in the rows of all classes together; it bounds the size of the page
 SIDE, BYTES = 64, 2000  # pixels and bytes of each of them
 SMALL_STUDY = 50  # classes up to which their pictures have the usual size
-FOLDED = 20  # classes beyond which their list is folded
 
 
 def compared(results: StudyResults) -> list[str]:
