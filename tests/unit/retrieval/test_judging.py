@@ -1,6 +1,7 @@
 """Downloads are judged while others come, in the same company however they come, and not again after a kill."""
 
 import hashlib
+import itertools
 import threading
 
 import pandas as pd
@@ -49,7 +50,7 @@ def judge(checker, tables, folder=None, fingerprint="one"):
 
 def cut(table, *places):
     edges = [0, *places, len(table)]
-    return [table.iloc[start:end] for start, end in zip(edges, edges[1:], strict=False)]
+    return [table.iloc[start:end] for start, end in itertools.pairwise(edges)]
 
 
 def test_how_downloads_come_changes_nothing(downloads):
