@@ -57,7 +57,7 @@ def load_pipeline(folder: str | Path):
 
     gpu = torch.cuda.is_available()
     dtype = torch.float16 if gpu else torch.float32
-    pipeline = StableDiffusionPipeline.from_pretrained(folder, torch_dtype=dtype, **UNCHECKED)
+    pipeline = StableDiffusionPipeline.from_pretrained(folder, dtype=dtype, **UNCHECKED)
     if gpu:
         pipeline.unet.to(memory_format=torch.channels_last)
     return pipeline.to("cuda" if gpu else "cpu")

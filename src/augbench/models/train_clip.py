@@ -25,11 +25,10 @@ def write_tokenizer(folder: str | Path, length: int) -> None:
 
     ``length`` is the number of tokens that texts are padded or cut to.
     """
-    import open_clip
+    from open_clip.tokenizer import bytes_to_unicode, default_bpe
     from transformers import CLIPTokenizer
-    from transformers.models.clip.tokenization_clip import bytes_to_unicode
 
-    packed = Path(open_clip.__file__).parent / "bpe_simple_vocab_16e6.txt.gz"
+    packed = Path(default_bpe())
     merges = gzip.decompress(packed.read_bytes()).decode("utf-8").split("\n")[1 : 49152 - 256 - 2 + 1]
     letters = list(bytes_to_unicode().values())
     tokens = letters + [letter + "</w>" for letter in letters] + ["".join(merge.split()) for merge in merges]
@@ -39,7 +38,7 @@ def write_tokenizer(folder: str | Path, length: int) -> None:
     vocabulary, rules = folder / "vocab.json", folder / "merges.txt"
     vocabulary.write_text(json.dumps({token: i for i, token in enumerate(tokens)}, ensure_ascii=False))
     rules.write_text("\n".join(["#version: 0.2", *merges]) + "\n", encoding="utf-8")
-    CLIPTokenizer(str(vocabulary), str(rules), model_max_length=length).save_pretrained(folder)
+    CLIPTokenizer.from_pretrained(folder, model_max_length=length).save_pretrained(folder)
 
 
 def train(
@@ -129,7 +128,7 @@ def train(
             distinct, own = torch.unique(caption_of[batch], return_inverse=True)
             seen = model.vision_model(normalised(pixels[batch])).pooler_output
             pictures = normalize(model.visual_projection(seen))
-            texts = normalize(model.get_text_features(tokens[distinct, : lengths[distinct].max()]))
+            texts = normalize(model.get_text_features(tokens[distinct, : lengths[distinct].max()]).pooler_output)
             loss = _contrast(model.logit_scale.exp() * pictures @ texts.T, own)
             words = torch.zeros(len(distinct), word_head.out_features).scatter_(1, tokens[distinct], 1.0)
             naming = binary_cross_entropy_with_logits(word_head(seen), words[own], reduction="none")

@@ -2,7 +2,6 @@
 
 import functools
 import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from augbench import images
 from augbench.core import files, finite, list_files, processes, resume, texts
 from augbench.core.files import BadInput, whole
 from augbench.images import folders
-from augbench.models import captioned_pool
+from augbench.models import captioned_pool, clip
 from augbench.retrieval import download
 from augbench.retrieval.index import AESTHETIC, CAPTION, PLACE, URL
 
@@ -306,7 +305,9 @@ def _infer(shard: Path, clip_model: str, folder: Path, batch_size: int) -> None:
     """Run clip-retrieval's inference on a shard of images under the extension jpg."""
     from clip_retrieval.clip_inference.main import main as clip_inference
 
-    with processes.ended_on_error():  # its processes for statistics would be waited for without end
+    clip.read_folders()
+    # Its reader cannot be pickled, and its processes for statistics would be waited for without end.
+    with processes.forked(), processes.ended_on_error():
         clip_inference(
             input_dataset=str(shard),
             output_folder=str(folder),
@@ -332,17 +333,17 @@ def index(embeddings: Sequence[str | Path], folder: str | Path, *, exact: bool, 
     embeddings = [part for part in embeddings if any(Path(part, "img_emb").iterdir())]
     if not embeddings:
         raise BadInput("no shard of the pool holds an image that can be read; see the logs of embed_pool")
+    import faiss
     from autofaiss import build_index
 
-    with whole(folder) as temporary, tempfile.TemporaryDirectory() as infos:
+    with whole(folder) as temporary:
         (temporary / "metadata").mkdir(parents=True)
         for part, given in enumerate(embeddings):
             for file in sorted(Path(given, "metadata").iterdir()):
                 shutil.copyfile(file, temporary / "metadata" / f"{part:04d}-{file.name}")
         made, _ = build_index(
             embeddings=[str(Path(given, "img_emb")) for given in embeddings],
-            index_path=str(temporary / "image.index"),
-            index_infos_path=f"{infos}/infos.json",  # timings again
+            save_on_disk=False,  # it would also write timings as JSON, and fails at that with numpy 2
             index_key="Flat" if exact else None,
             max_index_memory_usage=memory,
             current_memory_available=f"{2 * float(memory[:-1]):g}{memory[-1]}",  # building takes more than searching
@@ -351,3 +352,4 @@ def index(embeddings: Sequence[str | Path], folder: str | Path, *, exact: bool, 
         )
         if made is None:  # autofaiss only logs why
             raise RuntimeError(f"autofaiss built no index within {memory}; see above, or give `pool.memory` more")
+        faiss.write_index(made, str(temporary / "image.index"))

@@ -168,13 +168,12 @@ def _bytes_of(rows: pd.DataFrame, folder: Path, fetch: Mapping) -> pd.DataFrame:
     local = rows[here][["address", "path", "offset", "length"]].assign(fate="fetched", reason="")
     local["sha256"] = [hashlib.sha256(images.load_bytes(row)).hexdigest() for row in local.itertuples()]
     web = download.fetch(sorted(rows.loc[~here, "address"]), folder, **fetch).rename(columns={"url": "address"})
-    return pd.concat([local, web], ignore_index=True) if len(local) else web
+    return pd.concat([part for part in (local, web) if len(part)] or [web], ignore_index=True)
 
 
 def _check_scores(tables: Sequence[pd.DataFrame]) -> None:
     """Raise ValueError when not one neighbour has an aesthetic score."""
-    scores = pd.concat([rows["aesthetic"] for rows in tables])
-    if len(scores) and scores.isna().all():
+    if any(len(rows) for rows in tables) and all(rows["aesthetic"].isna().all() for rows in tables):
         raise ValueError(
             "no image of the pool has an aesthetic score, by which retrieval.min_aesthetic could discard it; name a "
             "model that scores pictures, `retrieval: {aesthetic_model: HEAD.pth}`, or write `min_aesthetic: null` to "
@@ -288,11 +287,15 @@ def settle(
                 **{"class": key, "rank": range(len(rows)), "place": place},
                 fate=[fact.get("fate") or fate for fact, fate in zip(facts, rows["fate"], strict=True)],
                 reason=[fact.get("reason") or reason for fact, reason in zip(facts, rows["reason"], strict=True)],
-                aesthetic=[fact.get("aesthetic", own) for fact, own in zip(facts, rows["aesthetic"], strict=True)],
+                aesthetic=pd.Series(
+                    [fact.get("aesthetic", own) for fact, own in zip(facts, rows["aesthetic"], strict=True)],
+                    rows.index,
+                    float,
+                ),
                 sha256=[fact.get("sha256") for fact in facts],
             )
         )
-    ledger = pd.concat(tables, ignore_index=True)
+    ledger = pd.concat([rows for rows in tables if len(rows)] or tables[:1], ignore_index=True)
     good = ledger.loc[ledger["fate"] == "good", ["class", "place", "id", "similarity", "sha256"]]
     offers = {key: list(rows.itertuples()) for key, rows in good.groupby("class", sort=False)}  # by rank
     owner = _matched(offers, counts)

@@ -24,11 +24,11 @@ def test_the_tokenizer_is_clips(world):
 
 def test_the_loss_is_clips_where_no_two_images_share_a_caption():
     import torch
-    from transformers.models.clip.modeling_clip import clip_loss
+    from transformers.models.clip.modeling_clip import image_text_contrastive_loss
 
     per_image = torch.randn(7, 7, generator=torch.Generator().manual_seed(0))
     order = torch.tensor([3, 0, 6, 1, 5, 2, 4])
-    expected = clip_loss(per_image.T)  # the i-th caption is the i-th image's
+    expected = image_text_contrastive_loss(per_image.T)  # the i-th caption is the i-th image's
     assert train_clip._contrast(per_image[:, order], order.argsort()).item() == pytest.approx(expected.item())
 
 

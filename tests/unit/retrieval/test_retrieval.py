@@ -1,6 +1,7 @@
 """Retrieval over real parts (clip-retrieval, img2dataset, HTTP, safety checker), against planted facts."""
 
 import json
+import multiprocessing
 import re
 import runpy
 import shutil
@@ -74,7 +75,7 @@ def test_neighbours_are_the_most_similar(world, folder, index):
     model, tokenizer = CLIPModel.from_pretrained(world.clip).eval(), CLIPTokenizer.from_pretrained(world.clip)
     tokens = tokenizer("A photo of three,trey.", padding="max_length", return_tensors="pt").input_ids
     with torch.no_grad():
-        query = torch.nn.functional.normalize(model.get_text_features(tokens)).numpy()[0]
+        query = torch.nn.functional.normalize(model.get_text_features(tokens).pooler_output).numpy()[0]
     vectors = np.load(folder / "embeddings/img_emb/000000.npy").astype(np.float32)
     scores = vectors @ query
     assert found["similarity"].to_numpy() == pytest.approx(np.sort(scores)[::-1][:20], abs=1e-5)
@@ -150,7 +151,10 @@ def service(world, folder):
         "use_jit": False,
         "provide_aesthetic_embeddings": False,
     }
-    command = "import sys, json; from clip_retrieval.clip_back import clip_back; clip_back(**json.loads(sys.argv[1]))"
+    command = (
+        "import sys, json; from clip_retrieval.clip_back import clip_back; from augbench.models import clip; "
+        "clip.read_folders(); clip_back(**json.loads(sys.argv[1]))"
+    )
     process = subprocess.Popen([sys.executable, "-c", command, json.dumps(arguments)])
     try:
         wait_for(lambda: listening(port), process, 600)
@@ -529,6 +533,17 @@ def test_a_list_of_urls_becomes_a_shard(world, tmp_path):
 
 
 @pytest.mark.slow
+def test_embedding_does_not_need_python_to_fork_by_default(world, tmp_path):
+    usual = multiprocessing.get_start_method()
+    multiprocessing.set_start_method("forkserver", force=True)  # the default since Python 3.14
+    try:
+        found = embedded(world, [world.shard], tmp_path)
+        assert multiprocessing.get_start_method() == "forkserver"
+    finally:
+        multiprocessing.set_start_method(usual, force=True)
+    assert found.index.ntotal > 100
+
+
 def test_what_cannot_be_embedded_is_told(world, tmp_path, capfd):
     with images.ShardWriter(tmp_path / "0.tar") as writer:
         for number, (_, sample) in enumerate(images.read_shard(world.shard)):
