@@ -1,15 +1,16 @@
 """How long the jobs' imports take, in several environments, in one run.
 
-`python benchmarks/imports.py [PYTHON...]` starts each of the given interpreters (else the running one) afresh for each
-list of imports below, several times by turns, and prints the fastest start in seconds, the ratio to the first
-interpreter, and which heavy packages came along. The first round, which reads from the disk, does not count.
+`python benchmarks/imports.py [PYTHON...]` starts each of the interpreters (else the running one) anew for each list of
+imports below, several times by turns, and prints the least processor time of a start in seconds, which depends little
+on what else runs, its ratio to the first interpreter's, and which heavy packages came along. The first round, which
+reads from the disk, does not count.
 """
 
 import ast
 import json
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 ROUNDS = 3
@@ -40,13 +41,15 @@ def heads() -> dict[str, str]:
 
 
 def measure(python: str, code: str) -> tuple[float, list[str]]:
-    """Seconds of a process that imports, and the heavy packages that it then has."""
+    """Processor seconds of a process that imports, and the heavy packages that it then has."""
     ask = f"{code}\nimport json, sys; print(json.dumps([n for n in {HEAVY!r} if n in sys.modules]))"
-    start = time.perf_counter()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     result = subprocess.run([python, "-c", ask], capture_output=True, text=True)
     if result.returncode:
         return float("nan"), [result.stderr.strip().splitlines()[-1]]
-    return time.perf_counter() - start, json.loads(result.stdout.splitlines()[-1])
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return seconds, json.loads(result.stdout.splitlines()[-1])
 
 
 def main(pythons: list[str]) -> None:

@@ -104,7 +104,7 @@ def test_shims_that_cannot_run_and_pythons_that_are_too_old_are_passed_over(mach
     program("python3.13", "echo 'pyenv: python3.13: command not found'; exit 127")  # pyenv says so on either stream
     program("python3.12", "echo 'No module named ensurepip' >&2; exit 1")  # Debian without python3-venv
     program("python3", f'exec "{sys.executable}" "$@"')
-    assert make("--eval=which: ; @echo '$(PYTHON)'", "which").stdout == "python3\n"
+    assert make("--eval=which: ; @:; echo '$(PYTHON)'", "which").stdout == "python3\n"
 
 
 @pytest.mark.middle
