@@ -544,6 +544,24 @@ def test_embedding_does_not_need_python_to_fork_by_default(world, tmp_path):
     assert found.index.ntotal > 100
 
 
+@pytest.mark.middle
+def test_autofaiss_chooses_an_index_for_large_pools(tmp_path):
+    """Approximate and tuned: almost every vector is its own nearest neighbour."""
+    import faiss
+
+    vectors = np.random.default_rng(0).normal(size=(3000, 16)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    for name in ("img_emb", "metadata"):
+        (tmp_path / "part" / name).mkdir(parents=True)
+    np.save(tmp_path / "part/img_emb/000000.npy", vectors)
+    pd.DataFrame({"url": [f"http://h/{i}" for i in range(3000)]}).to_parquet(tmp_path / "part/metadata/000000.parquet")
+    pools.index([tmp_path / "part"], tmp_path / "index", exact=False, memory="1G", threads=1)
+    assert sorted(file.name for file in (tmp_path / "index").iterdir()) == ["image.index", "metadata"]
+    found = faiss.read_index(str(tmp_path / "index/image.index"))
+    assert found.ntotal == 3000
+    assert (found.search(vectors, 1)[1][:, 0] == np.arange(3000)).mean() > 0.9
+
+
 def test_what_cannot_be_embedded_is_told(world, tmp_path, capfd):
     with images.ShardWriter(tmp_path / "0.tar") as writer:
         for number, (_, sample) in enumerate(images.read_shard(world.shard)):
