@@ -81,6 +81,7 @@ format: $(READY)
 
 docs: $(READY)
 	python -c "from augbench.study.reference import markdown; print(markdown(), end='')" > config/README.md
+	python -c "from augbench.study.reference import json_schema; print(json_schema(), end='')" > config/schema.json
 
 # What the lock holds stays where it is; `make lock UPGRADE=1` takes the newest versions that are allowed.
 lock: $(READY)

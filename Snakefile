@@ -1,16 +1,18 @@
 # augbench: retrieve or generate? `snakemake results/report.html` builds everything; see README.md.
+from pathlib import Path
+
 from snakemake.utils import min_version
 
 min_version("9.27")
 
 
-# Your own --configfile takes the place of the default study; methods it defines join the table.
-configfile: "config/methods.yaml"
-
-
+# Studies come from --configfile, or from config/config.yaml of the working directory, or else from this workflow.
+study = "config/config.yaml"
+if not Path(study).exists():
+    study = workflow.current_basedir.join(study).get_path_or_uri(secret_free=False)
 if "studies" not in config:
 
-    configfile: "config/config.yaml"
+    configfile: study
 
 
 include: "workflow/rules/common.smk"
@@ -24,8 +26,7 @@ include: "workflow/rules/audit.smk"
 include: "workflow/rules/report.smk"
 
 
-track_code()
-name_parameters()
+track_changes(workflow)
 
 
 rule all:
@@ -33,19 +34,19 @@ rule all:
     input:
         "results/report.html",
         # Also what the report does not read itself: a shard that was deleted is made again.
-        [file for study in STUDIES for file in stored_images(study)],
+        [file for files in FILES.values() for file in files.stored_shards],
 
 
 # results/STUDY/status.html and a line per stage in the terminal, while jobs run.
 onstart:
     refuse_crowded_disk()
-    watch(workflow.dag)
+    status.watch(workflow.dag, STUDIES, logger)
 
 
 onsuccess:
-    stop_watching("finished")
+    status.stop_watching("finished")
     print_stage_times()
 
 
 onerror:
-    stop_watching("failed")
+    status.stop_watching("failed")

@@ -18,7 +18,7 @@ from PIL import Image
 
 from augbench.audit import duplicates, hashes
 from augbench.core import files
-from augbench.dataset import target
+from augbench.dataset import references
 
 RADII = range(0, 25, 2)  # bits
 LEAST = 0.5  # cosine similarity
@@ -67,7 +67,7 @@ def hash_speed(folder: Path | None) -> None:
             for number in range(100):
                 few = Image.fromarray(random.integers(0, 256, (60, 80, 3), dtype=np.uint8))
                 few.resize((500, 375), Image.Resampling.BICUBIC).save(folder / f"{number}.jpg", quality=90)
-        table = target.folder_table(folder)
+        table = references.folder_table(folder)
         best = {"ours": np.inf, "loop": np.inf, "floor": np.inf}
         for _ in range(5):
             start = time.process_time()
@@ -95,7 +95,7 @@ def detectors(pairs: Path, folder: Path, model: str | None) -> None:
     from augbench.models import clip, copy_detectors
 
     judged = pd.read_csv(pairs)
-    test, train = (target.folder_table(folder / part) for part in ("test", "train"))
+    test, train = (references.folder_table(folder / part) for part in ("test", "train"))
     where = [dict(zip(part + "/" + table["image_id"], range(len(table)), strict=True))
              for part, table in (("test", test), ("train", train))]  # fmt: skip
     truth = {

@@ -20,14 +20,17 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 from augbench import images
+from augbench.core.files import write_csv
 from augbench.diffusion import finetuning, latents, sampling
+from augbench.diffusion.sampler import Sampler
+from augbench.diffusion.sampling_plan import batches
+from augbench.diffusion.trainer import mixed_precision
 from augbench.digits import data
 from augbench.models import backbones
 from augbench.study import config
 
 ROOT = Path(__file__).parents[1]
 ROUNDS = 3
-RATES = {"conditioning": 2e-3, "pseudo_word": 5e-4, "unet": 5e-7}
 SCHEDULER = {  # as published with Stable Diffusion v1.4; this scheduler has no clip_sample
     "beta_start": 0.00085,
     "beta_end": 0.012,
@@ -38,10 +41,36 @@ SCHEDULER = {  # as published with Stable Diffusion v1.4; this scheduler has no 
 }
 
 
-def method(name: str) -> dict:
+def method(name: str, **changes) -> config.Method:
     import yaml
 
-    return config.Method(**yaml.safe_load((ROOT / "config/methods.yaml").read_text())["methods"][name]).model_dump()
+    return config.Method(**(yaml.safe_load((ROOT / "config/methods.yaml").read_text())["methods"][name] | changes))
+
+
+def finetune(folder: Path, work: Path, table, classes, name: str, settings: config.Finetune, progress=None) -> None:
+    """Fine-tune a method to its last epoch on images with their latents in ``work``; one image makes the validation
+    set."""
+    place = work / f"finetune-{time.time_ns()}"
+    place.mkdir()
+    paths = {"backbone": folder, "classes": place / "classes.csv"}
+    write_csv(paths["classes"], pd.DataFrame(classes).assign(train=1, excluded=""))
+    stored = latents.read(work / "latents.safetensors", table)
+    for split, rows in (("train", table), ("validation", table.iloc[:1])):
+        paths |= {split: place / f"{split}.parquet", f"{split}_latents": place / f"{split}.safetensors"}
+        images.write(paths[split], rows)
+        some = {kind: posteriors[: len(rows)] for kind, posteriors in stored.items()}
+        latents.write(paths[f"{split}_latents"], rows["image_id"], some)
+    del stored
+    finetuning.finetune(
+        finetuning.FinetuneInputs.model_validate(paths),
+        method(name, candidates=[f"epoch-{settings.max_epochs}"]),
+        settings,
+        place / "lr-1",
+        rate=1.0,
+        seed=0,
+        save_minutes=600,
+        **({"progress": progress} if progress else {}),
+    )
 
 
 # --- pipelines ------------------------------------------------------------------------------------------
@@ -53,7 +82,7 @@ def write_pipeline(folder: Path, size: str) -> None:
     from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
     from transformers import CLIPConfig, CLIPImageProcessor, CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-    from augbench.models.train_clip import write_tokenizer
+    from augbench.models.clip_tokenizer import write_tokenizer
 
     full = size == "v1.4"
     torch.manual_seed(0)
@@ -136,7 +165,7 @@ def plain_finetuning(
     from diffusers import DDPMScheduler, StableDiffusionPipeline
     from torchvision.transforms.functional import pil_to_tensor
 
-    precision = finetuning._precision()
+    precision = mixed_precision()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(precision, torch.float32)
     pipeline = StableDiffusionPipeline.from_pretrained(folder, **backbones.UNCHECKED).to(device)
@@ -182,18 +211,17 @@ def plain_finetuning(
 
 def our_finetuning(folder: Path, work: Path, table, classes, name: str, epochs: int, batch: int) -> float:
     """Steps per second of the fine-tuner; one image makes the validation set."""
-    path = work / "latents.safetensors"
-    if not path.exists():
+    if not (work / "latents.safetensors").exists():
         side = images.load(next(table.itertuples())).size[0]
-        latents.encode(folder, {path: table}, image_size=side, mirrored=False, threads=torch.get_num_threads())
+        images.write(work / "images.parquet", table)
+        paths = {work / "images.parquet": work / "latents.safetensors"}
+        latents.encode(folder, paths, image_size=side, mirrored=False, threads=torch.get_num_threads())
     ticks = []
-    finetuning.finetune(
-        folder, table, table.iloc[:1], path, path, classes,
-        method(name) | {"candidates": [f"epoch-{epochs + 2}"]}, work / f"finetune-{time.time_ns()}",
-        seed=0, rate=1.0, learning_rates=RATES, batch_size=batch, images_at_a_time=batch, max_epochs=epochs + 2,
-        patience=99, validation_images=1, horizontal_flip=False, gradient_checkpointing=False,
-        threads=torch.get_num_threads(), save_minutes=60, progress=lambda *_: ticks.append(_now()),
+    settings = config.Finetune(
+        batch_size=batch, images_at_a_time=batch, max_epochs=epochs + 2, patience=99, validation_images=1,
+        gradient_checkpointing=False, threads=torch.get_num_threads(),
     )  # fmt: skip
+    finetune(folder, work, table, classes, name, settings, progress=lambda *_: ticks.append(_now()))
     # Without the first epoch, which warms up, and the last, which writes its candidate.
     return epochs * -(-len(table) // batch) / (ticks[epochs] - ticks[0])
 
@@ -203,7 +231,7 @@ def denoiser_alone(folder: Path, side: int, steps: int, batch: int, trained: lis
     from diffusers import UNet2DConditionModel
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(finetuning._precision(), torch.float32)
+    dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(mixed_precision(), torch.float32)
     whole = "unet" in trained
     unet = UNet2DConditionModel.from_pretrained(folder / "unet").to(device, torch.float32 if whole else dtype)
     unet.requires_grad_(whole)
@@ -246,10 +274,8 @@ def our_sampling(
     folder: Path, work: Path, prompts: list[str], side: int, steps: int, batch: int
 ) -> tuple[float, float]:
     """Images per second of the sampler, written to a shard, and the share of its time outside the U-Net."""
-    sampler = sampling.Sampler(
-        folder, image_size=side, steps=steps, guidance=7.5, noise_share=0.2, max_replacements=9,
-        threads=torch.get_num_threads(),
-    )  # fmt: skip
+    settings = config.Generate(image_size=side, steps=steps, guidance=7.5, threads=torch.get_num_threads())
+    sampler = Sampler(folder, method("simple_prompt"), settings)
     inside, unet = [], sampler.pipeline.unet.forward
 
     def timed(*arguments, **keywords):
@@ -263,8 +289,8 @@ def our_sampling(
     sampler.draw([dict(row) for row in rows[:batch]], (0, "warm", "up"))
     inside.clear()
     start = _now()
-    part = sampling.Work(lambda: sampler, sampling.batches(rows, batch), (0, "bench"), "base", str(time.time_ns()))
-    sampling.generate([part], work / "shard.tar", work / "shard.parquet")
+    part = sampling.Work(lambda: sampler, batches(rows, batch), (0, "bench"), "base", str(time.time_ns()))
+    sampling.write_shard([part], work / "shard.tar", work / "shard.parquet")
     total = _now() - start
     return len(prompts) / total, 1 - sum(inside) / total
 
@@ -293,14 +319,15 @@ def measure(size: str, side: int, batch: int, count: int, drawn: int, steps: int
         table = target(work, side, count)
         classes = [{"class": "three", "lemmas": "three, trey"}, {"class": "six", "lemmas": "six, half a dozen"}]
         print(f"{size}, {side} pixels, batches of {batch}", flush=True)
-        for trained in ("ft_conditioning", "imagic", "textual_inversion"):
+        for name in ("ft_conditioning", "imagic", "textual_inversion"):
+            trained = [part.name for part in method(name).trained]
             ours, plain, limit = [], [], []
             for _ in range(ROUNDS):
-                limit.append(denoiser_alone(folder, side, 12, batch, method(trained)["trained"]))
-                ours.append(our_finetuning(folder, work, table, classes, trained, epochs, batch))
+                limit.append(denoiser_alone(folder, side, 12, batch, trained))
+                ours.append(our_finetuning(folder, work, table, classes, name, epochs, batch))
                 total = epochs * -(-len(table) // batch)
-                plain.append(plain_finetuning(folder, table, classes, total, batch, method(trained)["trained"]))
-            _report(f"fine-tuning, {trained}", ours, plain, "steps/s")
+                plain.append(plain_finetuning(folder, table, classes, total, batch, trained))
+            _report(f"fine-tuning, {name}", ours, plain, "steps/s")
             most = statistics.median(b / a for a, b in zip(plain, limit, strict=True))
             print(f"    a U-Net and nothing else would be {most:.2f}x", flush=True)
         prompts = [f"A photo of {word}." for word in itertools.islice(itertools.cycle(["three, trey", "six"]), drawn)]

@@ -16,13 +16,17 @@ import tempfile
 import time
 from pathlib import Path
 
+import diffusion
 import torch
-from diffusion import RATES, _now, method, plain_finetuning, target, write_pipeline
+from diffusion import _now, method, plain_finetuning, target, write_pipeline
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 from augbench import images
 from augbench.core.files import whole
-from augbench.diffusion import finetuning, latents, sampling
+from augbench.diffusion import finetuning, latents, sampling, trainer
+from augbench.diffusion.sampler import Sampler
+from augbench.diffusion.sampling_plan import batches
+from augbench.study.sections.diffusion import Finetune, Generate
 
 LIMIT = 20  # GiB of a process, as the smallest machine we mean to serve has them
 SIDE = 512
@@ -36,7 +40,7 @@ KINDS = {
 CLASSES = [{"class": "three", "lemmas": "three, trey"}, {"class": "six", "lemmas": "six, half a dozen"}]
 
 
-class _Measured(finetuning._Trainer):
+class _Measured(trainer.Trainer):
     """The fine-tuner, which also notes the seconds of its steps and writes a state as at SIGTERM."""
 
     seconds: list[float] = []
@@ -69,29 +73,18 @@ def write(folder: Path, work: Path) -> dict:
 
 
 def encode(folder: Path, work: Path) -> dict:
-    table = images.read(work / "images.parquet")
-    latents.encode(
-        folder,
-        {work / "latents.safetensors": table},
-        image_size=SIDE,
-        mirrored=False,
-        threads=torch.get_num_threads(),
-        batch_size=1,
-    )
+    paths = {work / "images.parquet": work / "latents.safetensors"}
+    latents.encode(folder, paths, image_size=SIDE, mirrored=False, threads=torch.get_num_threads())
     return {}
 
 
 def finetune(folder: Path, work: Path, kind: str) -> dict:
     """Two steps of one image each, a state, a validation and a candidate; seconds of the second step."""
-    finetuning._Trainer = _Measured
-    table, path = images.read(work / "images.parquet"), work / "latents.safetensors"
-    finetuning.finetune(
-        folder, table, table.iloc[:1], path, path, CLASSES,
-        method(KINDS[kind]) | {"candidates": ["epoch-1"]}, work / f"finetune-{kind}",
-        seed=0, rate=1.0, learning_rates=RATES, batch_size=1, images_at_a_time=1, max_epochs=1, patience=9,
-        validation_images=1, horizontal_flip=False, gradient_checkpointing=True, threads=torch.get_num_threads(),
-        save_minutes=600,
-    )  # fmt: skip
+    finetuning.Trainer = _Measured
+    settings = Finetune(
+        batch_size=1, images_at_a_time=1, max_epochs=1, validation_images=1, threads=torch.get_num_threads()
+    )
+    diffusion.finetune(folder, work, images.read(work / "images.parquet"), CLASSES, KINDS[kind], settings)
     return {"seconds": _Measured.seconds[-1]}
 
 
@@ -106,14 +99,12 @@ def generate(folder: Path, work: Path) -> dict:
     gpu = torch.cuda.is_available()
     count, steps = (16, 50) if gpu else (1, 2)
     start = _now()
-    sampler = sampling.Sampler(
-        folder, image_size=SIDE, steps=steps, guidance=7.5, noise_share=0.2, max_replacements=9,
-        threads=torch.get_num_threads(),
-    )  # fmt: skip
+    settings = Generate(image_size=SIDE, steps=steps, threads=torch.get_num_threads())
+    sampler = Sampler(folder, method("simple_prompt"), settings)
     loaded = _now()
     rows = [{"class": "three", "number": 0, "index": i, "prompt": "A photo of three, trey."} for i in range(count)]
-    part = sampling.Work(lambda: sampler, sampling.batches(rows, 8), (0, "bench"), "base", str(time.time_ns()))
-    sampling.generate([part], work / "shard.tar", work / "shard.parquet")
+    part = sampling.Work(lambda: sampler, batches(rows, 8), (0, "bench"), "base", str(time.time_ns()))
+    sampling.write_shard([part], work / "shard.tar", work / "shard.parquet")
     picture = images.load(next(images.read(work / "shard.parquet").itertuples()))
     assert picture.size == (SIDE, SIDE), picture.size
     return {"seconds": (_now() - loaded) / count, "loading": loaded - start, "steps": steps}

@@ -25,6 +25,7 @@ from augbench import images
 from augbench.models import train_clip
 from augbench.models.clip import Clip
 from augbench.retrieval import index as neighbours
+from augbench.study.sections.models import ClipTraining
 
 CLIP = {"image_size": 32, "patch_size": 8, "width": 64, "layers": 2, "heads": 2, "text_tokens": 16}
 CLIP |= {"steps": 1, "batch_size": 16, "learning_rate": 1e-3, "threads": 1}
@@ -44,7 +45,7 @@ def shard_of(path: Path, count: int) -> None:
 
 def small_clip(folder: Path, width: int) -> str:
     shard_of(folder / "few.tar", 64)
-    train_clip.train([folder / "few.tar"], folder / "clip", seed=0, projection=width, **CLIP)
+    train_clip.train([folder / "few.tar"], folder / "clip", ClipTraining(projection=width, **CLIP), seed=0)
     return f"hf_clip:{folder / 'clip'}"
 
 
@@ -156,11 +157,11 @@ def embed(sizes: list[int]) -> None:
             for shard in shards:
                 shard_of(shard, min(size, 10_000))
             code = (
-                "import sys; from augbench.retrieval import pools\n"
+                "import sys; from augbench.retrieval import embedding\n"
                 "if __name__ == '__main__':\n"
                 "    model, folder, *shards = sys.argv[1:]\n"
-                "    pools.embed(shards, model, folder + '/e', batch_size=256, threads=1, places=True)\n"
-                "    pools.index([folder + '/e'], folder + '/i', exact=True, memory='2G', threads=1)\n"
+                "    embedding.embed(shards, model, folder + '/e', batch_size=256, threads=1, places=True)\n"
+                "    embedding.build_index([folder + '/e'], folder + '/i', exact=True, memory='2G', threads=1)\n"
             )
             script = folder / "job.py"
             script.write_text(code)

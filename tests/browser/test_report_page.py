@@ -2,11 +2,10 @@
 
 import large
 import pytest
-from made_report import EVIL, METHODS, SETTINGS, generated, make_results
+from made_report import EVIL, METHODS, make_results, plan, write_page, write_report
 
 from augbench.core import files
 from augbench.jobs import status
-from augbench.report import catalogue
 from augbench.report import page as report_page
 
 pytestmark = pytest.mark.slow
@@ -15,9 +14,8 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
     folder = make_results(tmp_path_factory.mktemp("results") / "digits")
-    study = report_page.gather("digits", folder, METHODS, SETTINGS, generated(folder))
-    catalogue.write(study, folder)
-    report_page.write(folder.parent / "report.html", [study])
+    write_report(folder, plan())
+    report_page.write(folder.parent / "report.html", [folder / "page.json"])
     return (folder.parent / "report.html").as_uri()
 
 
@@ -67,11 +65,8 @@ def test_nothing_sticks_out(page, address, width):
 def test_a_page_of_a_thousand_classes_opens(page, tmp_path):
     """How much a browser has to do for it is bounded in `unit/report/test_report_size.py`."""
     folder = large.make_results(tmp_path / "large")
-    made = {key: [folder / "augmentation" / key / "x1" / "split-1.parquet"] for key in large.METHODS if key != "none"}
-    report_page.write(
-        tmp_path / "report.html", [report_page.gather("large", folder, large.METHODS, large.SETTINGS, made)]
-    )
-    page.goto((tmp_path / "report.html").as_uri())
+    write_page(folder, large.plan())
+    page.goto((folder / "report.html").as_uri())
     assert page.locator(".classes details").count() == 1000
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 from slurm_cluster import wait_for
 
 from augbench import images
-from augbench.dataset import target
+from augbench.dataset import splits
 from augbench.study.config import Dataset, Target
 
 pytestmark = pytest.mark.slow
@@ -27,7 +27,7 @@ def test_three_studies_one_after_another(remote):
     for seed, name in enumerate(("first", "second", "third")):
         found = images.read(remote.folder / "results" / name / "dataset" / "train.parquet")
         given = Target(reader="digits", path=str(remote.folder / f"results/{name}/digits/target"))
-        wanted = target.split(given, Dataset(), seed).query("split == 'train'")
+        wanted = splits.split(given, Dataset(), seed).query("split == 'train'")
         assert list(found["image_id"]) == list(wanted["image_id"])
 
 

@@ -7,7 +7,7 @@ import pytest
 pytestmark = pytest.mark.slow
 
 CPU = {"digits_target", "digits_web", "split_target", "index_pool", "retrieve", "audit", "hash_images"}
-CPU |= {"study_page", "report"}
+CPU |= {"study_page", "report_page"}
 LARGE = {"finetune"}
 SMALL = {"train_clip", "train_vae", "train_unet", "train_safety_checker", "embed_pool", "encode_latents", "generate"}
 SMALL |= {"classify", "screen", "judge", "domain_gap"}

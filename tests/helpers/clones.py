@@ -11,6 +11,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 SMALL = "tests/workflow/small.yaml"
+# Snakemake that prints what it knows of a job, not the rule's message in its place.
+PLANNER = """
+from snakemake import cli, logging
+logging.DefaultFormatter.format_job_info = lambda self, job: "\\n".join(self._format_job_info(job))
+cli.main()
+"""
 
 
 class Clone:
@@ -41,8 +47,8 @@ class Clone:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         return os.environ | {"PYTHONPATH": str(self.folder / "src"), "PATH": path}
 
-    def start(self, *arguments: str, **options) -> subprocess.Popen:
-        command = [sys.executable, "-m", "snakemake", *arguments]
+    def start(self, *arguments: str, program: tuple[str, str] = ("-m", "snakemake"), **options) -> subprocess.Popen:
+        command = [sys.executable, *program, *arguments]
         if "--configfile" not in arguments:
             command += ["--configfile", self.study]
         return subprocess.Popen(
@@ -53,19 +59,23 @@ class Clone:
             **{"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT} | options,
         )
 
-    def snakemake(self, *arguments: str) -> tuple[int, str]:
+    def snakemake(self, *arguments: str, **options) -> tuple[int, str]:
         """Exit code and all output of a run."""
-        process = self.start(*arguments)
+        process = self.start(*arguments, **options)
         output, _ = process.communicate(timeout=1800)
         return process.returncode, output
 
-    def planned(self, target: str = "results/report.html") -> set[tuple[str, str]]:
-        """The jobs that a run would execute now: rule and method, which is empty for rules of no method."""
-        code, output = self.snakemake("-n", target)
+    def plan(self, *arguments: str) -> list[tuple[str, str]]:
+        """The jobs that a run with these arguments would execute: rule, and what Snakemake says of the job."""
+        code, output = self.snakemake("-n", *arguments, program=("-c", PLANNER))
         assert code == 0, output
         blocks = re.split(r"^(?:local)?rule (\w+):$", output, flags=re.MULTILINE)
+        return list(zip(blocks[1::2], blocks[2::2], strict=True))
+
+    def planned(self, *targets: str) -> set[tuple[str, str]]:
+        """The jobs that a run would execute now: rule and method, which is empty for rules of no method."""
         jobs = set()
-        for rule, text in zip(blocks[1::2], blocks[2::2], strict=True):
+        for rule, text in self.plan(*(targets or ["results/report.html"])):
             method = re.search(r"^    wildcards: .*\bmethod=(\w+)", text, re.MULTILINE)
             jobs.add((rule, method[1] if method else ""))
         return jobs - {("all", "")}

@@ -5,13 +5,9 @@ import io
 import numpy as np
 from PIL import Image
 
-SETTINGS = {
-    "timeout": 2,
-    "retries": 1,
-    "max_bytes": 200_000,
-    "download_threads": 8,
-    "allowed_networks": ["127.0.0.1/32"],
-}
+from augbench.study.sections.retrieval import Retrieval
+
+SETTINGS = Retrieval(timeout=2, retries=1, max_bytes=200_000, download_threads=8, allowed_networks=["127.0.0.1/32"])
 
 
 def picture(kind="JPEG", mode="RGB", size=(40, 40)):

@@ -30,12 +30,13 @@ from PIL import Image
 from augbench import images
 from augbench.audit import hashes
 from augbench.core import list_files
-from augbench.dataset import target
+from augbench.dataset import references, splits
 from augbench.jobs import checks, logs, new_study
 from augbench.models import captioned_pool
+from augbench.retrieval import embedding, metadata, pools
 from augbench.retrieval import index as pool_index
-from augbench.retrieval import pools
 from augbench.study import config
+from augbench.study.sources import COLUMNS, SOURCES
 
 LIMIT = 10  # seconds of the processor's time for a step
 PATIENCE = 200  # seconds by the clock, of which a busy machine may take most
@@ -274,27 +275,27 @@ def folders(rng: random.Random, root: Path, results: Path) -> list[Step]:
         given["reader"] = rng.choice(["imagenet", "caltech256"])
 
     def of_pool():
-        pools.check("folder", data)
-        names = pools.files_of("folder", data)
+        SOURCES["folder"].check(data)
+        names = SOURCES["folder"].files(data)
         pools.states(names)
         pools.pack(names, results / "pool.tar", max_image_size=64, max_pixels=10_000)
 
     def of_reference():
-        table = target.folder_table(data, given["unreadable"])
+        table = references.folder_table(data, given["unreadable"])
         images.write(results / "reference.parquet", table)
         return [hashes.shrunk(row) for row in table.itertuples()]
 
     return [
         lambda: plan(study(given), results),
         lambda: images.write(results / "split.parquet", _split(given), ["split"]),
-        lambda: yaml.safe_load(new_study.text("x", new_study.look(str(data), given.get("folders")))),
+        lambda: yaml.safe_load(new_study.text("x", new_study.examine(str(data), given.get("folders")))),
         of_pool,
         of_reference,
     ]
 
 
 def _split(given: dict) -> pd.DataFrame:
-    return target.split(config.Target(**given), config.Dataset(), 0)
+    return splits.split(config.Target(**given), config.Dataset(), 0)
 
 
 # --- lists ----------------------------------------------------------------------------------------------
@@ -396,15 +397,15 @@ def lists_(rng: random.Random, root: Path, results: Path) -> list[Step]:
     named = {"reader": "folder", "path": str(root / "classes"), "classes": str(root / "names.csv")}
 
     def of_urls():
-        pools.check("urls", parts)
-        files = pools.files_of("urls", parts)
+        SOURCES["urls"].check(parts)
+        files = SOURCES["urls"].files(parts)
         pools.url_list(files, 0, 5).to_parquet(results / "urls.parquet")
-        return list(list_files.rows(files, 3, 99, pools.COLUMNS)), pool_index.columns_of(parts)
+        return list(list_files.rows(files, 3, 99, COLUMNS)), SOURCES["urls"].columns(parts)
 
     of_target = [
         lambda: plan(study(given), results),
         lambda: images.write(results / "split.parquet", _split(given), ["split"]),
-        lambda: new_study.text("x", new_study.look(str(file))),
+        lambda: new_study.text("x", new_study.examine(str(file))),
     ]
     return rng.choice([of_target, of_target, [lambda: plan(study(named), results)], [of_urls]])
 
@@ -457,7 +458,7 @@ def shards(rng: random.Random, root: Path, results: Path) -> list[Step]:
     put(shard, data)
 
     def copy():
-        table = pools._copy_for_clip(shard, results / "copy.tar")
+        table = embedding._copy_for_clip(shard, results / "copy.tar")
         table.to_parquet(results / "table.parquet")
         for row in table.itertuples():
             images.load_bytes(SimpleNamespace(path=str(shard), offset=row.offset, length=row.length))
@@ -466,7 +467,7 @@ def shards(rng: random.Random, root: Path, results: Path) -> list[Step]:
         return [captioned_pool.caption(sample, captioned_pool.facts(sample)) for _, sample in images.read_shard(shard)]
 
     return [
-        lambda: pools.check("shards", shard.parent),
+        lambda: SOURCES["shards"].check(shard.parent),
         copy,
         captions,
         lambda: list(images.member_places(shard)),
@@ -602,8 +603,8 @@ def index(rng: random.Random, root: Path, results: Path) -> list[Step]:
         pool_index.check_index(folder)
         ids = [0, count - 1] if count else []
         table = pd.DataFrame({"id": ids, "similarity": [0.5] * len(ids), "duplicate_of": [None] * len(ids)})
-        found = pool_index._metadata(folder, results, pool_index.COLUMNS)(ids)
-        return pool_index._complete(table, found)
+        found = metadata.reader(folder, results, metadata.WANTED)(ids)
+        return metadata.complete(table, found)
 
     return [lambda: plan(study({"reader": "folder", "path": str(root / "data")}, **sections), results), facts]
 

@@ -5,8 +5,10 @@ import pandas as pd
 from PIL import Image
 
 from augbench import images
+from augbench.audit import duplicates
 from augbench.core import files
 from augbench.report import comparison
+from augbench.report.plan import Plan
 from augbench.report.tables import scaling, summarise, table1
 
 STARTS = {"none": "none", "more_real": "more_real", "boomerang": "image", "retrieval": "pool"}
@@ -16,12 +18,17 @@ METHODS = {
         "title": name.replace("_", " "),
         "family": FAMILIES.get(name, "prompting"),
         "start": STARTS.get(name, "noise"),
+        "conditioning": "simple_prompt" if STARTS.get(name, "pool") == "pool" else None,
     }
     for name in [*STARTS, *(f"prompts_{k}" for k in range(9))]
 }
 SETTINGS = {"seed": 1, "methods": list(METHODS), "runs": 5, "ratios": [1.0]}
-SETTINGS |= {"target": {"reader": "imagenet"}, "dataset": {"train": 0.1}}
+SETTINGS |= {"target": {"reader": "imagenet", "path": "images"}, "dataset": {"train": 0.1}}
 SETTINGS |= {"generate": {"times": 3, "images_per_class": 390}}
+
+
+def plan():
+    return Plan.of_rows("large", SETTINGS, METHODS)
 
 
 def make_results(folder, classes=1000):
@@ -46,14 +53,23 @@ def make_results(folder, classes=1000):
 
     images.write(folder / "dataset" / "train.parquet", table("train"))
     summaries, accuracies, confusions = [], [], []
+    generating = [method for method, row in METHODS.items() if row["start"] in ("noise", "image")]
     for method, row in METHODS.items():
+        ratio = "x0" if method == "none" else "x1"
         about = {"n_test": 50000, "n_classes": classes, "n_train": 260 * classes, "epochs": 90, "at_cap": False}
         metrics = [about | {"accuracy": value, "best_validation_accuracy": value} for value in random.normal(60, 1, 5)]
         rest = {"train": 130 * classes, "tested": 50000, "batch_size": 256}
         summaries.append(summarise(method, row, {1.0: metrics}, {1.0: []}, None, **rest))
         files.write_json(folder / "summary" / f"{method}.json", summaries[-1])
         if method != "none":
-            images.write(folder / "augmentation" / method / "x1" / "split-1.parquet", table(method))
+            added = table(method)
+            images.write(folder / "augmentation" / method / "x1" / "split-1.parquet", added)
+            duplicates.audit(duplicates.Set(added, np.zeros(len(added), np.uint64)), {}, folder / "audit" / method)
+            if method in generating:
+                images.write(folder / "images" / method / "base" / "shard-0.parquet", added)
+        curve = pd.DataFrame({"epoch": range(1, 91), "validation_accuracy": 60.0})
+        for k in range(1, 6):
+            files.write_csv(folder / "classifier" / method / ratio / f"run-{k}" / "history.csv", curve)
         means = pd.DataFrame({"method": method, "class": keys, "tested": 50, "runs": 5})
         accuracies.append(means.assign(accuracy_mean=random.uniform(20, 90, classes).round(4), accuracy_se=1.2345))
         wrong = pd.DataFrame(
@@ -71,4 +87,8 @@ def make_results(folder, classes=1000):
     fates = {"used": 130, "spare": 40, "dead": 60, "unaesthetic": 20, "duplicate": 9, "unsafe": 1}
     funnel = pd.DataFrame({"class": keys, "wanted": 130, "considered": sum(fates.values())}).assign(**fates)
     files.write_csv(folder / "retrieval" / "retrieval" / "funnel.csv", funnel)
+    pd.DataFrame({"url": [], "caption": []}).to_parquet(folder / "retrieval" / "retrieval" / "ledger.parquet")
+    gap = pd.DataFrame({"method": [method for method in METHODS if method != "none"], "frechet_distance": 1.0})
+    gap = gap.assign(recognised=50.0, images=130, sets=5, recognised_test=60.0)
+    files.write_csv(folder / "tables" / "domain_gap.csv", gap)
     return folder

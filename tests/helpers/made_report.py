@@ -14,22 +14,30 @@ from PIL import Image
 
 from augbench import images
 from augbench.audit import duplicates
-from augbench.core import files
+from augbench.core import benchmarks, files, package_data
 from augbench.diffusion import selection
-from augbench.report import comparison, domain_gap, per_class
+from augbench.report import comparison, domain_gap, page, per_class, study_page
+from augbench.report.plan import Plan
+from augbench.report.results import Files, StudyResults
 from augbench.report.tables import published, scaling, summarise, table1
-from augbench.retrieval import retrieve
+from augbench.retrieval import ledger as ledger_module
 
 EVIL = '<script>alert("x")</script>'
 METHODS = {
     "none": {"title": "Target data only", "family": "baseline", "start": "none"},
     "more_real": {"title": "Further real data", "family": "baseline", "start": "more_real"},
-    "clip_prompts": {"title": f"CLIP {EVIL}", "family": "prompting", "start": "noise"},
-    "retrieval": {"title": "Retrieval", "family": "retrieval", "start": "pool"},
+    "clip_prompts": {
+        "title": f"CLIP {EVIL}",
+        "family": "prompting",
+        "start": "noise",
+        "conditioning": "clip_prompts",
+    },
+    "retrieval": {"title": "Retrieval", "family": "retrieval", "start": "pool", "conditioning": "simple_prompt"},
     "ft": {
         "title": f"FT {EVIL}",
         "family": "fine-tuning",
         "start": "noise",
+        "conditioning": "simple_prompt",
         "trained": ["conditioning"],
         "clusters": 2,
     },
@@ -41,9 +49,88 @@ ACCURACIES = {
     "retrieval": [96.8, 97.0, 97.2],
     "ft": [95.9, 96.0, 96.1],
 }
-SETTINGS = {"seed": 1, "methods": list(METHODS), "runs": 3, "ratios": [1.0], "note": EVIL}
-SETTINGS |= {"target": {"reader": "digits"}, "dataset": {"train": 0.15}}
+SETTINGS = {"seed": 1, "methods": list(METHODS), "runs": 3, "ratios": [1.0]}
+SETTINGS |= {"scaling": {"methods": ["retrieval", "ft"], "ratios": [4.0]}}
+SETTINGS |= {"target": {"reader": "folder", "path": EVIL}, "dataset": {"train": 0.15}}
 SETTINGS |= {"generate": {"times": 1, "images_per_class": None}}
+OUTPUTS = {"page": "report.html", "section": "page.json", "figures": "figures", "compute": "tables/compute.csv"}
+
+
+def plan(methods=METHODS, **settings):
+    """The plan of a study with these methods."""
+    settings = SETTINGS | {"methods": list(methods)} | settings
+    settings["scaling"] = settings["scaling"] if set(settings["scaling"].get("methods", [])) <= set(methods) else {}
+    return Plan.of_rows("digits", settings, methods)
+
+
+def files_of(folder, plan, **further):
+    """What the report reads of the results in ``folder``."""
+    main = {method: f"x{plan.ratios(method)[0]:g}" for method in plan.methods}
+    tables = ("table1", "differences", "scaling", "per_class", "confusions")
+    named = {name: f"{folder}/tables/{name}.csv" for name in tables}
+    named |= {"classes": f"{folder}/dataset/classes.csv", "train": f"{folder}/dataset/train.parquet"}
+    named |= {"domain_gap": f"{folder}/tables/domain_gap.csv" if plan.adding else None}
+    named |= {"clusters": f"{folder}/finetune/clusters.parquet" if plan.clustered else None}
+    named |= {f"paper_{name}": str(package_data.bundled(f"paper_{name}.csv")) for name in ("results", "compute")}
+    by_method = {
+        "summaries": (plan.methods, "summary/{}.json"),
+        "audits": (plan.adding, "audit/{}/summary.json"),
+        "candidates": (plan.adding, "audit/{}/candidates.parquet"),
+        "reviews": (plan.adding, "audit/{}/review.html"),
+        "selections": (plan.finetuned, "selection/{}.json"),
+        "ledgers": (plan.retrieving, "retrieval/{}/ledger.parquet"),
+        "funnels": (plan.retrieving, "retrieval/{}/funnel.csv"),
+    }
+    named |= {
+        name: {m: f"{folder}/{pattern.format(m)}" for m in methods} for name, (methods, pattern) in by_method.items()
+    }
+    named["added"] = {m: f"{folder}/augmentation/{m}/{main[m]}/split-1.parquet" for m in plan.adding}
+    named["histories"] = {
+        m: [f"{folder}/classifier/{m}/{main[m]}/run-{k}/history.csv" for k in range(1, plan.settings.runs + 1)]
+        for m in plan.methods
+    }
+    named["generated"] = {
+        m: [
+            f"{folder}/images/{m}/{kind}/shard-0.parquet"
+            for kind in (["screen", "selected"] if m in plan.finetuned else ["base"])
+        ]
+        for m in plan.generating
+    }
+    named["finetunings"] = {m: [f"{folder}/finetune/{m}/lr-{rate}" for rate in (1, 2, 4)] for m in plan.finetuned}
+    return named | further
+
+
+def jobs_of(folder):
+    """The jobs that the results in ``folder`` have benchmark files of."""
+    found = sorted((Path(folder) / "benchmarks").glob("*/*.tsv"))
+    return [benchmarks.Job(str(path), path.parent.name) for path in found]
+
+
+def results(folder, plan, **further):
+    return StudyResults(plan, Files(**files_of(folder, plan, **further)), folder, jobs_of(folder))
+
+
+def exhibits(folder, plan, **further):
+    """Name -> data of each exhibit of the results in ``folder``."""
+    gathered = study_page.gather(results(folder, plan, **further))
+    return {name: data for name, (_, data) in gathered.items()}
+
+
+def write_report(folder, plan, **further):
+    """Write what a study contributes to the report to ``folder``; return its page as text."""
+    methods = {key: method.model_dump() for key, method in plan.methods.items()}
+    outputs = {name: str(Path(folder) / path) for name, path in OUTPUTS.items()}
+    settings = plan.settings.model_dump(exclude={"jobs"})
+    study_page.write(plan.name, settings, methods, files_of(folder, plan, **further), jobs_of(folder), outputs)
+    return Path(outputs["page"]).read_text(encoding="utf-8")
+
+
+def write_page(folder, plan, **further):
+    """The same without the folder of figures, which takes longest."""
+    found, settings = results(folder, plan, **further), plan.settings.model_dump(exclude={"jobs"})
+    files.write_json(Path(folder) / "page.json", study_page.section(found, study_page.gather(found), settings))
+    page.write(Path(folder) / "report.html", [Path(folder) / "page.json"])
+    return (Path(folder) / "report.html").read_text(encoding="utf-8")
 
 
 def _images(folder, name, classes, **facts):
@@ -90,23 +177,17 @@ def make_results(folder, keys=("a", EVIL)):
     return folder
 
 
-def generated(folder):
-    """The image tables of each generating method."""
-    return {
-        "clip_prompts": [folder / "images/clip_prompts/base/shard-0.parquet"],
-        "ft": [folder / f"images/ft/{kind}/shard-0.parquet" for kind in ("screen", "selected")],
-    }
-
-
 def _write_generated(made):
     facts = {
         "clip_prompts/base/shard-0": {"prompt": lambda i: f"{EVIL} {i}"},
         "ft/selected/shard-0": {
             "prompt": lambda i: f"A photo of {EVIL} (cluster {i % 2 + 1} of 2, learned)",
+            "cluster": lambda i: i % 2,
             "candidate": lambda i: "lr-2_epoch-2",
         },
         "ft/screen/shard-0": {
             "prompt": lambda i: f"A photo of {EVIL} (cluster 1 of 2, learned)",
+            "cluster": lambda i: 0,
             "candidate": lambda i: f"lr-2_epoch-{i % 2 + 1}",
         },
     }
@@ -138,13 +219,13 @@ def _write_retrieved(made):
         for i, fate in enumerate(fates)
     ]
     rows += [{"class": "empty", "rank": i, "fate": "dead"} for i in range(4)]
-    ledger = pd.DataFrame(rows, columns=retrieve.LEDGER)
+    ledger = pd.DataFrame(rows, columns=ledger_module.LEDGER)
     place = made.folder / "retrieval" / "retrieval"
     place.mkdir(parents=True)
     ledger.to_parquet(place / "ledger.parquet")
     wanted = {key: 5 + i for i, key in enumerate(made.keys)} | {"empty": 5}
     lost = [1] * len(made.keys) + [0]  # by a fate that the report does not know
-    funnel = retrieve.count_fates(ledger[ledger["fate"] != "lost"], wanted).assign(lost=lost)
+    funnel = ledger_module.count_fates(ledger[ledger["fate"] != "lost"], wanted).assign(lost=lost)
     files.write_csv(place / "funnel.csv", funnel.assign(considered=funnel["considered"] + lost))
 
 
@@ -167,6 +248,7 @@ def _write_added(made):
         sets = duplicates.Set(table, bits), {"test": duplicates.Set(made.train, far)}
         ratios = {1.0: table["image_id"]} | ({4.0: [*table["image_id"], "more"]} if method == "retrieval" else {})
         found[method] = duplicates.audit(*sets, made.folder / "audit" / method, ratios=ratios), table
+        files.write_text(made.folder / "audit" / method / "review.html", "")
     return found
 
 
@@ -213,21 +295,21 @@ def _write_summaries(made, added):
 def _write_tables(made, summaries, added):
     runs = {m: sorted(_runs(made.folder, m).glob("run-*/predictions.parquet")) for m in METHODS}
     tables = {
-        "table1": table1(summaries, published(pd.read_csv("resources/paper_results.csv"), "imagenet10")),
+        "table1": table1(summaries, published(pd.read_csv(package_data.bundled("paper_results.csv")), "imagenet10")),
         "differences": comparison.differences(summaries, comparison.read_hits(runs)),
         "scaling": scaling(summaries),
     }
     tables["per_class"], tables["confusions"] = per_class.measure(runs)
     # Features of one dimension: those of the fine-tuned images have the same spread, 2.5 further on.
-    sets = {method: [added[method][1]] for method in ("more_real", "ft")}
+    sets = {method: [table] for method, (_, table) in added.items()}
     known = {f"ft/{i}" for i in range(4, 10)}
 
-    def look(table):
+    def examine(table):
         fine_tuned = table["image_id"].str.startswith("ft/").to_numpy()
         return (np.arange(len(table)) + 2.5 * fine_tuned)[:, None], ~fine_tuned | table["image_id"].isin(
             known
         ).to_numpy()
 
-    tables["domain_gap"] = domain_gap.measure(sets, made.train, look, 96.5)
+    tables["domain_gap"] = domain_gap.measure(sets, made.train, examine, 96.5)
     for name, table in tables.items():
         files.write_csv(made.folder / "tables" / f"{name}.csv", table)

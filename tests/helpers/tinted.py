@@ -4,9 +4,15 @@ import numpy as np
 from PIL import Image
 
 from augbench import images
+from augbench.study.sections.classifier import Classifier
 
 CLASSES = ["red", "green", "blue"]
-SETTINGS = {"seed": 3, "model": "small_cnn", "image_size": 16, "batch_size": 8, "learning_rate": 0.05}
+SEED = 3
+SETTINGS = Classifier(model="small_cnn", image_size=16, batch_size=8, learning_rate=0.05, max_epochs=6)
+
+
+def with_settings(**changes) -> Classifier:
+    return SETTINGS.model_copy(update=changes)
 
 
 def tinted(folder, name, count, side=16, noise=90):

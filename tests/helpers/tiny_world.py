@@ -12,12 +12,27 @@ from pathlib import Path
 from shared import locked
 
 from augbench.core import code_digest
+from augbench.study.sections.digits import Digits
+from augbench.study.sections.models import BackboneTraining, ClipTraining
 
 ROOT = Path(__file__).parents[2]
 SEED = 3
 PLANTED = {"letters": 0.1, "handwritten": 0.3, "unsafe": 0.2, "unaesthetic": 0.2, "dead": 0.2}
 COUNTS = {"test": 100, "web_scans": 300, "web_pictures": 300, "copies": 10, "near_duplicates": 20}
 CLIP = {"image_size": 32, "patch_size": 8, "width": 32, "layers": 1, "heads": 2, "projection": 16, "text_tokens": 16}
+
+BACKBONE = BackboneTraining(
+    image_size=32,
+    vae_channels=[8, 8, 8],
+    vae_steps=3,
+    vae_batch_size=16,
+    vae_learning_rate=2e-3,
+    unet_channels=[16, 16],
+    unet_steps=3,
+    batch_size=16,
+    learning_rate=2e-3,
+    text_tokens=20,
+)
 
 
 @dataclass(frozen=True)
@@ -35,14 +50,16 @@ def make(folder: Path) -> None:
     from augbench.models import train_clip, train_diffusion
 
     world = World(folder)
-    data.write_web(world.shard, world.web, world.planted, seed=SEED, **COUNTS, **PLANTED)
-    shards, common = [world.shard], {"seed": SEED, "threads": 1}
-    train_clip.train(shards, world.clip, steps=60, batch_size=64, learning_rate=3e-3, **CLIP, **common)
-    train_diffusion.train_safety_checker(shards, world.clip, world.safety, unsafe_words=["hazard"], **common)
-    common |= {"image_size": 32, "learning_rate": 2e-3, "steps": 3, "batch_size": 16}
-    train_diffusion.train_vae(shards, folder / "vae", channels=[8, 8, 8], latent_channels=4, **common)
+    data.write_web(world.shard, world.web, world.planted, Digits(**COUNTS, **PLANTED), seed=SEED)
+    shards = [world.shard]
+    clip = ClipTraining(steps=60, batch_size=64, learning_rate=3e-3, **CLIP)
+    train_clip.train(shards, world.clip, clip, seed=SEED)
+    train_diffusion.train_safety_checker(
+        shards, world.clip, world.safety, unsafe_words=["hazard"], seed=SEED, threads=1
+    )
     parts = [folder / "vae", world.clip, world.safety]
-    train_diffusion.train_unet(shards, *parts, world.backbone, channels=[16, 16], text_tokens=20, **common)
+    train_diffusion.train_vae(shards, folder / "vae", BACKBONE, seed=SEED)
+    train_diffusion.train_unet(shards, *parts, world.backbone, BACKBONE, seed=SEED)
 
 
 def digest(cache: Path) -> str:

@@ -101,20 +101,19 @@ def test_the_audit_finds_every_planted_duplicate_of_the_whole_web(planted, tmp_p
 
 
 def test_samples_of_the_diffusion_model_are_recognisable(tmp_path):
-    from augbench.classifier import training
+    from augbench.classifier import scoring
     from augbench.diffusion import sampling
+    from augbench.diffusion.sampler import Sampler
+    from augbench.diffusion.sampling_plan import batches
     from augbench.study import classes
+    from augbench.study.methods import Method
+    from augbench.study.sections.classifier import Classifier
+    from augbench.study.sections.diffusion import Generate
 
     kept = classes.kept(RESULTS / "dataset" / "classes.csv")
     names = [about["class"] for about in kept]
-    settings = {
-        "image_size": 32,
-        "steps": 12,
-        "guidance": 4.0,
-        "noise_share": 0.2,
-        "max_replacements": 50,
-        "threads": 1,
-    }
+    settings = Generate(image_size=32, steps=12, guidance=4.0)
+    method = Method(title="", family="", conditioning="simple_prompt", start="noise")
     shares = {}
     for name, form in {"handwriting": HANDWRITING, "simple prompt": "A photo of {n}."}.items():
         rows = [
@@ -128,10 +127,10 @@ def test_samples_of_the_diffusion_model_are_recognisable(tmp_path):
             for i in range(16)
         ]
         paths = tmp_path / f"{name}.tar", tmp_path / f"{name}.parquet"
-        sampler = sampling.Sampler(RESULTS / "backbone", **settings)
-        work = sampling.Work(lambda sampler=sampler: sampler, sampling.batches(rows, 16), (0, "check"), name, name)
-        sampling.generate([work], *paths)
-        _, seen = training.look(CLASSIFIER, names, images.read(paths[1]), model="small_cnn", image_size=32)
+        sampler = Sampler(RESULTS / "backbone", method, settings)
+        work = sampling.Work(lambda sampler=sampler: sampler, batches(rows, 16), (0, "check"), name, name)
+        sampling.write_shard([work], *paths)
+        _, seen = scoring.score(CLASSIFIER, names, images.read(paths[1]), Classifier(model="small_cnn", image_size=32))
         shares[name] = float(seen["correct"].mean())
     print(f"\nrecognised by the more_real classifier: { ({k: f'{v:.0%}' for k, v in shares.items()}) }")
     assert shares["handwriting"] >= 0.8

@@ -6,6 +6,7 @@ where nothing else was ever built.
 """
 
 import hashlib
+import os
 from pathlib import Path
 
 import pandas as pd
@@ -73,7 +74,9 @@ def stubbed(made, configurations):
     for k, key in enumerate(("cat", "dog")):
         (made.folder / "animals" / key).mkdir(parents=True)
         for i in range(12):
-            Image.new("RGB", (8, 8), (255 * k, 20 * i, 100)).save(made.folder / "animals" / key / f"{i}.png")
+            file = made.folder / "animals" / key / f"{i}.png"
+            Image.new("RGB", (8, 8), (255 * k, 20 * i, 100)).save(file)
+            os.utime(file, (10**9, 10**9))  # the same images in each clone: their times are a parameter
     pd.DataFrame({"class": ["cat"] * 4}).to_parquet(made.folder / "template.parquet")
     for name, studies in configurations.items():
         (made.folder / f"{name}.yaml").write_text(yaml.safe_dump({"studies": studies}))

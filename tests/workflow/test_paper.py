@@ -13,6 +13,8 @@ import pytest
 import yaml
 from PIL import Image
 
+from augbench.core import package_data
+
 pytestmark = pytest.mark.slow
 
 CONFIG = "config/paper.yaml"
@@ -33,7 +35,7 @@ def planner(clone):
     data = fresh.folder / "data"
     data.mkdir()
     Image.new("RGB", (8, 8)).save(data / "dot.jpg")
-    with open("resources/imagenet_synsets.csv", newline="") as handle:
+    with open(package_data.bundled("imagenet_synsets.csv"), newline="") as handle:
         wnids = [row["class"] for row in csv.DictReader(handle)]
     assert len(wnids) == 1000
     for wnid in wnids:

@@ -17,7 +17,9 @@ from PIL import Image
 from torchvision.datasets import ImageFolder
 
 from augbench import images
-from augbench.dataset import target
+from augbench.core import package_data
+from augbench.dataset import checks, splits
+from augbench.dataset.class_table import class_table
 from augbench.study.config import Dataset, Target
 
 SIZE = (400, 300)
@@ -86,7 +88,7 @@ def photos(request, tmp_path_factory) -> dict[str, list[Path]]:
 
 def ilsvrc(photos, root: Path) -> tuple[Target, dict[str, str]]:
     """As ImageNet: two of three photos in train/WNID, the others in a flat val. Returns class -> wnid as well."""
-    with open("resources/imagenet_synsets.csv", newline="") as handle:
+    with open(package_data.bundled("imagenet_synsets.csv"), newline="") as handle:
         wnids = dict(zip(photos, [row["class"] for row in csv.DictReader(handle)], strict=False))
     rows = []
     for key, files in photos.items():
@@ -129,8 +131,8 @@ def odd_ones_look_right(table) -> None:
 
 def test_photos_as_imagenet(photos, tmp_path):
     given, wnids = ilsvrc(photos, tmp_path)
-    target.check(given)
-    table = target.split(given, Dataset(train=0.4, validation=0.2), seed=1)
+    checks.check(given)
+    table = splits.split(given, Dataset(train=0.4, validation=0.2), seed=1)
     assert len(table) == sum(map(len, photos.values())) + len(odd_files())
     tests = table[table["split"] == "test"].groupby("class").size().to_dict()
     assert tests == {wnids[key]: -(-len(files) // 3) for key, files in photos.items()}
@@ -139,9 +141,9 @@ def test_photos_as_imagenet(photos, tmp_path):
 
 def test_photos_as_caltech256(photos, tmp_path):
     given = caltech256(photos, tmp_path)
-    target.check(given)
-    table = target.split(given, Dataset(train=0.8, validation=0.1, test=0.1), seed=1)
-    names = target.class_table(given)
+    checks.check(given)
+    table = splits.split(given, Dataset(train=0.8, validation=0.1, test=0.1), seed=1)
+    names = class_table(given)
     assert names["lemmas"].to_list() == [key.replace("-", " ") for key in photos]
     assert len(table) == sum(map(len, photos.values())) + len(odd_files())
     assert not (table["split"] == "unused").any()

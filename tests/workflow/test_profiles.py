@@ -12,18 +12,21 @@ def read(path):
 
 
 @pytest.fixture(scope="module")
-def rules(clone):
-    """Rule -> whether its jobs ask for a GPU, in the digits study with all rules that it can have: every method, a job
-    for each run of a classifier, and a second detector in the audit."""
+def fresh(clone):
+    """A clone with ``my.yaml``, the digits study with all rules that it can have: every method, a job for each run of a
+    classifier, and a second detector in the audit."""
     fresh = clone()
     config = read("config/config.yaml")
     config["studies"]["digits"] |= read("config/digits_all.yaml")["studies"]["digits"]
     config["studies"]["digits"] |= {"jobs": {"runs_per_classifier": 1}, "audit": {"detector": "clip"}}
     (fresh.folder / "my.yaml").write_text(yaml.safe_dump(config))
-    code, output = fresh.snakemake("-n", "--configfile", "my.yaml")
-    assert code == 0, output
-    blocks = re.split(r"^(?:local)?rule (\w+):$", output, flags=re.MULTILINE)
-    return {name: " gpu=" in text.split("\n\n")[0] for name, text in zip(blocks[1::2], blocks[2::2], strict=True)}
+    return fresh
+
+
+@pytest.fixture(scope="module")
+def rules(fresh):
+    """Rule -> whether its jobs ask for a GPU."""
+    return {name: " gpu=" in text.split("\n\n")[0] for name, text in fresh.plan("--configfile", "my.yaml")}
 
 
 @pytest.mark.parametrize("profile", ["slurm/config.yaml", "profiles/gpus/config.yaml"])
@@ -34,7 +37,22 @@ def test_profiles_name_rules_that_exist(rules, profile):
 def test_the_slurm_profile_says_where_each_rule_finds_its_gpus(rules):
     asking = {name for name, asks in rules.items() if asks}
     assert {"finetune", "generate", "classify", "classify_5"} <= asking
-    assert read("slurm/config.yaml")["set-resources"].keys() == asking
+    numbered = {name for name in asking if re.search(r"_[0-9]+$", name)}  # these follow the first
+    assert read("slurm/config.yaml")["set-resources"].keys() == asking - numbered
+
+
+def test_what_a_profile_says_of_classify_holds_for_each_of_its_rules(fresh):
+    """However many there are: a run each, of more runs than any profile could name."""
+    config = read(fresh.folder / "my.yaml")
+    config["studies"]["digits"]["runs"] = 7
+    (fresh.folder / "runs.yaml").write_text(yaml.safe_dump(config))
+    set_resources = ["--set-resources", "classify:gpu_model=t4", "--set-threads", "classify=2"]
+    target = "results/digits/summary/none.json"
+    jobs = fresh.plan("--configfile", "runs.yaml", *set_resources, "--", target)
+    classify = {name: text for name, text in jobs if name.startswith("classify")}
+    assert classify.keys() == {"classify", *(f"classify_{place}" for place in range(2, 8))}
+    assert all("gpu_model=t4" in text and "threads: 2" in text for text in classify.values())
+    assert not any("gpu_model" in text for name, text in jobs if name not in classify)
 
 
 def test_no_profile_hides_a_key_of_another():

@@ -33,3 +33,10 @@ def test_results_made_for_tests_of_the_report_look_like_these(built, tmp_path):
         assert found == expected, name
         compared.append(name)
     assert len(compared) > 60
+
+
+def test_the_report_counts_the_time_of_every_job(built):
+    """Each benchmark file of a fresh study is one that the report expects, and none is counted twice."""
+    results = built.folder / "results" / "small"
+    measured = sorted(path for path in results.glob("benchmarks/*/*.tsv") if path.parent.name != "export")
+    assert pd.read_csv(results / "tables" / "compute.csv")["jobs"].sum() == len(measured)

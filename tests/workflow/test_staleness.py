@@ -39,7 +39,7 @@ def methods(planned):
 
 def test_an_edited_audit_and_an_edited_template_rerun_what_they_reach(built):
     """Together in one plan: the audit of all methods, and everything of the one method that has the template."""
-    fax = {"resources/templates/clip_prompts.txt": lambda text: text + "a fax of a {w}.\n"}
+    fax = {"src/augbench/resources/templates/clip_prompts.txt": lambda text: text + "a fax of a {w}.\n"}
     with edited(built, **{"src/augbench/audit/duplicates.py": appended}, **fax):
         planned = built.planned()
     audited = jobs("audit review", ADDING) | jobs("summary", ADDING) | AFTER_AUDIT

@@ -1,64 +1,65 @@
 # The audit: duplicates between added images and what the classifiers are tested on or did not see.
-
-
 rule list_references:
     input:
-        lambda w: study_of(w).audit.references[w.set],
+        lambda w: ancient(study_of(w).audit.references[w.set]),
     output:
-        "results/{study}/audit/references/{set}.parquet",
+        ANY.listed_references("{set}"),
     log:
         "results/{study}/logs/audit/references-{set}.log",
     conda:
         "../../envs/augbench.yaml"
     resources:
-        mem_mb=lambda w, attempt: costs.megabytes(1000, attempt),
-        runtime=lambda w, attempt: costs.minutes(0, attempt),
+        mem_mb=memory(1000),
+        runtime=minutes(30),
     params:
         unreadable=setting("target.unreadable"),
+        data=lambda w: DATA[w.study].references[w.set] if workflow.is_main_process else None,
+    message:
+        "{wildcards.study}: list the images of {wildcards.set}, with which added images are compared"
     script:
         "../scripts/list_references.py"
 
 
 rule hash_references:
     input:
-        lambda w: reference_table(w.study, w.set),
+        lambda w: files_of(w).reference_table(w.set),
     output:
-        "results/{study}/audit/hashes/{set}.parquet",
+        ANY.detected_references("hashes", "{set}"),
     log:
         "results/{study}/logs/audit/hashes-{set}.log",
     benchmark:
         "results/{study}/benchmarks/audit/hashes-{set}.tsv"
     conda:
         "../../envs/augbench.yaml"
-    threads: lambda w: cores(w.study)
+    threads: lambda w: costs_of(w).cores
     resources:
-        mem_mb=lambda w, attempt: costs.megabytes(2000, attempt),
-        runtime=lambda w, input, attempt: costs.minutes(
-            costs.hashing(rows(*input)), attempt
-        ),
+        mem_mb=memory(2000),
+        runtime=lambda w, input, attempt: costs.minutes(costs.hashing(rows(*input)), attempt),
+    message:
+        "{wildcards.study}: hash the images of {wildcards.set}"
     script:
         "../scripts/hash_images.py"
 
 
 use rule hash_references as hash_added with:
     input:
-        added_tables,
+        lambda w: files_of(w).added_sets(w.method),
     output:
-        "results/{study}/audit/{method}/hashes.parquet",
+        ANY.audit("{method}", "hashes.parquet"),
     log:
         "results/{study}/logs/audit/{method}-hashes.log",
     benchmark:
         "results/{study}/benchmarks/audit/{method}-hashes.tsv"
+    message:
+        "{wildcards.study}: hash the images that {wildcards.method} adds"
 
 
 rule embed_references:
     input:
-        tables=lambda w: [reference_table(w.study, w.set)],
-        clip=lambda w: (
-            clip_folder(w.study) if study_of(w).audit.detector == "clip" else []
-        ),
+        tables=lambda w: [files_of(w).reference_table(w.set)],
+        clip=lambda w: files_of(w).clip if study_of(w).audit.detector == "clip" else [],
     output:
-        "results/{study}/audit/vectors/{set}.parquet",
+        ANY.detected_references("vectors", "{set}"),
     log:
         "results/{study}/logs/audit/vectors-{set}.log",
     benchmark:
@@ -67,86 +68,84 @@ rule embed_references:
         "../../envs/augbench.yaml"
     threads: 1
     resources:
-        mem_mb=lambda w, attempt: costs.megabytes(6000, attempt),
-        runtime=lambda w, input, attempt: costs.minutes(
-            costs.embedding(rows(*input.tables)), attempt
-        ),
+        mem_mb=memory(6000),
+        runtime=lambda w, input, attempt: costs.minutes(costs.embedding(rows(*input.tables)), attempt),
         gpu=1,
     params:
         detector=setting("audit.detector"),
         image_size=setting("audit.image_size"),
-        clip=lambda w: (
-            clip_model(w.study) if study_of(w).audit.detector == "clip" else None
-        ),
+        clip=lambda w: files_of(w).clip_name if study_of(w).audit.detector == "clip" else None,
+        data=data_in("detector"),
+    message:
+        "{wildcards.study}: embed the images of {wildcards.set} for the second detector"
     script:
         "../scripts/embed_images.py"
 
 
 use rule embed_references as embed_added with:
     input:
-        tables=added_tables,
-        clip=lambda w: (
-            clip_folder(w.study) if study_of(w).audit.detector == "clip" else []
-        ),
+        tables=lambda w: files_of(w).added_sets(w.method),
+        clip=lambda w: files_of(w).clip if study_of(w).audit.detector == "clip" else [],
     output:
-        "results/{study}/audit/{method}/vectors.parquet",
+        ANY.audit("{method}", "vectors.parquet"),
     log:
         "results/{study}/logs/audit/{method}-vectors.log",
     benchmark:
         "results/{study}/benchmarks/audit/{method}-vectors.tsv"
+    message:
+        "{wildcards.study}: embed the images that {wildcards.method} adds for the second detector"
 
 
 rule audit:
     input:
-        added=added_tables,
-        added_hashes="results/{study}/audit/{method}/hashes.parquet",
-        added_vectors=lambda w: (
-            rules.embed_added.output if study_of(w).audit.detector else []
-        ),
-        references=lambda w: [
-            reference_table(w.study, name) for name in references(w.study, w.method)
-        ],
-        hashes=seen_sets("hashes"),
-        vectors=seen_sets("vectors"),
+        added=lambda w: files_of(w).added_sets(w.method),
+        added_hashes=rules.hash_added.output[0],
+        added_vectors=lambda w: rules.embed_added.output if study_of(w).audit.detector else [],
+        references=lambda w: files_of(w).reference_tables(w.method),
+        hashes=lambda w: files_of(w).reference_hashes(w.method),
+        vectors=lambda w: files_of(w).reference_vectors(w.method),
     output:
-        candidates="results/{study}/audit/{method}/candidates.parquet",
-        summary="results/{study}/audit/{method}/summary.json",
+        candidates=ANY.audit("{method}", "candidates.parquet"),
+        summary=ANY.audit("{method}", "summary.json"),
     log:
         "results/{study}/logs/audit/{method}.log",
     benchmark:
         "results/{study}/benchmarks/audit/{method}.tsv"
     conda:
         "../../envs/augbench.yaml"
-    threads: lambda w: cores(w.study)
+    threads: lambda w: costs_of(w).cores
     resources:
-        mem_mb=lambda w, attempt: costs.megabytes(4000, attempt),
-        runtime=lambda w, attempt: costs.minutes(0, attempt, least=60),
+        mem_mb=memory(4000),
+        runtime=minutes(60),
     params:
-        references=lambda w: references(w.study, w.method),
-        threshold=lambda w: (
-            study_of(w).audit.threshold if study_of(w).audit.detector else None
-        ),
+        references=lambda w: files_of(w).reference_names(w.method),
+        ratios=lambda w: files_of(w).ratios(w.method),
+        threshold=lambda w: study_of(w).audit.threshold if study_of(w).audit.detector else None,
+    message:
+        "{wildcards.study}: look for duplicates among the images that {wildcards.method} adds"
     script:
         "../scripts/audit.py"
 
 
 rule review:
     input:
-        candidates="results/{study}/audit/{method}/candidates.parquet",
+        candidates=rules.audit.output.candidates,
     output:
-        "results/{study}/audit/{method}/review.html",
+        ANY.audit("{method}", "review.html"),
     log:
         "results/{study}/logs/audit/{method}-review.log",
     localrule: True
     conda:
         "../../envs/augbench.yaml"
     resources:
-        mem_mb=lambda w, attempt: costs.megabytes(1000, attempt),
-        runtime=lambda w, attempt: costs.minutes(0, attempt),
+        mem_mb=memory(1000),
+        runtime=minutes(30),
     params:
         title=lambda w: METHODS[w.method].title,
         inspected=setting("audit.inspected"),
         in_full=setting("audit.in_full"),
         seed=setting("seed"),
+    message:
+        "{wildcards.study}: make the page on which people judge {wildcards.method}'s duplicate candidates"
     script:
         "../scripts/review.py"

@@ -1,17 +1,14 @@
+from augbench.dataset import export, splits
+
+
 # The target: all labelled images and their splits, before retrieval says which classes stay.
-
-
 rule split_target:
     input:
-        lambda w: (
-            [rules.digits_target.output.folder]
-            if study_of(w).target.reader == "digits"
-            else []
-        ),
-        lambda w: target_of(w.study).classes or [],
+        lambda w: [rules.digits_target.output.folder] if study_of(w).target.reader.is_built_in else [],
+        lambda w: files_of(w).target_section.classes or [],
     output:
-        classes="results/{study}/target/classes.csv",
-        images="results/{study}/target/images.parquet",
+        classes=ANY.target("classes.csv"),
+        images=ANY.target("images.parquet"),
     log:
         "results/{study}/logs/dataset/split.log",
     benchmark:
@@ -19,27 +16,28 @@ rule split_target:
     conda:
         "../../envs/augbench.yaml"
     resources:
-        mem_mb=lambda w, attempt: costs.megabytes(2000, attempt),
-        runtime=lambda w, attempt: costs.minutes(0, attempt, least=60),
+        mem_mb=memory(2000),
+        runtime=minutes(60),
     params:
-        target=lambda w: target_of(w.study).model_dump(),
+        target=lambda w: files_of(w).target_section.model_dump(),
         dataset=setting("dataset"),
         seed=setting("seed"),
+        data=data_in("target"),
+    message:
+        "{wildcards.study}: read the target and split it"
     script:
         "../scripts/split_target.py"
 
 
 # The data set of the study: the splits of the classes that retrieval could fill.
-
-
 rule dataset:
     input:
         classes=rules.split_target.output.classes,
         images=rules.split_target.output.images,
-        ledgers=lambda w: ledgers(w.study),
+        ledgers=lambda w: files_of(w).ledgers,
     output:
-        classes="results/{study}/dataset/classes.csv",
-        splits=expand("results/{{study}}/dataset/{split}.parquet", split=target.SPLITS),
+        classes=ANY.classes,
+        splits=[ANY.split(split) for split in splits.SPLITS],
     log:
         "results/{study}/logs/dataset/dataset.log",
     benchmark:
@@ -48,36 +46,32 @@ rule dataset:
     conda:
         "../../envs/augbench.yaml"
     resources:
-        mem_mb=lambda w, attempt: costs.megabytes(2000, attempt),
-        runtime=lambda w, attempt: costs.minutes(0, attempt, least=30),
+        mem_mb=memory(2000),
+        runtime=minutes(30),
     params:
         images_per_class=setting("retrieval.images_per_class"),
-        ratio=lambda w: study_of(w).main_ratio,
-        titles=lambda w: [METHODS[method].title for method in retrieving(w.study)],
+        ratio=setting("main_ratio"),
+        titles=lambda w: [METHODS[method].title for method in files_of(w).retrieving],
+    message:
+        "{wildcards.study}: keep the classes that every method can fill"
     script:
         "../scripts/dataset.py"
 
 
-# Resampling: five sets with the target's count per class. A rule's outputs are fixed, so there is one rule for each
-# number of sets that a study has.
-
-
+# Resampling: sets with the target's count per class. A rule's outputs are fixed, so there is one rule for each number of
+# sets that a study has.
 for place, runs in enumerate(sorted({study.runs for study in STUDIES.values()})):
 
     rule:
         name:
-            f"resample_{place + 1}" if place else "resample"
+            numbered("resample", place)
         input:
             classes=rules.dataset.output.classes,
-            images=lambda w: image_tables(w.study, w.method, w.ratio),
-            selection=lambda w: rules.select.output[0] if trained(w.method) else [],
+            images=lambda w: files_of(w).image_tables(w.method, w.ratio),
+            selection=lambda w: rules.select.output[0] if files_of(w).is_trained(w.method) else [],
             together=lambda w, runs=runs: together(w.study, 1, runs),
         output:
-            expand(
-                "results/{study}/augmentation/{method}/x{ratio}/split-{k}.parquet",
-                k=range(1, runs + 1),
-                allow_missing=True,
-            ),
+            [ANY.added_set("{method}", "{ratio}", k) for k in range(1, runs + 1)],
         log:
             "results/{study}/logs/resample/{method}-x{ratio}.log",
         benchmark:
@@ -88,31 +82,25 @@ for place, runs in enumerate(sorted({study.runs for study in STUDIES.values()}))
         conda:
             "../../envs/augbench.yaml"
         resources:
-            mem_mb=lambda w, attempt: costs.megabytes(2000, attempt),
-            runtime=lambda w, attempt: costs.minutes(0, attempt, least=30),
+            mem_mb=memory(2000),
+            runtime=minutes(30),
         params:
             seed=setting("seed"),
             order=lambda w: METHODS[w.method].start.order,
+        message:
+            "{wildcards.study}: draw sets of {wildcards.method}'s images at ratio {wildcards.ratio}"
         script:
             "../scripts/resample.py"
 
 
 # Export: an augmented data set for other software, made only when it is asked for.
-
-
 rule export:
     input:
-        train="results/{study}/dataset/train.parquet",
+        train=ANY.split("train"),
         classes=rules.dataset.output.classes,
-        added=lambda w: (
-            []
-            if not METHODS[w.method].start.adds_images
-            else [
-                f"results/{w.study}/augmentation/{w.method}/x{ratios(w.study, w.method)[0]}/split-1.parquet"
-            ]
-        ),
+        added=lambda w: files_of(w).added_sets(w.method, files_of(w).ratios(w.method)[:1])[:1],
     output:
-        directory("results/{study}/export/{method}/{form}"),
+        directory(ANY.export("{method}", "{form}")),
     log:
         "results/{study}/logs/export/{method}-{form}.log",
     benchmark:
@@ -123,16 +111,16 @@ rule export:
         "../../envs/augbench.yaml"
     threads: 1
     resources:
-        mem_mb=lambda w, attempt: costs.megabytes(2000, attempt),
-        runtime=lambda w, input, attempt: costs.minutes(
-            costs.hashing(rows(input.train, *input.added)), attempt
-        ),
+        mem_mb=memory(2000),
+        runtime=lambda w, input, attempt: costs.minutes(costs.hashing(rows(input.train, *input.added)), attempt),
     params:
-        about=lambda w: {
+        card=lambda w: {
             "study": w.study,
             "method": w.method,
             "title": METHODS[w.method].title,
-            "ratio": ratios(w.study, w.method)[0],
+            "ratio": files_of(w).ratios(w.method)[0],
         },
+    message:
+        "{wildcards.study}: export the training images with {wildcards.method}'s as {wildcards.form}"
     script:
         "../scripts/export.py"

@@ -1,28 +1,26 @@
+# Fine-tuned methods take the most steps after another, so they go before classifiers, which fill the gaps.
+
+
 # VAE posteriors of the target, encoded once for every fine-tuning.
-
-
 rule encode_latents:
     input:
-        backbone="results/{study}/backbone",
-        train="results/{study}/dataset/train.parquet",
-        validation="results/{study}/dataset/validation.parquet",
+        backbone=ANY.model("backbone"),
+        train=ANY.split("train"),
+        validation=ANY.split("validation"),
     output:
-        train="results/{study}/latents/train.safetensors",
-        validation="results/{study}/latents/validation.safetensors",
+        train=ANY.latents("train"),
+        validation=ANY.latents("validation"),
     log:
         "results/{study}/logs/latents/encode.log",
     benchmark:
         "results/{study}/benchmarks/latents/encode.tsv"
+    priority: 1
     conda:
         "../../envs/augbench.yaml"
-    threads: lambda w: study_of(w).generate.threads
+    threads: setting("generate.threads")
     resources:
         mem_mb=lambda w, input, attempt: costs.megabytes(
-            4000,
-            attempt,
-            bytes=costs.latents(
-                rows(input.train, input.validation), study_of(w).generate.image_size
-            ),
+            4000, attempt, bytes=costs_of(w).latents_bytes(rows(input.train, input.validation))
         ),
         runtime=lambda w, input, attempt: costs.minutes(
             10 * costs.hashing(rows(input.train, input.validation)), attempt
@@ -32,22 +30,20 @@ rule encode_latents:
         image_size=setting("generate.image_size"),
         mirrored=setting("finetune.horizontal_flip"),
         threads=setting("generate.threads"),
+    message:
+        "{wildcards.study}: encode the target's images as latents"
     script:
         "../scripts/encode_latents.py"
 
 
 # Fine-tuning: what a method trains on the target, once per learning rate.
-
-
 rule cluster:
     input:
-        train="results/{study}/dataset/train.parquet",
-        validation="results/{study}/dataset/validation.parquet",
-        clip=lambda w: (
-            clip_folder(w.study) if study_of(w).finetune.embedding == "clip" else []
-        ),
+        train=ANY.split("train"),
+        validation=ANY.split("validation"),
+        clip=lambda w: files_of(w).clip if study_of(w).finetune.embedding == "clip" else [],
     output:
-        "results/{study}/finetune/clusters.parquet",
+        ANY.clusters,
     log:
         "results/{study}/logs/finetune/clusters.log",
     benchmark:
@@ -56,16 +52,17 @@ rule cluster:
         "../../envs/augbench.yaml"
     threads: 1
     resources:
-        mem_mb=lambda w, attempt: costs.megabytes(4000, attempt),
-        runtime=lambda w, input, attempt: costs.minutes(
-            costs.hashing(rows(input.train, input.validation)), attempt
-        ),
+        mem_mb=memory(4000),
+        runtime=lambda w, input, attempt: costs.minutes(costs.hashing(rows(input.train, input.validation)), attempt),
         gpu=1,
     params:
         seed=setting("seed"),
         embedding=setting("finetune.embedding"),
-        clip_model=lambda w: clip_model(w.study) if study_of(w).clip else None,
-        counts=lambda w: clustered(w.study),
+        clip_model=lambda w: files_of(w).clip_name,
+        counts=lambda w: files_of(w).cluster_counts,
+        data=data_in("clip"),
+    message:
+        "{wildcards.study}: cluster the images of each class"
     script:
         "../scripts/cluster.py"
 
@@ -73,163 +70,146 @@ rule cluster:
 # The state that a killed job goes on from lies beside the output, in a folder that is not declared.
 rule finetune:
     input:
-        backbone="results/{study}/backbone",
+        backbone=ANY.model("backbone"),
         classes=rules.dataset.output.classes,
-        train="results/{study}/dataset/train.parquet",
-        validation="results/{study}/dataset/validation.parquet",
+        train=ANY.split("train"),
+        validation=ANY.split("validation"),
         train_latents=rules.encode_latents.output.train,
         validation_latents=rules.encode_latents.output.validation,
-        clusters=clusters_of,
+        clusters=lambda w: files_of(w).clusters_of(w.method),
     output:
-        directory("results/{study}/finetune/{method}/lr-{rate}"),
+        directory(ANY.finetuning("{method}", "{rate}")),
     log:
         "results/{study}/logs/finetune/{method}-lr-{rate}.log",
     benchmark:
         "results/{study}/benchmarks/finetune/{method}-lr-{rate}.tsv"
+    priority: 1
     conda:
         "../../envs/augbench.yaml"
-    threads: lambda w: cpus(study_of(w).finetune)
+    threads: lambda w: costs_of(w).finetuning_cores
     resources:
         mem_mb=lambda w, input, attempt: costs.megabytes(
             8000,
             attempt,
-            bytes=study_of(w).finetune.processes
-            * costs.latents(
-                rows(input.train, input.validation), study_of(w).generate.image_size
-            ),
+            bytes=study_of(w).finetune.processes * costs_of(w).latents_bytes(rows(input.train, input.validation)),
         ),
         runtime=lambda w, input, attempt: costs.minutes(
-            finetuning_seconds(w, rows(input.train)), attempt
+            costs_of(w).finetuning_seconds(w.method, rows(input.train)), attempt
         ),
-        gpu=lambda w: study_of(w).finetune.processes,
+        gpu=setting("finetune.processes"),
     params:
         seed=setting("seed"),
         settings=setting("finetune"),
-        method=row_of,
+        method=method_row,
         save_minutes=setting("jobs.save_minutes"),
+    message:
+        "{wildcards.study}: fine-tune for {wildcards.method} at {wildcards.rate} times the learning rate"
     script:
         "../scripts/finetune.py"
 
 
-# Selection: a classifier on each candidate's first images; the best validation accuracy chooses.
-# Those images are made by the rule generate.
-
-
+# Selection: a classifier on each candidate's first images; the best validation accuracy chooses. Those images are made by
+# the rule generate.
 rule screen:
     input:
         classes=rules.dataset.output.classes,
-        train="results/{study}/dataset/train.parquet",
-        validation="results/{study}/dataset/validation.parquet",
-        finetuned=finetuned,
-        images=lambda w: shards(w.study, w.method, "screen", "parquet"),
+        train=ANY.split("train"),
+        validation=ANY.split("validation"),
+        finetuned=lambda w: files_of(w).finetunings(w.method),
+        images=lambda w: files_of(w).shards(w.method, "screen", "parquet"),
     output:
-        "results/{study}/selection/{method}/part-{part}.json",
+        ANY.screening("{method}", "{part}"),
     log:
         "results/{study}/logs/screen/{method}-{part}.log",
     benchmark:
         "results/{study}/benchmarks/screen/{method}-{part}.tsv"
+    priority: 1
     conda:
         "../../envs/augbench.yaml"
-    threads: lambda w: cpus(study_of(w).classifier)
+    threads: lambda w: costs_of(w).classifier_cores
     resources:
         mem_mb=lambda w, input, attempt: costs.megabytes(
-            4000,
-            attempt,
-            bytes=classifier_bytes(w.study, 2 * rows(input.train)),
+            4000, attempt, bytes=costs_of(w).classifier_bytes(2 * rows(input.train))
         ),
         runtime=lambda w, input, attempt: costs.minutes(
-            screening_seconds(w, rows(input.train)), attempt
+            costs_of(w).screening_seconds(w.method, rows(input.train)), attempt
         ),
-        gpu=lambda w: study_of(w).classifier.processes,
+        gpu=setting("classifier.processes"),
     params:
         seed=setting("seed"),
         settings=setting("classifier"),
-        parts=lambda w: screening_jobs(w.study, w.method),
+        parts=lambda w: files_of(w).screening_jobs(w.method),
         save_minutes=setting("jobs.save_minutes"),
+    message:
+        "{wildcards.study}: compare candidates of {wildcards.method}, part {wildcards.part}"
     script:
         "../scripts/screen.py"
 
 
 rule select:
     input:
-        screened=lambda w: [
-            f"results/{w.study}/selection/{w.method}/part-{i}.json"
-            for i in range(screening_jobs(w.study, w.method))
-        ],
-        finetuned=finetuned,
+        screened=lambda w: files_of(w).screenings(w.method),
+        finetuned=lambda w: files_of(w).finetunings(w.method),
     output:
-        "results/{study}/selection/{method}.json",
+        ANY.selection("{method}"),
     log:
         "results/{study}/logs/screen/select-{method}.log",
     benchmark:
         "results/{study}/benchmarks/screen/select-{method}.tsv"
+    priority: 1
     localrule: True
     conda:
         "../../envs/augbench.yaml"
     resources:
-        mem_mb=lambda w, attempt: costs.megabytes(500, attempt),
-        runtime=lambda w, attempt: costs.minutes(0, attempt, least=10),
+        mem_mb=memory(500),
+        runtime=minutes(10),
     params:
         grid=setting("finetune.grid"),
+    message:
+        "{wildcards.study}: choose the best candidate of {wildcards.method}"
     script:
         "../scripts/select.py"
 
 
-# Generation: one job takes a stretch of a method's images and writes one shard. Of a fine-tuned method first the images
-# by which its candidates are compared (screen), then the rest of those of the chosen one (selected). What further ratios
-# want beyond the main one's images comes on top (further).
-
-
+# Generation: one job takes a stretch of a method's images and writes one shard. What they are for is the purpose, see
+# StudyFiles.shard.
 rule generate:
     input:
-        backbone="results/{study}/backbone",
+        backbone=ANY.model("backbone"),
         classes=rules.dataset.output.classes,
-        train=lambda w: (
-            "results/{study}/dataset/train.parquet"
-            if METHODS[w.method].start.begins_from_images
-            else []
-        ),
-        latents=lambda w: (
-            rules.encode_latents.output.train
-            if METHODS[w.method].start.begins_from_images
-            else []
-        ),
+        train=lambda w: ANY.split("train") if METHODS[w.method].start.begins_from_images else [],
+        latents=lambda w: rules.encode_latents.output.train if METHODS[w.method].start.begins_from_images else [],
         selection=lambda w: (
-            rules.select.output[0]
-            if trained(w.method) and w.candidate in ("selected", "further")
-            else []
+            rules.select.output[0] if files_of(w).is_trained(w.method) and w.purpose in ("selected", "further") else []
         ),
-        finetuned=finetuned,
-        clusters=clusters_of,
+        finetuned=lambda w: files_of(w).finetunings(w.method),
+        clusters=lambda w: files_of(w).clusters_of(w.method),
     output:
-        shard="results/{study}/images/{method}/{candidate}/shard-{shard}.tar",
-        images="results/{study}/images/{method}/{candidate}/shard-{shard}.parquet",
+        shard=ANY.shard("{method}", "{purpose}", "{shard}", "tar"),
+        images=ANY.shard("{method}", "{purpose}", "{shard}", "parquet"),
     log:
-        "results/{study}/logs/generate/{method}-{candidate}-{shard}.log",
+        "results/{study}/logs/generate/{method}-{purpose}-{shard}.log",
     benchmark:
-        "results/{study}/benchmarks/generate/{method}-{candidate}-{shard}.tsv"
+        "results/{study}/benchmarks/generate/{method}-{purpose}-{shard}.tsv"
+    priority: 1
     conda:
         "../../envs/augbench.yaml"
-    threads: lambda w: study_of(w).generate.threads
+    threads: setting("generate.threads")
     resources:
-        mem_mb=lambda w, attempt: costs.megabytes(6000, attempt),
+        mem_mb=memory(6000),
         runtime=lambda w, input, attempt: costs.minutes(
-            sampling_seconds(
-                w.study,
-                images_to_generate(w, input.classes) / generation_jobs(w.study),
-            ),
-            attempt,
+            costs_of(w).sampling_seconds(costs_of(w).images_to_generate(w.method, w.purpose, input.classes)), attempt
         ),
         gpu=1,
     params:
         seed=setting("seed"),
         settings=setting("generate"),
-        method=row_of,
-        times=lambda w: study_of(w).main_times,
-        ratio=lambda w: study_of(w).main_ratio,
-        further=lambda w: (
-            further_ratio(w.study, w.method) if w.candidate == "further" else None
-        ),
-        parts=lambda w: generation_jobs(w.study),
+        method=method_row,
+        times=setting("main_times"),
+        ratio=setting("main_ratio"),
+        further=lambda w: files_of(w).further_ratio(w.method) if w.purpose == "further" else None,
+        parts=lambda w: files_of(w).generation_jobs,
+    message:
+        "{wildcards.study}: generate images of {wildcards.method} ({wildcards.purpose}), shard {wildcards.shard}"
     script:
         "../scripts/generate.py"

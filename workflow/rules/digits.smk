@@ -3,8 +3,8 @@
 
 rule digits_target:
     output:
-        folder=directory("results/{study}/digits/target"),
-        classes="results/{study}/digits/classes.csv",
+        folder=directory(ANY.digits("target")),
+        classes=ANY.digits("classes.csv"),
     log:
         "results/{study}/logs/digits/target.log",
     benchmark:
@@ -12,12 +12,14 @@ rule digits_target:
     conda:
         "../../envs/augbench.yaml"
     resources:
-        mem_mb=lambda w, attempt: costs.megabytes(1000, attempt),
-        runtime=lambda w, attempt: costs.minutes(0, attempt, least=10),
+        mem_mb=memory(1000),
+        runtime=minutes(10),
     params:
         seed=setting("seed"),
         test=setting("digits.test"),
         web_scans=setting("digits.web_scans"),
+    message:
+        "{wildcards.study}: make the target of the digits world"
     script:
         "../scripts/digits_target.py"
 
@@ -25,9 +27,9 @@ rule digits_target:
 # `planted` is the ground truth of the web, for tests only: no rule may take it as an input.
 rule digits_web:
     output:
-        shard="results/{study}/digits/web.tar",
-        web="results/{study}/digits/web.parquet",
-        planted="results/{study}/digits/planted.parquet",
+        shard=ANY.digits("web.tar"),
+        web=ANY.digits("web.parquet"),
+        planted=ANY.digits("planted.parquet"),
     log:
         "results/{study}/logs/digits/web.log",
     benchmark:
@@ -35,10 +37,12 @@ rule digits_web:
     conda:
         "../../envs/augbench.yaml"
     resources:
-        mem_mb=lambda w, attempt: costs.megabytes(1000, attempt),
-        runtime=lambda w, attempt: costs.minutes(0, attempt, least=10),
+        mem_mb=memory(1000),
+        runtime=minutes(10),
     params:
         seed=setting("seed"),
         digits=setting("digits"),
+    message:
+        "{wildcards.study}: make the captioned web of the digits world"
     script:
         "../scripts/digits_web.py"

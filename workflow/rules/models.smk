@@ -1,10 +1,11 @@
 # The diffusion model backbone: found or fetched, or trained on the pool where none can be had. Most of a study waits for
 # it, so its trainings go before what could start with them.
+TRAINED_BACKBONE = [name for name, files in FILES.items() if files.trains_backbone]
 
 
 rule fetch_backbone:
     output:
-        directory("results/{study}/backbone"),
+        directory(ANY.model("backbone")),
     log:
         "results/{study}/logs/backbone/fetch.log",
     benchmark:
@@ -14,19 +15,22 @@ rule fetch_backbone:
     conda:
         "../../envs/augbench.yaml"
     resources:
-        mem_mb=lambda w, attempt: costs.megabytes(2000, attempt),
-        runtime=lambda w, attempt: costs.minutes(0, attempt, least=240),
+        mem_mb=memory(2000),
+        runtime=minutes(240),
     params:
         model=setting("backbone.model"),
+        data=data_in("backbone"),
+    message:
+        "{wildcards.study}: fetch the diffusion model {params.model}"
     script:
         "../scripts/fetch_backbone.py"
 
 
 rule train_vae:
     input:
-        shards=lambda w: pool_shards(w.study),
+        shards=lambda w: files_of(w).pool_shards,
     output:
-        directory("results/{study}/vae"),
+        directory(ANY.model("vae")),
     log:
         "results/{study}/logs/backbone/vae.log",
     benchmark:
@@ -34,28 +38,29 @@ rule train_vae:
     priority: 1
     conda:
         "../../envs/augbench.yaml"
-    threads: lambda w: study_of(w).backbone.train.threads
+    threads: setting("backbone.train.threads")
     resources:
-        mem_mb=lambda w, attempt: costs.megabytes(3000, attempt),
-        runtime=lambda w, attempt: costs.minutes(
-            costs.training(*training_of(w, "backbone", "vae_")), attempt
-        ),
+        mem_mb=memory(3000),
+        runtime=lambda w, attempt: costs.minutes(costs_of(w).training_seconds("backbone", "vae_"), attempt),
         gpu=1,
     params:
         seed=setting("seed"),
         train=setting("backbone.train"),
+        data=data_in("pool"),
+    message:
+        "{wildcards.study}: train the diffusion model's autoencoder on the pool"
     script:
         "../scripts/train_vae.py"
 
 
 rule train_unet:
     input:
-        shards=lambda w: pool_shards(w.study),
+        shards=lambda w: files_of(w).pool_shards,
         vae=rules.train_vae.output,
-        clip="results/{study}/clip",
-        safety="results/{study}/safety",
+        clip=ANY.model("clip"),
+        safety=ANY.model("safety"),
     output:
-        directory("results/{study}/backbone"),
+        directory(ANY.model("backbone")),
     log:
         "results/{study}/logs/backbone/unet.log",
     benchmark:
@@ -65,26 +70,27 @@ rule train_unet:
     priority: 1
     conda:
         "../../envs/augbench.yaml"
-    threads: lambda w: study_of(w).backbone.train.threads
+    threads: setting("backbone.train.threads")
     resources:
-        mem_mb=lambda w, attempt: costs.megabytes(3000, attempt),
-        runtime=lambda w, attempt: costs.minutes(
-            costs.training(*training_of(w, "backbone", "unet_")), attempt
-        ),
+        mem_mb=memory(3000),
+        runtime=lambda w, attempt: costs.minutes(costs_of(w).training_seconds("backbone", "unet_"), attempt),
         gpu=1,
     params:
         seed=setting("seed"),
         train=setting("backbone.train"),
+        data=data_in("pool"),
+    message:
+        "{wildcards.study}: train the diffusion model's denoiser on the pool"
     script:
         "../scripts/train_unet.py"
 
 
 rule train_safety_checker:
     input:
-        shards=lambda w: pool_shards(w.study),
-        clip="results/{study}/clip",
+        shards=lambda w: files_of(w).pool_shards,
+        clip=ANY.model("clip"),
     output:
-        directory("results/{study}/safety"),
+        directory(ANY.model("safety")),
     log:
         "results/{study}/logs/backbone/safety.log",
     benchmark:
@@ -92,14 +98,17 @@ rule train_safety_checker:
     priority: 1
     conda:
         "../../envs/augbench.yaml"
-    threads: lambda w: study_of(w).backbone.train.threads
+    threads: setting("backbone.train.threads")
     resources:
-        mem_mb=lambda w, attempt: costs.megabytes(3000, attempt),
-        runtime=lambda w, attempt: costs.minutes(0, attempt, least=60),
+        mem_mb=memory(3000),
+        runtime=minutes(60),
         gpu=1,
     params:
         seed=setting("seed"),
         unsafe_words=setting("backbone.train.unsafe_words"),
         threads=setting("backbone.train.threads"),
+        data=data_in("pool"),
+    message:
+        "{wildcards.study}: train the safety checker on the pool"
     script:
         "../scripts/train_safety_checker.py"

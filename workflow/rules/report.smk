@@ -1,59 +1,52 @@
+from augbench.core import package_data
+from augbench.report import plan
+
+
 # The domain gap between added and real images, judged by a classifier of real images that no method adds or starts from.
-
-
 rule judge:
     input:
-        classes="results/{study}/dataset/classes.csv",
-        reserve=lambda w: [
-            f"results/{w.study}/dataset/{split}.parquet"
-            for split in ("unused", "more_real")
-            if split not in added_splits(w.study)
-        ],
-        validation="results/{study}/dataset/validation.parquet",
-        test="results/{study}/dataset/test.parquet",
+        classes=ANY.classes,
+        reserve=lambda w: files_of(w).reserve,
+        validation=ANY.split("validation"),
+        test=ANY.split("test"),
     output:
-        metrics="results/{study}/domain_gap/judge/metrics.json",
-        weights="results/{study}/domain_gap/judge/best.safetensors",
+        metrics=ANY.judge("metrics.json"),
+        weights=ANY.judge("best.safetensors"),
     log:
         "results/{study}/logs/domain_gap/judge.log",
     benchmark:
         "results/{study}/benchmarks/domain_gap/judge.tsv"
     conda:
         "../../envs/augbench.yaml"
-    threads: lambda w: cpus(study_of(w).classifier)
+    threads: lambda w: costs_of(w).classifier_cores
     resources:
         mem_mb=lambda w, input, attempt: costs.megabytes(
-            4000,
-            attempt,
-            bytes=classifier_bytes(w.study, rows(*input.reserve, input.validation)),
+            4000, attempt, bytes=costs_of(w).classifier_bytes(rows(*input.reserve, input.validation))
         ),
         runtime=lambda w, input, attempt: costs.minutes(
-            classifier_seconds(w.study, rows(*input.reserve, input.validation), 1),
-            attempt,
+            costs_of(w).classifier_seconds(rows(*input.reserve, input.validation)), attempt
         ),
-        gpu=lambda w: study_of(w).classifier.processes,
+        gpu=setting("classifier.processes"),
     params:
         seed=setting("seed"),
         settings=setting("classifier"),
         save_minutes=setting("jobs.save_minutes"),
+    message:
+        "{wildcards.study}: train the judge of the domain gap on real images"
     script:
         "../scripts/judge.py"
 
 
 rule domain_gap:
     input:
-        classes="results/{study}/dataset/classes.csv",
-        test="results/{study}/dataset/test.parquet",
+        classes=ANY.classes,
+        test=ANY.split("test"),
         metrics=rules.judge.output.metrics,
         weights=rules.judge.output.weights,
-        added=lambda w: [
-            f"results/{w.study}/augmentation/{method}/x{ratios(w.study, method)[0]}/split-{k}.parquet"
-            for method in adding(w.study)
-            for k in range(1, study_of(w).runs + 1)
-        ],
+        added=lambda w: files_of(w).main_added_sets,
     output:
         report(
-            "results/{study}/tables/domain_gap.csv",
+            ANY.table("domain_gap"),
             category="Tables",
             caption="../report/domain_gap.rst",
             labels={"study": "{study}", "table": "domain gap"},
@@ -66,35 +59,28 @@ rule domain_gap:
         "../../envs/augbench.yaml"
     threads: 1
     resources:
-        mem_mb=lambda w, attempt: costs.megabytes(4000, attempt),
-        runtime=lambda w, input, attempt: costs.minutes(
-            costs.hashing(rows(input.test, *input.added)), attempt
-        ),
+        mem_mb=memory(4000),
+        runtime=lambda w, input, attempt: costs.minutes(costs.hashing(rows(input.test, *input.added)), attempt),
         gpu=1,
     params:
         classifier=setting("classifier"),
+        methods=lambda w: files_of(w).adding,
+    message:
+        "{wildcards.study}: measure the domain gap between added and real images"
     script:
         "../scripts/domain_gap.py"
 
 
 # Summaries, Table 1 and the report.
-
-
 rule summary:
     input:
-        metrics=lambda w: [
-            f"results/{w.study}/classifier/{w.method}/x{ratio}/run-{k}/metrics.json"
-            for ratio in ratios(w.study, w.method)
-            for k in range(1, study_of(w).runs + 1)
-        ],
-        added=lambda w: added_tables(w) if w.method in adding(w.study) else [],
-        train="results/{study}/dataset/train.parquet",
-        test="results/{study}/dataset/test.parquet",
-        audit=lambda w: (
-            rules.audit.output.summary if w.method in adding(w.study) else []
-        ),
+        metrics=lambda w: files_of(w).metrics(w.method),
+        added=lambda w: files_of(w).added_sets(w.method) if METHODS[w.method].start.adds_images else [],
+        train=ANY.split("train"),
+        test=ANY.split("test"),
+        audit=lambda w: rules.audit.output.summary if METHODS[w.method].start.adds_images else [],
     output:
-        "results/{study}/summary/{method}.json",
+        ANY.summary("{method}"),
     log:
         "results/{study}/logs/report/summary-{method}.log",
     benchmark:
@@ -103,35 +89,33 @@ rule summary:
     conda:
         "../../envs/augbench.yaml"
     resources:
-        mem_mb=lambda w, attempt: costs.megabytes(2000, attempt),
-        runtime=lambda w, attempt: costs.minutes(0, attempt, least=10),
+        mem_mb=memory(2000),
+        runtime=minutes(10),
     params:
         method=lambda w: METHODS[w.method].model_dump(),
-        ratios=lambda w: ratios(w.study, w.method),
+        ratios=lambda w: files_of(w).ratios(w.method),
         classifier=setting("classifier"),
+    message:
+        "{wildcards.study}: sum up {wildcards.method}"
     script:
         "../scripts/summary.py"
 
 
 rule tables:
     input:
-        summaries=lambda w: expand(
-            "results/{study}/summary/{method}.json",
-            method=study_of(w).methods,
-            allow_missing=True,
-        ),
-        predictions=main_predictions,
-        paper="resources/paper_results.csv",
+        summaries=lambda w: files_of(w).summaries,
+        predictions=lambda w: files_of(w).predictions,
+        paper=package_data.as_input("paper_results.csv"),
     output:
         table1=report(
-            "results/{study}/tables/table1.csv",
+            ANY.table("table1"),
             category="Tables",
             caption="../report/table1.rst",
             labels={"study": "{study}", "table": "1"},
         ),
-        scaling="results/{study}/tables/scaling.csv",
+        scaling=ANY.table("scaling"),
         differences=report(
-            "results/{study}/tables/differences.csv",
+            ANY.table("differences"),
             category="Tables",
             caption="../report/differences.rst",
             labels={"study": "{study}", "table": "differences"},
@@ -144,20 +128,23 @@ rule tables:
     conda:
         "../../envs/augbench.yaml"
     resources:
-        mem_mb=lambda w, attempt: costs.megabytes(1000, attempt),
-        runtime=lambda w, attempt: costs.minutes(0, attempt, least=10),
+        mem_mb=memory(1000),
+        runtime=minutes(10),
     params:
-        dataset=lambda w: paper_dataset(study_of(w).model_dump()),
+        dataset=lambda w: plan.paper_dataset(study_of(w)),
+        methods=setting("methods"),
+    message:
+        "{wildcards.study}: write Table 1, accuracies by ratio, and differences between methods"
     script:
         "../scripts/tables.py"
 
 
 rule per_class:
     input:
-        main_predictions,
+        lambda w: files_of(w).predictions,
     output:
-        accuracies="results/{study}/tables/per_class.csv",
-        confusions="results/{study}/tables/confusions.csv",
+        accuracies=ANY.table("per_class"),
+        confusions=ANY.table("confusions"),
     log:
         "results/{study}/logs/report/per_class.log",
     benchmark:
@@ -166,107 +153,72 @@ rule per_class:
     conda:
         "../../envs/augbench.yaml"
     resources:
-        mem_mb=lambda w, attempt: costs.megabytes(1000, attempt),
-        runtime=lambda w, attempt: costs.minutes(0, attempt, least=10),
+        mem_mb=memory(1000),
+        runtime=minutes(10),
     params:
-        methods=lambda w: study_of(w).methods,
+        methods=setting("methods"),
+    message:
+        "{wildcards.study}: tabulate accuracies and confusions of each class"
     script:
         "../scripts/per_class.py"
 
 
-# A study's own page, figures and table of costs.
+# A study's page with its figures, its section of the joined page, and its table of costs.
 rule study_page:
     input:
-        paper=["resources/paper_compute.csv", "resources/paper_results.csv"],
-        tables="results/{study}/tables/table1.csv",
-        differences="results/{study}/tables/differences.csv",
-        scaling="results/{study}/tables/scaling.csv",
-        classwise="results/{study}/tables/per_class.csv",
-        gap=lambda w: (
-            f"results/{w.study}/tables/domain_gap.csv" if adding(w.study) else []
-        ),
-        selections=lambda w: [
-            f"results/{w.study}/selection/{method}.json"
-            for method in generating(w.study)
-            if trained(method)
-        ],
-        clusters=lambda w: (
-            f"results/{w.study}/finetune/clusters.parquet"
-            if clustered(w.study)
-            else []
-        ),
-        generated=lambda w: [
-            file
-            for method in generating(w.study)
-            for file in generated(w.study, method, "parquet")
-        ],
-        classes="results/{study}/dataset/classes.csv",
-        train="results/{study}/dataset/train.parquet",
-        ledgers=lambda w: ledgers(w.study),
-        funnels=lambda w: [
-            f"results/{w.study}/retrieval/{method}/funnel.csv"
-            for method in retrieving(w.study)
-        ],
-        galleries=lambda w: [
-            f"results/{w.study}/augmentation/{method}/x{ratios(w.study, method)[0]}/split-1.parquet"
-            for method in adding(w.study)
-        ],
-        audits=lambda w: [
-            f"results/{w.study}/audit/{method}/candidates.parquet"
-            for method in adding(w.study)
-        ],
-        reviews=lambda w: [
-            f"results/{w.study}/audit/{method}/review.html"
-            for method in adding(w.study)
-        ],
-        verdicts=lambda w: verdicts(w.study),
+        lambda w: leaves(report_files(files_of(w))),
     output:
         page=report(
-            "results/{study}/report.html",
+            ANY.report,
             category="Report",
             caption="../report/report.rst",
             labels={"study": "{study}"},
         ),
-        compute="results/{study}/tables/compute.csv",
+        section=ANY.report_section,
+        compute=ANY.table("compute"),
         # A folder, for a configuration with fewer figures leaves none of another's there.
         figures=report(
-            directory("results/{study}/figures"),
-            patterns=[f"{{figure}}.{kind}" for kind in catalogue.KINDS],
+            directory(ANY.figures),
+            patterns=[f"{{figure}}.{kind}" for kind in plan.FIGURE_FILES],
             category="Figures",
             caption="../report/figures.rst",
+            labels={"study": "{study}", "figure": "{figure}"},
         ),
     log:
         "results/{study}/logs/report.log",
     conda:
         "../../envs/augbench.yaml"
     resources:
-        mem_mb=lambda w, attempt: costs.megabytes(2000, attempt),
-        runtime=lambda w, attempt: costs.minutes(0, attempt, least=30),
+        mem_mb=memory(2000),
+        runtime=minutes(30),
     params:
-        studies=lambda w: shown([w.study]),
-        figures=lambda w: figures(w.study),
+        study=lambda w: study_of(w).model_dump(exclude={"jobs"}),
+        methods=lambda w: files_of(w).method_rows,
+        files=lambda w: report_files(files_of(w)),
+        jobs=lambda w: measured_jobs(files_of(w)),
+        verdicts=lambda w: user_data.digest(files_of(w).verdict_files),
+    message:
+        "{wildcards.study}: write the study's report and figures"
     script:
         "../scripts/study_page.py"
 
 
-# The page that joins the studies of the configuration in use; which these are is a parameter.
+# The page that joins the studies of the configuration in use.
 rule report_page:
     input:
-        expand("results/{study}/report.html", study=STUDIES),
+        [files.report_section for files in FILES.values()],
     output:
-        report(
-            "results/report.html",
-            category="Report",
-            caption="../report/report.rst",
-        ),
+        report("results/report.html", category="Report", caption="../report/report.rst"),
     log:
         "results/logs/report.log",
     conda:
         "../../envs/augbench.yaml"
     resources:
-        mem_mb=lambda w, attempt: costs.megabytes(2000, attempt),
-        runtime=lambda w, attempt: costs.minutes(0, attempt, least=30),
+        mem_mb=memory(500),
+        runtime=minutes(30),
     params:
-        studies=shown(STUDIES),
+        studies=list(STUDIES),  # in their order
+    message:
+        "write the report of all studies"
     script:
-        "../scripts/report.py"
+        "../scripts/report_page.py"

@@ -1,11 +1,12 @@
 # The retrieval pool in CLIP space; nothing runs here for an existing index or a pretrained CLIP.
+from augbench.retrieval.pools import states
 
 
 rule train_clip:
     input:
-        shards=lambda w: pool_shards(w.study),
+        shards=lambda w: files_of(w).pool_shards,
     output:
-        directory("results/{study}/clip"),
+        directory(ANY.model("clip")),
     log:
         "results/{study}/logs/clip/train.log",
     benchmark:
@@ -13,16 +14,17 @@ rule train_clip:
     priority: 1  # most of a study waits for it
     conda:
         "../../envs/augbench.yaml"
-    threads: lambda w: study_of(w).clip.train.threads
+    threads: setting("clip.train.threads")
     resources:
-        mem_mb=lambda w, attempt: costs.megabytes(3000, attempt),
-        runtime=lambda w, attempt: costs.minutes(
-            costs.training(*training_of(w, "clip", "")), attempt
-        ),
+        mem_mb=memory(3000),
+        runtime=lambda w, attempt: costs.minutes(costs_of(w).training_seconds("clip"), attempt),
         gpu=1,
     params:
         seed=setting("seed"),
         train=setting("clip.train"),
+        data=data_in("pool"),
+    message:
+        "{wildcards.study}: train CLIP on the pool"
     script:
         "../scripts/train_clip.py"
 
@@ -30,62 +32,66 @@ rule train_clip:
 # The images are too many to be inputs; which they are is a parameter instead.
 rule pack_pool:
     output:
-        "results/{study}/pool/shards/{part}.tar",
+        ANY.pool_shard("{part}"),
     log:
         "results/{study}/logs/pool/pack-{part}.log",
     benchmark:
         "results/{study}/benchmarks/pool/pack-{part}.tsv"
     wildcard_constraints:
-        study=pools("folder"),
+        study=packed_pools(downloads=False),
     conda:
         "../../envs/augbench.yaml"
     threads: 1
     resources:
-        mem_mb=lambda w, attempt: costs.megabytes(2000, attempt),
-        runtime=lambda w, attempt: costs.minutes(
-            costs.hashing(study_of(w).jobs.images_per_shard), attempt
-        ),
+        mem_mb=memory(2000),
+        runtime=lambda w, attempt: costs.minutes(costs.hashing(study_of(w).jobs.images_per_shard), attempt),
     params:
-        images=shard_images,
+        images=lambda w: states(files_of(w).images_of_pool_shard(w.part)),
+        captions=lambda w: (
+            user_data.captions(files_of(w).images_of_pool_shard(w.part)) if workflow.is_main_process else None
+        ),
         max_image_size=setting("retrieval.max_image_size"),
         max_pixels=setting("retrieval.max_pixels"),
+    message:
+        "{wildcards.study}: pack images of the pool's folder into shard {wildcards.part}"
     script:
         "../scripts/pack_pool.py"
 
 
 rule download_pool:
     input:
-        lambda w: pool_files(w.study),
+        lambda w: files_of(w).pool_files,
     output:
-        shard="results/{study}/pool/shards/{part}.tar",
-        ledger="results/{study}/pool/shards/{part}.parquet",
+        shard=ANY.pool_shard("{part}"),
+        ledger=ANY.pool_shard("{part}", "parquet"),
     log:
         "results/{study}/logs/pool/download-{part}.log",
     benchmark:
         "results/{study}/benchmarks/pool/download-{part}.tsv"
     wildcard_constraints:
-        study=pools("urls"),
+        study=packed_pools(downloads=True),
     conda:
         "../../envs/augbench.yaml"
     threads: 1
     resources:
-        mem_mb=lambda w, attempt: costs.megabytes(2000, attempt),
-        runtime=lambda w, attempt: costs.minutes(
-            costs.retrieval(study_of(w).jobs.images_per_shard), attempt
-        ),
+        mem_mb=memory(2000),
+        runtime=lambda w, attempt: costs.minutes(costs.retrieval(study_of(w).jobs.images_per_shard), attempt),
     params:
         size=setting("jobs.images_per_shard"),
         settings=setting("retrieval"),
+        data=data_in("pool"),
+    message:
+        "{wildcards.study}: download images of the pool into shard {wildcards.part}"
     script:
         "../scripts/download_pool.py"
 
 
 rule embed_pool:
     input:
-        shards=lambda w: pool_shards(w.study),
-        clip=lambda w: clip_folder(w.study),
+        shards=lambda w: files_of(w).pool_shards,
+        clip=lambda w: files_of(w).clip,
     output:
-        directory("results/{study}/pool/embeddings/{part}"),
+        directory(ANY.pool_embeddings("{part}")),
     log:
         "results/{study}/logs/pool/embed-{part}.log",
     benchmark:
@@ -94,27 +100,25 @@ rule embed_pool:
         "../../envs/augbench.yaml"
     threads: 1
     resources:
-        mem_mb=lambda w, attempt: costs.megabytes(4000, attempt),
-        runtime=lambda w, attempt: costs.minutes(
-            costs.hashing(embedded_images(w.study)), attempt
-        ),
+        mem_mb=memory(4000),
+        runtime=lambda w, attempt: costs.minutes(costs_of(w).embedding_seconds, attempt),
         gpu=1,
     params:
-        clip_model=lambda w: clip_model(w.study),
-        local=lambda w: study_of(w).pool.local,
+        clip_model=lambda w: files_of(w).clip_name,
+        local=lambda w: study_of(w).pool.source.is_local,
         shards_per_job=setting("jobs.shards_per_embedding"),
+        data=data_in("pool", "clip"),
+    message:
+        "{wildcards.study}: embed the pool with CLIP, part {wildcards.part}"
     script:
         "../scripts/embed_pool.py"
 
 
 rule index_pool:
     input:
-        lambda w: [
-            f"results/{w.study}/pool/embeddings/{part}"
-            for part in range(embedding_jobs(w.study))
-        ],
+        lambda w: [ANY.pool_embeddings(part) for part in range(files_of(w).embedding_jobs)],
     output:
-        directory("results/{study}/pool/index"),
+        directory(ANY.pool_index),
     log:
         "results/{study}/logs/pool/index.log",
     benchmark:
@@ -123,13 +127,13 @@ rule index_pool:
         "../../envs/augbench.yaml"
     threads: 1
     resources:
-        mem_mb=lambda w, attempt: costs.megabytes(
-            2000, attempt, bytes=2 * size_of(study_of(w).pool.memory)
-        ),
-        runtime=lambda w, attempt: costs.minutes(0, attempt, least=240),
+        mem_mb=lambda w, attempt: costs.megabytes(2000, attempt, bytes=costs_of(w).index_bytes),
+        runtime=minutes(240),
     params:
         exact=setting("pool.exact"),
         memory=setting("pool.memory"),
+    message:
+        "{wildcards.study}: index the pool's embeddings"
     script:
         "../scripts/index_pool.py"
 
@@ -139,14 +143,14 @@ rule index_pool:
 RETRIEVAL_INPUTS = {
     "classes": rules.split_target.output.classes,
     "images": rules.split_target.output.images,
-    "shards": lambda w: pool_shards(w.study) if study_of(w).pool.local else [],
+    "shards": lambda w: files_of(w).pool_shards if study_of(w).pool.source.is_local else [],
     "head": lambda w: study_of(w).retrieval.aesthetic_model or [],
-    "index": lambda w: index_folder(w.study),
-    "clip": lambda w: clip_folder(w.study),
-    "safety": lambda w: safety_folder(w.study),
-    "web": lambda w: (
-        rules.digits_web.output.web if study_of(w).pool.source == "digits" else []
+    "index": lambda w: (
+        [ancient(folder) for folder in files_of(w).index] if study_of(w).pool.path else files_of(w).index
     ),
+    "clip": lambda w: files_of(w).clip,
+    "safety": lambda w: files_of(w).safety,
+    "web": lambda w: rules.digits_web.output.web if study_of(w).pool.source.is_built_in else [],
 }
 
 
@@ -154,10 +158,10 @@ rule retrieve:
     input:
         **RETRIEVAL_INPUTS,
     output:
-        ledger="results/{study}/retrieval/{method}/ledger.parquet",
-        shard="results/{study}/retrieval/{method}/images.tar",
-        images="results/{study}/retrieval/{method}/images.parquet",
-        funnel="results/{study}/retrieval/{method}/funnel.csv",
+        ledger=ANY.retrieval("{method}", "ledger.parquet"),
+        shard=ANY.retrieved("{method}", "tar"),
+        images=ANY.retrieved("{method}", "parquet"),
+        funnel=ANY.retrieval("{method}", "funnel.csv"),
     log:
         "results/{study}/logs/retrieve/{method}.log",
     benchmark:
@@ -166,16 +170,19 @@ rule retrieve:
         "../../envs/augbench.yaml"
     threads: 1
     resources:
-        mem_mb=lambda w, attempt: costs.megabytes(4000, attempt),  # as in the paper
+        mem_mb=memory(4000),  # as in the paper
         runtime=lambda w, input, attempt: costs.minutes(
             costs.retrieval(study_of(w).main_ratio * rows(input.images)), attempt
         ),
     params:
         settings=setting("retrieval"),
         pool=setting("pool"),
-        ratio=lambda w: study_of(w).main_ratio,
-        method=row_of,
-        clip_model=lambda w: clip_model(w.study),
+        ratio=setting("main_ratio"),
+        method=method_row,
+        clip_model=lambda w: files_of(w).clip_name,
+        data=data_in("pool", "clip", "aesthetic_model"),
+    message:
+        "{wildcards.study}: retrieve the images of {wildcards.method} from the pool"
     script:
         "../scripts/retrieve.py"
 
@@ -183,22 +190,23 @@ rule retrieve:
 use rule retrieve as retrieve_further with:
     input:
         **RETRIEVAL_INPUTS,
-        kept="results/{study}/dataset/classes.csv",
+        kept=ANY.classes,
         main=rules.retrieve.output.ledger,
     output:
-        ledger="results/{study}/retrieval/{method}/further/ledger.parquet",
-        shard="results/{study}/retrieval/{method}/further/images.tar",
-        images="results/{study}/retrieval/{method}/further/images.parquet",
-        funnel="results/{study}/retrieval/{method}/further/funnel.csv",
+        ledger=ANY.retrieval("{method}", "ledger.parquet", further=True),
+        shard=ANY.retrieved("{method}", "tar", further=True),
+        images=ANY.retrieved("{method}", "parquet", further=True),
+        funnel=ANY.retrieval("{method}", "funnel.csv", further=True),
     log:
         "results/{study}/logs/retrieve/{method}-further.log",
     benchmark:
         "results/{study}/benchmarks/retrieve/{method}-further.tsv"
     resources:
-        mem_mb=lambda w, attempt: costs.megabytes(4000, attempt),
+        mem_mb=memory(4000),
         runtime=lambda w, input, attempt: costs.minutes(
-            costs.retrieval(further_ratio(w.study, w.method) * rows(input.images)),
-            attempt,
+            costs.retrieval(files_of(w).further_ratio(w.method) * rows(input.images)), attempt
         ),
     params:
-        ratio=lambda w: further_ratio(w.study, w.method),
+        ratio=lambda w: files_of(w).further_ratio(w.method),
+    message:
+        "{wildcards.study}: retrieve what further ratios of {wildcards.method} need"

@@ -1,7 +1,7 @@
 from augbench.core.progress import progress
 from augbench.jobs.gpus import take_gpus
 from augbench.jobs.logs import log_to
-from augbench.retrieval.pools import embed
+from augbench.retrieval.embedding import embed
 
 # clip-retrieval starts a process that imports this file again.
 if __name__ == "__main__":

@@ -5,12 +5,11 @@ from augbench.jobs.logs import log_to
 log_to(snakemake.log[0])
 take_gpus(snakemake.log[0], snakemake.resources.gpu)
 
-from augbench import images
 from augbench.diffusion import latents
 
 latents.encode(
     snakemake.input.backbone,
-    {snakemake.output[name]: images.read(snakemake.input[name]) for name in ("train", "validation")},
+    {snakemake.input[name]: path for name, path in snakemake.output.items()},
     image_size=snakemake.params.image_size,
     mirrored=snakemake.params.mirrored,
     threads=snakemake.params.threads,

@@ -12,5 +12,5 @@ export(
     images.read(*snakemake.input.added),
     classes.kept(snakemake.input.classes),
     snakemake.output[0],
-    snakemake.params.about,
+    snakemake.params.card,
 )

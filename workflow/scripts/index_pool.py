@@ -2,9 +2,9 @@ from augbench.jobs.logs import log_to
 
 log_to(snakemake.log[0])
 
-from augbench.retrieval.pools import index
+from augbench.retrieval.embedding import build_index
 
-index(
+build_index(
     list(snakemake.input),
     snakemake.output[0],
     exact=snakemake.params.exact,

@@ -6,38 +6,30 @@ if __name__ == "__main__":
     log_to(snakemake.log[0])
     take_gpus(snakemake.log[0], snakemake.resources.gpu)
 
+    import functools
     from pathlib import Path
 
-    import pandas as pd
-
     from augbench import images
-    from augbench.classifier import training
-    from augbench.core import files
-    from augbench.core.seeds import derive
+    from augbench.classifier.runs import Trainer, compare_candidates
     from augbench.diffusion import selection
     from augbench.jobs import launching
     from augbench.study import classes
+    from augbench.study.sections.classifier import Classifier
 
-    given = snakemake.input
-    settings = {key: value for key, value in snakemake.params.settings.items() if key != "processes"}
-    candidates = selection.candidates([Path(folder) for folder in given.finetuned])
-    mine = candidates[int(snakemake.wildcards.part) :: snakemake.params.parts]
-    train, validation, made = images.read(given.train), images.read(given.validation), images.read(*given.images)
-    for candidate in mine:
-        print(f"classifier for {candidate['candidate']}", flush=True)
-        added = made[made["candidate"] == candidate["candidate"]]
-        folder = Path(snakemake.output[0]).parent / candidate["candidate"]
-        job = {
-            "train": pd.concat([train, added], ignore_index=True),
-            "validation": validation,
-            "test": validation,  # the test images take no part in a selection
-            "classes": [about["class"] for about in classes.kept(given.classes)],
-            "folder": str(folder),
-            "seed": derive(snakemake.params.seed, "classifier", 1),
-            "save_minutes": snakemake.params.save_minutes,
-        }
-        launching.run(training.train, job | settings, folder / ".processes", processes=snakemake.resources.gpu)
-        candidate["validation_accuracy"] = files.read_json(folder / "metrics.json")["best_validation_accuracy"]
-    files.write_json(snakemake.output[0], mine)
-    for candidate in mine:
-        training.forget(Path(snakemake.output[0]).parent / candidate["candidate"])
+    candidates = selection.candidates([Path(folder) for folder in snakemake.input.finetuned])
+    compare_candidates(
+        Trainer(
+            Classifier(**snakemake.params.settings),
+            snakemake.params.save_minutes,
+            functools.partial(launching.run, processes=snakemake.resources.gpu),
+        ),
+        {
+            "train": images.read(snakemake.input.train),
+            "validation": images.read(snakemake.input.validation),
+            "generated": images.read(*snakemake.input.images),
+        },
+        [row["class"] for row in classes.kept(snakemake.input.classes)],
+        candidates[int(snakemake.wildcards.part) :: snakemake.params.parts],
+        snakemake.output[0],
+        snakemake.params.seed,
+    )

@@ -4,10 +4,11 @@ log_to(snakemake.log[0])
 
 from augbench import images
 from augbench.core import files
-from augbench.dataset import target
-from augbench.study import config
+from augbench.dataset.class_table import class_table
+from augbench.dataset.splits import split
+from augbench.study.sections.target import Dataset, Target
 
-given = config.Target(**snakemake.params.target)
-table = target.split(given, config.Dataset(**snakemake.params.dataset), snakemake.params.seed)
-files.write_csv(snakemake.output.classes, target.class_table(given))
+target = Target(**snakemake.params.target)
+table = split(target, Dataset(**snakemake.params.dataset), snakemake.params.seed)
+files.write_csv(snakemake.output.classes, class_table(target))
 images.write(snakemake.output.images, table, extra=["split"])

@@ -2,11 +2,13 @@ from augbench.jobs.logs import log_to
 
 log_to(snakemake.log[0])
 
-from augbench.report import catalogue, compute, page
+from augbench.report import study_page
 
-((name, shown),) = snakemake.params.studies.items()
-folder = f"results/{name}"
-study = page.gather(name, folder, **shown)
-catalogue.write(study, folder, snakemake.params.figures)
-compute.write(snakemake.output.compute, folder, shown["settings"]["methods"])
-page.write(snakemake.output.page, [study])
+study_page.write(
+    snakemake.wildcards.study,
+    snakemake.params.study,
+    snakemake.params.methods,
+    snakemake.params.files,
+    snakemake.params.jobs,
+    dict(snakemake.output.items()),
+)

@@ -6,17 +6,15 @@ log_to(snakemake.log[0])
 take_gpus(snakemake.log[0], snakemake.resources.gpu)
 
 from augbench.models.train_diffusion import train_unet
+from augbench.study.sections.models import BackboneTraining
 
-train = snakemake.params.train
 train_unet(
     snakemake.input.shards,
     snakemake.input.vae[0],
     snakemake.input.clip,
     snakemake.input.safety,
     snakemake.output[0],
+    BackboneTraining(**snakemake.params.train),
     seed=snakemake.params.seed,
-    channels=train["unet_channels"],
-    steps=train["unet_steps"],
     progress=progress(),
-    **{key: train[key] for key in ("image_size", "text_tokens", "batch_size", "learning_rate", "threads")},
 )

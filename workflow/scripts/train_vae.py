@@ -6,16 +6,12 @@ log_to(snakemake.log[0])
 take_gpus(snakemake.log[0], snakemake.resources.gpu)
 
 from augbench.models.train_diffusion import train_vae
+from augbench.study.sections.models import BackboneTraining
 
-train = snakemake.params.train
 train_vae(
     snakemake.input.shards,
     snakemake.output[0],
+    BackboneTraining(**snakemake.params.train),
     seed=snakemake.params.seed,
-    channels=train["vae_channels"],
-    steps=train["vae_steps"],
-    batch_size=train["vae_batch_size"],
-    learning_rate=train["vae_learning_rate"],
     progress=progress(),
-    **{key: train[key] for key in ("image_size", "latent_channels", "threads")},
 )

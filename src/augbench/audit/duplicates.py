@@ -4,14 +4,18 @@ What is found here are *candidates*: pairs of images whose perceptual hashes are
 Whether a pair is a duplicate is for people to say.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from augbench import images
+from augbench.audit import embeddings
+from augbench.audit import hashes as image_hashes
 from augbench.core.files import whole, write_json
+from augbench.core.shares import shares
 
 BITS = 64
 RADIUS = 10  # bits; candidates differ in fewer, as in the paper
@@ -38,15 +42,15 @@ def pairs(
     import faiss
 
     faiss.omp_set_num_threads(threads)
-    found = [np.zeros((3, 0), np.int64)]
+    blocks = [np.zeros((3, 0), np.int64)]
     index = faiss.IndexBinaryFlat(BITS)
     index.add(_bytes(b))
     for start in range(0, len(a), BLOCK):
         block = _bytes(a[start : start + BLOCK])
         limits, distance, j = index.range_search(block, radius)  # finds distance < radius, strictly
         i = start + np.repeat(np.arange(len(block)), np.diff(limits.astype(np.int64)))
-        found.append(np.stack([i, j.astype(np.int64), distance.astype(np.int64)]))
-    i, j, distance = np.concatenate(found, axis=1)
+        blocks.append(np.stack([i, j.astype(np.int64), distance.astype(np.int64)]))
+    i, j, distance = np.concatenate(blocks, axis=1)
     order = np.lexsort((j, i, distance))
     return i[order], j[order], distance[order]
 
@@ -58,13 +62,51 @@ def _bytes(values: np.ndarray) -> np.ndarray:
 def alike(a: np.ndarray, b: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarray]:
     """Positions in ``a`` and in ``b``, int64 each, of all pairs of vectors (rows, float32, of length 1) whose cosine
     similarity is at least ``threshold``; ordered by position in ``a``, then in ``b``."""
-    found = [np.zeros((2, 0), np.int64)]
+    blocks = [np.zeros((2, 0), np.int64)]
     step = max(1, SIMILARITIES // max(1, len(b)))
     for start in range(0, len(a), step):
         i, j = np.nonzero(a[start : start + step] @ b.T >= threshold)
-        found.append(np.stack([start + i, j]))
-    i, j = np.concatenate(found, axis=1)
+        blocks.append(np.stack([start + i, j]))
+    i, j = np.concatenate(blocks, axis=1)
     return i, j
+
+
+def read_set(tables: Collection[str], hashes: str, vectors: str | None) -> Set:
+    """The images of some tables, each once, with what the detectors made of them."""
+    table = images.read(*tables).drop_duplicates("image_id", ignore_index=True)
+    detected = vectors is not None and len(table) > 0
+    return Set(table, image_hashes.read(hashes, table), embeddings.read(vectors, table) if detected else None)
+
+
+def audit_files(
+    folder: str | Path,
+    names: Sequence[str],
+    ratios: Sequence[float],
+    threshold: float | None,
+    threads: int,
+    *,
+    added: Sequence[str],
+    added_hashes: str,
+    added_vectors: Sequence[str],
+    references: Sequence[str],
+    hashes: Sequence[str],
+    vectors: Sequence[str],
+) -> None:
+    """:func:`audit` of a method from files: the tables of the sets that its runs ``added`` come ratio by ratio; tables,
+    hashes and vectors of the reference sets in the order of their ``names``; no vectors without a second detector."""
+    by_ratio = shares(ratios, added)
+    second = list(vectors) or [None] * len(names)
+    audit(
+        read_set(added, added_hashes, next(iter(added_vectors), None)),
+        {
+            name: read_set([table], hash_file, vector_file)
+            for name, table, hash_file, vector_file in zip(names, references, hashes, second, strict=True)
+        },
+        folder,
+        threshold=threshold,
+        threads=threads,
+        ratios={ratio: set(images.read(*tables)["image_id"]) for ratio, tables in by_ratio.items()},
+    )
 
 
 def audit(
@@ -99,26 +141,26 @@ def audit(
         for name, reference in references.items()
         if len(reference.table)
     }
-    counted, found = [], []
-    for place, (ratio, images) in enumerate(ratios.items()):
-        images = set(images)
-        about = {"ratio": ratio, "added": len(images), "references": {}}
-        for name, part in parts.items():
-            part = part[part["added_id"].isin(images)]
-            found += [part] if place == 0 else []
-            about["references"][name] = _counts(part, len(references[name].table), threshold is not None)
-        counted.append(about)
-    main, *further = counted
+    sizes = {name: len(references[name].table) for name in parts}
+    main, *further = [_counted(ratio, set(ids), parts, sizes, threshold is not None) for ratio, ids in ratios.items()]
     summary = {"added": main["added"], "radius": radius, "threshold": threshold, "references": main["references"]}
     summary["further"] = further
+    judged = set(next(iter(ratios.values())))
+    candidates = [part[part["added_id"].isin(judged)] for part in parts.values()]
     empty = Set(added.table.iloc[:0], added.hashes[:0])
     nothing = _candidates(empty, "", empty, np.zeros(0, np.int64), np.zeros(0, np.int64), ([], [], []))
-    candidates = pd.concat([part for part in found if len(part)] or [nothing], ignore_index=True)
+    table = pd.concat([part for part in candidates if len(part)] or [nothing], ignore_index=True)
     folder = Path(folder)
     with whole(folder / "candidates.parquet") as temporary:
-        candidates.to_parquet(temporary, index=False)
+        table.to_parquet(temporary, index=False)
     write_json(folder / "summary.json", summary)
     return summary
+
+
+def _counted(ratio: float, images: Collection[str], parts: Mapping, sizes: Mapping[str, int], detected: bool) -> dict:
+    """What is counted of the added images of a ratio; ``parts``: reference set -> candidates, ``sizes``: its images."""
+    sets = {name: _counts(part[part["added_id"].isin(images)], sizes[name], detected) for name, part in parts.items()}
+    return {"ratio": ratio, "added": len(images), "references": sets}
 
 
 def _compare(added: Set, name: str, reference: Set, radius: int, threshold: float | None, threads: int):
@@ -155,20 +197,20 @@ def _counts(part: pd.DataFrame, images: int, detected: bool) -> dict:
     return counts | ({"agreement": _agreement(part)} if detected else {})
 
 
-def _agreement(found: pd.DataFrame) -> dict:
-    counts = found["found_by"].value_counts()
+def _agreement(candidates: pd.DataFrame) -> dict:
+    counts = candidates["found_by"].value_counts()
     both = int(counts.get("both", 0))
     return {
         "hash": int(counts.get("hash", 0)) + both,
         "embedding": int(counts.get("embedding", 0)) + both,
         "both": both,
-        "both_of_either": both / len(found) if len(found) else None,
+        "both_of_either": both / len(candidates) if len(candidates) else None,
     }
 
 
-def _candidates(added: Set, name: str, reference: Set, i: np.ndarray, j: np.ndarray, found: tuple) -> pd.DataFrame:
+def _candidates(added: Set, name: str, reference: Set, i: np.ndarray, j: np.ndarray, measured: tuple) -> pd.DataFrame:
     mine, theirs = added.table.iloc[i], reference.table.iloc[j]
-    distance, similarity, by = found
+    distance, similarity, by = measured
     return pd.DataFrame(
         {
             "added_id": mine["image_id"].array,

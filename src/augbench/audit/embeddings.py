@@ -20,11 +20,11 @@ def write(path: str | Path, table: pd.DataFrame, vectors: np.ndarray) -> None:
 
 def read(path: str | Path, table: pd.DataFrame) -> np.ndarray:
     """The embeddings of a table's images, float32 (n, width), in its order. Raises ValueError when one has none."""
-    found = pq.read_table(path).combine_chunks()
-    column = found["vector"].combine_chunks() if isinstance(found["vector"], pa.ChunkedArray) else found["vector"]
-    width = found.schema.field("vector").type.list_size
+    stored = pq.read_table(path).combine_chunks()
+    column = stored["vector"].combine_chunks() if isinstance(stored["vector"], pa.ChunkedArray) else stored["vector"]
+    width = stored.schema.field("vector").type.list_size
     vectors = column.flatten().to_numpy().reshape(-1, width)
-    places = pd.Index(found["image_id"].to_pandas()).get_indexer(table["image_id"])
+    places = pd.Index(stored["image_id"].to_pandas()).get_indexer(table["image_id"])
     if (places < 0).any():
         raise ValueError(f"{path} has no embedding of {table['image_id'].iloc[int(np.argmin(places))]}")
     return vectors[places]

@@ -25,16 +25,16 @@ def hashes(
     ValueError naming the image that cannot be read.
     """
     rows = list(table[["image_id", "path", "offset", "length"]].itertuples(index=False))
-    found = np.zeros(len(rows), np.uint64)
+    values = np.zeros(len(rows), np.uint64)
     done = 0
     with ThreadPoolExecutor(threads) as pool:
         for batch in _batches(rows):
             # A batch is a whole number of SIMD vectors, so the DCT's low bits are those of one image at a time.
             small = np.stack(list(pool.map(shrunk, batch) if threads > 1 else map(shrunk, batch)))
-            found[done : done + len(batch)] = of_pixels(small)
+            values[done : done + len(batch)] = of_pixels(small)
             done += len(batch)
             progress(done, len(rows), "images hashed")
-    return found
+    return values
 
 
 def _batches(rows: Sequence) -> Iterator[Sequence]:

@@ -47,11 +47,11 @@ def read(path: str | Path, candidates: pd.DataFrame) -> pd.DataFrame:
     known = set(candidates[KEY].astype(str).itertuples(index=False, name=None))
     seen = set()
     for line, pair in enumerate(table[KEY].itertuples(index=False, name=None), 2):
-        told = f"{path}, line {line}: the pair of {pair[0]} and {pair[2]} ({pair[1]})"
+        place = f"{path}, line {line}: the pair of {pair[0]} and {pair[2]} ({pair[1]})"
         if pair not in known:
-            raise ValueError(f"{told} is not a candidate of this audit; judge its own review page")
+            raise ValueError(f"{place} is not a candidate of this audit; judge its own review page")
         if pair in seen:
-            raise ValueError(f"{told} is judged twice; leave one of the lines")
+            raise ValueError(f"{place} is judged twice; leave one of the lines")
         seen.add(pair)
     return table[[*KEY, "verdict"]]
 
@@ -139,7 +139,7 @@ def _of_set(name: str, images: int, candidates: pd.DataFrame, chosen: pd.DataFra
     known = every[every["verdict"].notna()]
     real = known[known["verdict"] == "duplicate"]
     confirmed = real["reference_id"].nunique()
-    about = {
+    state = {
         "candidates": len(every),
         "inspected": len(known),
         "duplicates": len(real),
@@ -149,24 +149,24 @@ def _of_set(name: str, images: int, candidates: pd.DataFrame, chosen: pd.DataFra
         "images": images,
         "state": "all" if len(known) == len(every) else "sample" if drawn["verdict"].notna().all() else "part",
     }
-    population = every if about["state"] == "all" else drawn
+    population = every if state["state"] == "all" else drawn
     pairs = dict.fromkeys(("rate", "estimate", "low", "high"))
     images_leaked = dict.fromkeys(("estimate", "low", "high"))
-    if about["state"] != "part" and len(population):
+    if state["state"] != "part" and len(population):
         counts = population["verdict"].value_counts()
         pairs = estimate(len(every), len(population), counts.get("duplicate", 0), counts.get("unsure", 0))
         pairs |= {key: max(pairs[key], len(real)) for key in ("estimate", "low", "high")}  # some were judged beside
         images_leaked = leaked(pairs, every["reference_id"], confirmed)
-        if about["state"] == "all":
+        if state["state"] == "all":
             unsure = known[known["verdict"] == "unsure"]["reference_id"]
             most = len(set(real["reference_id"]) | set(unsure))
             images_leaked = {"estimate": confirmed, "low": confirmed, "high": most}
-    elif about["state"] == "all":  # there is no candidate
+    elif state["state"] == "all":  # there is no candidate
         pairs, images_leaked = {"rate": 0.0, "estimate": 0.0, "low": 0, "high": 0}, dict.fromkeys(images_leaked, 0)
     share = 100 / images if images else 0.0
     drops = {key: None if value is None else share * value for key, value in images_leaked.items()}
     return (
-        about
+        state
         | pairs
         | {f"leaked_{key}": value for key, value in images_leaked.items()}
         | {"drop": share * confirmed if drops["estimate"] is None else drops["estimate"]}

@@ -9,14 +9,17 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1]
 # Modules whose edits change no result, and what only they import: a job's log, its GPUs, its progress.
 WITHOUT_RESULTS = frozenset({"core.progress", "jobs.gpus", "jobs.logs"})
+BUNDLED = "package_data.bundled"  # a call of it names a file of the folder resources
+TEMPLATE = re.compile(r"[\w/]+\.html\.j2")
 INCLUDED = re.compile(r"{%-?\s*(?:include|import|from|extends)\s+[\"']([^\"']+)")
 
 
 def modules_of(source: str | Path) -> list[Path]:
-    """The files of augbench that a Python file imports, transitively and also inside functions, and their templates.
+    """The files of augbench that a Python file imports, transitively and also inside functions, with the files
+    that these read.
 
-    Templates are those that a module names in a call of ``pages.template``, and what these include. Sorted; without the
-    modules that change no result.
+    Those are templates, named as a text like report/page.html.j2, and what these include, and data, named in a call of
+    ``package_data.bundled``. Sorted; without the modules that change no result.
     """
     seen, to_read = set(), list(_imports(Path(source), PACKAGE))
     while to_read:
@@ -44,18 +47,20 @@ def digest_of_module(module: str) -> str:
 def _imports(file: Path, package: Path) -> tuple[Path, ...]:
     """The files of the package that this one imports or includes itself."""
     text = file.read_text(encoding="utf-8")
-    if file.suffix != ".py":
-        return tuple(_template(package, name) for name in INCLUDED.findall(text))
-    found = []
+    if file.suffix != ".py":  # a CSV includes nothing
+        return tuple(package / "templates" / name for name in INCLUDED.findall(text))
+    imported = []
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
-            found += [part for alias in node.names for part in _modules(package, alias.name)]
+            imported += [part for alias in node.names for part in _modules(package, alias.name)]
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found += _modules(package, node.module)
-            found += [part for alias in node.names for part in _modules(package, f"{node.module}.{alias.name}")]
-        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "pages.template":
-            found.append(_template(package, ast.literal_eval(node.args[0])))
-    return tuple(dict.fromkeys(found))
+            imported += _modules(package, node.module)
+            imported += [part for alias in node.names for part in _modules(package, f"{node.module}.{alias.name}")]
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) == BUNDLED:
+            imported.append(package / "resources" / ast.literal_eval(node.args[0]))
+        elif isinstance(node, ast.Constant) and TEMPLATE.fullmatch(str(node.value)):
+            imported.append(package / "templates" / node.value)
+    return tuple(dict.fromkeys(imported))
 
 
 def _modules(package: Path, name: str) -> list[Path]:
@@ -66,7 +71,3 @@ def _modules(package: Path, name: str) -> list[Path]:
     places = [package.joinpath(*parts[:depth]) for depth in range(len(parts) + 1)]
     files = [place / "__init__.py" for place in places] + [package.joinpath(*parts).with_suffix(".py")]
     return [file for file in files if file.is_file()]
-
-
-def _template(package: Path, name: str) -> Path:
-    return package / "templates" / name

@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
+from pydantic import BaseModel
+
 from augbench.core import code_digest
 from augbench.core.files import whole
 
@@ -15,22 +17,28 @@ from augbench.core.files import whole
 def identity(module: str, settings: object, paths: Iterable[str | Path] = ()) -> str:
     """A digest of what a job computes from, so that nothing goes on from the state of another computation.
 
-    ``module`` is the name of the library module that computes; its source counts, as do ``settings`` (JSON), torch's
-    version and device, and size and time of the files at or below ``paths``.
+    ``module`` is the name of the library module that computes; its source counts, as do ``settings`` (JSON, in which
+    sections of the configuration may stand as they are), torch's version and device, and size and time of the files at
+    or below ``paths``.
     """
     import torch
 
     facts = [code_digest.digest_of_module(module), torch.__version__, torch.cuda.is_available(), settings]
-    digest = hashlib.sha256(json.dumps(facts, default=str).encode())
+    digest = hashlib.sha256(json.dumps(facts, default=_plain).encode())
     for path in dict.fromkeys(map(Path, paths)):
         for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
             if file.is_file():
-                about = file.stat()
-                digest.update(f"{file} {about.st_size} {about.st_mtime_ns}\n".encode())
+                status = file.stat()
+                digest.update(f"{file} {status.st_size} {status.st_mtime_ns}\n".encode())
     return digest.hexdigest()
 
 
-def save(path: str | Path, who: str, note: Mapping, groups: Mapping[str, Mapping]) -> None:
+def _plain(value: object) -> object:
+    """What stands for a value that is no JSON: a section's own values, by name, or a text."""
+    return value.model_dump(mode="json") if isinstance(value, BaseModel) else str(value)
+
+
+def save(path: str | Path, fingerprint: str, note: Mapping, groups: Mapping[str, Mapping]) -> None:
     """Write named groups of named tensors, no two of which share memory, and a JSON ``note`` into one safetensors file.
 
     Tensors that are contiguous and on the CPU are written from where they are: a trained Stable Diffusion with its
@@ -44,23 +52,23 @@ def save(path: str | Path, who: str, note: Mapping, groups: Mapping[str, Mapping
         for name, tensor in members.items()
     }
     with whole(path) as temporary:
-        save_file(tensors, temporary, {"identity": who, "note": json.dumps(note)})
+        save_file(tensors, temporary, {"identity": fingerprint, "note": json.dumps(note)})
 
 
-def load(path: str | Path, who: str, groups: Iterable[str]) -> tuple[dict, dict[str, dict]] | None:
+def load(path: str | Path, fingerprint: str, groups: Iterable[str]) -> tuple[dict, dict[str, dict]] | None:
     """The note and the groups of :func:`save`; None without a state, or when its identity is another."""
     from safetensors import safe_open
 
     if not Path(path).exists():
         return None
-    found = {group: {} for group in groups}
+    tensors = {group: {} for group in groups}
     with safe_open(path, "pt") as file:
-        if file.metadata()["identity"] != who:
+        if file.metadata()["identity"] != fingerprint:
             return None
         for name in file.keys():  # noqa: SIM118
             group, key = name.split("/", 1)
-            found[group][key] = file.get_tensor(name)
-        return json.loads(file.metadata()["note"]), found
+            tensors[group][key] = file.get_tensor(name)
+        return json.loads(file.metadata()["note"]), tensors
 
 
 def optimizer_tensors(optimizer) -> dict:
@@ -97,16 +105,16 @@ class Saver:
 @contextlib.contextmanager
 def saver(minutes: float) -> Iterator[Saver]:
     """A :class:`Saver` that hears of SIGTERM for as long as the block lasts."""
-    made = Saver(minutes)
+    new_saver = Saver(minutes)
 
     def end(*_):
-        made.ended = True
+        new_saver.ended = True
 
     before: Callable | int | None = None
     with contextlib.suppress(ValueError):  # only the main thread may listen to signals
         before = signal.signal(signal.SIGTERM, end)
     try:
-        yield made
+        yield new_saver
     finally:
         if before is not None:
             signal.signal(signal.SIGTERM, before)

@@ -27,7 +27,7 @@ def export(
     added: pd.DataFrame,
     classes: Sequence[Mapping],
     folder: str | Path,
-    about: Mapping[str, str],
+    card_info: Mapping[str, str],
 ) -> None:
     """Write the training images and those that a method adds as the folder ``folder``, whole or not at all.
 
@@ -40,7 +40,7 @@ def export(
     Parameters
     ----------
     train, added : image tables; classes : rows with class and lemmas; images of other classes are left out
-    about : for the card: study, method, ratio and text on it
+    card_info : for the card: study, method, ratio and text on it
 
     Raises ValueError naming an image that cannot be read.
     """
@@ -55,7 +55,7 @@ def export(
         else:
             _write_folders(temporary, table, names, with_metadata=form == "huggingface")
         if form == "huggingface":
-            (temporary / "README.md").write_text(_card(table, len(names), about), encoding="utf-8")
+            (temporary / "README.md").write_text(_card(table, len(names), card_info), encoding="utf-8")
         rows = [{"label": labels[row["class"]], "folder": names[row["class"]], **row} for row in classes]
         known = pd.DataFrame(rows)[["label", "folder", "class", "lemmas"]].sort_values("label")
         write_csv(temporary / "classes.csv", known)
@@ -66,7 +66,7 @@ def folder_names(keys: Sequence[str]) -> dict[str, str]:
 
     Letters of all scripts stay; what could lead elsewhere (separators, leading dots) or is reserved becomes ``_``.
     """
-    found: dict[str, str] = {}
+    names: dict[str, str] = {}
     taken: set[str] = set()
     for key in keys:
         plain = re.sub(r"[^\w .,()+-]", "_", unicodedata.normalize("NFC", key))[:NAME]
@@ -77,8 +77,8 @@ def folder_names(keys: Sequence[str]) -> dict[str, str]:
         while name.casefold() in taken:
             name, number = f"{plain}-{number}", number + 1
         taken.add(name.casefold())
-        found[key] = name
-    return found
+        names[key] = name
+    return names
 
 
 def _joined(train: pd.DataFrame, added: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
@@ -109,11 +109,11 @@ def _encoded(rows) -> Iterator[tuple]:
 
 def _facts(row) -> dict:
     """What is known of an image, as plain values."""
-    found = {name: getattr(row, name) for name in FACTS}
-    found = {
-        name: value.item() if hasattr(value, "item") else value for name, value in found.items() if pd.notna(value)
+    facts = {name: getattr(row, name) for name in FACTS}
+    facts = {
+        name: value.item() if hasattr(value, "item") else value for name, value in facts.items() if pd.notna(value)
     }
-    return {"class": row._class, "source": row.source, "image_id": row.image_id, **found}
+    return {"class": row._class, "source": row.source, "image_id": row.image_id, **facts}
 
 
 def _rows(table: pd.DataFrame) -> Iterator:
@@ -150,19 +150,20 @@ def _write_shards(folder: Path, table: pd.DataFrame, labels: Mapping[str, int], 
                 shard.add(row.name, {extension: data, "cls": str(labels[row._class]), "json": facts}, of=extension)
 
 
-def _card(table: pd.DataFrame, classes: int, about: Mapping[str, str]) -> str:
+def _card(table: pd.DataFrame, classes: int, card_info: Mapping[str, str]) -> str:
     """A dataset card; nothing in it but numbers and what the configuration says."""
     counts = table["source"].value_counts()
     head = {
-        "pretty_name": f"{about['study']}, augmented by {about['title']}",
+        "pretty_name": f"{card_info['study']}, augmented by {card_info['title']}",
         "task_categories": ["image-classification"],
-        "tags": ["augbench", about["method"]],
+        "tags": ["augbench", card_info["method"]],
         "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": "train/**"}]}],
     }
     return (
         f"---\n{yaml.safe_dump(head, sort_keys=False, allow_unicode=True)}---\n\n# {head['pretty_name']}\n\n"
         f"{counts.get('real', 0)} real and {counts.get('added', 0)} added training images of {classes} classes, at "
-        f"augmentation ratio {about['ratio']}: the set that the first classifier run of the study was trained on.\n\n"
+        f"augmentation ratio {card_info['ratio']}: the set that the first classifier run of the study was trained on."
+        "\n\n"
         "`train/metadata.jsonl` says of each image its class, whether it is real or added, and where it comes from: "
         "prompt and seed of a generated one, URL and similarity of a retrieved one. `classes.csv` has the names of "
         "the classes.\n\nRetrieved images are other people's: whoever passes them on needs the right to do so. "

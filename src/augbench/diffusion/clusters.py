@@ -5,13 +5,15 @@ from pathlib import Path
 
 import pandas as pd
 
+from augbench import images
+from augbench.core.files import whole
 from augbench.core.seeds import derive
-from augbench.models.clip import Clip
+from augbench.models import clip
 
 
 def embedder(name: str, clip_model: str | None) -> Callable[[list], object]:
     """What embeds a list of pictures: ``inception_v3``, or ``clip``, the CLIP ``clip_model``."""
-    return inception_embeddings() if name == "inception_v3" else Clip(clip_model).pictures
+    return inception_embeddings() if name == "inception_v3" else clip.Clip(clip_model).pictures
 
 
 def inception_embeddings() -> Callable[[list], object]:
@@ -33,6 +35,23 @@ def inception_embeddings() -> Callable[[list], object]:
             return model(torch.stack([prepare(picture) for picture in pictures]).to(device)).float().cpu().numpy()
 
     return embed
+
+
+def write(
+    path: str | Path,
+    train: str | Path,
+    validation: str | Path,
+    *,
+    counts: list[int],
+    embedder: Callable[[list], object],
+    seed: int,
+    progress: Callable[[int, int, str], None] = lambda done, total, note: None,
+) -> None:
+    """Embed the images of two image tables and write their clusters (Parquet), see :func:`cluster`."""
+    tables = {"train": images.read(train), "validation": images.read(validation)}
+    vectors = {name: clip.embed(table, embedder, progress) for name, table in tables.items()}
+    with whole(path) as temporary:
+        cluster(**tables, vectors=vectors, counts=counts, seed=seed).to_parquet(temporary, index=False)
 
 
 def cluster(train: pd.DataFrame, validation: pd.DataFrame, vectors: dict, counts: list[int], seed: int) -> pd.DataFrame:
@@ -68,8 +87,8 @@ def cluster(train: pd.DataFrame, validation: pd.DataFrame, vectors: dict, counts
 
 def read_sizes(path: str | Path, k: int) -> dict[str, list[int]]:
     """Class -> number of training images in each of its clusters."""
-    found = pd.read_parquet(path)
-    chosen = found[(found["k"] == k) & (found["split"] == "train")]
+    members = pd.read_parquet(path)
+    chosen = members[(members["k"] == k) & (members["split"] == "train")]
     return {
         key: group["cluster"].value_counts().sort_index().tolist() for key, group in chosen.groupby("class", sort=False)
     }
@@ -77,6 +96,6 @@ def read_sizes(path: str | Path, k: int) -> dict[str, list[int]]:
 
 def read_members(path: str | Path, k: int, tables: dict[str, pd.DataFrame]) -> dict[str, list[int]]:
     """``train`` and ``validation`` -> the cluster of each image, in the order of these image tables."""
-    found = pd.read_parquet(path)
-    found = found[found["k"] == k].set_index(["split", "image_id"])["cluster"]
-    return {name: [int(found[name, image]) for image in table["image_id"]] for name, table in tables.items()}
+    members = pd.read_parquet(path)
+    clusters = members[members["k"] == k].set_index(["split", "image_id"])["cluster"]
+    return {name: [int(clusters[name, image]) for image in table["image_id"]] for name, table in tables.items()}

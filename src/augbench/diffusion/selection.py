@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from augbench.core import files
+
 
 def rates(folders: Sequence[Path]) -> dict[str, float]:
     """Each fine-tuning's lowest validation loss in any epoch (``history.csv``), by the name of its folder; infinite for
@@ -45,14 +47,14 @@ def distinct(candidates: pd.DataFrame, prefix: str) -> list[dict]:
 
     Returns candidate (``prefix``, the folder, and the first name), file, names (all of its names), epoch and losses.
     """
-    found = {}
+    unique = {}
     for row in candidates.to_dict("records"):
         name = row["candidate"]
-        kept = found.setdefault(
+        kept = unique.setdefault(
             row["epoch"], row | {"candidate": f"{prefix}_{name}", "file": f"{prefix}/{name}.safetensors", "names": []}
         )
         kept["names"].append(name)
-    return list(found.values())
+    return list(unique.values())
 
 
 def candidates(folders: Sequence[Path]) -> list[dict]:
@@ -70,3 +72,12 @@ def select(screened: Sequence[Mapping]) -> dict:
         raise ValueError("there is no candidate to select from")
     best = max(screened, key=lambda row: (row["validation_accuracy"], -row["validation_loss"], -row["epoch"]))
     return dict(best) | {"screened": sorted(map(dict, screened), key=lambda row: row["epoch"])}
+
+
+def write(
+    path: str | Path, screened: Sequence[str | Path], folders: Sequence[str | Path], *, grid: Sequence[float]
+) -> None:
+    """Select among the candidates of the files ``screened``, of fine-tunings in ``folders``, and write the selection
+    (JSON): :func:`select`'s with :func:`compare_rates`'."""
+    candidates = [candidate for file in screened for candidate in files.read_json(file)]
+    files.write_json(path, select(candidates) | compare_rates([Path(folder) for folder in folders], grid))

@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from augbench.core.files import whole, write_csv
 from augbench.core.seeds import generator
 from augbench.images import ShardWriter, encode_png
+from augbench.study.sections.digits import Digits
 
 SIDE = 32  # pixels; all images of this world are square
 
@@ -167,102 +168,94 @@ def _caption(name: str, style: str, colours: tuple[str, str], rng: np.random.Gen
     return str(rng.choice(forms, p=shares))
 
 
-def write_web(
-    shard: str | Path,
-    web: str | Path,
-    ledger: str | Path,
-    *,
-    seed: int,
-    test: int,
-    web_scans: int,
-    web_pictures: int,
-    letters: float,
-    handwritten: float,
-    unsafe: float,
-    unaesthetic: float,
-    dead: float,
-    copies: int,
-    near_duplicates: int,
-) -> None:
-    """Write a captioned web of ``web_pictures`` images.
+def write_web(shard: str | Path, web: str | Path, ledger: str | Path, settings: Digits, *, seed: int) -> None:
+    """Write a captioned web.
 
     Parameters
     ----------
     shard : WebDataset shard, members ``png``, ``txt`` (caption), ``json`` (url, aesthetic): what a crawler saw
     web : image table of what the web still serves, by ``url``; a URL that is missing there is dead
     ledger : Parquet table of what was planted, one row per picture, for tests only
-    test, web_scans : the parts of :func:`partition`
-    letters, handwritten : shares of the pictures; the others are printed digits
-    unsafe, unaesthetic, dead : shares of the pictures, each drawn independently
-    copies : pictures that are, byte for byte, an earlier one under another URL
-    near_duplicates : altered copies of images of the target's test split
+    settings : each of unsafe, unaesthetic and dead pictures is drawn independently of the others; copies are, byte for
+        byte, an earlier picture under another URL
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     from augbench import images
 
-    ink, value = scans()
-    parts = partition(seed, test, web_scans)
-    keys = list(DIGITS)
-    rng = generator(seed, "digits", "web")
-    originals = rng.choice(parts["test"], near_duplicates, replace=False)
-    n_letters, n_hand = round(web_pictures * letters), round(web_pictures * handwritten)
-    n_printed = web_pictures - n_letters - n_hand - near_duplicates - copies
-    kinds = np.repeat(
-        ["letter", "handwritten", "near_duplicate", "printed"],
-        [n_letters, n_hand, near_duplicates, n_printed],
-    )
-    kinds = np.concatenate([rng.permutation(kinds), np.repeat("copy", copies)])
-    planted, served = [], []
-    shown: list[tuple[bytes, str]] = []  # picture and caption, for copies
-    near = iter(originals)
+    pictures = _Pictures(settings, seed)
+    served = []
     with whole(shard) as temporary, ShardWriter(temporary) as writer:
-        for number, kind in enumerate(kinds):
-            key = f"{number:06d}"
-            url = f"http://{rng.choice(['pictures', 'blog', 'shop'])}.example/{key}.png"
-            facts = dict.fromkeys(["copy_of", "near_duplicate_of"])
-            facts |= {"key": key, "url": url, "kind": kind, "dead": bool(rng.random() < dead)}
-            if kind == "copy":
-                original = int(rng.integers(len(shown)))
-                data, caption = shown[original]
-                facts |= {"copy_of": f"{original:06d}"} | {k: planted[original][k] for k in ("shows", "unsafe")}
-            elif kind == "near_duplicate":
-                index = next(near)
-                facts |= {"shows": keys[value[index]], "unsafe": False}
-                facts["near_duplicate_of"] = f"test/{keys[value[index]]}/{index:04d}.png"
-                data = encode_png(_altered(ink[index], rng))
-                caption = f"a photo of {_called(facts['shows'], rng)}"
-            else:
-                facts["unsafe"] = bool(rng.random() < unsafe)
-                picture, facts["shows"], caption = _draw(kind, ink, value, parts["web"], facts["unsafe"], rng)
-                data = encode_png(picture)
-            low = rng.random() < unaesthetic
-            facts["aesthetic"] = float(round(rng.uniform(3.0, 4.95) if low else rng.uniform(5.0, 7.5), 2))
-            offset, length = writer.add(
-                key,
-                {
-                    "png": data,
-                    "txt": caption,
-                    "json": {"url": url, "text": caption, "aesthetic": facts["aesthetic"]},
-                },
-                of="png",
-            )
+        for kind in pictures.kinds:
+            facts, data, caption = pictures.next(kind)
+            described = {"url": facts["url"], "text": caption, "aesthetic": facts["aesthetic"]}
+            offset, length = writer.add(facts["key"], {"png": data, "txt": caption, "json": described}, of="png")
             if not facts["dead"]:
-                served.append(
-                    {
-                        "image_id": f"web/{key}",
-                        "path": str(shard),
-                        "offset": offset,
-                        "length": length,
-                        "url": url,
-                    }
-                )
-            shown.append((data, caption))
-            planted.append(facts)
+                place = {"path": str(shard), "offset": offset, "length": length}
+                served.append({"image_id": f"web/{facts['key']}", **place, "url": facts["url"]})
     images.write(web, images.table(served))
     with whole(ledger) as temporary:
-        pq.write_table(pa.Table.from_pandas(pd.DataFrame(planted), preserve_index=False), temporary)
+        pq.write_table(pa.Table.from_pandas(pd.DataFrame(pictures.planted), preserve_index=False), temporary)
+
+
+class _Pictures:
+    """The pictures of the web, drawn one after the other.
+
+    ``kinds`` is what each of them is, ``planted`` the facts of those that are drawn.
+    """
+
+    def __init__(self, settings: Digits, seed: int):
+        self.settings = settings
+        self.ink, self.value = scans()
+        parts = partition(seed, settings.test, settings.web_scans)
+        self.web_scans = parts["web"]
+        self.rng = generator(seed, "digits", "web")
+        self.originals = iter(self.rng.choice(parts["test"], settings.near_duplicates, replace=False))
+        self.kinds = self._kinds()
+        self.planted: list[dict] = []
+        self.shown: list[tuple[bytes, str]] = []  # picture and caption, for copies
+
+    def _kinds(self) -> np.ndarray:
+        settings, total = self.settings, self.settings.web_pictures
+        counts = {"letter": round(total * settings.letters), "handwritten": round(total * settings.handwritten)}
+        counts["near_duplicate"] = settings.near_duplicates
+        counts["printed"] = total - sum(counts.values()) - settings.copies
+        kinds = np.repeat(list(counts), list(counts.values()))
+        return np.concatenate([self.rng.permutation(kinds), np.repeat("copy", settings.copies)])
+
+    def next(self, kind: str) -> tuple[dict, bytes, str]:
+        """What is planted, the PNG and the caption of the next picture."""
+        rng, key = self.rng, f"{len(self.planted):06d}"
+        url = f"http://{rng.choice(['pictures', 'blog', 'shop'])}.example/{key}.png"
+        facts = dict.fromkeys(["copy_of", "near_duplicate_of"])
+        facts |= {"key": key, "url": url, "kind": kind, "dead": bool(rng.random() < self.settings.dead)}
+        if kind == "copy":
+            more, data, caption = self._copy()
+        elif kind == "near_duplicate":
+            more, data, caption = self._near_duplicate()
+        else:
+            unsafe = bool(rng.random() < self.settings.unsafe)
+            picture, shows, caption = _draw(kind, self.ink, self.value, self.web_scans, unsafe, rng)
+            more, data = {"unsafe": unsafe, "shows": shows}, encode_png(picture)
+        facts |= more
+        low = rng.random() < self.settings.unaesthetic
+        facts["aesthetic"] = float(round(rng.uniform(3.0, 4.95) if low else rng.uniform(5.0, 7.5), 2))
+        self.shown.append((data, caption))
+        self.planted.append(facts)
+        return facts, data, caption
+
+    def _copy(self) -> tuple[dict, bytes, str]:
+        original = int(self.rng.integers(len(self.shown)))
+        facts = {"copy_of": f"{original:06d}"} | {name: self.planted[original][name] for name in ("shows", "unsafe")}
+        return facts, *self.shown[original]
+
+    def _near_duplicate(self) -> tuple[dict, bytes, str]:
+        index = next(self.originals)
+        key = list(DIGITS)[self.value[index]]
+        facts = {"shows": key, "unsafe": False, "near_duplicate_of": f"test/{key}/{index:04d}.png"}
+        data = encode_png(_altered(self.ink[index], self.rng))
+        return facts, data, f"a photo of {_called(key, self.rng)}"
 
 
 def _draw(kind, ink, value, web_scans, unsafe, rng) -> tuple[Image.Image, str, str]:

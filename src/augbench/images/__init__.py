@@ -1,6 +1,17 @@
 """Images: what all stages exchange. A table names them, shards hold them, one decoder reads them."""
 
-from augbench.images.pixels import as_seen, decode, encode_png, grey, is_image, is_plain, portable, size_of, upright
+from augbench.images.pixels import (
+    TooManyPixels,
+    as_seen,
+    decode,
+    encode_png,
+    grey,
+    is_image,
+    is_plain,
+    portable,
+    size_of,
+    upright,
+)
 from augbench.images.shards import (
     IMAGE_KEYS,
     Member,
@@ -18,6 +29,7 @@ __all__ = [
     "SCHEMA",
     "Member",
     "ShardWriter",
+    "TooManyPixels",
     "as_seen",
     "check_shard",
     "decode",

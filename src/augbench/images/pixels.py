@@ -25,6 +25,10 @@ KEPT_AS_THEY_CAME = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}
 SIGNED = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF", "JPEG2000", "PPM")  # formats told by first bytes
 
 
+class TooManyPixels(files.BadInput):
+    """An image larger than is allowed, which is not decoded."""
+
+
 @functools.cache
 def _pillow():
     """Pillow's module Image, which knows of HEIF where pillow-heif is installed."""
@@ -73,7 +77,7 @@ def decode(data: bytes, name: str = "image", max_pixels: int | None = None, at_l
 def _seen(image, max_pixels: int | None, at_least: tuple[int, int] | None = None):
     """:func:`decode` of an image that Pillow opened."""
     if max_pixels and image.width * image.height > max_pixels:
-        raise ValueError(f"too many pixels: {image.width} x {image.height}")
+        raise TooManyPixels(f"too many pixels: {image.width} x {image.height}")
     orientation = _orientation(image)
     if at_least:
         image.draft(None, at_least[::-1] if orientation in LYING else at_least)
@@ -117,8 +121,10 @@ def _opened(data: bytes, name: str):
     try:
         with image.open(io.BytesIO(data)) as opened:
             yield opened
+    except TooManyPixels as error:
+        raise TooManyPixels(f"cannot read {files.printable(name)}: {error}") from error
     except image.DecompressionBombError as error:  # Pillow's own limit, which is higher
-        raise files.BadInput(f"cannot read {files.printable(name)}: too many pixels: {error}") from error
+        raise TooManyPixels(f"cannot read {files.printable(name)}: too many pixels: {error}") from error
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged input
         raise files.BadInput(f"cannot read {files.printable(name)}: {_reason(data, error)}") from error
 

@@ -26,6 +26,8 @@ SCHEMA = pa.schema(
         ("prompt", pa.string()),
         ("seed", pa.int64()),
         ("candidate", pa.string()),
+        ("cluster", pa.int32()),  # of its class, from 0, whose conditioning guided it; null without clusters
+        ("start_image", pa.string()),  # image_id of the training image that it begins from; null: noise
         ("replaced", pa.int32()),  # draws the safety checker refused before this one
         # provenance of retrieved images
         ("url", pa.string()),

@@ -6,9 +6,14 @@ import shutil
 import unicodedata
 from pathlib import Path
 
+from augbench.core.files import BadInput
+from augbench.dataset import checks as target_checks
+from augbench.dataset import splits
+from augbench.dataset.class_table import class_keys, class_table
 from augbench.models import local_files
-from augbench.retrieval import index
+from augbench.retrieval import guard, index, metadata
 from augbench.study.config import Config, ConfigError, Study
+from augbench.study.sources import COLUMNS
 
 ENOUGH = 50  # images of a class, of which each split gets one whatever the shares
 
@@ -18,8 +23,7 @@ def check_world(config: Config, results: Path = Path("results")) -> list[str]:
 
     Returns a sentence for each study for which the disk has too little room: a plan may be made all the same.
     """
-    from augbench.classifier.training import check_model
-    from augbench.dataset import target
+    from augbench.classifier.architectures import check_model
 
     try:
         results.mkdir(parents=True, exist_ok=True)
@@ -31,14 +35,10 @@ def check_world(config: Config, results: Path = Path("results")) -> list[str]:
     free, crowded = shutil.disk_usage(results).free, []
     for name, study in config.studies.items():
         place = f"studies.{name}"
-        if study.target.reader != "digits":
-            try:
-                target.check(study.target)
-            except ValueError as error:
-                raise ConfigError(f"{place}.target: {error}") from None
-        check_shares(config, study, place)
-        check_splits(study, place)
-        check_names(config, study, place)
+        starts = [config.methods[method].start for method in study.methods]
+        prompted = any(config.methods[method].conditioning for method in study.methods)
+        further = next((name for name, start in zip(study.methods, starts, strict=True) if start.split), None)
+        check_target(study, place, prompted=prompted, further=further)
         check_models(config, study, place)
         check_pool(study, place)
         check_audit(study, place)
@@ -46,7 +46,7 @@ def check_world(config: Config, results: Path = Path("results")) -> list[str]:
             check_model(study.classifier.model)
         except ValueError as error:
             raise ConfigError(f"{place}.classifier.model: {error}") from None
-        needed = disk_needed(config, study, len(target.class_keys(study.target)))
+        needed = disk_needed(config, study, len(class_keys(study.target)))
         if needed > free:
             crowded.append(
                 f"{place}: needs about {needed / 1e9:.1f} GB in {results}, but only {free / 1e9:.1f} GB are free"
@@ -60,75 +60,93 @@ def remarks(config: Config) -> list[str]:
 
     Raises ConfigError when nothing is left of a method's templates.
     """
-    from augbench.dataset import target
     from augbench.images import folders
     from augbench.study import prompts
 
-    found = []
+    sentences = []
     for name, study in config.studies.items():
-        found += check_proxy(study, f"studies.{name}")
-        if study.target.reader == "digits":
+        sentences += check_proxy(study, f"studies.{name}")
+        if study.pool and study.pool.path and (kinds := folders.told(study.pool.source.left_out(study.pool.path))):
+            sentences.append(f"studies.{name}: not taken from {study.pool.path}: {kinds}")
+        if study.target.reader.is_built_in:
             continue
-        if not_taken := folders.told(target.left_out(study.target)):
-            found.append(f"studies.{name}: not taken from {study.target.path}: {not_taken}")
-        classes = target.class_table(study.target).to_dict("records")
+        if not_taken := folders.told(target_checks.left_out(study.target)):
+            sentences.append(f"studies.{name}: not taken from {study.target.path}: {not_taken}")
+        classes = class_table(study.target).to_dict("records")
         for method in study.methods:
             conditioning = config.methods[method].conditioning
             try:
-                lacking = [words for about in classes if (words := _lacking(prompts, conditioning, about))]
+                lacking = [words for class_info in classes if (words := _lacking(prompts, conditioning, class_info))]
             except ValueError as error:
                 raise ConfigError(f"studies.{name}.methods: {method}: {error}") from None
             if lacking:
                 words = " or ".join(dict.fromkeys(word for words in lacking for word in words))
-                found.append(
+                sentences.append(
                     f"studies.{name}: {len(lacking)} of {len(classes)} classes have no {words}; {method} leaves that "
                     "out of their prompts; a CSV with columns class,lemmas,hypernyms,definition, named as "
                     "`target: {classes: ...}`, would say it"
                 )
-    return found
+    return sentences
 
 
-def _lacking(prompts, conditioning: str | None, about: dict) -> list[str]:
-    words = prompts.lacking(conditioning, about)
+def _lacking(prompts, conditioning: str | None, class_info: dict) -> list[str]:
+    words = prompts.lacking(conditioning, class_info)
     if words:
-        prompts.usable(conditioning, about)
+        prompts.usable(conditioning, class_info)
     return words
 
 
-def check_shares(config: Config, study: Study, place: str) -> None:
-    """That shares are of one whole, and leave some to a method that adds further real images. Raises ConfigError."""
-    from augbench.dataset import target
+def check_target(study: Study, place: str, *, prompted: bool, further: str | None) -> None:
+    """Whether there can be a study of the target: its images, splits and names. Raises ConfigError.
 
-    own = {"test"} if study.target.reader == "digits" else set(target.layout(study.target).own)
+    ``prompted``: whether a method makes prompts of its classes; ``further``: a method that adds further real images
+    """
+    if not study.target.reader.is_built_in:
+        try:
+            target_checks.check(study.target)
+        except ValueError as error:
+            raise ConfigError(f"{place}.target: {error}") from None
+    check_shares(study, place, further)
+    check_splits(study, place)
+    if prompted:
+        check_names(study, place)
+
+
+def check_shares(study: Study, place: str, further: str | None) -> None:
+    """That shares are of one whole, and leave some to a method that adds further real images. Raises ConfigError."""
+    own = _own_splits(study)
     shares = {name: getattr(study.dataset, name) for name in ("train", "validation", "test") if name not in own}
     total = round(sum(shares.values()), 9)
     if total > 1:
         raise ConfigError(f"{place}.dataset: {' + '.join(shares)} must not exceed 1; they are {total:g}")
-    more = [method for method in study.methods if config.methods[method].start.split]
-    if more and total == 1:
+    if further and total == 1:
         raise ConfigError(
-            f"{place}.dataset: its shares leave no images for {more[0]} to add; take a smaller share to train on, or "
-            f"leave {more[0]} out of `methods`"
+            f"{place}.dataset: its shares leave no images for {further} to add; take a smaller share to train on, or "
+            f"leave {further} out of `methods`"
         )
+
+
+def _own_splits(study: Study) -> set[str]:
+    """The held-out splits that the target has of its own."""
+    reader = study.target.reader
+    return set(reader.known_splits if reader.is_built_in else reader.layout(study.target).own)
 
 
 def check_splits(study: Study, place: str) -> None:
     """That there will be images to train on, to validate and to test with, of each class. Raises ConfigError."""
-    from augbench.dataset import target
-
-    found = None if study.target.reader == "digits" else target.layout(study.target)
-    own = found.own if found else {"test": None}
+    own = _own_splits(study)
     for name in ("train", "validation", "test"):
         if name not in own and getattr(study.dataset, name) == 0:
             raise ConfigError(
                 f"{place}.dataset.{name}: 0 leaves no {name} images, and the target has no such split of its own; "
                 f"write a share, e.g. `dataset: {{{name}: 0.1}}`"
             )
-    if not found:
+    if study.target.reader.is_built_in:
         return
-    for key in found.classes:
-        count = sum(1 for _ in itertools.islice(found.train(key), ENOUGH))
-        sizes = target.sizes(count, study.dataset, found.own)
+    layout = study.target.reader.layout(study.target)
+    for key in layout.classes:
+        count = sum(1 for _ in itertools.islice(layout.train(key), ENOUGH))
+        sizes = splits.sizes(count, study.dataset, own)
         if count < ENOUGH and (
             empty := [name for name in sizes if getattr(study.dataset, name, 0) and not sizes[name]]
         ):
@@ -138,13 +156,11 @@ def check_splits(study: Study, place: str) -> None:
             )
 
 
-def check_names(config: Config, study: Study, place: str) -> None:
-    """That each class has a name where prompts are made of it. Raises ConfigError."""
-    from augbench.dataset import target
-
-    if study.target.reader == "digits" or not any(config.methods[method].conditioning for method in study.methods):
+def check_names(study: Study, place: str) -> None:
+    """That each class has a name of which prompts can be made. Raises ConfigError."""
+    if study.target.reader.is_built_in:
         return
-    for row in target.class_table(study.target).to_dict("records"):
+    for row in class_table(study.target).to_dict("records"):
         controls = [letter for letter in row["lemmas"] if unicodedata.category(letter) in ("Cc", "Cs")]
         if controls or not row["lemmas"].split(",")[0].strip():
             why = "has a control character in its name" if controls else "leaves no name"
@@ -156,29 +172,23 @@ def check_names(config: Config, study: Study, place: str) -> None:
 
 def check_pool(study: Study, place: str) -> None:
     """Whether what the pool and retrieval name is there. Raises ConfigError."""
-    from augbench.retrieval import pools
-
     head = study.retrieval.aesthetic_model
     if head and not Path(head).is_file():
         raise ConfigError(f"{place}.retrieval.aesthetic_model: there is no file {head}")
     if not study.pool or not study.pool.path:
         return
     path, source = Path(study.pool.path), study.pool.source
-    if not (path.is_dir() or (source == "urls" and path.is_file())):
+    if not (path.is_dir() or (source.may_be_a_file and path.is_file())):
         raise ConfigError(f"{place}.pool.path: there is no folder {path}")
-    if study.pool.local:
-        try:
-            pools.check(source, path)
-        except ValueError as error:
-            raise ConfigError(f"{place}.pool.path: {error}") from None
-    elif not (path / "image.index").is_file():
-        raise ConfigError(f"{place}.pool.path: there is no image.index in {path}")
-    if source == "index":
-        clip = study.clip.model if study.clip and study.clip.model else ""
-        try:
+    try:
+        source.check(path)
+        if source.brings_index:
+            clip = study.clip.model if study.clip and study.clip.model else ""
+            if not index.index_file(path).is_file():
+                raise BadInput(f"there is no image.index in {path}")
             index.check_index(path, clip=clip, width=local_files.clip_width(clip))
-        except (ValueError, OSError) as error:
-            raise ConfigError(f"{place}.pool.path: {error}") from None
+    except (ValueError, OSError) as error:
+        raise ConfigError(f"{place}.pool.path: {error}") from None
     if study.retrieval.min_aesthetic is not None and not head and _lacks_scores(path, source):
         raise ConfigError(
             f"{place}.retrieval.min_aesthetic: the images of {path} have no aesthetic scores; name a model that scores "
@@ -209,12 +219,10 @@ def check_proxy(study: Study, place: str) -> list[str]:
 
     Raises ConfigError where one is wanted that is not there, or cannot be used.
     """
-    from augbench.retrieval import download
-
-    if not downloads(study):
+    if not (study.pool and study.pool.source.downloads):
         return []
     try:
-        named = [scheme for scheme in download.environment_proxies() if scheme in download.SCHEMES]
+        named = [scheme for scheme in guard.environment_proxies() if scheme in guard.SCHEMES]
     except ValueError as error:
         if study.retrieval.proxy:
             raise ConfigError(f"{place}.retrieval.proxy: {error}") from None
@@ -230,21 +238,10 @@ def check_proxy(study: Study, place: str) -> list[str]:
     return []
 
 
-def downloads(study: Study) -> bool:
-    """Whether images of the study's pool come from the web."""
-    return study.pool is not None and study.pool.source in ("urls", "index", "service")
-
-
-def _lacks_scores(path: Path, source: str) -> bool:
+def _lacks_scores(path: Path, source) -> bool:
     """Whether it is known, before any work starts, that no image of a pool has an aesthetic score."""
-    from augbench.retrieval.index import AESTHETIC, columns_of
-
-    if source == "folder":
-        return True
-    if source in ("index", "urls"):
-        columns = columns_of(path)
-        return bool(columns) and not set(columns) & set(AESTHETIC)
-    return False
+    columns = metadata.shape(path)[1] if source.brings_index else source.columns(path)
+    return columns is not None and not set(columns) & set(COLUMNS["aesthetic"])
 
 
 def check_audit(study: Study, place: str) -> None:

@@ -21,8 +21,8 @@ def _note_gpus(log: str | Path, count: int) -> None:
     if not (count and (cards := sorted(GPUS.glob("*/information")))):
         path.unlink(missing_ok=True)  # of an earlier run on another machine
         return
-    found = [re.search(r"^Model:\s*(.*?)\s*$", card.read_text(), re.MULTILINE) for card in cards]
-    models = sorted({match[1] for match in found if match})
+    matches = [re.search(r"^Model:\s*(.*?)\s*$", card.read_text(), re.MULTILINE) for card in cards]
+    models = sorted({match[1] for match in matches if match})
     files.write_json(path, {"gpus": count, "model": " or ".join(models) or "unknown"})
 
 
@@ -44,19 +44,19 @@ def take_gpus(log: str | Path, count: int) -> None:
         return
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     every = [str(i) for i, _ in enumerate(GPUS.glob("*"))]
-    found = every if named is None else _visible(named)
-    _note_gpus(log, count if found else 0)
-    if "SLURM_JOB_ID" in os.environ or not found:
+    usable = every if named is None else _visible(named)
+    _note_gpus(log, count if usable else 0)
+    if "SLURM_JOB_ID" in os.environ or not usable:
         return
-    if count > len(found):
-        raise SystemExit(f"this job wants {count} GPUs and may use {len(found)}: give fewer `processes`")
+    if count > len(usable):
+        raise SystemExit(f"this job wants {count} GPUs and may use {len(usable)}: give fewer `processes`")
     folder = Path(tempfile.gettempdir()) / f"augbench-gpus-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     for attempt in itertools.count():  # a job that ends, however it does, leaves its GPUs
         if attempt % 600 == 60:
-            print(f"waiting for {count} of the GPUs {','.join(found)}, which other jobs have", flush=True)
+            print(f"waiting for {count} of the GPUs {','.join(usable)}, which other jobs have", flush=True)
         held = {}
-        for name in found:
+        for name in usable:
             lock = open(folder / name.replace("/", "_"), "w")
             with contextlib.suppress(BlockingIOError):
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pandas as pd
+from pydantic import BaseModel
 
 from augbench import images
 from augbench.core.collectives import group, has_gpu
@@ -20,15 +21,18 @@ from augbench.core.processes import OURS, end_with_parent, without_launchers
 from augbench.core.progress import progress
 
 
-def run(function: Callable, job: Mapping, folder: str | Path, *, processes: int, machines: int = 1) -> None:
-    """Call a module's ``function`` with the arguments ``job`` in so many processes that share it.
+def run(
+    function: Callable, job: Mapping, folder: str | Path, *, processes: int, threads: int, machines: int = 1
+) -> None:
+    """Call a module's ``function`` with the arguments ``job`` in several processes that share the work.
 
-    The first process also gets ``progress``. A single process is this one. Else image tables in ``job`` pass
-    through files in ``folder``, which is removed afterwards; everything else in it must be JSON. SIGTERM is handed on.
+    The first process also gets ``progress``. A single process is this one. Otherwise image tables in ``job`` pass
+    through files in ``folder``, which is removed afterwards, and sections of the configuration through their class and
+    values; everything else must be JSON. SIGTERM is passed on.
 
     Parameters
     ----------
-    processes : in all; machines : that they are spread over, those of this SLURM job
+    processes : in all; threads : of each; machines : that they run on, those of this SLURM job
 
     Raises SystemExit with the processes' exit code unless it is 0.
     """
@@ -36,15 +40,10 @@ def run(function: Callable, job: Mapping, folder: str | Path, *, processes: int,
         function(**job, progress=progress())
         return
     folder = Path(folder)
-    call = {"function": [function.__module__, function.__name__], "processes": processes, "job": {}, "tables": {}}
-    for name, value in job.items():
-        if isinstance(value, pd.DataFrame):
-            images.write(folder / f"{name}.parquet", value)
-            call["tables"][name] = str(folder / f"{name}.parquet")
-        else:
-            call["job"][name] = value
+    call = {"function": [function.__module__, function.__name__], "processes": processes}
+    call["job"] = {name: _packed(name, value, folder) for name, value in job.items()}
     write_json(folder / "call.json", call)
-    command = [*_launcher(processes, machines, job["threads"]), "-m", __name__, str(folder / "call.json")]
+    command = [*_launcher(processes, machines, threads), "-m", __name__, str(folder / "call.json")]
     environment = without_launchers(os.environ) | {OURS: str(processes)}
     if not has_gpu():  # without it accelerate takes processes on a machine without a GPU for strangers to each other
         environment["ACCELERATE_USE_CPU"] = "true"
@@ -57,6 +56,27 @@ def run(function: Callable, job: Mapping, folder: str | Path, *, processes: int,
         shutil.rmtree(folder, ignore_errors=True)
     if code or ended:
         raise SystemExit(128 + signal.SIGTERM if ended else code)
+
+
+def _packed(name: str, value: object, folder: Path) -> dict:
+    """An argument as JSON; an image table is written into ``folder``."""
+    if isinstance(value, pd.DataFrame):
+        images.write(folder / f"{name}.parquet", value)
+        return {"table": str(folder / f"{name}.parquet")}
+    if isinstance(value, BaseModel):
+        section = type(value)
+        return {"section": [section.__module__, section.__qualname__], "values": value.model_dump(mode="json")}
+    return {"value": value}
+
+
+def _unpacked(packed: Mapping) -> object:
+    """The argument that :func:`_packed` wrote."""
+    if "table" in packed:
+        return images.read(packed["table"])
+    if "section" in packed:
+        module, name = packed["section"]
+        return getattr(importlib.import_module(module), name).model_validate(packed["values"])
+    return packed["value"]
 
 
 def _launcher(processes: int, machines: int, threads: int) -> list[str]:
@@ -117,10 +137,11 @@ def _main(path: str) -> None:
     call = read_json(path)
     if group().num_processes != call["processes"]:
         raise RuntimeError(f"accelerate made {group().num_processes} processes of {call['processes']}")
-    tables = {name: images.read(place) for name, place in call["tables"].items()}
-    told = {} if group().process_index else {"progress": progress()}
+    job = {name: _unpacked(packed) for name, packed in call["job"].items()}
+    if not group().process_index:
+        job["progress"] = progress()
     module, name = call["function"]
-    getattr(importlib.import_module(module), name)(**call["job"], **tables, **told)
+    getattr(importlib.import_module(module), name)(**job)
 
 
 if __name__ == "__main__":

@@ -4,10 +4,11 @@
 """
 
 import argparse
+import itertools
 import math
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,49 +16,50 @@ import yaml
 
 from augbench import images
 from augbench.core.files import printable
-from augbench.dataset import target
+from augbench.dataset import checks as target_checks
+from augbench.dataset import splits
 from augbench.images import folders
-from augbench.jobs import resources
+from augbench.jobs import checks, resources
 from augbench.study import classes, config
+from augbench.study.parts import PARTS
+from augbench.study.readers import reader_of
 
 LOOKED_AT = 500  # images whose size is read, spread over all classes
-SCARCE = 5  # images of a class below which there is nothing to split
+SCARCE = 5  # images of a class below which there is nothing to split, whatever the shares
 PNG = 1.5  # bytes per pixel of a generated image
 METHODS = ["none", "simple_prompt", "clip_prompts"]  # what needs no pool and no fine-tuning
 
 
-WNID = r"n\d{8}"  # ImageNet's class folders
-
-
 @dataclass(frozen=True)
-class Found:
+class TargetInfo:
     """What a folder or list holds: images per class, sides (pixels, the shorter ones) of some, held-out splits of its
     own, and what was not taken (a sentence, or empty)."""
 
-    given: config.Target
+    target: config.Target
     counts: dict[str, int]
     sides: list[int]
     own: frozenset[str]
     not_taken: str
 
 
-def look(path: str, top_folders: str | None = None) -> Found:
+def examine(path: str, top_folders: str | None = None) -> TargetInfo:
     """Count a folder's images and read some sizes. Raises ValueError with one sentence when there is no study in it.
 
     ``top_folders`` : ``splits`` or ``classes``, where their names do not say
     """
-    given = config.Target(reader=_reader(Path(path)), path=str(path), folders=top_folders)
-    target.check(given)
-    layout = target.layout(given)
+    section = config.Target(reader=reader_of(Path(path)).name, path=str(path), folders=top_folders)
+    target_checks.check(section)
+    layout = section.reader.layout(section)
     files = {key: sorted(layout.train(key)) for key in layout.classes}
     for images_of in layout.own.values():
         for key in layout.classes:
             for _ in images_of(key):
                 pass  # read for what lies among them and is not taken
-    scarce = next((key for key, mine in files.items() if len(mine) < SCARCE), None)
+    least = _least(layout.own)
+    scarce = next((key for key, mine in files.items() if len(mine) < least), None)
     if scarce is not None and len(layout.own) < 2:
         raise ValueError(
-            f"the class {scarce} of {path} has {len(files[scarce])} training images; at least {SCARCE} are needed to "
+            f"the class {scarce} of {path} has {len(files[scarce])} training images; at least {least} are needed to "
             "split them: add images or remove the class"
         )
     every_file = [file for mine in files.values() for file in mine]
@@ -68,36 +70,34 @@ def look(path: str, top_folders: str | None = None) -> Found:
     if not sides:
         raise ValueError(f"none of the images of {path} that were looked at can be read")
     counts = {key: len(mine) for key, mine in files.items()}
-    return Found(given, counts, sides, frozenset(layout.own), folders.told(layout.left_out))
+    return TargetInfo(section, counts, sides, frozenset(layout.own), folders.told(layout.left_out))
 
 
-def _reader(path: Path) -> str:
-    """The reader of a target, by what lies there. ImageNet's ``val`` is its test set, anybody else's a validation set:
-    only WordNet's numbers as names of the classes, or a ``val`` without classes, are ImageNet's."""
-    if path.is_file():
-        return "list"
-    if (path / "256_ObjectCategories").is_dir():
-        return "caltech256"
-    if [(path / name).is_dir() for name in ("train", "val", "test")] != [True, True, False]:
-        return "folder"
-    numbered = all(re.fullmatch(WNID, key.name) for key in folders.subfolders(path / "train"))
-    return "imagenet" if numbered or not folders.subfolders(path / "val") else "folder"
+def _shares(own: Collection[str]) -> dict[str, float]:
+    """The shares of a class's images that are split off, where the target has these splits of its ``own``."""
+    drawn = [name for name in ("validation", "test") if name not in own]
+    return {"train": 0.8 if drawn else 1.0} | {name: 0.2 / len(drawn) for name in drawn}
 
 
-def suggestion(found: Found) -> dict:
+def _least(own: Collection[str]) -> int:
+    """Images that a class must have so that none of its splits is empty."""
+    shares = _shares(own)
+    dataset = config.Dataset(**shares)
+    return next(n for n in itertools.count(SCARCE) if all(splits.sizes(n, dataset, own)[name] for name in shares))
+
+
+def suggestion(info: TargetInfo) -> dict:
     """The sections of a study that follow from what was found."""
-    median = found.sides[len(found.sides) // 2]
+    median = info.sides[len(info.sides) // 2]
     small = median < 64
-    drawn = [name for name in ("validation", "test") if name not in found.own]
-    shares = {name: 0.2 / len(drawn) for name in drawn}
-    shares = {"train": 0.8 if drawn else 1.0} | shares
+    shares = _shares(info.own)
     side = 32 if small else 128 if median < 160 else 224
-    batch = 256 if sum(found.counts.values()) > 20_000 else 64 if sum(found.counts.values()) > 2000 else 32
+    batch = 256 if sum(info.counts.values()) > 20_000 else 64 if sum(info.counts.values()) > 2000 else 32
     return {
         "seed": 1,
         "runs": 5,
         "methods": METHODS,
-        "target": {key: value for key, value in found.given.model_dump().items() if value and key != "unreadable"},
+        "target": {key: value for key, value in info.target.model_dump().items() if value and key != "unreadable"},
         "dataset": shares,
         "backbone": {"model": "CompVis/stable-diffusion-v1-4"},
         "generate": {"image_size": 512, "times": 3, "steps": 50},
@@ -107,57 +107,57 @@ def suggestion(found: Found) -> dict:
             "batch_size": batch,
             "learning_rate": 0.1 * batch / 256,
         },
-        "jobs": {"classes_per_generation": max(1, min(1000, math.ceil(10_000 / max(1, _per_class(found, shares)))))},
+        "jobs": {"classes_per_generation": max(1, min(1000, math.ceil(10_000 / max(1, _per_class(info, shares)))))},
     }
 
 
-def _per_class(found: Found, shares: dict) -> float:
-    return 3 * shares["train"] * sum(found.counts.values()) / len(found.counts)
+def _per_class(info: TargetInfo, shares: dict) -> float:
+    return 3 * shares["train"] * sum(info.counts.values()) / len(info.counts)
 
 
-def estimate(found: Found, study: dict) -> dict[str, float]:
+def estimate(info: TargetInfo, study: dict) -> dict[str, float]:
     """For each generating method: images, GPU-hours by the paper's figures (T4) and GB; and a classifier's hours."""
-    training = [target.sizes(n, config.Dataset(**study["dataset"]), found.own)["train"] for n in found.counts.values()]
-    made = study["generate"]
-    generated = sum(classes.generated(n, made["times"], None) for n in training)
+    training = [splits.sizes(n, config.Dataset(**study["dataset"]), info.own)["train"] for n in info.counts.values()]
+    generate = study["generate"]
+    generated = sum(classes.generated(n, generate["times"], None) for n in training)
     seen = study["classifier"]
     return {
         "training": sum(training),
         "images": generated,
-        "hours": resources.sampling(generated, made["steps"], made["image_size"]) / 3600,
-        "gigabytes": generated * PNG * made["image_size"] ** 2 / 1e9,
+        "hours": resources.sampling(generated, generate["steps"], generate["image_size"]) / 3600,
+        "gigabytes": generated * PNG * generate["image_size"] ** 2 / 1e9,
         "classifier_hours": study["runs"] * resources.classifier(2 * sum(training), 100, seen["image_size"]) / 3600,
-        "finetuning_hours": resources.finetuning(sum(training), 40, made["image_size"], ["pseudo_word", "unet"]) / 3600,
+        "finetuning_hours": resources.finetuning(sum(training), 40, generate["image_size"], PARTS.values()) / 3600,
     }
 
 
-def text(name: str, found: Found) -> str:
+def text(name: str, info: TargetInfo) -> str:
     """The configuration file."""
-    study = suggestion(found)
-    cost = estimate(found, study)
+    study = suggestion(info)
+    cost = estimate(info, study)
     dump = {key: _block(key, value) for key, value in study.items()}
     dump["methods"] = "methods:\n" + "\n".join(f"  - {method}" for method in METHODS)
-    most, least = max(found.counts, key=found.counts.get), min(found.counts, key=found.counts.get)
-    counts = found.counts
+    most, least = max(info.counts, key=info.counts.get), min(info.counts, key=info.counts.get)
+    counts = info.counts
     generating = len(METHODS) - 1
-    own = " and ".join(f"a {name} set" for name in ("validation", "test") if name in found.own)
+    own = " and ".join(f"a {name} set" for name in ("validation", "test") if name in info.own)
     test = f"{own} of its own" if own else "no test set: augbench splits"
     facts = [
         f"{len(counts)} classes, {sum(counts.values())} images to train on, {test}.",
         f"The largest class is {most!r} ({counts[most]}), the smallest {least!r} ({counts[least]}), "
         f"{counts[most] / counts[least]:.1f} times smaller.",
-        f"Shorter sides of {len(found.sides)} images: {found.sides[0]} to {found.sides[-1]} pixels, half of them below "
-        f"{found.sides[len(found.sides) // 2]}.",
-        *([f"Not taken: {found.not_taken}."] if found.not_taken else []),
+        f"Shorter sides of {len(info.sides)} images: {info.sides[0]} to {info.sides[-1]} pixels, half of them below "
+        f"{info.sides[len(info.sides) // 2]}.",
+        *([f"Not taken: {info.not_taken}."] if info.not_taken else []),
     ]
     price = [
         f"{cost['training']:.0f} training images; each generating method makes {cost['images']:.0f} images, "
         f"about {_hours(cost['hours'])} of a T4 and {cost['gigabytes']:.1f} GB; here {generating} do.",
         f"Each method trains {study['runs']} classifiers, about {_hours(cost['classifier_hours'])} of a T4.",
-        f"Fine-tuning pseudo-word and denoiser would take up to {_hours(cost['finetuning_hours'])} of a V100.",
+        f"Fine-tuning a method would take up to {_hours(cost['finetuning_hours'])} of a V100.",
     ]
     lines = [
-        f"# A study of {_plain(found.given.path)}, written by `make new-study`; every key is in config/README.md.",
+        f"# A study of {_plain(info.target.path)}, written by `make new-study`; every key is in config/README.md.",
         "#",
         f"#   snakemake --configfile config/{name}.yaml -n     # the plan",
         f"#   snakemake --configfile config/{name}.yaml        # all of it",
@@ -206,13 +206,17 @@ def _hours(hours: float) -> str:
 
 
 def write(path: str, name: str, folder: str | Path = "config", top_folders: str | None = None) -> Path:
-    """Write ``folder``/NAME.yaml. Raises ValueError or FileExistsError with one sentence; overwrites nothing."""
+    """Write ``folder``/NAME.yaml. Raises ValueError, ConfigError (what a plan
+    would refuse) or FileExistsError with one sentence; overwrites nothing."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.]*", name):
         raise ValueError(f"NAME={name} may hold letters, digits, _ and . only, e.g. NAME=birds")
     file = Path(folder) / f"{name}.yaml"
     if file.exists():
         raise FileExistsError(f"{file} is there already; give another NAME or remove it")
-    configuration = text(name, look(path, top_folders))
+    info = examine(path, top_folders)
+    study = config.Study.model_validate(suggestion(info))
+    checks.check_target(study, f"studies.{name}", prompted=True, further=None)
+    configuration = text(name, info)
     file.parent.mkdir(parents=True, exist_ok=True)
     with open(file, "x", encoding="utf-8") as handle:  # also when another has just written it
         handle.write(configuration)
@@ -224,10 +228,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("images", help="folder with train/CLASS/*.jpg (test/CLASS/*.jpg), or CLASS/*.jpg; or a list")
     parser.add_argument("name", help="of the study, e.g. birds")
     parser.add_argument("--folders", choices=["splits", "classes"], help="what the top folders are")
-    given = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     try:
-        path = write(given.images, given.name, top_folders=given.folders)
-    except (ValueError, OSError) as error:
+        path = write(options.images, options.name, top_folders=options.folders)
+    except (ValueError, OSError, config.ConfigError) as error:
         asked = " (`make new-study` takes it as FOLDERS=...)" if "`folders: " in str(error) else ""
         sys.exit(f"{error}{asked}")
     head = [line.removeprefix("# ") for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("# ")]

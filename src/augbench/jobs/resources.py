@@ -3,6 +3,8 @@
 import math
 from collections.abc import Collection
 
+from augbench.study.parts import Part, gpu_hours
+
 HOUR = 3600
 SIDE, CROP = 512, 224  # pixels a side of the paper's diffusion model and classifier
 TARGET = 126_861  # training images of 10% ImageNet (section 3)
@@ -11,13 +13,6 @@ EPOCHS = 40  # of a fine-tuning, at most (section 3.1)
 # Seconds of one GPU, from the GPU-hours of section 3.1. The paper does not say after how many steps or epochs its
 # jobs ended, so these assume the sampler's 50, the fine-tuner's 40 and, for five classifiers, 100.
 PER_SAMPLING_STEP = 867 * HOUR / (390 * 1000 * 50)  # of an image, on a T4
-PER_TRAINED_IMAGE = {  # and epoch, on a V100
-    ("conditioning",): 380 * HOUR / (TARGET * EPOCHS),
-    ("pseudo_word",): 368 * HOUR / (TARGET * EPOCHS),
-    ("conditioning", "unet"): 552 * HOUR / (TARGET * EPOCHS),
-    ("pseudo_word", "unet"): 720 * HOUR / (TARGET * EPOCHS),
-    ("unet",): 720 * HOUR / (TARGET * EPOCHS),
-}
 PER_CLASSIFIED_IMAGE = 160 * HOUR / (5 * 2 * TARGET * 100)  # and epoch, on a T4
 PER_RETRIEVED_IMAGE = 28.5 * HOUR / (130 * 1000)  # on a CPU: searched, downloaded, judged
 PER_HASHED_IMAGE = 1 / 340  # on a core: decoded and resized
@@ -32,9 +27,10 @@ def sampling(images: float, steps: int, side: int) -> float:
     return images * steps * PER_SAMPLING_STEP * (side / SIDE) ** 2
 
 
-def finetuning(images: float, epochs: int, side: int, trained: Collection[str]) -> float:
-    """GPU-seconds to fine-tune the parts ``trained`` on images of ``side`` pixels."""
-    return images * epochs * PER_TRAINED_IMAGE[tuple(sorted(trained))] * (side / SIDE) ** 2
+def finetuning(images: float, epochs: int, side: int, trained: Collection[Part]) -> float:
+    """GPU-seconds (V100) to fine-tune the parts ``trained`` on images of ``side`` pixels."""
+    per_image_and_epoch = gpu_hours(trained) * HOUR / (TARGET * EPOCHS)
+    return images * epochs * per_image_and_epoch * (side / SIDE) ** 2
 
 
 def classifier(images: float, epochs: int, side: int) -> float:

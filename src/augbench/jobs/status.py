@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import logging
+import re
 import statistics
 import sys
 import threading
@@ -12,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from augbench.core import files, pages
+from augbench.core import benchmarks, files, pages
 
 EVERY = 10  # seconds between two pages
 TOLD = 60  # seconds between two lines of the same stage in the terminal
@@ -81,8 +82,8 @@ class Progress:
         self.states[key] = "failed"
         self.since.pop(key, None)
         job = self.jobs[key]
-        found = [path for path in (*job.logs, *logs) if Path(path).is_file()]
-        path = found[0] if found else ""
+        existing = [path for path in (*job.logs, *logs) if Path(path).is_file()]
+        path = existing[0] if existing else ""
         self.failure = Failure(job.stage, job.study, job.method, path, tail(path) if path else "")
 
     def of(self, study: str) -> dict[int, Job]:
@@ -92,16 +93,16 @@ class Progress:
     def stages(self, study: str | None = None) -> list[dict]:
         """Per stage, in the order in which their last jobs come: numbers of jobs by state, seconds of a job (None
         where no job was measured) and of all that is left to do, one after the other."""
-        rows: dict[str, Counter] = {}
+        counts_of: dict[str, Counter] = {}
         for key, job in (self.jobs if study is None else self.of(study)).items():
-            rows.setdefault(job.stage, Counter())[self.states[key]] += 1
-        made, last = [], {job.stage: place for place, job in enumerate(self.jobs.values())}
-        for stage, counts in sorted(rows.items(), key=lambda item: last[item[0]]):
+            counts_of.setdefault(job.stage, Counter())[self.states[key]] += 1
+        rows, last = [], {job.stage: place for place, job in enumerate(self.jobs.values())}
+        for stage, counts in sorted(counts_of.items(), key=lambda item: last[item[0]]):
             took = self.took(stage)
             left = counts["to do"] + counts["running"] + counts["failed"]
-            about = {"stage": stage, **{state: counts[state] for state in STATES}, "seconds": took}
-            made.append(about | {"left": None if took is None and left else (took or 0) * left})
-        return made
+            row = {"stage": stage, **{state: counts[state] for state in STATES}, "seconds": took}
+            rows.append(row | {"left": None if took is None and left else (took or 0) * left})
+        return rows
 
     def took(self, stage: str) -> float | None:
         """Seconds of a job of this stage: measured in this run, or else in one before."""
@@ -114,7 +115,7 @@ class Progress:
         for key, job in self.of(study).items():
             if job.method:
                 counts.setdefault(job.method, {}).setdefault(job.stage, Counter())[self.states[key]] += 1
-        return {method: {stage: _cell(each) for stage, each in found.items()} for method, found in counts.items()}
+        return {method: {stage: _cell(each) for stage, each in stages.items()} for method, stages in counts.items()}
 
     def remaining(self, now: float) -> tuple[float | None, bool]:
         """Seconds until all is done, at the rate and with the jobs side by side that were measured; and whether
@@ -136,14 +137,12 @@ def _cell(counts: Counter) -> str:
 
 def _measured_before(jobs: Iterable[Job]) -> dict[str, list[float]]:
     """Stage -> seconds of its jobs in earlier runs, from their benchmark files."""
-    found: dict[str, list[float]] = {}
+    measured: dict[str, list[float]] = {}
     for job in jobs:
-        try:
-            _, line = Path(job.benchmark).read_text().splitlines()[:2]
-            found.setdefault(job.stage, []).append(float(line.split("\t")[0]))
-        except (OSError, ValueError):  # no such file, or one that is not written yet
-            continue
-    return found
+        seconds = benchmarks.last_seconds(job.benchmark)
+        if seconds is not None:
+            measured.setdefault(job.stage, []).append(seconds)
+    return measured
 
 
 def tail(path: str | Path, lines: int = TAIL) -> str:
@@ -163,12 +162,12 @@ def duration(seconds: float) -> str:
 
 def lines(progress: Progress) -> dict[str, str]:
     """Stage -> its line for the terminal."""
-    made = {}
+    sentences = {}
     for row in progress.stages():
         counts = ", ".join(f"{row[state]} {state}" for state in STATES if row[state])
         left = f"; {duration(row['left'])} of work left" if row["left"] else ""
-        made[row["stage"]] = f"{row['stage']}: {counts}{left}"
-    return made
+        sentences[row["stage"]] = f"{row['stage']}: {counts}{left}"
+    return sentences
 
 
 def page(progress: Progress, study: str, now: float, written: str) -> str:
@@ -181,7 +180,7 @@ def page(progress: Progress, study: str, now: float, written: str) -> str:
         study=study,
         stages=stages,
         methods=methods,
-        columns=[row["stage"] for row in stages if any(row["stage"] in found for found in methods.values())],
+        columns=[row["stage"] for row in stages if any(row["stage"] in cells for cells in methods.values())],
         total={state: sum(row[state] for row in stages) for state in STATES},
         left=left,
         whole=whole,
@@ -252,8 +251,8 @@ class Watch(logging.Handler):
         """Write each study's page, whole."""
         written = time.strftime("%Y-%m-%d %H:%M:%S")
         with self.guard:
-            made = {study: page(self.progress, study, self.clock(), written) for study in self.studies}
-        for study, text in made.items():
+            texts = {study: page(self.progress, study, self.clock(), written) for study in self.studies}
+        for study, text in texts.items():
             files.write_text(self.folder / study / "status.html", text)
 
     def tell(self) -> None:
@@ -273,3 +272,38 @@ class Watch(logging.Handler):
         self.over.set()
         self.thread.join(timeout=30)
         self.tell()
+
+
+RUNNING: list[Watch] = []  # none, or that of the run that this process controls
+
+
+def watch(dag, studies: Iterable[str], logger: logging.Logger) -> None:
+    """Follow a run of Snakemake on each study's page; the run goes on without, should that fail."""
+    try:
+        jobs = {
+            job.jobid: _job(job, dag.needrun(job))
+            for level in dag.toposorted()
+            for job in sorted(level, key=lambda job: job.rule.name)
+            if job.rule.script
+        }
+        RUNNING.append(Watch(jobs, studies))
+        RUNNING[-1].start(logger)
+    except Exception as error:
+        print(f"status.html will not be kept: {error!r}", file=sys.stderr)
+
+
+def _job(job, needed: bool) -> Job:
+    return Job(
+        stage=re.sub(r"_[0-9]+$", "", job.rule.name),
+        study=job.wildcards_dict.get("study", ""),
+        method=job.wildcards_dict.get("method", ""),
+        logs=tuple(map(str, job.log)),
+        benchmark=str(job.benchmark or ""),
+        needed=needed,
+    )
+
+
+def stop_watching(end: str) -> None:
+    """The run that :func:`watch` follows has ended: ``finished`` or ``failed``."""
+    while RUNNING:
+        RUNNING.pop().stop(end)

@@ -39,8 +39,8 @@ class Clip:
         """Embeddings of RGB ``PIL.Image`` as one batch, float32 (n, width), each of length 1."""
         import torch
 
-        def batch(few):
-            return torch.stack([self.prepare(picture) for picture in few])
+        def batch(pictures):
+            return torch.stack([self.prepare(picture) for picture in pictures])
 
         return self._embed(self.model.encode_image, [pictures], batch)
 
@@ -48,12 +48,12 @@ class Clip:
         import numpy as np
         import torch
 
-        found = []
+        parts = []
         with torch.inference_mode():
             for batch in batches:
                 vectors = encode(prepare(batch).to(self.device))
-                found.append((vectors / vectors.norm(dim=-1, keepdim=True)).cpu().float().numpy())
-        return np.concatenate(found)
+                parts.append((vectors / vectors.norm(dim=-1, keepdim=True)).cpu().float().numpy())
+        return np.concatenate(parts)
 
 
 def read_folders() -> None:
@@ -90,11 +90,11 @@ def embed(table: pd.DataFrame, embedder: Callable[[list], object], progress: Cal
     :meth:`Clip.pictures`. Raises RuntimeError naming an image of which it makes no numbers."""
     import numpy as np
 
-    found = []
+    parts = []
     for start in range(0, len(table), BATCH):
         pictures = [images.load(row) for row in table.iloc[start : start + BATCH].itertuples()]
-        found.append(embedder(pictures))
+        parts.append(embedder(pictures))
         progress(start + len(pictures), len(table), "images embedded")
-    vectors = np.concatenate(found)
+    vectors = np.concatenate(parts)
     finite.check(vectors, "the embedding model", [images.name_of(row) for row in table.itertuples()])
     return vectors

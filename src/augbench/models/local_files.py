@@ -104,7 +104,7 @@ def check_safetensors(file: Path) -> None:
         length = int.from_bytes(start, "little")
         try:
             head = json.loads(opened.read(length)) if len(start) == 8 and 8 + length <= size else None
-            ends = [about["data_offsets"][1] for name, about in head.items() if name != "__metadata__"]
+            ends = [tensor["data_offsets"][1] for name, tensor in head.items() if name != "__metadata__"]
         except (ValueError, AttributeError, KeyError, TypeError):
             raise ValueError(f"{file} is no safetensors file, or is cut off") from None
     if size != 8 + length + max(ends, default=0):
@@ -115,12 +115,12 @@ def _json(file: Path, lacking: str) -> dict:
     if not file.is_file():
         raise ValueError(lacking)
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(file.read_text(encoding="utf-8"))
     except ValueError:
-        found = None
-    if not isinstance(found, dict):
+        content = None
+    if not isinstance(content, dict):
         raise ValueError(f"{file} is no JSON object")
-    return found
+    return content
 
 
 # --- CLIP, by the names that clip-retrieval takes -------------------------------------------------------
@@ -235,7 +235,7 @@ def open_clips() -> dict[str, list[str]]:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
             values[node.targets[0].id] = node.value
     known = {file.stem: [] for file in sorted((folder / "model_configs").glob("*.json"))}
-    return known | {model: list(keys(made)) for model, made in keys(values["_PRETRAINED"]).items()}
+    return known | {model: list(keys(checkpoints)) for model, checkpoints in keys(values["_PRETRAINED"]).items()}
 
 
 def _package(name: str) -> Path:

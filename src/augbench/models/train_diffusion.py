@@ -7,51 +7,58 @@ of the given CLIP, scheduler, and a safety checker fitted to the words that mark
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, DDPMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
+from torch.nn import functional as F
+from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTextModel, CLIPTokenizer
 
 from augbench.core import finite
 from augbench.core.files import whole
 from augbench.core.seeds import derive
 from augbench.models.captioned_pool import CaptionedPool, normalised
-from augbench.models.train_clip import write_tokenizer
+from augbench.models.clip_tokenizer import write_tokenizer
+from augbench.study.sections.models import BackboneTraining
 
 Progress = Callable[[int, int, str], None]
-SAFETY_STEPS = 150  # enough for a concept that can be seen at all
+
+
+class _Schedule(NamedTuple):
+    steps: int
+    batch_size: int
+    learning_rate: float  # peak
+
+
+SAFETY = _Schedule(150, 64, 1e-3)  # of the safety checker: enough for a concept that can be seen at all
 
 
 def train_vae(
     shards: Sequence[str | Path],
     folder: str | Path,
+    settings: BackboneTraining,
     *,
     seed: int,
-    image_size: int,
-    channels: list[int],
-    latent_channels: int,
-    steps: int,
-    batch_size: int,
-    learning_rate: float,
-    threads: int,
     progress: Progress = lambda done, total, note: None,
 ) -> None:
     """Train the autoencoder (Rombach et al. 2022, without the adversarial part) and write its folder.
 
-    Squared error plus 1e-6 x KL divergence, AdamW, cosine decay. ``channels`` are the widths per
-    resolution; each after the first halves it. The latents' scale is stored as ``scaling_factor``, so
+    Squared error plus 1e-6 x KL divergence, AdamW, cosine decay. The latents' scale is stored as ``scaling_factor``, so
     that they enter the diffusion model with unit variance.
     """
-    import numpy as np
-    import torch
-    from diffusers import AutoencoderKL
-
-    torch.set_num_threads(threads)
+    torch.set_num_threads(settings.threads)
     torch.manual_seed(derive(seed, "vae", "weights"))
-    pool = CaptionedPool(shards, image_size)
+    pool = CaptionedPool(shards, settings.image_size)
+    channels = settings.vae_channels
     vae = AutoencoderKL(
         down_block_types=["DownEncoderBlock2D"] * len(channels),
         up_block_types=["UpDecoderBlock2D"] * len(channels),
         block_out_channels=channels,
-        latent_channels=latent_channels,
+        latent_channels=settings.latent_channels,
         norm_num_groups=math.gcd(*channels, 8),
-        sample_size=image_size,
+        sample_size=settings.image_size,
         layers_per_block=1,
     )
     order = np.random.default_rng(derive(seed, "vae", "order"))
@@ -61,13 +68,27 @@ def train_vae(
         posterior = vae.encode(batch).latent_dist
         return (vae.decode(posterior.sample(noise)).sample - batch).square().mean() + 1e-6 * posterior.kl().mean()
 
-    _optimise(vae, loss_of, pool.pixels, order, steps, batch_size, learning_rate, progress)
+    schedule = _Schedule(settings.vae_steps, settings.vae_batch_size, settings.vae_learning_rate)
+    _optimise(vae, loss_of, pool.pixels, order, schedule, progress)
     with torch.no_grad():
         some = torch.from_numpy(order.choice(len(pool.pixels), min(512, len(pool.pixels)), replace=False))
-        spread = vae.encode(normalised(pool.pixels[some])).latent_dist.mean.std().item()
-    vae.register_to_config(scaling_factor=round(1 / spread, 5))
+        deviation = vae.encode(normalised(pool.pixels[some])).latent_dist.mean.std().item()
+    vae.register_to_config(scaling_factor=round(1 / deviation, 5))
     with whole(folder) as temporary:
         vae.save_pretrained(temporary)
+
+
+# Stable Diffusion's own schedule leaves so much signal at its last step that small pictures with
+# plain backgrounds would take their colours from the noise instead of the prompt: Lin et al. (2024).
+NOISE = {
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "prediction_type": "v_prediction",
+    "rescale_betas_zero_snr": True,
+    "timestep_spacing": "trailing",
+    "steps_offset": 1,
+}
 
 
 def train_unet(
@@ -76,15 +97,9 @@ def train_unet(
     clip_folder: str | Path,
     safety_folder: str | Path,
     folder: str | Path,
+    settings: BackboneTraining,
     *,
     seed: int,
-    image_size: int,
-    channels: list[int],
-    text_tokens: int,
-    steps: int,
-    batch_size: int,
-    learning_rate: float,
-    threads: int,
     progress: Progress = lambda done, total, note: None,
 ) -> None:
     """Train the denoiser on the pool's captions and write the whole pipeline folder.
@@ -93,89 +108,86 @@ def train_unet(
 
     Velocity prediction with a schedule that ends in pure noise; one caption in ten is replaced by the empty one,
     which makes classifier-free guidance possible. VAE posteriors and text encodings are computed once.
-    ``text_tokens`` is the length that prompts are padded to.
     """
-    import numpy as np
-    import torch
-    from diffusers import (
-        AutoencoderKL,
-        DDIMScheduler,
-        DDPMScheduler,
-        StableDiffusionPipeline,
-        UNet2DConditionModel,
-    )
-    from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
-    from transformers import CLIPImageProcessor, CLIPTextModel, CLIPTokenizer
-
-    torch.set_num_threads(threads)
-    pool = CaptionedPool(shards, image_size)
+    torch.set_num_threads(settings.threads)
+    pool = CaptionedPool(shards, settings.image_size)
     vae = AutoencoderKL.from_pretrained(vae_folder).eval()
     text_encoder = CLIPTextModel.from_pretrained(clip_folder).eval()
     with whole(folder) as temporary:
-        write_tokenizer(temporary / "tokenizer", text_tokens)
+        write_tokenizer(temporary / "tokenizer", settings.text_tokens)
         tokenizer = CLIPTokenizer.from_pretrained(temporary / "tokenizer")
-        texts, which = np.unique([*pool.captions, ""], return_inverse=True)
-        which, empty = torch.from_numpy(which[:-1]), int(which[-1])
-        tokens = tokenizer(list(texts), padding="max_length", truncation=True, return_tensors="pt").input_ids
+        captions, captions_of = np.unique([*pool.captions, ""], return_inverse=True)
+        encodings = _encodings(captions, tokenizer, text_encoder)
         with torch.no_grad():
-            encodings = torch.cat([text_encoder(part)[0] for part in tokens.split(256)])
             posteriors = torch.cat(
                 [vae.encode(normalised(part)).latent_dist.parameters for part in pool.pixels.split(256)]
             )
         torch.manual_seed(derive(seed, "unet", "weights"))
-        unet = UNet2DConditionModel(
-            sample_size=posteriors.shape[-1],
-            in_channels=vae.config.latent_channels,
-            out_channels=vae.config.latent_channels,
-            down_block_types=["CrossAttnDownBlock2D"] * (len(channels) - 1) + ["DownBlock2D"],
-            up_block_types=["UpBlock2D"] + ["CrossAttnUpBlock2D"] * (len(channels) - 1),
-            block_out_channels=channels,
-            layers_per_block=1,
-            attention_head_dim=2,  # number of heads, as in Stable Diffusion's configuration
-            norm_num_groups=math.gcd(*channels, 32),
-            cross_attention_dim=text_encoder.config.hidden_size,
-        )
-        # Stable Diffusion's own schedule leaves so much signal at its last step that small pictures with
-        # plain backgrounds would take their colours from the noise instead of the prompt: Lin et al. (2024).
-        schedule = {
-            "beta_start": 0.00085,
-            "beta_end": 0.012,
-            "beta_schedule": "scaled_linear",
-            "prediction_type": "v_prediction",
-            "rescale_betas_zero_snr": True,
-            "timestep_spacing": "trailing",
-            "steps_offset": 1,
-        }
-        training_noise = DDPMScheduler(**schedule)
-        order = np.random.default_rng(derive(seed, "unet", "order"))
+        unet = _untrained_unet(settings, vae, posteriors.shape[-1], text_encoder.config.hidden_size)
         noise = torch.Generator().manual_seed(derive(seed, "unet", "noise"))
-
-        def loss_of(batch):
-            mean, log_variance = posteriors[batch].chunk(2, dim=1)
-            latents = mean + (0.5 * log_variance).exp() * torch.randn(mean.shape, generator=noise)
-            latents = latents * vae.config.scaling_factor
-            fresh = torch.randn(latents.shape, generator=noise)
-            # One timestep from each part of the schedule, and more of the noisy ones, at which the caption decides.
-            shares = (torch.arange(len(batch)) + torch.rand(len(batch), generator=noise)) / len(batch)
-            steps_back = (1000 * shares**0.4).long().clamp(max=999)
-            dropped = torch.rand(len(batch), generator=noise) < 0.1
-            condition = encodings[torch.where(dropped, empty, which[batch])]
-            noisy = training_noise.add_noise(latents, fresh, steps_back)
-            target = training_noise.get_velocity(latents, fresh, steps_back)
-            return (unet(noisy, steps_back, condition).sample - target).square().mean()
-
-        everything = torch.arange(len(posteriors))
-        _optimise(unet, loss_of, everything, order, steps, batch_size, learning_rate, progress)
+        loss_of = _denoising_loss(unet, posteriors, encodings, captions_of, vae.config.scaling_factor, noise)
+        order = np.random.default_rng(derive(seed, "unet", "order"))
+        schedule = _Schedule(settings.unet_steps, settings.batch_size, settings.learning_rate)
+        _optimise(unet, loss_of, torch.arange(len(posteriors)), order, schedule, progress)
         pipeline = StableDiffusionPipeline(
             vae=vae,
             text_encoder=text_encoder,
             tokenizer=tokenizer,
             unet=unet.eval(),
-            scheduler=DDIMScheduler(**schedule, clip_sample=False),
+            scheduler=DDIMScheduler(**NOISE, clip_sample=False),
             safety_checker=StableDiffusionSafetyChecker.from_pretrained(Path(safety_folder, "safety_checker")),
             feature_extractor=CLIPImageProcessor.from_pretrained(Path(safety_folder, "feature_extractor")),
         )
         pipeline.save_pretrained(temporary)
+
+
+def _encodings(captions: Sequence[str], tokenizer, text_encoder):
+    """What the denoiser sees of captions, float32 (captions, tokens, width)."""
+    tokens = tokenizer(list(captions), padding="max_length", truncation=True, return_tensors="pt").input_ids
+    with torch.no_grad():
+        return torch.cat([text_encoder(part)[0] for part in tokens.split(256)])
+
+
+def _untrained_unet(settings: BackboneTraining, vae, side: int, width: int) -> UNet2DConditionModel:
+    """For latents of ``side`` and text encodings of ``width``."""
+    channels = settings.unet_channels
+    return UNet2DConditionModel(
+        sample_size=side,
+        in_channels=vae.config.latent_channels,
+        out_channels=vae.config.latent_channels,
+        down_block_types=["CrossAttnDownBlock2D"] * (len(channels) - 1) + ["DownBlock2D"],
+        up_block_types=["UpBlock2D"] + ["CrossAttnUpBlock2D"] * (len(channels) - 1),
+        block_out_channels=channels,
+        layers_per_block=1,
+        attention_head_dim=2,  # number of heads, as in Stable Diffusion's configuration
+        norm_num_groups=math.gcd(*channels, 32),
+        cross_attention_dim=width,
+    )
+
+
+def _denoising_loss(unet, posteriors, encodings, captions_of, scale: float, noise) -> Callable:
+    """The loss of a batch of positions.
+
+    ``captions_of`` holds the place in ``encodings`` of each image's caption and, last, that of the empty one.
+    """
+    scheduler = DDPMScheduler(**NOISE)
+    which, empty = torch.from_numpy(captions_of[:-1]), int(captions_of[-1])
+
+    def loss_of(batch):
+        mean, log_variance = posteriors[batch].chunk(2, dim=1)
+        latents = mean + (0.5 * log_variance).exp() * torch.randn(mean.shape, generator=noise)
+        latents = latents * scale
+        fresh = torch.randn(latents.shape, generator=noise)
+        # One timestep from each part of the schedule, and more of the noisy ones, at which the caption decides.
+        shares = (torch.arange(len(batch)) + torch.rand(len(batch), generator=noise)) / len(batch)
+        steps_back = (1000 * shares**0.4).long().clamp(max=999)
+        dropped = torch.rand(len(batch), generator=noise) < 0.1
+        condition = encodings[torch.where(dropped, empty, which[batch])]
+        noisy = scheduler.add_noise(latents, fresh, steps_back)
+        target = scheduler.get_velocity(latents, fresh, steps_back)
+        return (unet(noisy, steps_back, condition).sample - target).square().mean()
+
+    return loss_of
 
 
 def train_safety_checker(
@@ -196,12 +208,6 @@ def train_safety_checker(
     words, or when no caption has one, the checker never fires. The folder holds ``safety_checker`` and
     ``feature_extractor``, as a pipeline folder does.
     """
-    import numpy as np
-    import torch
-    from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
-    from torch.nn import functional as F
-    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
-
     torch.set_num_threads(threads)
     torch.manual_seed(derive(seed, "safety", "weights"))
     clip = CLIPModel.from_pretrained(clip_folder).eval()
@@ -225,8 +231,8 @@ def train_safety_checker(
 
         rng = np.random.default_rng(derive(seed, "safety", "order"))
         sides = [np.flatnonzero(marked), np.flatnonzero(~marked)]
-        balanced = np.concatenate([rng.choice(side, 32 * SAFETY_STEPS) for side in sides])
-        _optimise(checker, loss_of, torch.from_numpy(balanced), rng, SAFETY_STEPS, 64, 1e-3, progress)
+        balanced = np.concatenate([rng.choice(side, SAFETY.batch_size // 2 * SAFETY.steps) for side in sides])
+        _optimise(checker, loss_of, torch.from_numpy(balanced), rng, SAFETY, progress)
         with torch.no_grad():
             scores = torch.cat([score(part) for part in pool.pixels.split(256)]).numpy()
         checker.concept_embeds.data[0] = concept
@@ -236,19 +242,18 @@ def train_safety_checker(
         CLIPImageProcessor.from_pretrained(clip_folder).save_pretrained(temporary / "feature_extractor")
 
 
-def _optimise(model, loss_of, data, order, steps, batch_size, learning_rate, progress) -> None:
+def _optimise(model, loss_of: Callable, data, order, training: _Schedule, progress: Progress) -> None:
     """AdamW with 50 warm-up steps, cosine decay and clipping at 1 over random batches of ``data``."""
-    import torch
-
+    steps = training.steps
     trainable = [weights for weights in model.parameters() if weights.requires_grad]
-    optimizer = torch.optim.AdamW(trainable, lr=learning_rate, weight_decay=1e-3, fused=True)
+    optimizer = torch.optim.AdamW(trainable, lr=training.learning_rate, weight_decay=1e-3, fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min(1, (step + 1) / 50) * 0.5 * (1 + math.cos(math.pi * min(1, step / steps)))
     )
     model.train()
     smooth = None
     for step in range(steps):
-        batch = data[torch.from_numpy(order.integers(0, len(data), batch_size))]
+        batch = data[torch.from_numpy(order.integers(0, len(data), training.batch_size))]
         loss = loss_of(normalised(batch) if batch.dtype == torch.uint8 else batch)
         optimizer.zero_grad()
         loss.backward()

@@ -14,14 +14,25 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from augbench.report.tables import DIGITS
+from augbench.core import files
+from augbench.core.shares import shares
+from augbench.report.tables import DIGITS, OTHER_DATASET, published, scaling, table1
+from augbench.study.starts import STARTS, Start
 
 LEVEL = 0.05
 CONFIDENCE = 1 - LEVEL
 DIFFERENCES = ["method", "other", "question", "runs", "difference", "low", "high", "t", "df", "p", "p_holm"]
 HELPS, WHICH, EXPLORATORY = "helps", "retrieve or generate", "exploratory"
-GENERATED = {"noise", "image"}  # where images that a diffusion model makes may start
-ADDING = GENERATED | {"pool"}  # where images that a method adds may start, other than in further real data
+
+
+def start_of(summary: Mapping) -> Start:
+    """Where the images that a summary's method adds come from."""
+    return STARTS[summary["start"]]
+
+
+def _without(summaries: Sequence[Mapping]) -> Mapping | None:
+    """The summary of the method that trains on the target alone; None for a study that has no such method."""
+    return next((row for row in summaries if not start_of(row).adds_images), None)
 
 
 def accuracy(summary: Mapping) -> str:
@@ -114,12 +125,11 @@ def questions(summaries: Sequence[Mapping]) -> dict[str, list[tuple[str, str]]]:
     ``HELPS``: each method against the target data alone. ``WHICH``: the best retrieval against each method that
     generates; validation accuracy says which is the best, so that the test images are not asked twice.
     """
-    without = next((row["method"] for row in summaries if row["start"] == "none"), None)
-    retrieval = best([row for row in summaries if row["start"] == "pool"], "validation_mean")
-    others = [row["method"] for row in summaries if row["method"] != without]
-    generated = [row["method"] for row in summaries if row["start"] in GENERATED]
+    without = _without(summaries)
+    retrieval = best([row for row in summaries if start_of(row).is_retrieved], "validation_mean")
+    generated = [row["method"] for row in summaries if start_of(row).is_generated]
     return {
-        HELPS: [(method, without) for method in others] if without else [],
+        HELPS: [(row["method"], without["method"]) for row in summaries if row is not without] if without else [],
         WHICH: [(retrieval["method"], method) for method in generated] if retrieval else [],
     }
 
@@ -136,8 +146,8 @@ def differences(summaries: Sequence[Mapping], hits: Mapping[str, np.ndarray]) ->
     asked = {frozenset(pair): name for name, pairs in questions(summaries).items() for pair in pairs}
     rows = []
     for one, two in combinations([summary["method"] for summary in summaries], 2):
-        about = {"method": one, "other": two, "question": asked.get(frozenset((one, two)), EXPLORATORY)}
-        rows.append(about | {"runs": len(hits[one])} | difference(known[one], known[two]))
+        pair = {"method": one, "other": two, "question": asked.get(frozenset((one, two)), EXPLORATORY)}
+        rows.append(pair | {"runs": len(hits[one])} | difference(known[one], known[two]))
     table = pd.DataFrame(rows, columns=DIFFERENCES)
     for question in (HELPS, WHICH):
         tested = (table["question"] == question) & table["p"].notna()
@@ -145,6 +155,26 @@ def differences(summaries: Sequence[Mapping], hits: Mapping[str, np.ndarray]) ->
     numbers = DIFFERENCES[4:]
     places = dict.fromkeys(numbers[:5], DIGITS) | dict.fromkeys(numbers[5:], 6)
     return table.astype(dict.fromkeys(numbers, float)).round(places)
+
+
+def write_tables(
+    outputs: Mapping[str, str],
+    summaries: Sequence[str],
+    predictions: Sequence[str],
+    paper: str,
+    methods: Sequence[str],
+    dataset: str | None,
+) -> None:
+    """Write a study's tables as CSV: ``table1``, ``scaling`` and ``differences`` of ``outputs``.
+
+    ``summaries`` are files of the ``methods`` in their order, ``predictions`` those of each method's runs in turn,
+    ``paper`` is ``paper_results.csv``, ``dataset`` the paper's name of the study's data set or None.
+    """
+    rows = [files.read_json(path) for path in summaries]
+    figures = published(pd.read_csv(paper), dataset or OTHER_DATASET)
+    files.write_csv(outputs["table1"], table1(rows, figures))
+    files.write_csv(outputs["scaling"], scaling(rows))
+    files.write_csv(outputs["differences"], differences(rows, read_hits(shares(methods, predictions))))
 
 
 def holm(values: Sequence[float]) -> list[float]:
@@ -195,14 +225,14 @@ def best(summaries: Sequence[Mapping], by: str = "accuracy_mean") -> Mapping | N
 def answer(summaries: Sequence[Mapping], table: pd.DataFrame) -> dict:
     """The study's answer to "Retrieve or generate?": a ``verdict`` in a word or two, a ``sentence``, and ``winners``,
     the methods that are better than all, or the best, of the other kind. ``table`` is :func:`differences`'."""
-    about = {row["method"]: row for row in summaries}
+    by_method = {row["method"]: row for row in summaries}
     pairs = questions(summaries)
     helping = {row["method"] for row in asked(table, pairs[HELPS]) if better(row)}
-    added = [row for row in summaries if row["start"] in ADDING]
+    added = [row for row in summaries if start_of(row).adds_images and not start_of(row).is_real]
     if not added:
         return {"verdict": "", "sentence": "No method that adds images was part of this study.", "winners": []}
     first = best(added)
-    without = next((row for row in summaries if row["start"] == "none"), None)
+    without = _without(summaries)
     if without and not any(row["method"] in helping for row in added):
         verdict, winners = "Neither, as far as this study can tell.", []
         sentence = f"The best of the methods that add images, {_named(first)}, is not separated from {_named(without)}"
@@ -212,19 +242,19 @@ def answer(summaries: Sequence[Mapping], table: pd.DataFrame) -> dict:
         if without and first["method"] in helping:
             sentence += f" and better than {_named(without)}"
     else:
-        verdict, sentence, winners = _which(asked(table, pairs[WHICH]), about)
-    baselines = [row for row in summaries if row["family"] == "baseline" and _named(row) not in sentence]
+        verdict, sentence, winners = _which(asked(table, pairs[WHICH]), by_method)
+    baselines = [row for row in summaries if start_of(row).is_real and _named(row) not in sentence]
     if baselines:
         sentence += f"; for comparison, {'; '.join(_named(row) for row in baselines)}"
     return {"verdict": verdict, "sentence": sentence + ".", "winners": winners}
 
 
-def _which(rows: Sequence[Mapping], about: Mapping) -> tuple[str, str, list[str]]:
+def _which(rows: Sequence[Mapping], by_method: Mapping) -> tuple[str, str, list[str]]:
     """Verdict, sentence and winners from the differences of the best retrieval and each method that generates."""
-    retrieval = about[rows[0]["method"]]
-    generated = [about[row["other"]] for row in rows]
-    ahead = [about[row["other"]] for row in rows if better(_turned(row))]
-    close = [about[row["other"]] for row in rows if not better(row) and not better(_turned(row))]
+    retrieval = by_method[rows[0]["method"]]
+    generated = [by_method[row["other"]] for row in rows]
+    ahead = [by_method[row["other"]] for row in rows if better(_turned(row))]
+    close = [by_method[row["other"]] for row in rows if not better(row) and not better(_turned(row))]
     if ahead:
         several = f", as are {len(ahead) - 1} more methods that generate" if len(ahead) > 1 else ""
         sentence = f"{_named(best(ahead))} is better than {_named(retrieval)}{several}"

@@ -4,11 +4,17 @@ That classifier, the judge, knows no image that a method adds or starts from: it
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import pandas as pd
 
-from augbench.core.seeds import generator
+from augbench import images
+from augbench.core import files
+from augbench.core.seeds import derive, generator
+from augbench.core.shares import shares
+from augbench.study.classes import kept
+from augbench.study.sections.classifier import Classifier
 
 COLUMNS = ["method", "frechet_distance", "recognised", "images", "sets", "recognised_test"]
 TIMES = 2  # images that the judge learns from, as a multiple of the training images: what a method's classifier sees
@@ -46,6 +52,23 @@ def judge_sets(
     return joined(learnt), joined(held if any(map(len, held)) else learnt)
 
 
+def train_judge(
+    trainer, sets: Mapping[str, pd.DataFrame], classes: Sequence[Mapping], folder: str | Path, seed: int
+) -> None:
+    """Train the judge into ``folder``.
+
+    Parameters
+    ----------
+    trainer : a :class:`augbench.classifier.runs.Trainer`
+    sets : reserve and validation, as :func:`judge_sets` takes them, and test
+    classes : rows of the class table; seed : the study's
+    """
+    counts = {row["class"]: row["train"] for row in classes}
+    train, validation = judge_sets(sets["reserve"], sets["validation"], counts, seed)
+    tables = {"train": train, "validation": validation, "test": sets["test"]}
+    trainer.train_only(tables, list(counts), folder, derive(seed, "judge"))
+
+
 def frechet_distance(first, second) -> float:
     """Squared Fréchet distance of two Gaussians fitted to features (n, d) and (m, d) (Heusel et al. 2017).
 
@@ -67,29 +90,60 @@ def frechet_distance(first, second) -> float:
 
 
 def measure(
-    sets: Mapping[str, Sequence[pd.DataFrame]], reference: pd.DataFrame, look, recognised_test: float
+    sets: Mapping[str, Sequence[pd.DataFrame]], reference: pd.DataFrame, examine: Callable, recognised_test: float
 ) -> pd.DataFrame:
     """The gap of each method: mean over its sets of added images, each against the real ``reference`` images.
 
-    ``look(table)`` gives features (n, d) and whether each image is recognised (n,). Returns ``COLUMNS``:
+    ``examine(table)`` returns features (n, d) and whether each image is recognised (n,). Returns ``COLUMNS``:
     Fréchet distance, recognised images in percent, images per set, number of distinct sets, and what the judge
     recognises of the test images (percent), which is what a method's images could reach.
     """
     import numpy as np
 
-    real, _ = look(reference)
+    real, _ = examine(reference)
     rows = []
     for method, tables in sets.items():
         distinct = {tuple(table["image_id"]): table for table in tables}
         whole = pd.concat(distinct.values()).drop_duplicates("image_id", ignore_index=True)
-        features, correct = look(whole)
+        features, correct = examine(whole)
         place = {image: i for i, image in enumerate(whole["image_id"])}
-        found = []
+        gaps = []
         for table in distinct.values():
-            here = [place[image] for image in table["image_id"]]
-            found.append((frechet_distance(features[here], real), 100 * float(np.mean(correct[here])), len(here)))
-        distance, share, count = (float(np.mean(column)) for column in zip(*found, strict=True))
+            places = [place[image] for image in table["image_id"]]
+            distance = frechet_distance(features[places], real)
+            gaps.append((distance, 100 * float(np.mean(correct[places])), len(places)))
+        distance, share, count = (float(np.mean(column)) for column in zip(*gaps, strict=True))
         rows.append(
             (method, round(distance, 4), round(share, 4), round(count), len(distinct), round(recognised_test, 4))
         )
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def write(
+    path: str | Path,
+    methods: Sequence[str],
+    classifier: Mapping,
+    *,
+    classes: str,
+    test: str,
+    metrics: str,
+    weights: str,
+    added: Sequence[str],
+) -> None:
+    """Write :func:`measure` of a study as CSV.
+
+    The ``added`` tables are those of each method's sets in turn, ``metrics`` and ``weights`` are the judge's, and
+    ``classifier`` is the section that it was trained with.
+    """
+    from augbench.classifier import scoring
+
+    names = [row["class"] for row in kept(classes)]
+    network = Classifier(**classifier)
+
+    def examine(table: pd.DataFrame):
+        features, predictions = scoring.score(Path(weights).parent, names, table, network)
+        return features, predictions["correct"].to_numpy()
+
+    sets = shares(methods, [images.read(file) for file in added])
+    recognised = files.read_json(metrics)["accuracy"]
+    files.write_csv(path, measure(sets, images.read(test), examine, recognised))

@@ -23,25 +23,25 @@ PACKAGES = (
 @functools.cache
 def versions() -> dict[str, str]:
     """Versions of Python and the packages that results depend on, and the git commit where there is one."""
-    found = {"python": platform.python_version()}
+    facts = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
-            found[name] = metadata.version(name)
+            facts[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
-            found[name] = "not installed"
+            facts[name] = "not installed"
     commit = _output("git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
-    return found | ({"git commit": commit} if commit else {})
+    return facts | ({"git commit": commit} if commit else {})
 
 
 @functools.cache
 def hardware() -> dict[str, str]:
     """Of the machine that writes the report: system, processor, cores, memory, and GPUs where there are any."""
-    found = {"system": f"{platform.system()} {platform.release()}", "processor": _processor()}
-    found["cores"] = str(os.cpu_count())
+    facts = {"system": f"{platform.system()} {platform.release()}", "processor": _processor()}
+    facts["cores"] = str(os.cpu_count())
     if hasattr(os, "sysconf"):
-        found["memory"] = f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB"
+        facts["memory"] = f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB"
     gpus = _output("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")
-    return found | ({"GPUs": ", ".join(gpus.splitlines())} if gpus else {})
+    return facts | ({"GPUs": ", ".join(gpus.splitlines())} if gpus else {})
 
 
 def _processor() -> str:

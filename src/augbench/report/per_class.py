@@ -1,16 +1,24 @@
 """What methods do to each class: accuracies, improvements over the target data alone, and confusions (Figure 5A)."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
+from augbench.core import files
+from augbench.core.shares import shares
 from augbench.report.tables import DIGITS
 
 ACCURACIES = ["method", "class", "tested", "runs", "accuracy_mean", "accuracy_se"]
 CONFUSIONS = ["method", "class", "predicted", "count", "share"]
 IMPROVEMENTS = ["method", "rank", "class", "accuracy", "accuracy_without", "improvement"]
-CONFUSED = 3  # wrong classes that are told of a class and method
+CONFUSED = 3  # wrong classes that are reported of a class and method
+
+
+def write(accuracies: str, confusions: str, methods: Sequence[str], predictions: Sequence[str]) -> None:
+    """Write the tables of :func:`measure` as CSV; ``predictions`` are the files of each method's runs in turn."""
+    for path, table in zip((accuracies, confusions), measure(shares(methods, predictions)), strict=True):
+        files.write_csv(path, table)
 
 
 def measure(predictions: Mapping[str, Iterable[str | Path]]) -> tuple[pd.DataFrame, pd.DataFrame]:

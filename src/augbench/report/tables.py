@@ -4,20 +4,54 @@ import itertools
 import math
 import statistics
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import pandas as pd
+
+from augbench import images
+from augbench.core import files
+from augbench.core.shares import shares
 
 COLUMNS = ["method", "family", "ratio", "sets", "runs", "accuracy_mean", "accuracy_se", "epochs", "steps"]
 COLUMNS += ["images_seen", "paper_accuracy", "paper_se"]
 SCALING = ["method", "ratio", "runs", "classes", "added", "sets", "overlap", "accuracy_mean", "accuracy_se"]
 SCALING += ["accuracy_worst", "accuracy_best"]
-PAPER_DATASETS = {  # reader of the target, share that is trained on: the paper's name in its table of results
-    ("imagenet", 0.1): "imagenet10",
-    ("imagenet", 0.9): "imagenet",
-    ("caltech256", 0.8): "caltech256",
-}
 OTHER_DATASET = "imagenet10"  # whose figures stand beside those of a study of other data
 DIGITS = 4  # decimal places of means and standard errors in percent
+
+
+def write_summary(
+    path: str | Path,
+    method: str,
+    row: Mapping,
+    ratios: Sequence[float],
+    classifier: Mapping,
+    *,
+    metrics: Sequence[str],
+    added: Sequence[str],
+    train: str,
+    test: str,
+    audit: str | Sequence[str],
+) -> None:
+    """Write :func:`summarise` of a method as JSON, from files.
+
+    These are the ``metrics`` of its classifier runs and tables of the sets that they ``added`` (none for a method that
+    adds nothing), ratio by ratio; image tables of the training and the test split; and the summary of its audit (empty
+    without one).
+    """
+    sets = [list(pd.read_parquet(file, columns=["image_id"])["image_id"]) for file in added]
+    summary = summarise(
+        method,
+        row,
+        shares(ratios, [files.read_json(file) for file in metrics]),
+        shares(ratios, sets),
+        files.read_json(audit) if audit else None,
+        train=len(images.read(train)),
+        tested=len(images.read(test)),
+        batch_size=classifier["batch_size"],
+        processes=classifier["processes"],
+    )
+    files.write_json(path, summary)
 
 
 def summarise(
@@ -45,14 +79,13 @@ def summarise(
         classes out at its ratio
     batch_size, processes : of the classifier's training
 
-    Returns method, title, family, start; asked_ratio, and ratio, that of the images that were really added, which
-    differ where too few further real images are left; sets, how many of the runs' added sets differ; runs, accuracies
-    (percent, in the order of the runs), accuracy_mean and accuracy_se (percent; the standard error is the sample
-    standard deviation over sqrt(runs), None for a single run), validation_mean (percent); epochs, steps and
-    images_seen, means over the runs; at_cap, runs that ended after the most epochs allowed, not by their accuracy;
-    added_images (distinct images over all runs), audit, and scaling: one mapping of
-    SCALING per ratio asked for, where ``overlap`` is what two runs' sets share on average, and worst and best are the
-    mean accuracy if all images of the classes that were left out counted as wrong, or as right (paper, Figure 5B).
+    Returns method, title, family, start; asked_ratio, and ratio, that of the images that were really added (fewer where
+    too few further real images are left); sets, how many different sets the runs added; runs, accuracies (percent, in
+    the order of the runs), accuracy_mean and accuracy_se (percent; sample standard deviation / sqrt(runs), None for a
+    single run), validation_mean (percent); epochs, steps and images_seen, means over the runs; at_cap, runs that the
+    maximum number of epochs ended; added_images (distinct, over all runs), audit, and scaling: a mapping of SCALING per
+    ratio asked for, where ``overlap`` is what two runs' sets share on average, and worst and best are the mean accuracy
+    if all images of left-out classes counted as wrong, or as right (paper, Figure 5B).
     Raises ValueError when there is no run.
     """
     if not metrics or not all(metrics.values()):
@@ -106,11 +139,11 @@ def compare_sets(sets: Sequence[Sequence[str]]) -> dict:
 def _at_ratio(method: str, ratio: float, runs: Sequence[Mapping], sets: Sequence[Sequence[str]], tested: int) -> dict:
     mean, error = mean_and_error([float(run["accuracy"]) for run in runs])
     known = runs[0]["n_test"] / tested
-    facts = {"accuracy_mean": mean, "accuracy_worst": known * mean, "accuracy_best": known * mean + 100 * (1 - known)}
-    facts |= {"accuracy_se": error} | compare_sets(sets)
-    rounded = {key: None if value is None else round(value, DIGITS) for key, value in facts.items()}
-    about = {"method": method, "ratio": ratio, "runs": len(runs), "classes": runs[0]["n_classes"]}
-    return {key: (about | rounded)[key] for key in SCALING}
+    numbers = {"accuracy_mean": mean, "accuracy_worst": known * mean, "accuracy_best": known * mean + 100 * (1 - known)}
+    numbers |= {"accuracy_se": error} | compare_sets(sets)
+    rounded = {key: None if value is None else round(value, DIGITS) for key, value in numbers.items()}
+    labels = {"method": method, "ratio": ratio, "runs": len(runs), "classes": runs[0]["n_classes"]}
+    return {key: (labels | rounded)[key] for key in SCALING}
 
 
 def scaling(summaries: Sequence[Mapping]) -> pd.DataFrame:
@@ -145,10 +178,5 @@ def table1(summaries: Sequence[Mapping], paper: pd.DataFrame) -> pd.DataFrame:
 
 
 def published(paper: pd.DataFrame, dataset: str | None) -> pd.DataFrame:
-    """The figures of ``resources/paper_results.csv`` for one of the paper's data sets; none for None."""
+    """The figures of ``paper_results.csv`` for one of the paper's data sets; none for None."""
     return paper[paper["dataset"] == dataset]
-
-
-def paper_dataset(settings: Mapping) -> str | None:
-    """Which of the paper's data sets a study is of, by its configuration (reader and share to train on); or None."""
-    return PAPER_DATASETS.get((settings["target"]["reader"], settings["dataset"]["train"]))

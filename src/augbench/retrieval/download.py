@@ -1,31 +1,23 @@
-"""Downloads images from a hostile web: img2dataset, with guards that it does not have.
+"""Downloads images from a hostile web: img2dataset, within the limits of :mod:`augbench.retrieval.guard`.
 
 img2dataset spawns workers that import the main module again, and downloads through urllib's installed
 opener. So this module is run as the main one (``python -m augbench.retrieval.download``), and installs a guarded opener
-wherever it is imported as such: http and https only, also after redirects; no address in private ranges; no
-answer larger or slower than the limits.
+wherever it is imported as such.
 """
 
-import contextlib
 import hashlib
-import http.client
 import importlib
-import ipaddress
 import itertools
 import json
 import math
 import os
 import re
-import socket
 import sys
-import threading
-import time
-import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -34,10 +26,10 @@ import pandas as pd
 from augbench import images
 from augbench.core import processes
 from augbench.core.files import whole
+from augbench.retrieval.guard import SCHEMES, Limits, environment_proxies, guarded_opener, place_of, spelt
+from augbench.study.sections.retrieval import Retrieval
 
 GUARD = "AUGBENCH_FETCH"  # environment variable that hands the limits to img2dataset's processes
-SETTINGS = ("timeout", "retries", "max_bytes", "download_threads", "allowed_networks", "proxy")  # of the configuration
-SCHEMES = ("http", "https")
 ANY = ("0.0.0.0/0", "::/0")
 SHARD_SIZE = 1000  # URLs after which img2dataset writes down what became of them
 STARTING, RESOLVING = 300, 60  # seconds that a start of img2dataset, and a look-up of a name, may take at most
@@ -45,7 +37,8 @@ LIST_SIZE = 10_000  # URLs that one img2dataset run takes: what a kill may cost
 OUTAGE, OUTAGE_LEAST = 0.95, 50  # share of a list of at least so many URLs whose failure is taken for an outage
 TRANSIENT = (408, 425, 429)  # answers below 500 that may be others later: timeout, too early, too many requests
 GO_ON = "what was downloaded before is kept; start again to go on"
-REASONS = {  # what an error message of a download says, and the fate that it is; the first match counts
+# img2dataset hands on what went wrong as text alone. What it says, and the fate that it is; the first match counts.
+REASONS = {
     "X-Robots-Tag": "opted out",
     "timed out": "timeout",
     "time limit": "timeout",
@@ -55,233 +48,13 @@ REASONS = {  # what an error message of a download says, and the fate that it is
 }
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What a single download may cost.
-
-    seconds : from connecting to the last byte; bytes : of the answer; networks : which may be asked though
-    their addresses are not public, e.g. ``10.1.0.0/16``; proxies : ``host:port``, wherever they are
-    """
-
-    seconds: float
-    bytes: int
-    networks: tuple[str, ...] = ()
-    proxies: tuple[str, ...] = ()
-
-
-# --- addresses and proxies ------------------------------------------------------------------------------
-
-
-AROUND = "".join(map(chr, range(0x21))) + "\u00a0\u200b\ufeff"  # control characters and spaces that come with copying
-
-
-def spelt(url: str) -> str:
-    """An address as it is asked for: in ASCII, with everything put right that browsers put right (WHATWG URL).
-
-    Spaces around it and line breaks inside go; backslashes are slashes; ``//host`` is ``http://host``; the host is
-    IDNA, the rest UTF-8 and percent-encoded, what is encoded already as it stands. What is no address stays as it is.
-    """
-    text = re.sub(r"[\t\r\n]", "", url.strip(AROUND))
-    scheme, rest = re.fullmatch(r"(?:([A-Za-z][A-Za-z0-9+.-]*):)?(.*)", text, re.DOTALL).groups()
-    if scheme is None and re.match(r"[/\\]{2}", rest):
-        scheme = "http"
-    if scheme is None or scheme.lower() not in SCHEMES:
-        return url
-    host, path, query = re.fullmatch(r"[/\\]*([^/\\?#]*)([^?#]*)(\?[^#]*)?(?:#.*)?", rest, re.DOTALL).groups()
-    try:
-        host = urllib.parse.unquote(host).encode("idna" if not host.isascii() else "ascii").decode()
-    except UnicodeError:
-        return url
-    path = urllib.parse.quote(path.replace("\\", "/") or "/", safe="/%!$&'()*+,;=:@-._~[]|^")
-    return f"{scheme.lower()}://{host}{path}{urllib.parse.quote(query or '', safe='/%!$&()*+,;=:@-._~[]|^?`{}')}"
-
-
-def environment_proxies() -> dict[str, str]:
-    """Scheme -> proxy that the environment names for it, and ``no`` -> hosts that are asked without.
-
-    ``all_proxy`` counts where there is no other. Raises ValueError when one of them is no HTTP proxy.
-    """
-    named = urllib.request.getproxies_environment()
-    proxies = {scheme: named.get(scheme) or named.get("all") for scheme in SCHEMES}
-    for scheme, address in proxies.items():
-        kind = (address or "").rpartition("://")[0].lower()
-        if kind not in ("", "http"):
-            raise ValueError(f"{scheme}_proxy in the environment is {kind}://..., but only an http proxy can be used")
-    return {scheme: address for scheme, address in (proxies | {"no": named.get("no")}).items() if address}
-
-
-def _place_of(proxy: str) -> str:
-    """``host:port`` of a proxy, without its user and password."""
-    parts = urllib.parse.urlsplit(proxy if "://" in proxy else f"http://{proxy}")
-    return f"{parts.hostname}:{parts.port or http.client.HTTP_PORT}"
-
-
-# --- the guarded opener, inside img2dataset's processes -------------------------------------------------
-
-
-def _check(address: str, networks: Sequence[str]) -> None:
-    """Raise OSError unless a numeric address is public or in one of the networks."""
-    found = ipaddress.ip_address(address.split("%")[0])
-    found = getattr(found, "ipv4_mapped", None) or found
-    if any(found in ipaddress.ip_network(network) for network in networks):
-        return
-    if not found.is_global or found.is_multicast:
-        raise OSError(f"refused: {address} is not a public address")
-
-
-def _connect(limits: Limits) -> Callable:
-    """``socket.create_connection`` that looks at the very address it connects to, so that no name can change."""
-
-    def connect(place, timeout=None, source_address=None):
-        problem = OSError(f"no address for {place[0]}")
-        trusted = f"{place[0]}:{place[1]}".lower() in limits.proxies
-        for family, kind, protocol, _, address in socket.getaddrinfo(*place, 0, socket.SOCK_STREAM):
-            if not trusted:
-                _check(address[0], limits.networks)
-            made = socket.socket(family, kind, protocol)
-            made.settimeout(min(timeout or limits.seconds, limits.seconds))
-            try:
-                made.connect(address)
-                return made
-            except OSError as error:
-                made.close()
-                problem = error
-        raise problem
-
-    return connect
-
-
-class _Clock:
-    """Ends a connection when its time is up: a timeout of the socket alone begins anew with each byte."""
-
-    def __init__(self, connected: socket.socket, seconds: float):
-        self.late = threading.Event()
-        self.twin = connected.dup()  # TLS takes over the socket itself
-        self.timer = threading.Timer(seconds, self._end)
-        self.timer.daemon = True
-        self.timer.start()
-
-    def _end(self) -> None:
-        self.late.set()
-        with contextlib.suppress(OSError):  # it has ended by itself
-            self.twin.shutdown(socket.SHUT_RDWR)
-
-    def stop(self) -> None:
-        self.timer.cancel()
-        self.twin.close()
-
-
-def guarded_opener(limits: Limits) -> urllib.request.OpenerDirector:
-    """An opener for http and https within ``limits``; it has no other scheme, and redirects lead to no other."""
-    too_late = f"time limit of {limits.seconds:g} s"
-
-    class Response(http.client.HTTPResponse):
-        def read(self, amount=None):
-            data = super().read(limits.bytes + 1 if amount is None else amount)
-            if amount is None and len(data) > limits.bytes:
-                raise OSError(f"too many bytes: more than {limits.bytes}")
-            if self.clock.late.is_set():
-                raise TimeoutError(too_late)
-            if amount is None and self.length:  # a read of so many bytes does not mind that they are too few
-                raise http.client.IncompleteRead(data, self.length)
-            return data
-
-        def close(self):
-            self.clock.stop()
-            super().close()
-
-    def connection(base):
-        class Connection(base):
-            clock = None
-
-            def __init__(self, *arguments, **keywords):
-                super().__init__(*arguments, **keywords)
-                self._create_connection = self._connect
-
-            def _connect(self, *arguments, **keywords):
-                made = _connect(limits)(*arguments, **keywords)
-                self.clock = _Clock(made, self.timeout)
-                self.response_class = type("Guarded", (Response,), {"clock": self.clock})
-                return made
-
-            def connect(self):
-                with self._in_time():
-                    super().connect()
-
-            def getresponse(self):
-                with self._in_time():
-                    return super().getresponse()
-
-            @contextlib.contextmanager
-            def _in_time(self):
-                try:
-                    yield
-                except Exception:
-                    if self.clock is None:
-                        raise
-                    self.clock.stop()
-                    if self.clock.late.is_set():
-                        raise TimeoutError(too_late) from None
-                    raise
-
-        return Connection
-
-    def in_time(request):
-        """The request with what is left of its time; redirects do not begin anew."""
-        if request.has_proxy() or getattr(request, "_tunnel_host", None):  # of what is behind it only this is known
-            host = urllib.parse.urlsplit(request.full_url).hostname or ""
-            with contextlib.suppress(ValueError):  # a name
-                _check(str(ipaddress.ip_address(host)), limits.networks)
-        request.until = getattr(request, "until", time.monotonic() + limits.seconds)
-        request.timeout = request.until - time.monotonic()
-        if request.timeout <= 0:
-            raise TimeoutError(too_late)
-        return request
-
-    class Http(urllib.request.HTTPHandler):
-        def http_open(self, request):
-            return self.do_open(connection(http.client.HTTPConnection), in_time(request))
-
-    class Https(urllib.request.HTTPSHandler):
-        def https_open(self, request):
-            return self.do_open(connection(http.client.HTTPSConnection), in_time(request), context=self._context)
-
-    class Redirect(urllib.request.HTTPRedirectHandler):
-        def redirect_request(self, request, answer, code, message, headers, url):
-            if urllib.parse.urlsplit(url).scheme not in SCHEMES:
-                raise OSError(f"refused: redirect to {url[:80]!r}")
-            found = super().redirect_request(request, answer, code, message, headers, url)
-            found.until = request.until
-            return found
-
-    opener = urllib.request.OpenerDirector()
-    for handler in (
-        urllib.request.ProxyHandler(),
-        Http(),
-        Https(),
-        Redirect(),
-        urllib.request.HTTPErrorProcessor(),
-        urllib.request.HTTPDefaultErrorHandler(),
-        urllib.request.UnknownHandler(),
-    ):
-        opener.add_handler(handler)
-    return opener
-
-
-# --- a run of img2dataset -------------------------------------------------------------------------------
-
-
 def fetch(
     urls: Sequence[str],
     work: str | Path,
+    settings: Retrieval,
     *,
-    timeout: float,
-    retries: int,
-    max_bytes: int,
-    download_threads: int,
-    allowed_networks: Sequence[str] = (),
-    proxy: str | None = None,
     owner: str = "",
+    proxy: str | None = None,
 ) -> pd.DataFrame:
     """Download ``urls`` with img2dataset into folders below ``work``.
 
@@ -297,36 +70,35 @@ def fetch(
 
     Parameters
     ----------
-    timeout : seconds for a whole download; retries : further attempts; max_bytes : of an answer
-    allowed_networks : which may be asked though their addresses are not public
+    settings : limits, attempts, and whether the environment's proxies are used
     owner : of several processes that share ``work``, each has a name of its own
-    proxy : address of an HTTP proxy, or ``environment`` for those that it names; a proxy is trusted, and of the names
-        behind it no address is known
+    proxy : address of an HTTP proxy, which is used instead of those; a proxy is trusted, and of the names behind it no
+        address is known
     """
     asked = {url: spelt(url) for url in urls}
     allowed = [address for address in asked.values() if address.split(":", 1)[0].lower() in SCHEMES]
+    proxy = proxy or settings.proxy
     proxies = environment_proxies() if proxy == "environment" else dict.fromkeys(SCHEMES, proxy or "")
-    networks, trusted = (
-        tuple(allowed_networks),
-        tuple({_place_of(proxies[name]) for name in SCHEMES if proxies.get(name)}),
-    )
+    networks = tuple(settings.allowed_networks)
+    trusted = tuple({place_of(proxies[name]) for name in SCHEMES if proxies.get(name)})
     # Another limit can lead to another fate: what was downloaded under other ones is not asked.
-    known_by = {"seconds": timeout, "bytes": max_bytes, "networks": ANY if proxy else networks}
-    place = Path(work) / hashlib.sha256(json.dumps([known_by, retries]).encode()).hexdigest()[:8]
-    limits = Limits(timeout, max_bytes, networks, trusted)
-    found = [table[is_final(table)] for table in map(pd.read_parquet, sorted(place.glob("*/fetched.parquet")))]
-    known = {url for table in found for url in table["url"]}
+    known_by = {"seconds": settings.timeout, "bytes": settings.max_bytes, "networks": ANY if proxy else networks}
+    facts = json.dumps([known_by, settings.retries])
+    place = Path(work) / hashlib.sha256(facts.encode()).hexdigest()[:8]
+    limits = Limits(settings.timeout, settings.max_bytes, networks, trusted)
+    parts = [table[is_final(table)] for table in map(pd.read_parquet, sorted(place.glob("*/fetched.parquet")))]
+    known = {url for table in parts for url in table["url"]}
     fresh = [url for url in dict.fromkeys(allowed) if url not in known]
     for start in range(0, len(fresh), LIST_SIZE):
-        few = fresh[start : start + LIST_SIZE]
+        chunk = fresh[start : start + LIST_SIZE]
         # img2dataset takes a shard for done if its JSON exists, even for other URLs: one folder per list and attempt.
-        name = hashlib.sha256("\n".join([owner, *few]).encode()).hexdigest()[:16]
+        name = hashlib.sha256("\n".join([owner, *chunk]).encode()).hexdigest()[:16]
         folders = (place / f"{name}-{attempt}" for attempt in itertools.count())
         folder = next(folder for folder in folders if not (folder / "fetched.parquet").exists())
-        found.append(_fetch_list(few, folder, limits, retries, download_threads, proxies))
-        _check_outage(found[-1])
+        parts.append(_fetch_list(chunk, folder, limits, settings, proxies))
+        _check_outage(parts[-1])
     columns = ["url", "fate", "reason", "path", "offset", "length", "sha256"]
-    table = pd.concat(found) if found else pd.DataFrame(columns=columns)
+    table = pd.concat(parts) if parts else pd.DataFrame(columns=columns)
     table = table.drop_duplicates("url").set_index("url").reindex([asked[url] for url in urls]).reset_index(names="url")
     other = ~table["url"].isin(allowed)
     table["url"] = list(urls)
@@ -360,19 +132,19 @@ def _check_outage(rows: pd.DataFrame) -> None:
         )
 
 
-def _fetch_list(urls: list[str], folder: Path, limits: Limits, retries: int, threads: int, proxies) -> pd.DataFrame:
+def _fetch_list(urls: list[str], folder: Path, limits: Limits, settings: Retrieval, proxies) -> pd.DataFrame:
     """The rows of a list's URLs, in a new folder or one in which a killed download had begun."""
     folder.mkdir(parents=True, exist_ok=True)
     with whole(folder / "urls.parquet") as temporary:
         pd.DataFrame({"url": urls}).to_parquet(temporary, index=False)
-    _run(folder, limits, retries, threads, proxies)
+    _run(folder, limits, settings, proxies)
     rows = _read(folder)
     with whole(folder / "fetched.parquet") as temporary:
         rows.to_parquet(temporary, index=False)
     return rows
 
 
-def _run(folder: Path, limits: Limits, retries: int, threads: int, proxies: dict[str, str]) -> None:
+def _run(folder: Path, limits: Limits, settings: Retrieval, proxies: dict[str, str]) -> None:
     options = {
         "url_list": str(folder / "urls.parquet"),
         "input_format": "parquet",
@@ -381,9 +153,9 @@ def _run(folder: Path, limits: Limits, retries: int, threads: int, proxies: dict
         "disable_all_reencoding": True,  # bytes as they came; they are decoded under our own limits
         "extract_exif": False,
         "processes_count": 1,
-        "thread_count": threads,
+        "thread_count": settings.download_threads,
         "timeout": limits.seconds,
-        "retries": retries,
+        "retries": settings.retries,
         "number_sample_per_shard": SHARD_SIZE,
     }
     environment = os.environ | {
@@ -399,7 +171,8 @@ def _run(folder: Path, limits: Limits, retries: int, threads: int, proxies: dict
         return [(file.name, file.stat().st_size) for file in sorted((folder / "shards").glob("*"))]
 
     # A download is noted with the others of its shard.
-    limit = STARTING + math.ceil(SHARD_SIZE / threads) * (retries + 1) * (limits.seconds + RESOLVING)
+    attempts = math.ceil(SHARD_SIZE / settings.download_threads) * (settings.retries + 1)
+    limit = STARTING + attempts * (limits.seconds + RESOLVING)
     command = [sys.executable, "-m", __name__, json.dumps(options)]
     try:
         code = processes.run(command, environment=environment, progress=written, limit=limit)
@@ -431,9 +204,9 @@ def _read(folder: Path) -> pd.DataFrame:
 if __name__ in ("__main__", "__mp_main__") and GUARD in os.environ:
     # Its writer's library would import it, for nothing: half of what these processes take to start.
     sys.modules["torch"] = None
-    _given = json.loads(os.environ[GUARD])
-    _given |= {name: tuple(_given[name]) for name in ("networks", "proxies")}
-    urllib.request.install_opener(guarded_opener(Limits(**_given)))
+    _limits = json.loads(os.environ[GUARD])
+    _limits |= {name: tuple(_limits[name]) for name in ("networks", "proxies")}
+    urllib.request.install_opener(guarded_opener(Limits(**_limits)))
 
 
 def _distribute(count: int, downloader: Callable, shards: Iterable, _, retries: int) -> None:

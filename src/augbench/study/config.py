@@ -112,11 +112,11 @@ class Config(Section):
             if study.audit.detector == "clip" and study.clip is None:
                 raise ValueError(f"studies.{name}.audit.detector: clip needs the section `clip`")
             trained = [part for part in ("clip", "backbone") if getattr(getattr(study, part), "train", None)]
-            if trained and (study.pool is None or study.pool.source in ("index", "service")):
+            if trained and (study.pool is None or not study.pool.source.has_images):
                 raise ValueError(
                     f"studies.{name}.{trained[0]}.train needs a pool with images, not an index or a service"
                 )
-            if study.pool and study.pool.source == "service":
+            if study.pool and not study.pool.source.tells_embeddings:
                 diverse = next((method for method in study.methods if self.methods[method].diversity), None)
                 if diverse:
                     raise ValueError(

@@ -1,14 +1,15 @@
 """The method table: what a row may say."""
 
+from collections.abc import Callable, Mapping
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from augbench.study.prompts import TEMPLATES, uses_pseudo_word
+from augbench.core import package_data
+from augbench.study.parts import PARTS, PROMPT, Guide, Part
+from augbench.study.prompts import TEMPLATES, template_file, uses_pseudo_word
 from augbench.study.sections.base import Count, Section, did_you_mean, one_of
 from augbench.study.starts import STARTS, Start
-
-PARTS = ("conditioning", "pseudo_word", "unet")  # of the diffusion model, that a method may train
 
 
 class Method(Section):
@@ -20,7 +21,9 @@ class Method(Section):
         "retrieval as in the paper, or a name of your own"
     )
     conditioning: str | None = Field(
-        None, description="file of prompt templates in resources/templates; null: the empty prompt, no guidance"
+        None,
+        description="file of prompt templates: NAME of your resources/templates/NAME.txt, or one of augbench's own "
+        "(clip_prompts, simple_prompt, ...); null: the empty prompt, no guidance",
     )
     templates: Literal["random", "equal"] = Field(
         "random", description="draw templates at random with replacement, or each equally often"
@@ -29,7 +32,11 @@ class Method(Section):
         description="where an added image comes from: "
         + "; ".join(f"{name}, {row.meaning}" for name, row in STARTS.items())
     )
-    trained: list[Literal[PARTS]] = Field([], description="what is fine-tuned on the target")
+    trained: list[one_of(Part, PARTS, "part")] = Field(
+        [],
+        description="what is fine-tuned on the target: "
+        + "; ".join(f"{name}, {row.meaning}" for name, row in PARTS.items()),
+    )
     clusters: Count = Field(1, description="conditionings per class, one for each k-means cluster")
     query: Literal["text", "text_and_images"] = Field(
         "text", description="what retrieval searches for: the prompts, or the mean of prompts and training images"
@@ -43,29 +50,60 @@ class Method(Section):
         description="states of a fine-tuning of which validation accuracy chooses",
     )
 
+    @classmethod
+    def from_row(cls, row: Mapping) -> "Method":
+        """The method of a job's parameters: of title and family, on which no image depends, the job knows nothing."""
+        known = {key: value for key, value in row.items() if key in cls.model_fields}
+        return cls(**({"title": "", "family": ""} | known))
+
+    @property
+    def guide(self) -> Guide:
+        """What guides the denoiser: the trained part that does, or else the prompt."""
+        return next((part for part in self.trained if part.guides), PROMPT)
+
     @model_validator(mode="after")
     def _fits(self):
         if self.start.needs_conditioning and self.conditioning is None:
             raise ValueError(f"start: {self.start.name} needs a conditioning, e.g. `conditioning: simple_prompt`")
-        if self.conditioning and not (TEMPLATES / f"{self.conditioning}.txt").is_file():
-            known = sorted(file.stem for file in TEMPLATES.glob("*.txt"))
+        if self.conditioning and not template_file(self.conditioning).is_file():
+            known = package_data.stems(TEMPLATES)
             raise ValueError(
-                f"there is no {TEMPLATES}/{self.conditioning}.txt{did_you_mean(self.conditioning, known)}"
+                f"there is no {package_data.OWN}/{TEMPLATES}/{self.conditioning}.txt"
+                f"{did_you_mean(self.conditioning, known)}"
                 f" (known: {', '.join(known)})"
             )
         if not self.start.is_retrieved and (self.query != "text" or self.diversity):
-            raise ValueError(f"start: {self.start.name} goes without query and diversity; retrieval has `start: pool`")
+            retrieving = _names(STARTS, lambda start: start.is_retrieved)
+            raise ValueError(
+                f"start: {self.start.name} goes without query and diversity; retrieval has `start: {retrieving}`"
+            )
+        self._check_trained()
+        return self
+
+    def _check_trained(self) -> None:
+        """That the trained parts go with each other and with all else. Raises ValueError."""
         if self.trained and not self.start.can_be_trained:
-            raise ValueError(f"start: {self.start.name} goes without `trained`; fine-tuned methods have `start: noise`")
+            trainable = _names(STARTS, lambda start: start.can_be_trained)
+            raise ValueError(
+                f"start: {self.start.name} goes without `trained`; fine-tuned methods have `start: {trainable}`"
+            )
         if len(set(self.trained)) < len(self.trained):
             raise ValueError("trained names a part twice")
-        if {"conditioning", "pseudo_word"} <= set(self.trained):
-            raise ValueError("trained takes either conditioning or pseudo_word, or neither")
-        if self.clusters > 1 and "conditioning" not in self.trained:
-            raise ValueError("clusters needs `trained: [conditioning]`: only learned conditionings have clusters")
-        if self.conditioning and uses_pseudo_word(self.conditioning) != ("pseudo_word" in self.trained):
+        guiding = [part.name for part in self.trained if part.guides]
+        if len(guiding) > 1:
+            raise ValueError(f"trained takes either {' or '.join(guiding)}, or neither")
+        if self.clusters > 1 and not any(part.has_clusters for part in self.trained):
+            clustered = _names(PARTS, lambda part: part.has_clusters)
+            raise ValueError(f"clusters needs `trained: [{clustered}]`: nothing else that is learned has clusters")
+        reads_word = any(part.uses_pseudo_word for part in self.trained)
+        if self.conditioning and uses_pseudo_word(self.conditioning) != reads_word:
+            words = _names(PARTS, lambda part: part.uses_pseudo_word)
             raise ValueError(
-                f"templates with {{p}}, the learned pseudo-word, go with `trained: [pseudo_word]` and no others do;"
-                f" see {TEMPLATES}/{self.conditioning}.txt"
+                f"templates with {{p}}, the learned pseudo-word, go with `trained: [{words}]` and no others do;"
+                f" see {template_file(self.conditioning)}"
             )
-        return self
+
+
+def _names(registry: Mapping, fits: Callable) -> str:
+    """The names of the rows of a registry that fit, for a sentence."""
+    return " or ".join(name for name, row in registry.items() if fits(row))

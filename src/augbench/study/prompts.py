@@ -4,10 +4,11 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from augbench.core import package_data
 from augbench.core.seeds import generator
 
-TEMPLATES = Path("resources/templates")
-BACKGROUNDS = Path("resources/backgrounds.txt")
+TEMPLATES = "templates"  # folder of resources, see core.package_data
+BACKGROUNDS = "backgrounds.txt"
 OPTIONAL = ", {h}", ", {d}"  # left out for a class without hypernyms or definition
 NEEDED = {"{h}": "hypernyms", "{d}": "definition"}  # what a class may lack
 
@@ -23,7 +24,17 @@ def lines(path: Path) -> list[str]:
 
 def templates(conditioning: str) -> list[str]:
     """The templates of ``resources/templates/{conditioning}.txt``, one a line."""
-    return lines(TEMPLATES / f"{conditioning}.txt")
+    return lines(template_file(conditioning))
+
+
+def template_file(conditioning: str) -> Path:
+    """The user's file of templates of this name, or else the package's."""
+    return package_data.own_or_bundled(f"{TEMPLATES}/{conditioning}.txt")
+
+
+def backgrounds() -> list[str]:
+    """Places that may follow a class name, of the user's ``resources/backgrounds.txt``, or else the package's."""
+    return lines(package_data.own_or_bundled(BACKGROUNDS))
 
 
 def digest(conditioning: str | None) -> str:
@@ -32,7 +43,7 @@ def digest(conditioning: str | None) -> str:
         return ""
     texts = templates(conditioning)
     if any("{b}" in text for text in texts):
-        texts = texts + lines(BACKGROUNDS)
+        texts = texts + backgrounds()
     return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]
 
 
@@ -46,55 +57,55 @@ def pseudo_word(key: str) -> str:
     return f"<{key}>"
 
 
-def fill(template: str, about: Mapping[str, str], background: str = "") -> str:
+def fill(template: str, class_info: Mapping[str, str], background: str = "") -> str:
     """Put what is known of a class into a template.
 
-    ``about`` has ``class`` (key), ``lemmas`` (all names, separated by commas) and, where known,
+    ``class_info`` has ``class`` (key), ``lemmas`` (all names, separated by commas) and, where known,
     ``hypernyms`` and ``definition``. In templates {n} is the class name, {w} the name without white space,
     {h} hypernyms, {d} definition, {b} a background, {p} the learned pseudo-word.
     """
     for part in OPTIONAL:
-        if not about.get(NEEDED[part[2:]]):
+        if not class_info.get(NEEDED[part[2:]]):
             template = template.replace(part, "")
     words = {
-        "{n}": about["lemmas"],
-        "{w}": without_spaces(about["lemmas"]),
-        "{h}": about.get("hypernyms", ""),
-        "{d}": about.get("definition", ""),
+        "{n}": class_info["lemmas"],
+        "{w}": without_spaces(class_info["lemmas"]),
+        "{h}": class_info.get("hypernyms", ""),
+        "{d}": class_info.get("definition", ""),
         "{b}": background,
-        "{p}": pseudo_word(about["class"]),
+        "{p}": pseudo_word(class_info["class"]),
     }
     for place, word in words.items():
         template = template.replace(place, word)
     return template
 
 
-def lacking(conditioning: str | None, about: Mapping[str, str]) -> list[str]:
+def lacking(conditioning: str | None, class_info: Mapping[str, str]) -> list[str]:
     """What the templates of a conditioning ask for and a class does not have: hypernyms, definition."""
     texts = templates(conditioning) if conditioning else []
-    return [word for place, word in NEEDED.items() if any(place in text for text in texts) and not about.get(word)]
+    return [word for place, word in NEEDED.items() if any(place in text for text in texts) and not class_info.get(word)]
 
 
-def usable(conditioning: str, about: Mapping[str, str]) -> list[str]:
+def usable(conditioning: str, class_info: Mapping[str, str]) -> list[str]:
     """The templates that can be filled in for a class: without those that need, elsewhere than as a further part of a
     list, hypernyms or a definition that the class does not have. Raises ValueError when none is left."""
-    missing = [place for place, word in NEEDED.items() if not about.get(word)]
+    missing = [place for place, word in NEEDED.items() if not class_info.get(word)]
 
     def left(text: str) -> str:
         for part in OPTIONAL:
             text = text.replace(part, "")
         return text
 
-    found = [text for text in templates(conditioning) if not any(place in left(text) for place in missing)]
-    if not found:
+    fitting = [text for text in templates(conditioning) if not any(place in left(text) for place in missing)]
+    if not fitting:
         words = " or ".join(NEEDED[place] for place in missing)
         raise ValueError(
-            f"every template of {conditioning} needs {words}, which the class {about['class']} does not have"
+            f"every template of {conditioning} needs {words}, which the class {class_info['class']} does not have"
         )
-    return found
+    return fitting
 
 
-def draw(conditioning: str | None, how: str, about: Mapping[str, str], count: int, *key: object) -> list[str]:
+def draw(conditioning: str | None, how: str, class_info: Mapping[str, str], count: int, *key: object) -> list[str]:
     """``count`` prompts for a class (paper, section 3.1).
 
     ``how`` is ``random``, templates drawn with replacement, or ``equal``, each equally often. Backgrounds are
@@ -103,26 +114,26 @@ def draw(conditioning: str | None, how: str, about: Mapping[str, str], count: in
     """
     if conditioning is None:
         return [""] * count
-    choices = usable(conditioning, about)
+    choices = usable(conditioning, class_info)
     rng = generator(*key, "templates")
-    places = lines(BACKGROUNDS) if any("{b}" in template for template in choices) else [""]
+    places = backgrounds() if any("{b}" in template for template in choices) else [""]
     prompts = []
     for i in range(count):
         template = choices[i % len(choices) if how == "equal" else int(rng.integers(len(choices)))]
         background = places[int(rng.integers(len(places)))] if "{b}" in template else ""
-        prompts.append(fill(template, about, background))
+        prompts.append(fill(template, class_info, background))
     return prompts
 
 
-def spread(count: int, sizes: Sequence[int]) -> list[int]:
+def allocate(count: int, sizes: Sequence[int]) -> list[int]:
     """Which of several clusters each of ``count`` images belongs to, in proportion to the clusters' sizes.
 
     Any first images are spread likewise: each next image goes to the cluster furthest behind its share.
     """
-    given = [0] * len(sizes)
+    allocated = [0] * len(sizes)
     chosen = []
     for i in range(1, count + 1):
-        behind = [i * size / sum(sizes) - got for size, got in zip(sizes, given, strict=True)]
+        behind = [i * size / sum(sizes) - got for size, got in zip(sizes, allocated, strict=True)]
         chosen.append(max(range(len(sizes)), key=lambda k: (behind[k], -k)))
-        given[chosen[-1]] += 1
+        allocated[chosen[-1]] += 1
     return chosen

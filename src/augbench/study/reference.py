@@ -1,11 +1,12 @@
-"""The reference of every key of the configuration, as text: config/README.md."""
+"""The reference of every key of the configuration: config/README.md for people, config/schema.json for editors."""
 
-from typing import Literal
+import json
+from typing import Any, Literal
 
 import yaml
 from pydantic import WithJsonSchema
 
-from augbench.study.config import Study, kinds_in
+from augbench.study.config import Config, Study, kinds_in
 from augbench.study.methods import Method
 from augbench.study.sections.base import Section
 
@@ -35,6 +36,32 @@ def markdown() -> str:
     return "\n".join(lines) + "\n"
 
 
+def json_schema() -> str:
+    """A JSON schema of a configuration file, by which editors complete and check keys.
+
+    No key is required: a file may hold studies or methods alone, or be one of several that are joined.
+    """
+    schema = _without_required(Config.model_json_schema())
+    head = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    return json.dumps(head | schema | {"title": "augbench configuration"}, indent=1) + "\n"
+
+
+def _without_required(schema: Any) -> Any:
+    """Also without the texts of classes, which are for programmers."""
+    if isinstance(schema, list):
+        return [_without_required(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    left_out = {"required"} | ({"description"} if "properties" in schema else set())
+    return {
+        key: {name: _without_required(inner) for name, inner in value.items()}
+        if key in ("properties", "$defs")
+        else _without_required(value)
+        for key, value in schema.items()
+        if key not in left_out
+    }
+
+
 def yaml_value(value) -> str:
     value = list(value) if isinstance(value, tuple) else value
     return yaml.safe_dump(value, default_flow_style=True).removesuffix("...\n").strip()
@@ -44,7 +71,8 @@ def _kind(field) -> str:
     words = {float: "number", int: "whole number", str: "text", bool: "true/false", list: "list"}
     parts = [part for part in kinds_in(field.annotation) if part in words or getattr(part, "__origin__", None) is list]
     literal = [part for part in kinds_in(field.annotation) if getattr(part, "__origin__", None) is Literal]
-    for each in field.metadata:
+    inner = [each for kind in kinds_in(field.annotation) for each in getattr(kind, "__metadata__", ())]
+    for each in [*field.metadata, *inner]:
         if isinstance(each, WithJsonSchema):
             return ", ".join(each.json_schema["enum"])
     if literal:

@@ -1,10 +1,12 @@
 """Where an added image comes from: a class for each value of a method's ``start``, and the table of them.
 
 Nothing else in the program compares a start with a string: it asks the object. A new start is a class here and a row
-of ``STARTS``.
+of ``STARTS``. Schedulers and latents are passed in; torch is imported by those methods alone that need it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+
+from augbench.core.seeds import generator
 
 
 class Start:
@@ -70,7 +72,11 @@ class MoreReal(Start):
 
 
 class Generated(Start):
-    """Images of the diffusion model."""
+    """Images of the diffusion model; a draw begins from noise unless a class below says otherwise.
+
+    ``training`` are the training images as :class:`augbench.diffusion.latents.StartImages`, or None where
+    ``begins_from_images`` is false; ``settings`` is the section ``generate`` of the configuration.
+    """
 
     is_generated = True
     sections = ("backbone",)
@@ -83,6 +89,21 @@ class Generated(Start):
 
     def further(self, files, method, extension):
         return files.shards(method, "further", extension)
+
+    def choose(self, row: Mapping, key: tuple, attempt: int, training) -> dict:
+        """What to note in a planned row before each draw; ``attempt`` counts the draws refused before."""
+        return {}
+
+    def begin(self, rows: Sequence[Mapping], noise, scheduler, settings, training):
+        """The latents that denoising begins from, and the timesteps it then takes.
+
+        ``noise`` (n, channels, height, width) is standard normal, the scheduler's timesteps are set.
+        """
+        return noise * scheduler.init_noise_sigma, scheduler.timesteps
+
+    def refused(self, row: Mapping, draws: int, training) -> tuple[str, str] | None:
+        """Why the safety checker may refuse all draws for a row, and what helps; None: what guides the images says."""
+        return None
 
 
 class Noise(Generated):
@@ -97,6 +118,19 @@ class Image(Generated):
     name = "image"
     meaning = "the diffusion model denoises a noised training image (Boomerang)"
     begins_from_images = True
+
+    def choose(self, row, key, attempt, training):
+        position = start_image(training.positions.get(row["class"], ()), key, row, attempt)
+        return {"start": position, "start_image": training.image_ids[position]}
+
+    def begin(self, rows, noise, scheduler, settings, training):
+        timesteps = last_steps(scheduler, max(1, round(settings.noise_share * settings.steps)))
+        images = training.latents[[row["start"] for row in rows]]
+        return scheduler.add_noise(images, noise, timesteps[:1].cpu().repeat(len(rows))), timesteps
+
+    def refused(self, row, draws, training):
+        count = len(training.positions[row["class"]])
+        return f"from {min(draws, count)} of the {count} training images", "leave the class out of the target"
 
 
 class Pool(Start):
@@ -119,3 +153,37 @@ class Pool(Start):
 
 
 STARTS: dict[str, Start] = {start.name: start for start in (TargetOnly(), MoreReal(), Noise(), Image(), Pool())}
+
+
+def start_image(positions: Sequence[int], key: tuple, row: Mapping, attempt: int) -> int:
+    """Which of a class's training images a draw starts from, one of their ``positions`` among the latents.
+
+    The images of a class start from its training images in turn. A draw that was refused is repeated from another one,
+    the others in an order drawn for the image: of some start images the safety checker refuses nearly every draw.
+
+    Raises ValueError when the class has no training image.
+    """
+    if not positions:
+        raise ValueError(f"the class {row['class']} has no training image to start from")
+    own = row["index"] % len(positions)
+    if attempt == 0:
+        return int(positions[own])
+    others = [*positions[:own], *positions[own + 1 :]] or positions
+    order = generator(*key, row["class"], row["index"], "start").permutation(len(others))
+    return int(others[order[(attempt - 1) % len(others)]])
+
+
+def last_steps(scheduler, count: int):
+    """The timesteps of the last ``count`` denoising steps, for a scheduler whose timesteps are set; it begins there.
+
+    Stable Diffusion's own PNDM visits its second timestep twice, wherever it begins.
+    """
+    import torch
+
+    if type(scheduler).__name__ == "PNDMScheduler":
+        unique = torch.unique_consecutive(scheduler.timesteps)[-count:]
+        return torch.cat([unique[:2], unique[1:]]) if count > 1 else unique
+    first = len(scheduler.timesteps) - count * scheduler.order
+    if hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(first)
+    return scheduler.timesteps[first:]

@@ -8,7 +8,8 @@ from PIL import Image, ImageFilter
 
 from augbench import images
 from augbench.audit import duplicates as module
-from augbench.audit.duplicates import Set, alike, audit, pairs
+from augbench.audit import hashes as hash_files
+from augbench.audit.duplicates import Set, alike, audit, audit_files, pairs
 from augbench.audit.hashes import hashes
 from augbench.core.files import read_json
 
@@ -135,6 +136,34 @@ def test_each_ratio_has_its_own_counts_and_the_main_one_its_pairs(planted, tmp_p
     (further,) = summary["further"]
     assert (further["ratio"], further["added"], further["references"]["test"]["pairs"]) == (10.0, 5, 3)
     assert further["references"]["test"]["share"] == 2 / 8
+
+
+def test_a_methods_audit_reads_its_sets_ratio_by_ratio(planted, tmp_path):
+    """As above, from files: two runs of the main ratio add the same images, which count once."""
+    added, references = planted
+    for name, table in {"main": added.iloc[:2], "further": added, "test": references}.items():
+        images.write(tmp_path / f"{name}.parquet", table)
+    for name, table in {"added": added, "test": references}.items():
+        hash_files.write(tmp_path / f"{name}-hashes.parquet", table, hashes(table))
+    main, further, test = (tmp_path / f"{name}.parquet" for name in ("main", "further", "test"))
+    audit_files(
+        tmp_path / "out",
+        ["test"],
+        [1.0, 10.0],
+        None,
+        1,
+        added=[main, main, further, further],
+        added_hashes=tmp_path / "added-hashes.parquet",
+        added_vectors=[],
+        references=[test],
+        hashes=[tmp_path / "test-hashes.parquet"],
+        vectors=[],
+    )
+    every = list(added["image_id"])
+    wanted = audit(seen(added), {"test": seen(references)}, tmp_path, ratios={1.0: every[:2], 10.0: every})
+    assert read_json(tmp_path / "out" / "summary.json") == wanted
+    for name in ("candidates.parquet", "summary.json"):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / name).read_bytes()
 
 
 def test_no_candidates_is_a_table_too(planted, tmp_path):

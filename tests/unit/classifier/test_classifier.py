@@ -11,14 +11,17 @@ import torch
 from kills import kill_at_call
 from PIL import Image
 from safetensors.numpy import load_file
-from tinted import CLASSES, SETTINGS, tinted
+from tinted import CLASSES, SEED, SETTINGS, tinted, with_settings
 from torchvision.transforms.functional import pil_to_tensor
 
 from augbench import images
 from augbench.classifier import crops as classifier_crops
-from augbench.classifier import training
+from augbench.classifier import networks, training
+from augbench.classifier.architectures import check_model, known_models
 from augbench.classifier.crops import evaluation_image, random_crop, random_crop_of, training_image
-from augbench.classifier.training import check_model, epoch_order, known_models, look, plateau, train
+from augbench.classifier.schedule import epoch_order, plateau
+from augbench.classifier.scoring import score
+from augbench.classifier.training import train
 from augbench.core.files import read_json
 from augbench.core.seeds import derive
 from augbench.jobs import launching
@@ -37,7 +40,7 @@ def sets(tmp_path_factory):
 def run(sets, tmp_path_factory):
     """One undisturbed run: its folder and what it returned."""
     folder = tmp_path_factory.mktemp("run")
-    return folder, train(*sets, CLASSES, folder, **SETTINGS, max_epochs=6)
+    return folder, train(*sets, CLASSES, folder, SETTINGS, seed=SEED)
 
 
 def contents(folder):
@@ -75,15 +78,8 @@ def test_the_papers_schedule():
 
 def test_training_follows_the_schedule(sets, tmp_path):
     """A rate of 0 learns nothing: accuracy stays, so the run ends ``stop_after`` epochs after the first."""
-    metrics = train(
-        *sets,
-        CLASSES,
-        tmp_path,
-        **SETTINGS | {"learning_rate": 1e-12},
-        max_epochs=30,
-        patience=2,
-        stop_after=5,
-    )
+    settings = with_settings(learning_rate=1e-12, max_epochs=30, patience=2, stop_after=5)
+    metrics = train(*sets, CLASSES, tmp_path, settings, seed=SEED)
     history = pd.read_csv(tmp_path / "history.csv")
     rates, accuracies = list(history["learning_rate"]), list(history["validation_accuracy"])
     assert len(rates) == metrics["epochs"] < 30
@@ -122,11 +118,11 @@ def test_unknown_models_get_a_suggestion(name, meant):
 
 
 def test_a_torchvision_model_is_trained(sets, tmp_path):
-    settings = SETTINGS | {"model": "squeezenet1_1", "image_size": 32}
-    metrics = train(*sets, CLASSES, tmp_path, **settings, max_epochs=1)
+    settings = with_settings(model="squeezenet1_1", image_size=32, max_epochs=1)
+    metrics = train(*sets, CLASSES, tmp_path, settings, seed=SEED)
     assert (metrics["model"], metrics["epochs"]) == ("squeezenet1_1", 1)
     assert load_file(tmp_path / "best.safetensors")["classifier.1.weight"].shape == (3, 512, 1, 1)
-    again = look(tmp_path, CLASSES, sets[2], model="squeezenet1_1", image_size=32)[1]
+    again = score(tmp_path, CLASSES, sets[2], settings)[1]
     stored = pd.read_parquet(tmp_path / "predictions.parquet")
     pd.testing.assert_frame_equal(again, stored.drop(columns="confidence"))
 
@@ -302,9 +298,9 @@ def test_metrics_predictions_and_history_agree(sets, run):
 
 def test_the_best_checkpoint_is_the_one_scored(sets, tmp_path):
     """At a rate at which accuracy jumps about, best and last weights see different things."""
-    metrics = train(*sets, CLASSES, tmp_path, **SETTINGS | {"learning_rate": 0.5}, max_epochs=8)
+    metrics = train(*sets, CLASSES, tmp_path, with_settings(learning_rate=0.5, max_epochs=8), seed=SEED)
     assert metrics["best_epoch"] < metrics["epochs"]
-    seen = [look(tmp_path, CLASSES, table, model="small_cnn", image_size=16)[1] for table in sets[1:]]
+    seen = [score(tmp_path, CLASSES, table, SETTINGS)[1] for table in sets[1:]]
     assert 100 * seen[0]["correct"].mean() == pytest.approx(metrics["best_validation_accuracy"])
     stored = pd.read_parquet(tmp_path / "predictions.parquet")
     pd.testing.assert_frame_equal(seen[1], stored.drop(columns="confidence"))
@@ -312,7 +308,7 @@ def test_the_best_checkpoint_is_the_one_scored(sets, tmp_path):
 
 def test_a_lower_rate_is_a_smaller_step(sets, run, tmp_path):
     """With less patience the losses part in the very epoch that has a lower rate."""
-    train(*sets, CLASSES, tmp_path, **SETTINGS, max_epochs=6, patience=1)
+    train(*sets, CLASSES, tmp_path, with_settings(patience=1), seed=SEED)
     one, other = (pd.read_csv(folder / "history.csv") for folder in (run[0], tmp_path))
     lower = other["learning_rate"] < one["learning_rate"]
     assert 0 < lower.sum() < 6
@@ -320,30 +316,30 @@ def test_a_lower_rate_is_a_smaller_step(sets, run, tmp_path):
 
 
 def test_it_learns(sets, tmp_path):
-    metrics = train(*sets, CLASSES, tmp_path, **SETTINGS, max_epochs=40, crop_scale=(0.5, 1))
+    metrics = train(*sets, CLASSES, tmp_path, with_settings(max_epochs=40, crop_scale=(0.5, 1)), seed=SEED)
     assert metrics["accuracy"] > 85
     assert metrics["epochs"] > metrics["best_epoch"]
     assert not metrics["at_cap"]
 
 
 def test_same_seed_same_bytes_other_seed_other_bytes(sets, run, tmp_path):
-    train(*sets, CLASSES, tmp_path / "same", **SETTINGS, max_epochs=6)
+    train(*sets, CLASSES, tmp_path / "same", SETTINGS, seed=SEED)
     assert contents(tmp_path / "same") == contents(run[0])
-    train(*sets, CLASSES, tmp_path / "other", **SETTINGS | {"seed": 4}, max_epochs=6)
+    train(*sets, CLASSES, tmp_path / "other", SETTINGS, seed=4)
     assert contents(tmp_path / "other")["best.safetensors"] != contents(run[0])["best.safetensors"]
 
 
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.middle)])
 def test_how_images_are_read_changes_nothing(sets, run, tmp_path, monkeypatch, workers):
     monkeypatch.setattr(classifier_crops, "MEMORY", 0)
-    train(*sets, CLASSES, tmp_path, **SETTINGS, max_epochs=6, workers=workers)
+    train(*sets, CLASSES, tmp_path, with_settings(workers=workers), seed=SEED)
     assert contents(tmp_path) == contents(run[0])
 
 
-def ended(sets, folder, step):
+def ended(sets, folder, step, settings=SETTINGS, seed=SEED):
     """A run that SIGTERM ends at its ``step``-th training step, as a scheduler ends a job."""
     steps = []
-    original = training._Network.step
+    original = networks.Network.step
 
     def counted(*arguments):
         steps.append(0)
@@ -352,8 +348,8 @@ def ended(sets, folder, step):
         return original(*arguments)
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as end:
-        patch.setattr(training._Network, "step", counted)
-        train(*sets, CLASSES, folder, **SETTINGS, max_epochs=6)
+        patch.setattr(networks.Network, "step", counted)
+        train(*sets, CLASSES, folder, settings, seed=seed)
     assert end.value.code == 143
 
 
@@ -362,7 +358,7 @@ def test_a_run_ended_by_sigterm_goes_on_to_the_same_bytes(sets, run, tmp_path, s
     ended(sets, tmp_path, step)
     assert [file.name for file in tmp_path.iterdir()] == ["state.safetensors"]
     seen = []
-    train(*sets, CLASSES, tmp_path, **SETTINGS, max_epochs=6, progress=lambda done, total, note: seen.append(done))
+    train(*sets, CLASSES, tmp_path, SETTINGS, seed=SEED, progress=lambda done, total, note: seen.append(done))
     assert seen == list(range((step - 1) // STEPS + 1, 7))
     assert contents(tmp_path) == contents(run[0])
 
@@ -371,29 +367,32 @@ def test_a_run_ended_by_sigterm_goes_on_to_the_same_bytes(sets, run, tmp_path, s
 @pytest.mark.parametrize("step", [5, 11, 18])
 def test_a_killed_run_goes_on_from_the_last_state(sets, run, tmp_path, step):
     """SIGKILL gives no warning: a process that saves at every step dies in the middle of an epoch."""
-    given = dict(SETTINGS, max_epochs=6, save_minutes=1e-9)
-    kill_at_call(step, training._Network, "step", lambda: train(*sets, CLASSES, tmp_path / "run", **given))
+
+    def run_once():
+        train(*sets, CLASSES, tmp_path / "run", SETTINGS, seed=SEED, save_minutes=1e-9)
+
+    kill_at_call(step, networks.Network, "step", run_once)
     seen = []
     folder = tmp_path / "run"
-    train(*sets, CLASSES, folder, **SETTINGS, max_epochs=6, progress=lambda done, total, note: seen.append(done))
+    train(*sets, CLASSES, folder, SETTINGS, seed=SEED, progress=lambda done, total, note: seen.append(done))
     assert seen[0] == (step - 1) // STEPS + 1
     assert contents(folder) == contents(run[0])
 
 
 def in_shares(sets, epochs, shares):
     """The training losses of a plain loop in which each share of a batch has batch statistics of its own."""
-    size, rate = SETTINGS["image_size"], SETTINGS["learning_rate"]
-    torch.manual_seed(derive(SETTINGS["seed"], "classifier", "weights"))
-    model = training.build("small_cnn", len(CLASSES))
+    size, rate = SETTINGS.image_size, SETTINGS.learning_rate
+    torch.manual_seed(derive(SEED, "classifier", "weights"))
+    model = networks.build("small_cnn", len(CLASSES))
     optimizer = torch.optim.SGD(model.parameters(), lr=rate, momentum=0.9, weight_decay=1e-4)
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (training.MEAN, training.STD))
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (networks.MEAN, networks.STD))
     rows, losses = list(sets[0].itertuples()), []
     for epoch in range(1, epochs + 1):
         total = 0.0
-        for batch in epoch_order(len(rows), SETTINGS["batch_size"], SETTINGS["seed"], epoch, 2 * shares):
+        for batch in epoch_order(len(rows), SETTINGS.batch_size, SEED, epoch, 2 * shares):
             optimizer.zero_grad()
             for share in (batch[k::shares] for k in range(shares)):
-                keys = [(SETTINGS["seed"], "classifier", epoch, int(i)) for i in share]
+                keys = [(SEED, "classifier", epoch, int(i)) for i in share]
                 crops = [
                     random_crop(images.load(rows[i]), size, (0.08, 1.0), True, key)
                     for i, key in zip(share, keys, strict=True)
@@ -412,50 +411,59 @@ def in_shares(sets, epochs, shares):
 @pytest.mark.parametrize("processes", [1, 2])
 def test_processes_share_each_batch(sets, tmp_path, processes):
     given = dict(zip(("train", "validation", "test"), sets, strict=True))
-    given |= {"classes": CLASSES, "folder": str(tmp_path / "run"), "threads": 1, "max_epochs": 3} | SETTINGS
-    launching.run(training.train, given, tmp_path / "processes", processes=processes)
+    given |= {
+        "classes": CLASSES,
+        "folder": str(tmp_path / "run"),
+        "settings": with_settings(max_epochs=3),
+        "seed": SEED,
+    }
+    launching.run(training.train, given, tmp_path / "processes", processes=processes, threads=1)
     history = pd.read_csv(tmp_path / "run" / "history.csv")
     assert history["train_loss"].to_numpy() == pytest.approx(in_shares(sets, 3, processes), abs=1e-4)
     predictions = pd.read_parquet(tmp_path / "run" / "predictions.parquet")
     assert list(predictions["image_id"]) == list(sets[2]["image_id"])
-    _, seen = look(tmp_path / "run", CLASSES, sets[2], model="small_cnn", image_size=SETTINGS["image_size"])
+    _, seen = score(tmp_path / "run", CLASSES, sets[2], SETTINGS)
     assert list(seen["predicted"]) == list(predictions["predicted"])
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
 def test_a_finished_run_whose_results_are_gone_is_scored_and_not_trained_again(sets, run, tmp_path):
     """As when a job is killed in a later one of its runs, and Snakemake removes what it had written."""
-    train(*sets, CLASSES, tmp_path, **SETTINGS, max_epochs=6)
+    train(*sets, CLASSES, tmp_path, SETTINGS, seed=SEED)
     for name in OUTPUTS:
         (tmp_path / name).unlink()
     seen = []
-    train(*sets, CLASSES, tmp_path, **SETTINGS, max_epochs=6, progress=lambda done, total, note: seen.append(done))
+    train(*sets, CLASSES, tmp_path, SETTINGS, seed=SEED, progress=lambda done, total, note: seen.append(done))
     assert seen == []
     assert contents(tmp_path) == contents(run[0])
 
 
-@pytest.mark.parametrize("change", ["settings", "image"])
+@pytest.mark.parametrize(
+    "change", ["seed", "image", *sorted(set(type(SETTINGS).model_fields) - {"workers", "processes"})]
+)
 def test_a_state_of_other_input_is_not_resumed(sets, run, tmp_path, change):
-    """The killed run had another seed, or one image was blank then and has the same path and table now."""
+    """The killed run had another seed or setting, or one image was blank then and has the same path and table now."""
     path = Path(sets[0]["path"][5])
     original = path.read_bytes()
-
+    other = {"model": "resnet18", "crop_scale": (0.1, 1.0), "horizontal_flip": False, "image_size": 32}
+    settings = SETTINGS
     if change == "image":
         Image.new("RGB", (16, 16)).save(path)
-    settings = SETTINGS | ({"seed": 4} if change == "settings" else {})
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(SETTINGS, "seed", settings["seed"])
-        ended(sets, tmp_path, 12)
+    elif change != "seed":
+        settings = with_settings(**{change: other.get(change, getattr(SETTINGS, change) * 2)})
+    ended(sets, tmp_path, 4, settings, seed=4 if change == "seed" else SEED)
     path.write_bytes(original)
     assert (tmp_path / "state.safetensors").exists()
-    train(*sets, CLASSES, tmp_path, **SETTINGS, max_epochs=6)
+    seen = []
+    train(*sets, CLASSES, tmp_path, SETTINGS, seed=SEED, progress=lambda done, total, note: seen.append(done))
+    assert seen[0] == 1
     assert contents(tmp_path) == contents(run[0])
 
 
 def test_any_table_can_be_looked_at(sets, run):
     stored = pd.read_parquet(run[0] / "predictions.parquet").drop(columns="confidence")
     part = sets[2].iloc[[4, 1]].assign(**{"class": ["red", "of another study"]})
-    features, seen = look(run[0], CLASSES, part, model="small_cnn", image_size=16)
+    features, seen = score(run[0], CLASSES, part, SETTINGS)
     assert features.shape == (2, 128)
     assert list(seen["image_id"]) == ["test-4", "test-1"]
     assert list(seen["predicted"]) == list(stored["predicted"][[4, 1]])
@@ -464,7 +472,7 @@ def test_any_table_can_be_looked_at(sets, run):
 
 def test_features_are_what_the_last_layer_sees(sets, run):
     """The last layer's weights on them give the stored predictions."""
-    features, seen = look(run[0], CLASSES, sets[2], model="small_cnn", image_size=16)
+    features, seen = score(run[0], CLASSES, sets[2], SETTINGS)
     weights = load_file(run[0] / "best.safetensors")
     last = max(int(name.split(".")[0]) for name in weights)
     logits = features @ weights[f"{last}.weight"].T + weights[f"{last}.bias"]
@@ -484,14 +492,14 @@ def test_unreadable_images_are_named(sets, tmp_path, monkeypatch, memory, worker
     bad.loc[7, "path"] = str(path)
     monkeypatch.setattr(classifier_crops, "MEMORY", memory)
     with pytest.raises(ValueError, match=r"^cannot read .*(bad-one\.png|train-7)"):
-        train(bad, *sets[1:], CLASSES, tmp_path / "run", **SETTINGS, max_epochs=1, workers=workers)
+        train(bad, *sets[1:], CLASSES, tmp_path / "run", with_settings(max_epochs=1, workers=workers), seed=SEED)
     assert not (tmp_path / "run").exists()
 
 
 def test_sets_must_have_images_of_known_classes(sets, tmp_path):
     with pytest.raises(ValueError, match="'validation-2' has class 'blue'"):
-        train(sets[0].query("`class` != 'blue'"), *sets[1:], ["red", "green"], tmp_path, **SETTINGS)
+        train(sets[0].query("`class` != 'blue'"), *sets[1:], ["red", "green"], tmp_path, SETTINGS, seed=SEED)
     with pytest.raises(ValueError, match="no test images"):
-        train(*sets[:2], sets[2].iloc[:0], CLASSES, tmp_path, **SETTINGS)
+        train(*sets[:2], sets[2].iloc[:0], CLASSES, tmp_path, SETTINGS, seed=SEED)
     with pytest.raises(ValueError, match="1 training images in batches of 8 are too few"):
-        train(sets[0].iloc[:1], *sets[1:], CLASSES, tmp_path, **SETTINGS)
+        train(sets[0].iloc[:1], *sets[1:], CLASSES, tmp_path, SETTINGS, seed=SEED)

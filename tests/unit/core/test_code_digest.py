@@ -10,6 +10,7 @@ def package(tmp_path, monkeypatch):
     root = tmp_path / "augbench"
     (root / "stage").mkdir(parents=True)
     (root / "templates").mkdir()
+    (root / "resources").mkdir()
     for name, text in {
         "__init__.py": "",
         "core.py": "",
@@ -18,6 +19,8 @@ def package(tmp_path, monkeypatch):
         "stage/b.py": "import augbench.core\n",
         "stage/page.py": "from augbench.core import pages\n\ndef f():\n    pages.template('page.html.j2')\n",
         "stage/logs.py": "from augbench.stage import b\n",
+        "stage/named.py": "from augbench.core import package_data\n\nNAMES = package_data.bundled('names.csv')\n",
+        "resources/names.csv": "class\n",
         "templates/page.html.j2": "{% include 'part.html.j2' %}",
         "templates/part.html.j2": "",
     }.items():
@@ -27,6 +30,7 @@ def package(tmp_path, monkeypatch):
         "imports_core.py": "from augbench import core\n",
         "shows.py": "from augbench.stage import page\n",
         "logs.py": "from augbench.stage.logs import log_to\n",
+        "names.py": "from augbench.stage import named\n",
     }.items():
         (tmp_path / script).write_text(text)
     monkeypatch.setattr(code_digest, "PACKAGE", root)
@@ -49,6 +53,10 @@ def test_templates_are_followed_through_their_includes(package):
     assert names(package, "shows.py")[-2:] == ["templates/page.html.j2", "templates/part.html.j2"]
 
 
+def test_data_of_the_package_count_where_they_are_named(package):
+    assert names(package, "names.py")[-3:] == ["resources/names.csv", "stage/__init__.py", "stage/named.py"]
+
+
 def test_what_changes_no_result_does_not_count(package):
     assert "stage/logs.py" not in names(package, "logs.py")
 
@@ -57,7 +65,8 @@ def test_an_edit_changes_the_digests_of_what_uses_it_and_no_other(package):
     scripts = sorted(package.parent.glob("*.py"))
     expected = {
         "stage/b.py": ["imports_a.py"],
-        "core.py": ["imports_a.py", "imports_core.py", "shows.py"],
+        "core.py": ["imports_a.py", "imports_core.py", "names.py", "shows.py"],
+        "resources/names.csv": ["names.py"],
         "templates/part.html.j2": ["shows.py"],
         "stage/logs.py": [],
     }

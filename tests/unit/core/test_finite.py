@@ -8,13 +8,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from sampled import KEY, METHOD, work
-from tinted import CLASSES, SETTINGS, tinted
+from tinted import CLASSES, SEED, SETTINGS, tinted, with_settings
 
-from augbench.classifier import training
+from augbench import images
+from augbench.classifier import networks, scoring, training
 from augbench.core import finite
-from augbench.diffusion import latents, sampling
+from augbench.diffusion import latents, sampling, sampling_plan
 from augbench.models import aesthetics, backbones, clip
-from augbench.retrieval import pools
+from augbench.retrieval import embedding
 
 pytestmark = pytest.mark.middle
 
@@ -43,18 +44,18 @@ def test_no_items_are_no_error():
 def test_a_classifier_that_diverges_is_an_error(tmp_path):
     sets = [tinted(tmp_path, name, 12) for name in ("train", "validation", "test")]
     with pytest.raises(RuntimeError, match=r"loss is not finite in epoch 1; use a lower `classifier: {learning_rate"):
-        training.train(*sets, CLASSES, tmp_path / "out", **SETTINGS | {"learning_rate": 1e30}, max_epochs=2)
+        training.train(*sets, CLASSES, tmp_path / "out", with_settings(learning_rate=1e30, max_epochs=2), seed=SEED)
     assert not (tmp_path / "out" / "metrics.json").exists()
 
 
 def test_a_classifier_whose_output_is_none_scores_nothing(tmp_path):
     table = tinted(tmp_path, "test", 4)
-    network = training.build(SETTINGS["model"], len(CLASSES))
+    network = networks.build(SETTINGS.model, len(CLASSES))
     weights = network.state_dict()
     weights[next(iter(weights))][0] = math.nan
     save_file(weights, tmp_path / "best.safetensors")
     with pytest.raises(RuntimeError, match="the classifier gives numbers that are none .* for the image test-0"):
-        training.look(tmp_path, CLASSES, table, model=SETTINGS["model"], image_size=16)
+        scoring.score(tmp_path, CLASSES, table, SETTINGS)
 
 
 def damaged(source, target, part, value=math.nan):
@@ -79,18 +80,19 @@ def damaged(source, target, part, value=math.nan):
 )
 def test_no_image_is_black_for_want_of_numbers(world, tmp_path, part, model, value):
     folder = damaged(world.backbone, tmp_path / "decoder", part, value)
-    rows = sampling.plan([{"class": "three", "lemmas": "three, trey"}], [2], METHOD, KEY)
+    rows = sampling_plan.plan([{"class": "three", "lemmas": "three, trey"}], [2], METHOD, KEY)
     paths = tmp_path / "shard.tar", tmp_path / "shard.parquet"
     with pytest.raises(RuntimeError, match=f"{model}.* gives numbers that are none .* for .*three"):
-        sampling.generate([work(world, rows, backbone=folder)], *paths)
+        sampling.write_shard([work(world, rows, backbone=folder)], *paths)
     assert not any(path.exists() for path in paths)
 
 
 def test_latents_that_are_none_name_the_image(world, tmp_path):
     folder = damaged(world.backbone, tmp_path / "encoder", "vae")
-    table = tinted(tmp_path, "train", 3)
+    images.write(tmp_path / "train.parquet", tinted(tmp_path, "train", 3))
+    paths = {tmp_path / "train.parquet": tmp_path / "out"}
     with pytest.raises(RuntimeError, match=r"the encoder \(vae\) gives .* for .*train/0.png and 2 others"):
-        latents.encode(folder, {tmp_path / "out": table}, image_size=32, mirrored=False, threads=1)
+        latents.encode(folder, paths, image_size=32, mirrored=False, threads=1)
     assert not (tmp_path / "out").exists()
 
 
@@ -105,7 +107,7 @@ def test_a_clip_without_numbers_is_named_with_what_it_read(world, tmp_path):
     with pytest.raises(RuntimeError, match=r"the CLIP hf_clip:.* gives .* for the text 'a cat'"):
         model.texts(["a cat"])
     with pytest.raises(RuntimeError, match=r"the CLIP hf_clip:.* gives .* for the image .* in .*web.tar"):
-        pools.embed([world.shard], f"hf_clip:{folder / 'clip'}", tmp_path / "out", batch_size=64, threads=1)
+        embedding.embed([world.shard], f"hf_clip:{folder / 'clip'}", tmp_path / "out", batch_size=64, threads=1)
     assert not (tmp_path / "out").exists()
 
 

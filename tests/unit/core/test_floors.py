@@ -24,9 +24,12 @@ PLANNED = [
     "study.config",
     "study.reference",
     "jobs.checks",
+    "jobs.job_costs",
     "jobs.resources",
+    "jobs.rules",
     "jobs.status",
-    "dataset.target",
+    "jobs.study_files",
+    "jobs.user_data",
     "core.resume",
 ]
 

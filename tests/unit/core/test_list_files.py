@@ -16,9 +16,11 @@ from PIL import Image
 
 from augbench.core import list_files, texts
 from augbench.core.files import BadInput
-from augbench.dataset import target
+from augbench.dataset import checks, splits
+from augbench.dataset.class_table import class_table
 from augbench.retrieval import pools
 from augbench.study.config import Dataset, Target
+from augbench.study.sources import SOURCES
 
 FAMILY = settings(derandomize=True, max_examples=80, deadline=None)
 COLUMNS = {"path": ["file", "file_name"], "class": ["label"], "split": ["set"]}
@@ -137,7 +139,7 @@ TEXTS = {  # a column of any type -> what it says as text
 def test_columns_of_all_plain_types_are_text(tmp_path, kind):
     column, expected = TEXTS[kind]
     pq.write_table(pa.table({"url": ["http://x/1", "http://x/2"], "TEXT": column}), tmp_path / "a.parquet")
-    pools.check("urls", tmp_path)
+    SOURCES["urls"].check(tmp_path)
     assert list(pools.url_list([tmp_path / "a.parquet"], 0, 9)["caption"]) == expected
 
 
@@ -147,7 +149,7 @@ def test_columns_of_other_types_are_refused_in_the_plan(tmp_path, name, column):
     table = {"url": pa.array(["http://x/1", None]), name: column}
     pq.write_table(pa.table(table), tmp_path / "a.parquet")
     with pytest.raises(BadInput, match=rf"a.parquet: its column '{name}' holds (list|struct)<.*; it should hold text"):
-        pools.check("urls", tmp_path / "a.parquet")
+        SOURCES["urls"].check(tmp_path / "a.parquet")
 
 
 @pytest.mark.parametrize(
@@ -164,7 +166,7 @@ def test_columns_of_other_types_are_refused_in_the_plan(tmp_path, name, column):
 def test_what_is_no_list_of_addresses_is_refused_in_the_plan(tmp_path, write, sentence):
     write(tmp_path / "a.parquet")
     with pytest.raises(BadInput, match=sentence) as error:
-        pools.check("urls", tmp_path)
+        SOURCES["urls"].check(tmp_path)
     assert "\n" not in str(error.value)
 
 
@@ -183,7 +185,7 @@ def test_the_shards_of_lists_of_any_lengths_hold_each_row_once(tmp_path_factory,
             table[captions] = pa.array(urls, pa.string())
         pq.write_table(pa.table(table), folder / f"{number}.parquet", row_group_size=group)
         expected += [(url, url if captions else None) for url in urls]
-    names = pools.files_of("urls", folder)
+    names = SOURCES["urls"].files(folder)
     shards = [pools.url_list(names, start, start + size) for start in range(0, sum(lengths) + size, size)]
     rows = [pair for shard in shards for pair in zip(shard["url"], shard["caption"], strict=True)]
     assert rows == expected
@@ -193,7 +195,7 @@ def test_the_shards_of_lists_of_any_lengths_hold_each_row_once(tmp_path_factory,
 def test_a_list_without_rows_after_the_last_row_that_is_wanted(tmp_path):
     for number, urls in enumerate([["http://x/0"], []]):
         pq.write_table(pa.table({"url": pa.array(urls, pa.string())}), tmp_path / f"{number}.parquet")
-    shard = pools.url_list(pools.files_of("urls", tmp_path), 0, 2)
+    shard = pools.url_list(SOURCES["urls"].files(tmp_path), 0, 2)
     assert list(shard["url"]) == ["http://x/0"]
 
 
@@ -250,13 +252,13 @@ def test_classes_called_na_none_and_null_are_classes(tmp_path, kind):
     table = pd.DataFrame({"path": names, "class": (keys[:5] * 6)})
     path = tmp_path / f"list.{kind}"
     table.to_csv(path, index=False) if kind == "csv" else table.to_parquet(path)
-    target.check(study(path))
-    rows = target.split(study(path), Dataset(train=0.4, validation=0.3, test=0.3), 1)
+    checks.check(study(path))
+    rows = splits.split(study(path), Dataset(train=0.4, validation=0.3, test=0.3), 1)
     assert rows["class"].value_counts().to_dict() == dict.fromkeys(keys[:5], 6)
     table.loc[3, "class"] = None
     table.to_csv(path, index=False) if kind == "csv" else table.to_parquet(path)
     with pytest.raises(BadInput, match="row 4 below the column names has no class"):
-        target.check(study(path))
+        checks.check(study(path))
 
 
 def test_the_spellings_of_a_list(tmp_path):
@@ -264,8 +266,8 @@ def test_the_spellings_of_a_list(tmp_path):
     lines = ["File_Name\tLabel\tSet", "./a/1.png\tcat\tTrain", "a\\2.png\tcat\tTESTING", "b/1.png\tdog\ttraining",
              "b/./2.png\tdog\tTest"]  # fmt: skip
     (tmp_path / "list.tsv").write_text("\n".join(lines), encoding="utf-16")
-    target.check(study(tmp_path / "list.tsv"))
-    rows = target.split(study(tmp_path / "list.tsv"), Dataset(train=1, validation=0), 1)
+    checks.check(study(tmp_path / "list.tsv"))
+    rows = splits.split(study(tmp_path / "list.tsv"), Dataset(train=1, validation=0), 1)
     assert rows[["image_id", "class", "split"]].to_numpy().tolist() == [
         ["a/1.png", "cat", "train"], ["a/2.png", "cat", "test"],
         ["b/1.png", "dog", "train"], ["b/2.png", "dog", "test"],
@@ -293,7 +295,7 @@ def test_rows_that_cannot_be_used_are_named(tmp_path, lines, sentence):
     images_at(tmp_path, "0.png", "1.png")
     (tmp_path / "list.csv").write_text("\n".join(["path,class", *lines]))
     with pytest.raises(BadInput, match=sentence) as error:
-        target.check(study(tmp_path / "list.csv"))
+        checks.check(study(tmp_path / "list.csv"))
     assert "\n" not in str(error.value)
 
 
@@ -303,7 +305,7 @@ def test_a_split_of_another_name_is_said_with_its_row(tmp_path):
     with pytest.raises(
         BadInput, match="row 2 below the column names: a split is train, validation or test, not 'unlab"
     ):
-        target.check(study(tmp_path / "list.csv"))
+        checks.check(study(tmp_path / "list.csv"))
 
 
 def test_rows_that_are_repeated_count_once_and_missing_files_are_left_out_when_asked(tmp_path, capsys):
@@ -312,9 +314,9 @@ def test_rows_that_are_repeated_count_once_and_missing_files_are_left_out_when_a
     lines = [f"{name},{'ab'[number % 2]}" for number, name in enumerate(names)]
     (tmp_path / "list.csv").write_text("\n".join(["path,class", *lines, *lines[:3], "gone.png,a"]))
     given_ = study(tmp_path / "list.csv", unreadable="skip")
-    target.check(given_)
-    assert target.left_out(given_) == {"rows that say what another says": 3}
-    rows = target.split(given_, Dataset(train=0.5, validation=0.25, test=0.25), 1)
+    checks.check(given_)
+    assert checks.left_out(given_) == {"rows that say what another says": 3}
+    rows = splits.split(given_, Dataset(train=0.5, validation=0.25, test=0.25), 1)
     assert len(rows) == 8
     assert "gone.png: it is not there" in capsys.readouterr().out
 
@@ -323,13 +325,13 @@ def test_a_table_of_names_is_read_as_a_list_is(tmp_path):
     images_at(tmp_path, "NA/0.png", "b/0.png")
     given_ = Target(reader="folder", path=str(tmp_path), classes=str(tmp_path / "names.csv"))
     (tmp_path / "names.csv").write_text("Class;Name\nNA;Namibia, south west\n;\n", encoding="utf-16")
-    assert list(target.class_table(given_)["lemmas"]) == ["Namibia, south west", "b"]
+    assert list(class_table(given_)["lemmas"]) == ["Namibia, south west", "b"]
     (tmp_path / "names.csv").write_bytes("class,lemmas\nb,caf\xe9\n".encode("latin-1"))
     with pytest.raises(BadInput, match=r"names.csv is not UTF-8: line 2 holds the byte 0xe9"):
-        target.check(given_)
+        checks.check(given_)
     (tmp_path / "names.csv").write_text("class,lemmas\nb,one\nb,two\n")
     with pytest.raises(BadInput, match="names.csv names the class 'b' twice"):
-        target.check(given_)
+        checks.check(given_)
 
 
 def test_a_long_list_is_a_few_columns_and_no_object_for_each_row(tmp_path):
@@ -339,10 +341,9 @@ def test_a_long_list_is_a_few_columns_and_no_object_for_each_row(tmp_path):
         {"path": pa.array([f"{i:07d}.jpg" for i in number]), "class": pa.array((number % 100).astype(str))}
     )
     pq.write_table(table, tmp_path / "list.parquet")
-    from augbench.dataset import folder_layouts
 
     tracemalloc.start()
-    layout = folder_layouts.layout(study(tmp_path / "list.parquet"))
+    layout = study(tmp_path / "list.parquet").reader.layout(study(tmp_path / "list.parquet"))
     assert len(layout.classes) == 100
     assert sum(1 for _ in layout.train("7")) == count // 100
     assert tracemalloc.get_traced_memory()[1] < 5e6

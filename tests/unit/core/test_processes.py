@@ -77,8 +77,8 @@ def test_an_error_inside_clip_retrieval_ends_the_job(tmp_path):
     script = tmp_path / "script.py"
     arguments = f"[{str(tmp_path / '0.tar')!r}], 'hf_clip:{tmp_path / 'missing'}', {str(tmp_path / 'out')!r}"
     script.write_text(
-        "from augbench.retrieval import pools\nif __name__ == '__main__':\n"
-        f"    pools.embed({arguments}, batch_size=1, threads=1)\n"
+        "from augbench.retrieval import embedding\n"
+        f"if __name__ == '__main__':\n    embedding.embed({arguments}, batch_size=1, threads=1)\n"
     )
     process = subprocess.Popen(
         [sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -142,10 +142,10 @@ def silent():
 
 @pytest.mark.parametrize("path", ["waits", "drips"])
 def test_a_service_that_never_answers_is_asked_again_and_then_an_error(silent, path):
-    from augbench.retrieval import index
+    from augbench.retrieval.service import Service
 
     url = f"http://127.0.0.1:{silent.server_port}/{path}"
-    service = index.Service(url, "web", attempts=2, wait=0.1, timeout=1)
+    service = Service(url, "web", attempts=2, wait=0.1, timeout=1)
     begin = time.monotonic()
     with pytest.raises(ConnectionError, match=r"failed 2 times \(no answer within 1 s\)"):
         list(service.neighbours(["a cat"], [3], 0.9))
@@ -156,21 +156,16 @@ def test_a_service_that_never_answers_is_asked_again_and_then_an_error(silent, p
 def test_a_killed_process_of_a_download_ends_it(silent, tmp_path, victim):
     """The worker is killed while it waits for a server, as the kernel does when memory runs out."""
     from augbench.retrieval import download
+    from augbench.study.sections.retrieval import Retrieval
 
     silent.RequestHandlerClass.do_GET = Silent.do_POST
+    limits = {"timeout": 50, "retries": 0, "max_bytes": 1000, "download_threads": 1}
+    settings = Retrieval(**limits, allowed_networks=["127.0.0.1/32"])
     outcome = []
 
     def fetch():
         try:
-            download.fetch(
-                [f"http://127.0.0.1:{silent.server_port}/waits"],
-                tmp_path,
-                timeout=50,
-                retries=0,
-                max_bytes=1000,
-                download_threads=1,
-                allowed_networks=["127.0.0.1/32"],
-            )
+            download.fetch([f"http://127.0.0.1:{silent.server_port}/waits"], tmp_path, settings)
         except RuntimeError as error:
             outcome.append(str(error))
 

@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from augbench.core.files import BadInput
-from augbench.dataset import folder_layouts, target
+from augbench.dataset import checks, references, splits
+from augbench.dataset.class_table import class_table
 from augbench.images import folders
 from augbench.jobs import new_study
 from augbench.study.config import Dataset, Target
+from augbench.study.readers.layout import SPLIT_NAMES
 
 FAMILY = settings(derandomize=True, max_examples=60, deadline=None)
 
@@ -37,7 +39,7 @@ def fill(root, *places, count=6):
 
 
 def classes(target_):
-    return list(folder_layouts.layout(target_).classes)
+    return list(target_.reader.layout(target_).classes)
 
 
 # --- splits and classes ---------------------------------------------------------------------------------
@@ -51,16 +53,13 @@ TESTS = ["test", "testing", "tests", "eval", "evaluation", "test1", "testset", "
 @FAMILY
 @given(*(st.tuples(st.sampled_from(names), CASES) for names in (TRAINS, VALIDATIONS, TESTS)), st.booleans())
 def test_folders_called_as_splits_are_splits_in_any_case(tmp_path_factory, train, validation, test, with_validation):
-    names = {
-        part: case(name)
-        for part, (name, case) in zip(folder_layouts.SPLIT_NAMES, (train, validation, test), strict=True)
-    }
+    names = {part: case(name) for part, (name, case) in zip(SPLIT_NAMES, (train, validation, test), strict=True)}
     if not with_validation:
         del names["validation"]
     root = tmp_path_factory.mktemp("splits")
     study = fill(root, *(f"{name}/{key}" for name in names.values() for key in ("cat", "dog")), count=1)
-    target.check(study)
-    layout = folder_layouts.layout(study)
+    checks.check(study)
+    layout = study.reader.layout(study)
     assert list(layout.classes) == ["cat", "dog"]
     assert set(layout.own) == names.keys() - {"train"}
     assert {os.path.relpath(file, root) for file in layout.own["test"]("cat")} == {f"{names['test']}/cat/0.png"}
@@ -77,7 +76,7 @@ def test_a_class_called_as_a_split_among_others_is_a_class(tmp_path_factory, nam
     root = tmp_path_factory.mktemp("classes")
     name = case(name)
     study = fill(root, f"{name}/{inner}", *others, count=1)
-    target.check(study)
+    checks.check(study)
     assert classes(study) == sorted({name, *others})
 
 
@@ -107,53 +106,53 @@ def test_a_class_called_as_a_split_among_others_is_a_class(tmp_path_factory, nam
 def test_what_names_do_not_say_is_asked(tmp_path, places, sentence):
     study = fill(tmp_path, *places)
     with pytest.raises(BadInput, match=sentence) as error:
-        target.check(study)
+        checks.check(study)
     assert "\n" not in str(error.value)
     with pytest.raises(ValueError, match=sentence):
-        new_study.look(str(tmp_path))
+        new_study.examine(str(tmp_path))
 
 
 def test_the_answer_to_a_question_is_a_key(tmp_path):
-    study = fill(tmp_path, "train/a", "train/b", "extra/c")
+    study = fill(tmp_path, "train/a", "train/b", "extra/c", count=10)
     with pytest.raises(BadInput, match="`folders: splits`"):
-        target.check(study)
+        checks.check(study)
     splits, as_classes = (study.model_copy(update={"folders": answer}) for answer in ("splits", "classes"))
     assert (classes(splits), classes(as_classes)) == (["a", "b"], ["extra", "train"])
-    assert target.left_out(splits) == {"folder extra": 1}
-    assert "folders: splits" in new_study.text("x", new_study.look(str(tmp_path), "splits"))
+    assert checks.left_out(splits) == {"folder extra": 1}
+    assert "folders: splits" in new_study.text("x", new_study.examine(str(tmp_path), "splits"))
 
 
 def test_folders_without_images_are_neither_split_nor_class(tmp_path):
     study = fill(tmp_path, "train/a", "train/b", "test/a")
     (tmp_path / "annotations").mkdir()
     (tmp_path / "annotations" / "a.xml").write_text("<a/>")
-    target.check(study)
+    checks.check(study)
     assert classes(study) == ["a", "b"]
-    assert target.left_out(study) == {"folder annotations": 1}
+    assert checks.left_out(study) == {"folder annotations": 1}
 
 
 def test_class_folders_that_differ_in_unicode_form_or_case(tmp_path):
     forms = [unicodedata.normalize(form, "café") for form in ("NFC", "NFD")]
     study = fill(tmp_path / "split", f"train/{forms[0]}", "train/tea", f"val/{forms[1]}")
-    target.check(study)
-    assert [file.parent.name for file in folder_layouts.layout(study).own["validation"](forms[0])] == [forms[1]] * 6
+    checks.check(study)
+    assert [file.parent.name for file in study.reader.layout(study).own["validation"](forms[0])] == [forms[1]] * 6
     names = tmp_path / "names.csv"
     names.write_text(f"class,lemmas\n{forms[1]},coffee house\n")
-    table = target.class_table(study.model_copy(update={"classes": str(names)})).set_index("class")
+    table = class_table(study.model_copy(update={"classes": str(names)})).set_index("class")
     assert table.loc[forms[0], "lemmas"] == "coffee house"
     with pytest.raises(BadInput, match="have the same name .*, in another Unicode form; join them"):
-        target.check(fill(tmp_path / "twins", *forms))
+        checks.check(fill(tmp_path / "twins", *forms))
     with pytest.raises(BadInput, match="the classes Cat and cat have the same name"):
-        target.check(fill(tmp_path / "cases", "Cat", "cat"))
+        checks.check(fill(tmp_path / "cases", "Cat", "cat"))
     with pytest.raises(BadInput, match="are one class, in two Unicode forms"):
-        target.check(fill(tmp_path / "both", f"train/{forms[0]}", "train/tea", *(f"val/{form}" for form in forms)))
+        checks.check(fill(tmp_path / "both", f"train/{forms[0]}", "train/tea", *(f"val/{form}" for form in forms)))
 
 
 @pytest.mark.parametrize("keys", [("robin", "tit"), ("n01440764", "n01443537")])
 def test_a_new_study_calls_imagenet_what_has_its_class_folders(tmp_path, keys):
     fill(tmp_path, *(f"{part}/{key}" for part in ("train", "val") for key in keys))
-    found = new_study.look(str(tmp_path))
-    assert found.given.reader == ("imagenet" if keys[0].startswith("n0") else "folder")
+    found = new_study.examine(str(tmp_path))
+    assert found.target.reader.name == ("imagenet" if keys[0].startswith("n0") else "folder")
     assert found.own == ({"test"} if keys[0].startswith("n0") else {"validation"})
 
 
@@ -227,7 +226,7 @@ def test_a_class_without_an_image_says_what_it_holds(tmp_path):
     for number in range(4):
         (tmp_path / "owl" / f"{number}.dng").write_bytes(b"raw")
     with pytest.raises(BadInput, match="the class owl of .* holds no image but 4 .dng; remove it or fill it"):
-        target.check(study)
+        checks.check(study)
 
 
 # --- links ----------------------------------------------------------------------------------------------
@@ -267,11 +266,11 @@ def test_class_folders_may_be_links_but_not_to_each_other_or_to_a_folder_above(t
         (root / name).symlink_to(tmp_path / "all" / name)
     (root / "loop").symlink_to(root)
     study = Target(reader="folder", path=str(root))
-    target.check(study)
+    checks.check(study)
     assert classes(study) == ["cats", "dogs"]
     (root / "kitties").symlink_to(root / "cats")
     with pytest.raises(BadInput, match="cats and .*kitties are the same folder; remove the link"):
-        target.check(study)
+        checks.check(study)
 
 
 @pytest.mark.parametrize("policy", ["stop", "skip"])
@@ -281,25 +280,25 @@ def test_an_image_that_is_not_there_or_has_no_name_is_unreadable(tmp_path, polic
     shutil.copyfile(tmp_path / "cat" / "0.png", os.fsencode(tmp_path / "cat") + b"/caf\xe9.png")
     dataset = Dataset(train=0.4, validation=0.3, test=0.3)
     if policy == "skip":
-        assert len(target.split(study, dataset, 1)) == 12
+        assert len(splits.split(study, dataset, 1)) == 12
         output = capsys.readouterr().out
         assert "gone.png: it is a link that leads nowhere" in output
         assert r"left out: the name of" in output and r"caf\xe9.png is not UTF-8" in output
-        assert len(target.folder_table(tmp_path, "skip")) == 12
+        assert len(references.folder_table(tmp_path, "skip")) == 12
     else:
         with pytest.raises(
             BadInput, match=r"is not UTF-8; repair or remove it|it is a link that leads nowhere; repair"
         ):
-            target.split(study, dataset, 1)
+            splits.split(study, dataset, 1)
         with pytest.raises(BadInput, match=r"caf\\xe9.png is not UTF-8; rename it"):
-            target.folder_table(tmp_path)
+            references.folder_table(tmp_path)
 
 
 def test_a_class_folder_whose_name_is_no_text_is_named(tmp_path):
     study = fill(tmp_path, "cat", "dog")
     (tmp_path / "dog").rename(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
     with pytest.raises(BadInput, match=r"the name of the folder .*caf\\xe9 is not UTF-8; rename it"):
-        target.check(study)
+        checks.check(study)
 
 
 def test_a_folder_that_cannot_be_listed_is_named(tmp_path, monkeypatch):
@@ -312,7 +311,7 @@ def test_a_folder_that_cannot_be_listed_is_named(tmp_path, monkeypatch):
 
 
 def test_what_is_not_taken_stands_in_a_new_studys_file(tmp_path):
-    fill(tmp_path, "cat", "dog")
+    fill(tmp_path, "cat", "dog", count=10)
     (tmp_path / "cat" / "0.txt").write_text("a caption")
     (tmp_path / "cat" / ".DS_Store").write_bytes(b"")
     text = new_study.write(str(tmp_path), "pets", tmp_path / "config").read_text()
@@ -323,7 +322,7 @@ def test_listing_is_lazy_and_a_plan_lists_so_many_and_no_more(tmp_path, monkeypa
     study = fill(tmp_path, "cat", "dog")
     for number in range(50):
         Path(tmp_path / "cat" / f"{number}.txt").write_text("")
-    monkeypatch.setattr(target, "LISTED", 0)
-    assert not target.left_out(study)
-    monkeypatch.setattr(target, "LISTED", 100)
-    assert target.left_out(study) == {".txt": 50}
+    monkeypatch.setattr(checks, "LISTED", 0)
+    assert not checks.left_out(study)
+    monkeypatch.setattr(checks, "LISTED", 100)
+    assert checks.left_out(study) == {".txt": 50}

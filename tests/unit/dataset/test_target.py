@@ -9,9 +9,11 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from augbench.dataset import folder_layouts, target
+from augbench.dataset import checks, splits
+from augbench.dataset.class_table import class_table
 from augbench.digits import data
 from augbench.study.config import Dataset, Target
+from augbench.study.readers import imagenet
 
 
 def make(root, counts):
@@ -25,12 +27,12 @@ def make(root, counts):
 def test_counts_are_the_papers():
     """ImageNet's classes have 732 to 1,300 training images; the paper reports 74 to 130 in its 10%."""
     tenth = Dataset(train=0.1, validation=0.1)
-    assert [target.sizes(count, tenth, own={"test"})["train"] for count in (732, 1300)] == [74, 130]
+    assert [splits.sizes(count, tenth, own={"test"})["train"] for count in (732, 1300)] == [74, 130]
 
 
 def test_splits_are_disjoint_and_keep_the_imbalance(tmp_path):
     given = make(tmp_path, {"a": 40, "b": 11})
-    table = target.split(given, Dataset(train=0.2, validation=0.2, test=0.1), seed=1)
+    table = splits.split(given, Dataset(train=0.2, validation=0.2, test=0.1), seed=1)
     assert len(table) == table["image_id"].nunique() == 51
     counts = table.groupby(["class", "split"]).size().to_dict()
     assert [counts["a", name] for name in ("train", "validation", "test", "more_real", "unused")] == [
@@ -47,8 +49,8 @@ def test_an_unreadable_image_is_named_and_left_out_when_asked(tmp_path, capsys):
     given, shares = make(tmp_path, {"a": 10, "b": 10}), Dataset(train=0.3, validation=0.3, test=0.3)
     (tmp_path / "a" / "bad.jpg").write_bytes(b"<html>not an image</html>")
     with pytest.raises(ValueError, match=r"cannot read .*a/bad\.jpg.*; repair or remove it, or set `unreadable: skip`"):
-        target.split(given, shares, seed=1)
-    table = target.split(given.model_copy(update={"unreadable": "skip"}), shares, seed=1)
+        splits.split(given, shares, seed=1)
+    table = splits.split(given.model_copy(update={"unreadable": "skip"}), shares, seed=1)
     assert len(table) == 20
     assert "left out: cannot read" in capsys.readouterr().out
 
@@ -60,7 +62,7 @@ def test_full_imagenet_is_all_but_the_validation_split_of_ten_percent(tmp_path):
         (tmp_path / key).rename(tmp_path / "train" / key)
         (tmp_path / "test" / key).mkdir(parents=True)
         Image.new("RGB", (2, 2)).save(tmp_path / "test" / key / "0.png")
-    small, full = (target.split(given, Dataset(train=share, validation=0.1), seed=1) for share in (0.1, 0.9))
+    small, full = (splits.split(given, Dataset(train=share, validation=0.1), seed=1) for share in (0.1, 0.9))
     validation = [set(table.loc[table["split"] == "validation", "image_id"]) for table in (small, full)]
     assert validation[0] == validation[1]
     assert len(validation[0]) == 8 + 13
@@ -70,7 +72,7 @@ def test_full_imagenet_is_all_but_the_validation_split_of_ten_percent(tmp_path):
 
 @pytest.mark.parametrize(("count", "expected"), [(80, (64, 8, 8)), (81, (65, 8, 8)), (119, (96, 12, 11))])
 def test_what_training_leaves_of_caltech256_makes_two_equal_parts(count, expected):
-    found = target.sizes(count, Dataset(train=0.8, validation=0.1, test=0.1))
+    found = splits.sizes(count, Dataset(train=0.8, validation=0.1, test=0.1))
     assert tuple(found[name] for name in ("train", "validation", "test")) == expected
     assert found["more_real"] == 0
 
@@ -96,27 +98,27 @@ def test_the_first_image_of_a_large_folder_is_found_without_reading_all_of_it(tm
                 yield entry
 
     monkeypatch.setattr(os, "scandir", Counting)
-    target.check(given)
+    checks.check(given)
     assert sum(path.endswith(".png") for path in taken) <= 6
 
 
 def test_a_class_draws_the_same_whatever_the_others(tmp_path):
-    both = target.split(make(tmp_path / "1", {"a": 20, "b": 20}), Dataset(test=0.1), seed=1)
-    other = target.split(make(tmp_path / "2", {"a": 20, "c": 5}), Dataset(test=0.1), seed=1)
+    both = splits.split(make(tmp_path / "1", {"a": 20, "b": 20}), Dataset(test=0.1), seed=1)
+    other = splits.split(make(tmp_path / "2", {"a": 20, "c": 5}), Dataset(test=0.1), seed=1)
     pick = [set(t.loc[(t["class"] == "a") & (t["split"] == "train"), "image_id"]) for t in (both, other)]
     assert pick[0] == pick[1]
 
 
 def test_class_too_small_for_a_split_is_named(tmp_path):
     with pytest.raises(ValueError, match="class b has 1 images, too few"):
-        target.split(make(tmp_path, {"a": 20, "b": 1}), Dataset(test=0.1), seed=1)
+        splits.split(make(tmp_path, {"a": 20, "b": 1}), Dataset(test=0.1), seed=1)
 
 
 def test_names_come_from_folders_unless_a_csv_says_more(tmp_path):
     given = make(tmp_path / "data", {"tiger_shark": 3, "n02": 3})
     csv = tmp_path / "names.csv"
     csv.write_text('class,lemmas,hypernyms,definition\nn02,"tench, Tinca tinca",fish,swims\n')
-    table = target.class_table(given.model_copy(update={"classes": str(csv)})).set_index("class")
+    table = class_table(given.model_copy(update={"classes": str(csv)})).set_index("class")
     assert table.loc["tiger_shark", "lemmas"] == "tiger shark"
     assert table.loc["n02"].tolist() == ["tench, Tinca tinca", "fish", "swims"]
 
@@ -128,17 +130,17 @@ def test_a_small_csv_overrides_some_names_of_imagenet_and_no_more(tmp_path):
     csv = tmp_path / "names.csv"
     csv.write_text(f'class,lemmas,hypernym,definition\n{WNIDS[1]},"crane, hoist",,\n', encoding="utf-8-sig")
     given = Target(reader="imagenet", path=str(tmp_path), classes=str(csv))
-    plain = target.class_table(given.model_copy(update={"classes": None})).set_index("class")
-    table = target.class_table(given).set_index("class")
+    plain = class_table(given.model_copy(update={"classes": None})).set_index("class")
+    table = class_table(given).set_index("class")
     assert table["lemmas"].to_list() == ["crane", "crane, hoist"]
     assert table.loc[WNIDS[1], "definition"] == plain.loc[WNIDS[1], "definition"] != ""
     csv.write_text(f"class,lemmas,hypernym\n{WNIDS[1]},hoist,lifting device\n")
-    assert target.class_table(given).set_index("class").loc[WNIDS[1], "hypernyms"] == "lifting device"
+    assert class_table(given).set_index("class").loc[WNIDS[1], "hypernyms"] == "lifting device"
     csv.write_text("class,lemmas\nn0312670,hoist\n")
     with pytest.raises(
         ValueError, match="names the class 'n0312670', which .* does not have, did you mean 'n03126707'"
     ):
-        target.class_table(given)
+        class_table(given)
 
 
 def test_the_digits_target_and_the_web_share_no_scan(tmp_path):
@@ -182,31 +184,31 @@ def test_imagenets_flat_validation_images_are_told_apart_by_the_devkit(tmp_path)
     numbers = "".join(f"{ {WNIDS[0]: 7, WNIDS[1]: 2}[truth[name]] }\n" for name in sorted(truth))
     (devkit / "ILSVRC2012_validation_ground_truth.txt").write_text(numbers)
     given = Target(reader="imagenet", path=str(tmp_path), ground_truth=str(devkit.parent))
-    target.check(given)
-    table = target.split(given, Dataset(train=0.4, validation=0.4), seed=1)
+    checks.check(given)
+    table = splits.split(given, Dataset(train=0.4, validation=0.4), seed=1)
     assert answers(table) == truth
     assert table[table["split"] == "train"].groupby("class").size().to_dict() == dict.fromkeys(WNIDS, 2)
-    names = target.class_table(given).set_index("class")
+    names = class_table(given).set_index("class")
     assert names["lemmas"].to_list() == ["crane", "crane"]
     assert names.loc[WNIDS[0], "definition"] != names.loc[WNIDS[1], "definition"]
     with pytest.raises(ValueError, match="names 6 validation images, there are 7"):
         picture(tmp_path / "val" / "ILSVRC2012_val_00000007.JPEG", 1)
-        target.split(given, Dataset(train=0.4, validation=0.4), seed=1)
+        splits.split(given, Dataset(train=0.4, validation=0.4), seed=1)
 
 
 def test_imagenets_validation_images_by_a_table_or_by_folders(tmp_path):
     truth = ilsvrc(tmp_path)
     given = Target(reader="imagenet", path=str(tmp_path))
     with pytest.raises(ValueError, match="has no class folders: give `ground_truth`"):
-        target.check(given)
+        checks.check(given)
     rows = [f"{name},{wnid} 1 2 3 4 {wnid} 5 6 7 8" for name, wnid in truth.items()]
     (tmp_path / "LOC_val_solution.csv").write_text("ImageId,PredictionString\n" + "\n".join(rows))
     by_table = given.model_copy(update={"ground_truth": str(tmp_path / "LOC_val_solution.csv")})
-    assert answers(target.split(by_table, Dataset(train=0.4, validation=0.4), seed=1)) == truth
+    assert answers(splits.split(by_table, Dataset(train=0.4, validation=0.4), seed=1)) == truth
     for name, wnid in truth.items():
         (tmp_path / "val" / wnid).mkdir(exist_ok=True)
         (tmp_path / "val" / f"{name}.JPEG").rename(tmp_path / "val" / wnid / f"{name}.JPEG")
-    assert answers(target.split(given, Dataset(train=0.4, validation=0.4), seed=1)) == truth
+    assert answers(splits.split(given, Dataset(train=0.4, validation=0.4), seed=1)) == truth
 
 
 def test_caltech256_has_its_own_names_and_no_clutter(tmp_path):
@@ -214,9 +216,9 @@ def test_caltech256_has_its_own_names_and_no_clutter(tmp_path):
         for i in range(10):
             picture(tmp_path / "256_ObjectCategories" / name / f"{name[:3]}_{i:04d}.jpg", i)
     given = Target(reader="caltech256", path=str(tmp_path))
-    target.check(given)
-    table = target.split(given, Dataset(train=0.8, validation=0.1, test=0.1), seed=1)
-    assert target.class_table(given)["lemmas"].to_list() == ["boom box", "faces easy"]
+    checks.check(given)
+    table = splits.split(given, Dataset(train=0.8, validation=0.1, test=0.1), seed=1)
+    assert class_table(given)["lemmas"].to_list() == ["boom box", "faces easy"]
     counts = table.groupby(["class", "split"]).size()
     assert counts.to_dict() == {
         (key, split): n
@@ -236,17 +238,17 @@ def test_a_list_says_where_images_lie_and_which_are_for_testing(tmp_path, kind):
     path = tmp_path / f"list.{kind}"
     table.to_csv(path, index=False) if kind == "csv" else table.to_parquet(path)
     given = Target(reader="list", path=str(path))
-    target.check(given)
-    found = target.split(given, Dataset(train=0.5, validation=0.3), seed=1)
+    checks.check(given)
+    found = splits.split(given, Dataset(train=0.5, validation=0.3), seed=1)
     assert answers(found) == {"cat3": "cat", "dog3": "dog"}
     assert (found["split"] == "train").sum() == 4
     table.drop(columns="class").to_csv(tmp_path / "bad.csv")
     with pytest.raises(ValueError, match="needs the columns path,class; class is missing"):
-        target.check(given.model_copy(update={"path": str(tmp_path / "bad.csv")}))
+        checks.check(given.model_copy(update={"path": str(tmp_path / "bad.csv")}))
 
 
 def test_the_synset_table_has_imagenets_classes():
-    table = pd.read_csv(folder_layouts.SYNSETS)
+    table = pd.read_csv(imagenet.SYNSETS)
     assert len(table) == table["class"].nunique() == 1000
     assert (table["lemmas"] == "crane").sum() == 2
 
@@ -261,7 +263,7 @@ def held_out(root, **splits):
 @pytest.mark.parametrize("name", ["val", "validation"])
 def test_a_validation_split_of_ones_own_is_taken_whole(tmp_path, name):
     given = held_out(tmp_path, train={"a": 10, "b": 6}, test={"a": 2, "b": 3}, **{name: {"a": 4, "b": 1}})
-    table = target.split(given, Dataset(train=0.5, validation=0.1), seed=1)
+    table = splits.split(given, Dataset(train=0.5, validation=0.1), seed=1)
     counts = table.groupby(["split", "class"]).size().to_dict()
     assert counts == {
         ("train", "a"): 5, ("train", "b"): 3, ("more_real", "a"): 5, ("more_real", "b"): 3,
@@ -269,13 +271,13 @@ def test_a_validation_split_of_ones_own_is_taken_whole(tmp_path, name):
     }  # fmt: skip
     own = table[table["split"].isin(["validation", "test"])]
     assert set(own["image_id"].str.split("/").str[0]) == {name, "test"}
-    everything = target.split(given, Dataset(train=1.0, validation=0.1), seed=1)
+    everything = splits.split(given, Dataset(train=1.0, validation=0.1), seed=1)
     assert (everything["split"] == "train").sum() == 16
 
 
 def test_without_a_test_folder_the_test_split_is_drawn(tmp_path):
     given = held_out(tmp_path, train={"a": 10, "b": 6}, val={"a": 4, "b": 1})
-    table = target.split(given, Dataset(train=0.8, validation=0.9, test=0.2), seed=1)
+    table = splits.split(given, Dataset(train=0.8, validation=0.9, test=0.2), seed=1)
     counts = table.groupby(["split", "class"]).size().to_dict()
     assert counts["validation", "a"] == 4 and counts["test", "a"] == 2 and counts["test", "b"] == 1
     assert all(name.startswith("train/") for name in table.loc[table["split"] == "test", "image_id"])
@@ -284,7 +286,7 @@ def test_without_a_test_folder_the_test_split_is_drawn(tmp_path):
 def test_a_class_of_a_held_out_split_must_be_one_of_training(tmp_path):
     given = held_out(tmp_path, train={"a": 2, "b": 2}, val={"a": 1, "c": 1})
     with pytest.raises(ValueError, match=r"val/c is a class that .*train does not have"):
-        target.layout(given)
+        given.reader.layout(given)
 
 
 def test_a_list_may_name_all_three_splits(tmp_path):
@@ -292,5 +294,5 @@ def test_a_list_may_name_all_three_splits(tmp_path):
     rows = [(f"{key}/{i}.png", key, ("train", "train", "validation")[i % 3]) for key in "ab" for i in range(6)]
     pd.DataFrame(rows, columns=["path", "class", "split"]).to_csv(tmp_path / "list.csv", index=False)
     given = Target(reader="list", path=str(tmp_path / "list.csv"))
-    table = target.split(given, Dataset(train=0.5, test=0.5), seed=1)
+    table = splits.split(given, Dataset(train=0.5, test=0.5), seed=1)
     assert table["split"].value_counts().to_dict() == {"train": 4, "validation": 4, "test": 4}

@@ -7,8 +7,10 @@ from PIL import Image
 from sklearn.metrics import pairwise_distances_argmin
 
 from augbench import images
-from augbench.diffusion import clusters, sampling
+from augbench.diffusion import clusters
+from augbench.diffusion.sampling_plan import plan
 from augbench.models import clip
+from augbench.study.methods import Method
 
 COLOURS = {"red": (220, 20, 20), "green": (20, 220, 20), "blue": (20, 20, 220)}
 
@@ -35,10 +37,11 @@ def found(tables, tmp_path_factory):
     def mean_colour(pictures):
         return np.stack([np.asarray(picture).mean((0, 1)) for picture in pictures])
 
-    vectors = {name: clip.embed(table, mean_colour, lambda *_: None) for name, table in tables.items()}
-    assert np.linalg.norm(vectors["train"], axis=1).min() > 100  # embeddings as they are
-    path = tmp_path_factory.mktemp("clusters") / "clusters.parquet"
-    clusters.cluster(**tables, vectors=vectors, counts=[3, 20], seed=1).to_parquet(path)
+    folder = tmp_path_factory.mktemp("clusters")
+    for name, table in tables.items():
+        images.write(folder / name, table)
+    path = folder / "clusters.parquet"
+    clusters.write(path, folder / "train", folder / "validation", counts=[3, 20], embedder=mean_colour, seed=1)
     return path
 
 
@@ -98,10 +101,11 @@ def test_what_is_learned_for_a_cluster_is_what_is_sampled_for_it(tmp_path, monke
     clusters.cluster(train, validation, vectors, [5], seed=0).to_parquet(path)
     members = clusters.read_members(path, 5, {"train": train, "validation": validation})
     assert members == {"train": which, "validation": [0, 1, 2]}
-    method = {"conditioning": None, "templates": "random", "trained": ["conditioning"], "clusters": 5, "start": "noise"}
+    row = {"title": "", "family": "", "start": "noise", "conditioning": "simple_prompt"}
+    method = Method(**row, trained=["conditioning"], clusters=5)
     sizes = clusters.read_sizes(path, 5)
-    rows = sampling.plan([{"class": "x"}], [12], method, (1, "ft"), cluster_sizes=sizes)
-    assert sorted(row["vector"] for row in rows) == sorted(which)
+    rows = plan([{"class": "x", "lemmas": "x"}], [12], method, (1, "ft"), cluster_sizes=sizes)
+    assert sorted(row["vector"] for row in rows) == sorted(row["cluster"] for row in rows) == sorted(which)
 
 
 def test_the_trained_clip_embeds_images(world, tables):

@@ -1,5 +1,6 @@
 """The fine-tuner on tiny pipelines of the real classes: what changes, what it minimises, and what a kill costs."""
 
+import contextlib
 import hashlib
 import itertools
 import os
@@ -15,11 +16,18 @@ import yaml
 from kills import kill_at_call
 
 from augbench import images
-from augbench.core import resume
-from augbench.diffusion import conditioning, finetuning, latents, sampling, selection
+from augbench.core import files, resume
+from augbench.diffusion import candidates, finetuning, latents, objective, sampling, selection, trainer
+from augbench.diffusion.sampler import Sampler
+from augbench.diffusion.sampling_plan import batches, plan
+from augbench.diffusion.text_encodings import TextEncodings
+from augbench.diffusion.trained_model import TrainedModel
 from augbench.digits import data
 from augbench.jobs import launching
-from augbench.study import config
+from augbench.study import pseudo_words
+from augbench.study.methods import Method
+from augbench.study.parts import PARTS
+from augbench.study.sections.diffusion import Finetune, Generate
 
 CLASSES = [
     {"class": "three", "lemmas": "three, trey", "hypernyms": "digit, figure", "definition": "one more than two"},
@@ -41,61 +49,84 @@ OWN = {
     "trained": ["unet"],
     "start": "noise",
 }
-SETTINGS = {
-    "seed": 5,
-    "rate": 1.0,
-    "learning_rates": {"conditioning": 5e-3, "pseudo_word": 5e-3, "unet": 2e-4},
-    "batch_size": 8,
-    "images_at_a_time": 3,
-    "max_epochs": 3,
-    "patience": 3,
-    "validation_images": 100,
-    "horizontal_flip": False,
-    "gradient_checkpointing": False,
-    "threads": 1,
-    "save_minutes": 10,
-}
+SETTINGS = Finetune(
+    learning_rates={"conditioning": 5e-3, "pseudo_word": 5e-3, "unet": 2e-4},
+    batch_size=8,
+    images_at_a_time=3,
+    max_epochs=3,
+    validation_images=100,
+    gradient_checkpointing=False,
+)
+SAMPLING = Generate(image_size=32, steps=3, guidance=2.0)
 
 
-def row_of(method):
+def method_of(name, **changes):
     """A row of the method table; ``unet_only`` is the row that the README shows."""
     with open("config/methods.yaml") as file:
         rows = yaml.safe_load(file)["methods"] | {"unet_only": OWN}
-    return config.Method(**rows[method]).model_dump()
+    return Method(**(rows[name] | changes))
 
 
 @pytest.fixture(scope="module")
 def target(world, tmp_path_factory):
-    """A real target of two classes: tables, latents, and clusters that are simply dealt out."""
+    """A real target of two classes: image tables, latents, and clusters that are simply dealt out."""
     folder = tmp_path_factory.mktemp("target")
     data.write_target(folder / "images", folder / "classes.csv", seed=3, test=600, web=900)
-    tables = {}
+    files.write_csv(folder / "dataset.csv", pd.DataFrame(CLASSES).assign(train=10, excluded=""))
+    tables, members = {}, []
     for split, part in (("train", slice(0, 10)), ("validation", slice(10, 16))):
         rows = []
-        for about in CLASSES:
-            for path in sorted((folder / "images" / "train" / about["class"]).glob("*.png"))[part]:
-                rows.append({"image_id": path.stem, "class": about["class"], "path": str(path)})
+        for class_row in CLASSES:
+            for path in sorted((folder / "images" / "train" / class_row["class"]).glob("*.png"))[part]:
+                rows.append({"image_id": path.stem, "class": class_row["class"], "path": str(path)})
         tables[split] = images.table(rows)
-    paths = {name: folder / f"{name}.safetensors" for name in tables}
-    encode = {paths[name]: tables[name] for name in tables}
+        images.write(folder / f"{split}.parquet", tables[split])
+        dealt = [i % 3 for i in range(len(rows))]
+        members.append(tables[split][["image_id", "class"]].assign(split=split, k=5, cluster=dealt))
+    pd.concat(members).to_parquet(folder / "clusters.parquet")
+    encode = {folder / f"{name}.parquet": folder / f"{name}.safetensors" for name in tables}
     latents.encode(world.backbone, encode, image_size=32, mirrored=True, threads=1)
-    clusters = {name: [i % 3 for i in range(len(table))] for name, table in tables.items()}
-    return SimpleNamespace(folder=folder, tables=tables, latents=paths, clusters=clusters)
+    stored = {name: latents.read(folder / f"{name}.safetensors", table) for name, table in tables.items()}
+    return SimpleNamespace(folder=folder, tables=tables, latents=stored, clusters=list(members[0]["cluster"]))
 
 
-def arguments(world, target, method, folder, **changes):
-    row = row_of(method)
+def arguments(world, target, name, folder, *, inputs=(), candidates=None, save_minutes=10, rate=1.0, **changes):
+    """Arguments of a fine-tuning of this method; ``changes`` are keys of the section."""
+    method = method_of(name, **({"candidates": candidates} if candidates else {}))
+    paths = {
+        "backbone": world.backbone,
+        "classes": target.folder / "dataset.csv",
+        "train": target.folder / "train.parquet",
+        "validation": target.folder / "validation.parquet",
+        "train_latents": target.folder / "train.safetensors",
+        "validation_latents": target.folder / "validation.safetensors",
+        "clusters": target.folder / "clusters.parquet" if method.clusters > 1 else [],
+    } | dict(inputs)
     return {
-        "pipeline_folder": str(world.backbone),
-        "train": target.tables["train"],
-        "validation": target.tables["validation"],
-        "train_latents": str(target.latents["train"]),
-        "validation_latents": str(target.latents["validation"]),
-        "classes": CLASSES,
-        "method": row,
+        "inputs": finetuning.FinetuneInputs.model_validate(paths),
+        "method": method,
+        "settings": Finetune.model_validate(SETTINGS.model_dump() | changes),
         "folder": str(folder),
-        "clusters": target.clusters if row["clusters"] > 1 else None,
-    } | (SETTINGS | changes)
+        "rate": rate,
+        "seed": 5,
+        "save_minutes": save_minutes,
+    }
+
+
+@contextlib.contextmanager
+def kept_models():
+    """The models that fine-tunings make meanwhile, each with its state before."""
+    models = []
+
+    class Kept(TrainedModel):
+        def __init__(self, *given):
+            super().__init__(*given)
+            self.before = {name: value.clone() for name, value in self.state_dict().items()}
+            models.append(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer, "TrainedModel", Kept)
+        yield models
 
 
 def contents(folder):
@@ -109,18 +140,9 @@ def runs(world, target, tmp_path_factory):
     def run(method):
         if method not in made:
             folder = tmp_path_factory.mktemp("finetune") / "lr-1"
-            kept, original = {}, finetuning.adaptable
-
-            def adaptable(*given):
-                model, encodings = original(*given)
-                kept["model"] = model
-                kept["before"] = {name: value.clone() for name, value in model.state_dict().items()}
-                return model, encodings
-
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(finetuning, "adaptable", adaptable)
+            with kept_models() as models:
                 finetuning.finetune(**arguments(world, target, method, folder))
-            made[method] = SimpleNamespace(folder=folder, **kept)
+            made[method] = SimpleNamespace(folder=folder, model=models[0], before=models[0].before)
         return made[method]
 
     made = {}
@@ -141,30 +163,29 @@ def test_exactly_the_declared_parts_change(runs, method):
     if "unet" in TRAINED[method]:
         unet = {name for name in run.before if name.startswith("unet.")}
         assert {name for name in changed if name.startswith("unet.")} == unet
-    candidate = conditioning.load(run.folder / f"{row_of(method)['candidates'][0]}.safetensors")
+    candidate = candidates.load(run.folder / f"{method_of(method).candidates[0]}.safetensors")
     assert {name.split(".")[0] for name in candidate} == TRAINED[method]
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_the_loss_on_a_fixed_noised_batch_falls(world, target, method):
     from diffusers import StableDiffusionPipeline
-    from safetensors.torch import load_file
 
-    row = row_of(method)
+    method = method_of(method)
     pipeline = StableDiffusionPipeline.from_pretrained(world.backbone)
     random = torch.Generator().manual_seed(0)
-    means = load_file(target.latents["train"])["parameters"].chunk(2, dim=1)[0] * pipeline.vae.config.scaling_factor
+    means = target.latents["train"]["parameters"].chunk(2, dim=1)[0] * pipeline.vae.config.scaling_factor
     noise = torch.randn(means.shape, generator=random)
     steps = torch.linspace(50, 950, len(means)).long()
-    model, encodings = finetuning.adaptable(pipeline, CLASSES, row)
-    clusters = target.clusters["train"] if row["clusters"] > 1 else None
-    guides = finetuning.guides_of(target.tables["train"], CLASSES, row, clusters, pipeline.tokenizer, encodings)
-    schedule = finetuning.noise_schedule(pipeline.scheduler)
+    model = TrainedModel(pipeline, CLASSES, method, SETTINGS)
+    clusters = target.clusters if method.clusters > 1 else None
+    guides = method.guide.of_images(target.tables["train"], CLASSES, method, clusters, model)
+    schedule = objective.noise_schedule(pipeline.scheduler)
     optimizer = torch.optim.AdamW([{"params": group} for group in model.groups.values()], lr=3e-3)
     course = []
     for _ in range(20):
         given = (model, schedule, means, noise, steps, guides(torch.arange(len(means)), 1))
-        loss = finetuning.losses(*given).mean()
+        loss = objective.losses(*given).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -175,33 +196,34 @@ def test_the_loss_on_a_fixed_noised_batch_falls(world, target, method):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_loaded_candidate_generates_the_same_bytes_as_the_one_in_memory(world, runs, tmp_path, method):
-    run, row = runs(method), row_of(method)
+    run, trained = runs(method), method_of(method)
     last = pd.read_csv(run.folder / "history.csv")["epoch"].iloc[-1]
-    candidates = {"memory": run.model.candidate(), "file": conditioning.load(run.folder / f"epoch-{last}.safetensors")}
-    sizes = {about["class"]: [4, 3, 3] for about in CLASSES} if row["clusters"] > 1 else None
-    rows = sampling.plan(CLASSES, [3, 3], row, (1, method), cluster_sizes=sizes)
-    settings = {"image_size": 32, "steps": 3, "guidance": 2.0, "noise_share": 0.2, "max_replacements": 50, "threads": 1}
+    states = {"memory": run.model.candidate(), "file": candidates.load(run.folder / f"epoch-{last}.safetensors")}
+    sizes = {class_row["class"]: [4, 3, 3] for class_row in CLASSES} if trained.clusters > 1 else None
+    rows = plan(CLASSES, [3, 3], trained, (1, method), cluster_sizes=sizes)
     made = {}
-    for name, candidate in candidates.items():
+    for name, state in states.items():
         work = sampling.Work(
-            lambda candidate=candidate: sampling.Sampler(world.backbone, **settings).use(candidate),
-            sampling.batches(rows, 4),
+            lambda state=state: Sampler(world.backbone, trained, SAMPLING).use(state),
+            batches(rows, 4),
             (1, method),
             "c",
             name,
         )
-        sampling.generate([work], tmp_path / f"{name}.tar", tmp_path / f"{name}.parquet")
-        made[name] = [images.load_bytes(row) for row in images.read(tmp_path / f"{name}.parquet").itertuples()]
+        sampling.write_shard([work], tmp_path / f"{name}.tar", tmp_path / f"{name}.parquet")
+        table = images.read(tmp_path / f"{name}.parquet")
+        made[name] = [images.load_bytes(row) for row in table.itertuples()]
     assert made["memory"] == made["file"]
+    expected = [0, 1, 2, 0, 1, 2] if trained.clusters > 1 else []
+    assert list(table["cluster"].dropna()) == expected
 
 
 def test_one_sampler_can_take_one_candidate_after_another(world, runs):
     """Another candidate's images, and then the same as before."""
-    settings = {"image_size": 32, "steps": 3, "guidance": 2.0, "noise_share": 0.2, "max_replacements": 50, "threads": 1}
-    row, folder = row_of("pseudoword_dm"), runs("pseudoword_dm").folder
-    rows = sampling.plan(CLASSES, [2, 2], row, (1, "pseudoword_dm"))
-    one, other = (conditioning.load(folder / f"epoch-{i}.safetensors") for i in (1, 3))
-    sampler = sampling.Sampler(world.backbone, **settings)
+    method, folder = method_of("pseudoword_dm"), runs("pseudoword_dm").folder
+    rows = plan(CLASSES, [2, 2], method, (1, "pseudoword_dm"))
+    one, other = (candidates.load(folder / f"epoch-{i}.safetensors") for i in (1, 3))
+    sampler = Sampler(world.backbone, method, SAMPLING)
 
     def drawn(candidate):
         pictures = sampler.use(candidate).draw([dict(row) for row in rows], (1, "pseudoword_dm"))
@@ -217,7 +239,6 @@ def test_the_objective_is_a_plain_reference_step(world, target, prediction):
     """Encode, add noise, predict, mean squared error, with nothing but diffusers."""
     from diffusers import DDPMScheduler, StableDiffusionPipeline
     from PIL import Image
-    from safetensors.torch import load_file
 
     pipeline = StableDiffusionPipeline.from_pretrained(world.backbone)
     pipeline.scheduler.register_to_config(prediction_type=prediction)
@@ -242,11 +263,11 @@ def test_the_objective_is_a_plain_reference_step(world, target, prediction):
         predicted = pipeline.unet(noisy, steps, encoder_hidden_states=guides).sample
         plain = torch.nn.functional.mse_loss(predicted, wanted).item()
 
-        model, _ = finetuning.adaptable(pipeline, CLASSES, row_of("ft_conditioning"))
-        stored = load_file(target.latents["train"])["parameters"][:6]
-        ours = finetuning.sample_posterior(stored, first, pipeline.vae.config.scaling_factor)
-        found = finetuning.losses(
-            model, finetuning.noise_schedule(pipeline.scheduler), ours, noise, steps, torch.tensor([0, 0, 0, 1, 1, 1])
+        model = TrainedModel(pipeline, CLASSES, method_of("ft_conditioning"), SETTINGS)
+        stored = target.latents["train"]["parameters"][:6]
+        ours = objective.sample_posterior(stored, first, pipeline.vae.config.scaling_factor)
+        found = objective.losses(
+            model, objective.noise_schedule(pipeline.scheduler), ours, noise, steps, torch.tensor([0, 0, 0, 1, 1, 1])
         )
     assert found.mean().item() == pytest.approx(plain, abs=1e-5)
 
@@ -254,14 +275,13 @@ def test_the_objective_is_a_plain_reference_step(world, target, prediction):
 def test_mirrored_images_are_encoded_as_such(world, target):
     from diffusers import AutoencoderKL
     from PIL import Image, ImageOps
-    from safetensors.torch import load_file
 
     vae = AutoencoderKL.from_pretrained(world.backbone / "vae")
     picture = ImageOps.mirror(Image.open(target.tables["train"]["path"].iloc[3]).convert("RGB"))
     pixels = torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1)[None] / 127.5 - 1
     with torch.no_grad():
         wanted = vae.encode(pixels).latent_dist.parameters[0]
-    assert torch.allclose(load_file(target.latents["train"])["mirrored"][3], wanted, atol=1e-5)
+    assert torch.allclose(target.latents["train"]["mirrored"][3], wanted, atol=1e-5)
 
 
 @pytest.mark.parametrize("method", ["ft_cluster_conditioning_k5", "textual_inversion"])
@@ -269,10 +289,10 @@ def test_each_image_is_guided_by_what_its_class_and_cluster_learn(world, target,
     """Fine-tuner and sampler agree on which row of what is learned belongs to whom."""
     from transformers import CLIPTokenizer
 
-    row, table = row_of(method), target.tables["train"]
+    method, table = method_of(method), target.tables["train"]
     tokenizer = CLIPTokenizer.from_pretrained(world.backbone / "tokenizer")
-    clusters = target.clusters["train"] if row["clusters"] > 1 else None
-    guides = finetuning.guides_of(table, CLASSES, row, clusters, tokenizer, None)
+    clusters = target.clusters if method.clusters > 1 else None
+    guides = method.guide.of_images(table, CLASSES, method, clusters, SimpleNamespace(tokenizer=tokenizer))
     found = guides(torch.arange(len(table)), 1, "key")
     number = [[about["class"] for about in CLASSES].index(key) for key in table["class"]]
     if clusters:
@@ -283,16 +303,25 @@ def test_each_image_is_guided_by_what_its_class_and_cluster_learn(world, target,
         ]
 
 
+def test_the_order_in_which_a_row_lists_its_parts_changes_nothing(world):
+    """Sums over parameters are in one order, and so the low bits of a step."""
+    from diffusers import StableDiffusionPipeline
+
+    pipeline = StableDiffusionPipeline.from_pretrained(world.backbone)
+    model = TrainedModel(pipeline, CLASSES, method_of("imagic", trained=["unet", "conditioning"]), SETTINGS)
+    assert [part.name for part in model.groups] == ["conditioning", "unet"]
+
+
 @pytest.mark.parametrize("template", ["a photo of {p}.", "{p}, by night", "the {p}'s photo"])
 def test_a_pseudo_word_is_found_beside_punctuation(world, template):
     from transformers import CLIPTokenizer
 
     tokenizer = CLIPTokenizer.from_pretrained(world.backbone / "tokenizer")
     prompt = template.replace("{p}", "<six>")
-    tokens = conditioning.tokenize(tokenizer, [prompt], [("<six>", 1)])
+    tokens = pseudo_words.tokenize(tokenizer, [prompt], [("<six>", 1)])
     assert (tokens == len(tokenizer) + 1).sum() == 1
     with pytest.raises(ValueError, match="the pseudo-word is cut off"):
-        conditioning.tokenize(tokenizer, ["very " * 80 + "<six>"], [("<six>", 1)])
+        pseudo_words.tokenize(tokenizer, ["very " * 80 + "<six>"], [("<six>", 1)])
 
 
 def test_conditionings_start_as_the_encoding_of_the_simple_prompt(world, runs):
@@ -314,7 +343,7 @@ def test_pseudo_words_start_as_the_last_word_of_the_first_lemma(world):
 
     tokenizer = CLIPTokenizer.from_pretrained(world.backbone / "tokenizer")
     encoder = CLIPTextModel.from_pretrained(world.backbone / "text_encoder")
-    rows = conditioning.initial_pseudo_words(tokenizer, encoder, ["tiger shark, Galeocerdo cuvieri", "xylocarp, nut"])
+    rows = pseudo_words.initial(tokenizer, encoder, ["tiger shark, Galeocerdo cuvieri", "xylocarp, nut"])
     table = encoder.get_input_embeddings().weight
     assert torch.equal(rows[0], table[tokenizer.convert_tokens_to_ids("shark</w>")])
     pieces = tokenizer("xylocarp", add_special_tokens=False).input_ids
@@ -327,11 +356,11 @@ def test_a_pseudo_word_is_read_as_the_word_whose_embedding_it_has(world):
     from diffusers import StableDiffusionPipeline
 
     pipeline = StableDiffusionPipeline.from_pretrained(world.backbone)
-    plain = conditioning.TextEncodings(pipeline.tokenizer, pipeline.text_encoder)(["a photo of a three"])
+    plain = TextEncodings(pipeline.tokenizer, pipeline.text_encoder)(["a photo of a three"])
     table = pipeline.text_encoder.get_input_embeddings().weight
     words = torch.stack([torch.zeros(table.shape[1]), table[pipeline.tokenizer.convert_tokens_to_ids("three</w>")]])
-    encoder = conditioning.with_pseudo_words(pipeline.text_encoder, words)
-    encode = conditioning.TextEncodings(pipeline.tokenizer, encoder)
+    encoder = pseudo_words.attach(pipeline.text_encoder, words)
+    encode = TextEncodings(pipeline.tokenizer, encoder, PARTS["pseudo_word"])
     assert torch.equal(encode(["a photo of a <a.b c>"], [("<a.b c>", 1)]), plain)
     assert not torch.equal(encode(["a photo of a <a.b c>"], [("<a.b c>", 0)]), plain)
 
@@ -355,12 +384,12 @@ def test_candidates_are_what_the_history_says(runs):
     run = runs("textual_inversion")
     losses = pd.read_csv(run.folder / "history.csv").set_index("epoch")
     found = pd.read_csv(run.folder / "candidates.csv").set_index("candidate")
-    assert list(found.index) == row_of("textual_inversion")["candidates"]
+    assert list(found.index) == method_of("textual_inversion").candidates
     assert found.loc["best_train", "epoch"] == losses["train_loss"].idxmin()
     assert found.loc["best_validation", "epoch"] == losses["validation_loss"].idxmin()
     for name, epoch in found["epoch"].items():
-        same = conditioning.load(run.folder / f"epoch-{epoch}.safetensors")
-        for key, value in conditioning.load(run.folder / f"{name}.safetensors").items():
+        same = candidates.load(run.folder / f"epoch-{epoch}.safetensors")
+        for key, value in candidates.load(run.folder / f"{name}.safetensors").items():
             assert torch.equal(value, same[key])
     assert sorted(contents(run.folder)) == sorted(
         ["history.csv", "candidates.csv", *(f"{name}.safetensors" for name in found.index)]
@@ -368,10 +397,9 @@ def test_candidates_are_what_the_history_says(runs):
 
 
 def test_a_method_without_best_candidates_is_trained_to_its_last(world, target, tmp_path):
-    given = arguments(world, target, "imagic", tmp_path / "lr-1", max_epochs=40, patience=1)
-    given["method"] |= {"candidates": ["epoch-1", "epoch-2"]}
-    given["learning_rates"] = {"conditioning": 1e-9, "unet": 1e-9}
-    finetuning.finetune(**given)
+    changes = {"max_epochs": 40, "patience": 1, "learning_rates": {"conditioning": 1e-9, "unet": 1e-9}}
+    numbered = ["epoch-1", "epoch-2"]
+    finetuning.finetune(**arguments(world, target, "imagic", tmp_path / "lr-1", candidates=numbered, **changes))
     assert len(pd.read_csv(tmp_path / "lr-1" / "history.csv")) == 2
 
 
@@ -380,7 +408,7 @@ def test_a_method_without_best_candidates_is_trained_to_its_last(world, target, 
 
 @pytest.mark.parametrize("step", [2, 3, 7])  # three steps are an epoch
 def test_a_run_ended_by_sigterm_goes_on_to_the_same_bytes(world, target, runs, tmp_path, step):
-    done, original = [], finetuning.losses
+    done, original = [], trainer.losses
 
     def counted(*given):
         done.append(0)
@@ -390,7 +418,7 @@ def test_a_run_ended_by_sigterm_goes_on_to_the_same_bytes(world, target, runs, t
 
     given = arguments(world, target, "pseudoword_dm", tmp_path / "lr-1")
     with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as end:
-        patch.setattr(finetuning, "losses", counted)
+        patch.setattr(trainer, "losses", counted)
         finetuning.finetune(**given)
     assert end.value.code == 143
     assert not (tmp_path / "lr-1").exists()
@@ -402,7 +430,7 @@ def test_a_run_ended_by_sigterm_goes_on_to_the_same_bytes(world, target, runs, t
 @pytest.mark.parametrize("step", [4, 12, 22])
 def test_a_killed_run_goes_on_from_the_last_state_to_the_same_bytes(world, target, runs, tmp_path, step):
     given = arguments(world, target, "pseudoword_dm", tmp_path / "lr-1", save_minutes=1e-9)
-    kill_at_call(step, finetuning, "losses", lambda: finetuning.finetune(**given))
+    kill_at_call(step, trainer, "losses", lambda: finetuning.finetune(**given))
     assert (tmp_path / ".lr-1.partial" / finetuning.STATE).exists()
     finetuning.finetune(**given)
     assert contents(tmp_path / "lr-1") == contents(runs("pseudoword_dm").folder)
@@ -412,7 +440,7 @@ def test_a_killed_run_goes_on_from_the_last_state_to_the_same_bytes(world, targe
 @pytest.mark.parametrize("method", ["textual_inversion", "imagic"])
 def test_two_processes_give_the_same_loss_curve_as_one(world, target, runs, tmp_path, method):
     given = arguments(world, target, method, tmp_path / "lr-1")
-    launching.run(finetuning.finetune, given, tmp_path / "processes", processes=2)
+    launching.run(finetuning.finetune, given, tmp_path / "processes", processes=2, threads=1)
     assert [path.name for path in tmp_path.iterdir()] == ["lr-1"]
     one, two = (pd.read_csv(folder / "history.csv") for folder in (runs(method).folder, tmp_path / "lr-1"))
     assert len(one) == len(two)
@@ -425,7 +453,7 @@ def test_processes_with_unequal_parts_of_a_batch_agree_too(world, target, tmp_pa
     changes = {"batch_size": 9, "images_at_a_time": 4}
     finetuning.finetune(**arguments(world, target, "imagic", tmp_path / "one", **changes))
     given = arguments(world, target, "imagic", tmp_path / "two", **changes)
-    launching.run(finetuning.finetune, given, tmp_path / "processes", processes=2)
+    launching.run(finetuning.finetune, given, tmp_path / "processes", processes=2, threads=1)
     one, two = (pd.read_csv(tmp_path / name / "history.csv") for name in ("one", "two"))
     assert np.abs(one - two).to_numpy().max() < 1e-4
 
@@ -439,16 +467,9 @@ def test_how_many_images_are_in_memory_changes_nothing_but_low_bits(world, targe
 
 def test_gradient_checkpointing_changes_no_loss(world, target, runs, tmp_path):
     given = arguments(world, target, "imagic", tmp_path / "lr-1", gradient_checkpointing=True)
-    models, original = [], finetuning.adaptable
-
-    def adaptable(*rest):
-        models.append(original(*rest))
-        return models[-1]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(finetuning, "adaptable", adaptable)
+    with kept_models() as models:
         finetuning.finetune(**given)
-    assert models[0][0].unet.is_gradient_checkpointing
+    assert models[0].unet.is_gradient_checkpointing
     one, two = (pd.read_csv(folder / "history.csv") for folder in (runs("imagic").folder, tmp_path / "lr-1"))
     assert np.abs(one - two).to_numpy().max() < 1e-4
 
@@ -465,40 +486,24 @@ def test_a_state_of_another_run_is_not_resumed(world, target, runs, tmp_path):
 @pytest.mark.parametrize(
     ("method", "part"), [("ft_conditioning", "conditioning"), ("textual_inversion", "pseudo_word")]
 )
-def test_what_no_image_is_guided_by_stays_as_it_is(world, target, tmp_path, monkeypatch, method, part):
+def test_what_no_image_is_guided_by_stays_as_it_is(world, target, tmp_path, method, part):
     """The second class has no image; weight decay would pull at what was not learned for it."""
-    kept, original = {}, finetuning.adaptable
-
-    def adaptable(*given):
-        model, encodings = original(*given)
-        kept["before"] = getattr(model, part).detach().clone()
-        return model, encodings
-
-    monkeypatch.setattr(finetuning, "adaptable", adaptable)
     only = target.tables["train"].iloc[:10]
     assert set(only["class"]) == {"three"}
-    finetuning.finetune(**arguments(world, target, method, tmp_path / "lr-1", train=only, max_epochs=1))
-    learned = conditioning.load(tmp_path / "lr-1" / "best_train.safetensors")[part]
-    assert torch.equal(learned[1], kept["before"][1])
-    assert not torch.equal(learned[0], kept["before"][0])
-
-
-def test_rates_grow_with_the_square_root_of_the_batch(world, target, tmp_path, monkeypatch):
-    seen = {}
-
-    def trainer(*given, rates, **rest):
-        seen.update(rates)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(finetuning, "_Trainer", trainer)
-    with pytest.raises(KeyboardInterrupt):
-        finetuning.finetune(**arguments(world, target, "imagic", tmp_path / "lr-1", batch_size=16, rate=0.5))
-    assert seen == pytest.approx({"conditioning": 0.5 * 4 * 5e-3, "unet": 0.5 * 4 * 2e-4})
+    images.write(tmp_path / "only.parquet", only)
+    some = {name: value[:10] for name, value in target.latents["train"].items()}
+    latents.write(tmp_path / "only.safetensors", only["image_id"], some)
+    inputs = {"train": tmp_path / "only.parquet", "train_latents": tmp_path / "only.safetensors"}
+    with kept_models() as models:
+        finetuning.finetune(**arguments(world, target, method, tmp_path / "lr-1", inputs=inputs, max_epochs=1))
+    learned, before = candidates.load(tmp_path / "lr-1" / "best_train.safetensors")[part], models[0].before[part]
+    assert torch.equal(learned[1], before[1])
+    assert not torch.equal(learned[0], before[0])
 
 
 def test_validation_takes_the_same_noise_in_each_epoch(world, target, tmp_path, monkeypatch):
     """Where nothing is learned the loss stays."""
-    monkeypatch.setattr(finetuning._Trainer, "step", lambda *_: 0.0)
+    monkeypatch.setattr(trainer.Trainer, "step", lambda *_: 0.0)
     finetuning.finetune(**arguments(world, target, "imagic", tmp_path / "lr-1"))
     found = pd.read_csv(tmp_path / "lr-1" / "history.csv")["validation_loss"]
     assert len(found) == 3
@@ -511,8 +516,8 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_infinite_losses_and_no_cand
 ):
     """In the second epoch, when there were candidates already."""
     steps, validations = iter([1.0] * 4 + [float("nan")]), iter([1.0, float("nan")])
-    monkeypatch.setattr(finetuning._Trainer, "step", lambda *_: next(steps) if where == "training" else 0.0)
-    monkeypatch.setattr(finetuning._Trainer, "validation_loss", lambda *_: next(validations))
+    monkeypatch.setattr(trainer.Trainer, "step", lambda *_: next(steps) if where == "training" else 0.0)
+    monkeypatch.setattr(trainer.Trainer, "validation_loss", lambda *_: next(validations))
     finetuning.finetune(**arguments(world, target, "ft_conditioning", tmp_path / "lr-1"))
     assert sorted(path.name for path in (tmp_path / "lr-1").iterdir()) == ["candidates.csv", "history.csv"]
     history = pd.read_csv(tmp_path / "lr-1" / "history.csv")
@@ -529,21 +534,43 @@ def test_a_rate_that_is_far_too_high_diverges_for_real(world, target, tmp_path):
 
 @pytest.mark.parametrize("mirrored", [False, True])
 def test_half_of_the_images_are_mirrored_where_asked_for(world, target, tmp_path, monkeypatch, mirrored):
-    from safetensors.torch import load_file
-
-    stored, original, used = load_file(target.latents["train"]), finetuning.sample_posterior, []
+    stored, original, used = target.latents["train"], trainer.sample_posterior, []
 
     def sample_posterior(parameters, noise, scaling):
         used.extend(parameters)
         return original(parameters, noise, scaling)
 
-    monkeypatch.setattr(finetuning, "sample_posterior", sample_posterior)
-    monkeypatch.setattr(finetuning._Trainer, "validation_loss", lambda *_: 1.0)
+    monkeypatch.setattr(trainer, "sample_posterior", sample_posterior)
+    monkeypatch.setattr(trainer.Trainer, "validation_loss", lambda *_: 1.0)
     changes = {"horizontal_flip": mirrored, "max_epochs": 2}
     finetuning.finetune(**arguments(world, target, "ft_conditioning", tmp_path / "lr-1", **changes))
     kinds = {kind: sum(any(torch.equal(one, of) for of in stored[kind]) for one in used) for kind in stored}
     assert kinds["parameters"] + kinds["mirrored"] == len(used) == 40
     assert 10 < kinds["mirrored"] < 30 if mirrored else kinds["mirrored"] == 0
+
+
+def test_latents_of_other_images_are_an_error(world, target, tmp_path):
+    """Of as many, in another order: each image would be trained on another's."""
+    table = target.tables["train"].iloc[::-1]
+    images.write(tmp_path / "train.parquet", table)
+    given = arguments(world, target, "imagic", tmp_path / "lr-1", inputs={"train": tmp_path / "train.parquet"})
+    with pytest.raises(
+        ValueError, match=r"train.safetensors holds latents of other images than the image table; remove it"
+    ):
+        finetuning.finetune(**given)
+    assert list(tmp_path.iterdir()) == [tmp_path / "train.parquet"]
+
+
+@pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
+def test_each_setting_is_part_of_the_fingerprint(world, target, tmp_path):
+    """Whatever the section holds: what is added to it later, too."""
+    given = arguments(world, target, "imagic", tmp_path / "lr-1")
+    settings, facts = given["settings"], (given["inputs"], given["method"])
+    prints = {finetuning.fingerprint_of(*facts, settings, *rest, 1) for rest in ((1.0, 5), (2.0, 5), (1.0, 6))}
+    for key in Finetune.model_fields:
+        other = settings.model_copy(update={key: "another"})
+        prints.add(finetuning.fingerprint_of(*facts, other, 1.0, 5, 1))
+    assert len(prints) == 3 + len(Finetune.model_fields)
 
 
 def test_text_encodings_are_computed_once(world):
@@ -552,7 +579,7 @@ def test_text_encodings_are_computed_once(world):
     pipeline = StableDiffusionPipeline.from_pretrained(world.backbone)
     calls = []
     pipeline.text_encoder.register_forward_hook(lambda *_: calls.append(1))
-    encode = conditioning.TextEncodings(pipeline.tokenizer, pipeline.text_encoder)
+    encode = TextEncodings(pipeline.tokenizer, pipeline.text_encoder)
     first = encode(["a photo of three", "six", "a photo of three"])
     assert torch.equal(first[0], first[2])
     assert torch.equal(encode(["six"])[0], first[1])

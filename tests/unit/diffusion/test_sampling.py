@@ -3,24 +3,31 @@
 import re
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 import torch
-from sampled import CLASSES, KEY, METHOD, SETTINGS, work
+from sampled import CLASSES, KEY, METHOD, SETTINGS, changed, work
 
 from augbench import images
 from augbench.core.seeds import derive, torch_generator
-from augbench.diffusion import sampling
+from augbench.diffusion import latents, sampling
+from augbench.diffusion.sampler import Sampler, step_noise
+from augbench.diffusion.sampling_plan import Share, batches, plan
+from augbench.study import starts
+from augbench.study.starts import last_steps, start_image
+
+BOOMERANG = changed(METHOD, conditioning=None, start="image")
 
 
 def make(world, folder, rows, **changes):
     shard, table = folder / "shard.tar", folder / "shard.parquet"
-    sampling.generate([work(world, rows, **changes)], shard, table)
+    sampling.write_shard([work(world, rows, **changes)], shard, table)
     return images.read(table)
 
 
 @pytest.fixture(scope="module")
 def rows():
-    return sampling.plan(CLASSES, [4, 3], METHOD, KEY)
+    return plan(CLASSES, [4, 3], METHOD, KEY)
 
 
 @pytest.fixture(scope="module")
@@ -31,13 +38,14 @@ def made(world, rows, tmp_path_factory):
 def test_the_plan_counts_and_names(rows):
     assert [row["class"] for row in rows] == ["three"] * 4 + ["five"] * 3
     assert rows[0]["prompt"] == "A photo of three, trey."
-    assert sampling.plan(CLASSES, [2, 3], METHOD, KEY) == rows[:2] + rows[4:]
+    assert plan(CLASSES, [2, 3], METHOD, KEY) == rows[:2] + rows[4:]
 
 
 def test_the_plan_of_learned_conditionings_spreads_over_clusters():
-    method = METHOD | {"trained": ["conditioning"], "clusters": 5}
-    planned = sampling.plan(CLASSES, [3, 4], method, KEY, cluster_sizes={"three": [2, 1], "five": [1, 1, 1, 1]})
+    method = changed(METHOD, trained=["conditioning"], clusters=5)
+    planned = plan(CLASSES, [3, 4], method, KEY, cluster_sizes={"three": [2, 1], "five": [1, 1, 1, 1]})
     assert [row["vector"] for row in planned] == [0, 1, 0, 5, 6, 7, 8]
+    assert [row["cluster"] for row in planned] == [0, 1, 0, 0, 1, 2, 3]
     assert planned[1]["prompt"] == "A photo of three, trey. (cluster 2 of 2, learned)"
 
 
@@ -46,7 +54,7 @@ def test_images_start_from_each_training_image_in_turn_and_after_a_refusal_from_
 
     def starts(index, attempts=range(1)):
         row = {"class": "three", "index": index}
-        return [sampling.start_image(positions, KEY, row, attempt) for attempt in attempts]
+        return [start_image(positions, KEY, row, attempt) for attempt in attempts]
 
     assert [starts(index)[0] for index in range(6)] == [7, 2, 5, 9, 7, 2]
     for index in range(8):
@@ -55,16 +63,16 @@ def test_images_start_from_each_training_image_in_turn_and_after_a_refusal_from_
         assert starts(index, range(4)) == [own, *others]
         assert own not in starts(index, range(1, 51))
     assert len({starts(index, range(2))[1] for index in range(0, 40, 4)}) == 3  # not always the same one steps in
-    assert sampling.start_image([7], KEY, {"class": "three", "index": 0}, 3) == 7
+    assert start_image([7], KEY, {"class": "three", "index": 0}, 3) == 7
     with pytest.raises(ValueError, match="the class three has no training image to start from"):
-        sampling.start_image([], KEY, {"class": "three", "index": 0}, 0)
+        start_image([], KEY, {"class": "three", "index": 0}, 0)
 
 
 def test_batches_run_across_classes_and_do_not_depend_on_the_parts(rows):
-    whole = sampling.batches(rows, 3)
+    whole = batches(rows, 3)
     assert [[row["index"] for row in batch] for batch in whole] == [[0, 1, 2], [3, 0, 1], [2]]
     for parts in (1, 2, 3, 5):
-        assert [batch for part in range(parts) for batch in sampling.batches(rows, 3, part, parts)] == whole
+        assert [batch for part in range(parts) for batch in batches(rows, 3, part, parts)] == whole
 
 
 def test_same_pixels_as_the_diffusers_pipeline(world, made):
@@ -104,7 +112,7 @@ def test_noise_drawn_between_steps_belongs_to_the_image(world, rows, name):
     import diffusers
     import numpy as np
 
-    sampler = sampling.Sampler(world.backbone, **SETTINGS)
+    sampler = Sampler(world.backbone, METHOD, SETTINGS)
     kind = getattr(diffusers, name)
     sampler.pipeline.scheduler = kind(beta_schedule="scaled_linear", prediction_type="v_prediction")
     given = [row | {"seed": 100 + i} for i, row in enumerate(rows[:3])]
@@ -125,7 +133,7 @@ def test_a_scheduler_whose_noise_belongs_to_no_image_is_refused():
             """Draws for the whole batch."""
 
     with pytest.raises(ValueError, match="Brownian draws noise for whole batches; give"):
-        sampling.step_noise(Brownian(), [1])
+        step_noise(Brownian(), [1])
 
 
 def test_bytes_do_not_depend_on_the_number_of_jobs(world, rows, tmp_path):
@@ -143,16 +151,15 @@ def test_boomerang_is_the_img2img_pipeline_without_a_prompt(world, tmp_path):
     """Noised to half of the schedule and denoised with the empty prompt, without guidance."""
     import numpy as np
     from diffusers import StableDiffusionPipeline
-    from safetensors.torch import save_file
 
     pipeline = StableDiffusionPipeline.from_pretrained(world.backbone)
     parameters = torch.randn((2, 8, 8, 8), generator=torch.Generator().manual_seed(5))
-    save_file({"parameters": parameters}, tmp_path / "latents.safetensors")
-    method = METHOD | {"conditioning": None, "start": "image"}
-    planned = sampling.plan(CLASSES, [1, 2], method, KEY)
+    train = images.table({"image_id": f"real-{key}", "class": key, "path": key} for key in ("five", "three"))
+    latents.write(tmp_path / "latents", train["image_id"], {"parameters": parameters})
+    planned = plan(CLASSES, [1, 2], BOOMERANG, KEY)
     assert {row["prompt"] for row in planned} == {""}
-    starts = {"three": [1], "five": [0]}
-    table = make(world, tmp_path, planned, latents=tmp_path / "latents.safetensors", starts=starts)
+    table = make(world, tmp_path, planned, method=BOOMERANG, training=(train, tmp_path / "latents"))
+    assert list(table["start_image"]) == ["real-three", "real-five", "real-five"]
     with torch.no_grad():
         tokens = pipeline.tokenizer([""], padding="max_length", return_tensors="pt").input_ids
         empty = pipeline.text_encoder(tokens)[0]
@@ -161,11 +168,11 @@ def test_boomerang_is_the_img2img_pipeline_without_a_prompt(world, tmp_path):
             pipeline.scheduler.set_timesteps(4)
             steps = pipeline.scheduler.timesteps[2:]
             begin = parameters[start : start + 1, :4] * pipeline.vae.config.scaling_factor
-            latents = pipeline.scheduler.add_noise(begin, noise, steps[:1])
+            current = pipeline.scheduler.add_noise(begin, noise, steps[:1])
             for step in steps:
-                output = pipeline.unet(latents, step, encoder_hidden_states=empty).sample
-                latents = pipeline.scheduler.step(output, step, latents).prev_sample
-            decoded = pipeline.vae.decode(latents / pipeline.vae.config.scaling_factor).sample
+                output = pipeline.unet(current, step, encoder_hidden_states=empty).sample
+                current = pipeline.scheduler.step(output, step, current).prev_sample
+            decoded = pipeline.vae.decode(current / pipeline.vae.config.scaling_factor).sample
             reference = pipeline.image_processor.postprocess(decoded)[0]
             assert np.abs(np.asarray(reference, int) - np.asarray(images.load(row), int)).max() <= 1
 
@@ -178,7 +185,7 @@ def test_a_killed_job_goes_on_after_its_finished_batches(world, rows, tmp_path):
         (tmp_path / name).unlink()
     sampling.forget(tmp_path / "shard.tar")
 
-    drawn, original = [], sampling.Sampler.draw
+    drawn, original = [], Sampler.draw
 
     def draw(self, batch, key):
         drawn.append(len(batch))
@@ -187,7 +194,7 @@ def test_a_killed_job_goes_on_after_its_finished_batches(world, rows, tmp_path):
         return original(self, batch, key)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sampling.Sampler, "draw", draw)
+        patch.setattr(Sampler, "draw", draw)
         with pytest.raises(KeyboardInterrupt):
             make(world, tmp_path, rows, batch_size=3)
         assert not (tmp_path / "shard.tar").exists()
@@ -198,7 +205,7 @@ def test_a_killed_job_goes_on_after_its_finished_batches(world, rows, tmp_path):
     # Also a job that fails after its shard, and so loses it, draws nothing again.
     (tmp_path / "shard.tar").unlink()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sampling.Sampler, "draw", None)
+        patch.setattr(Sampler, "draw", None)
         make(world, tmp_path, rows, batch_size=3)
     assert {name: (tmp_path / name).read_bytes() for name in wanted} == wanted
     sampling.forget(tmp_path / "shard.tar")
@@ -210,6 +217,7 @@ def test_provenance(made):
     assert row["image_id"] == "simple_prompt/base/five-00001"
     assert row["seed"] == derive(*KEY, "five", 1, row["replaced"])
     assert (row["candidate"], row["prompt"]) == ("base", "A photo of five, cinque.")
+    assert made[["cluster", "start_image"]].isna().all(axis=None)
 
 
 def test_refused_images_are_replaced_by_the_next_seed(world, rows, made, tmp_path):
@@ -264,11 +272,12 @@ def test_a_checker_that_refuses_everything_is_an_error(world, rows, tmp_path):
     assert not (tmp_path / "shard.tar").exists()
 
 
-def boomerang(refused, posteriors, starts, max_replacements=50):
-    """A sampler whose checker refuses whatever starts from these positions among the latents."""
-    sampler = sampling.Sampler.__new__(sampling.Sampler)
-    sampler.latents, sampler.starts, sampler.max_replacements = posteriors, starts, max_replacements
-    sampler.denoise = lambda rows: [row["start"] for row in rows]
+def refusing(refused, method, most=50, classes=None, draw=lambda row: row["start"]):
+    """A sampler whose checker refuses these pictures; what it draws are the positions of the start images."""
+    sampler = Sampler.__new__(Sampler)
+    sampler.method, sampler.settings = method, changed(SETTINGS, max_replacements=most)
+    sampler.training = latents.StartImages([f"t{i}" for i in range(10)], classes or {}, torch.zeros(10))
+    sampler.denoise = lambda rows: [draw(row) for row in rows]
     sampler.checker = SimpleNamespace(unsafe=lambda pictures: [picture in refused for picture in pictures])
     return sampler
 
@@ -276,9 +285,10 @@ def boomerang(refused, posteriors, starts, max_replacements=50):
 def test_a_refused_start_image_fails_no_image():
     """Of one of four start images every draw is refused: its images start from the others, and no other image does."""
     rows = [{"class": "three", "index": index, "prompt": ""} for index in range(12)]
-    sampler = boomerang({2}, torch.zeros(10), {"three": [7, 2, 5, 9]})
+    sampler = refusing({2}, BOOMERANG, classes={"three": [7, 2, 5, 9]})
     drawn = sampler.draw(rows, KEY)
     assert drawn == [row["start"] for row in rows]
+    assert [row["start_image"] for row in rows] == [f"t{position}" for position in drawn]
     assert 2 not in drawn
     for index, row in enumerate(rows):
         assert row["replaced"] == (index % 4 == 1)
@@ -295,23 +305,25 @@ def test_a_class_without_an_image_to_start_from_is_an_error_that_says_what_to_do
         "the class out of the target, or raise `generate.max_replacements`"
     )
     with pytest.raises(RuntimeError, match=f"^{re.escape(wanted)}$"):
-        boomerang({2, 5, 7, 9}, torch.zeros(10), {"three": [7, 2, 5, 9]}, most).draw(rows, KEY)
+        refusing({2, 5, 7, 9}, BOOMERANG, most, {"three": [7, 2, 5, 9]}).draw(rows, KEY)
 
 
-@pytest.mark.parametrize("learned", ["vector", "word"])
-def test_whoever_learned_what_guides_is_not_told_to_change_a_prompt(learned):
-    sampler = boomerang({0}, None, {}, 1)
-    sampler.denoise = lambda rows: [0 for _ in rows]
+@pytest.mark.parametrize(
+    ("part", "templates"), [("conditioning", "simple_prompt"), ("pseudo_word", "textual_inversion")]
+)
+def test_whoever_learned_what_guides_is_not_told_to_change_a_prompt(part, templates):
+    method = changed(METHOD, conditioning=templates, trained=["unet", part])
+    sampler = refusing({0}, method, 1, draw=lambda row: 0)
     with pytest.raises(RuntimeError, match="guided by what was learned of the class three; write lower `finetune.lea"):
-        sampler.draw([{"class": "three", "index": 0, "prompt": "A photo of <three>.", learned: 0}], KEY)
+        sampler.draw([{"class": "three", "index": 0, "prompt": "A photo of <three>."}], KEY)
 
 
 def test_candidates_have_the_same_prompts_and_the_same_noise(world, tmp_path):
     """Common random numbers: with equal weights two candidates' images are equal, pixel by pixel."""
-    method = METHOD | {"conditioning": "clip_prompts"}
-    rows = sampling.plan(CLASSES, [2, 2], method, KEY)
+    method = changed(METHOD, conditioning="clip_prompts")
+    rows = plan(CLASSES, [2, 2], method, KEY)
     shard, table = tmp_path / "shard.tar", tmp_path / "shard.parquet"
-    sampling.generate([work(world, rows, name) for name in ("lr-1_best_train", "lr-1_epoch-1")], shard, table)
+    sampling.write_shard([work(world, rows, name) for name in ("lr-1_best_train", "lr-1_epoch-1")], shard, table)
     one, other = (group.reset_index(drop=True) for _, group in images.read(table).groupby("candidate"))
     assert list(one["prompt"]) == list(other["prompt"])
     assert list(one["seed"]) == list(other["seed"])
@@ -329,6 +341,99 @@ def test_boomerang_begins_where_each_scheduler_would_be():
     for scheduler in (pndm, ddim):
         scheduler.set_timesteps(50)
     assert len(pndm.timesteps) == 51
-    assert sampling.last_steps(ddim, 3).tolist() == [40, 20, 0]
-    assert sampling.last_steps(pndm, 3).tolist() == [40, 20, 20, 0]
-    assert sampling.last_steps(pndm, 1).tolist() == [0]
+    assert last_steps(ddim, 3).tolist() == [40, 20, 0]
+    assert last_steps(pndm, 3).tolist() == [40, 20, 20, 0]
+    assert last_steps(pndm, 1).tolist() == [0]
+
+
+# --- a job: its share, from files --------------------------------------------------------------------------
+
+
+def test_stages_cut_a_methods_images_without_gap_and_overlap():
+    rows = [{"class": "a", "train": 10}, {"class": "b", "train": 3}]
+
+    def counts(stage, at_least=None, **further):
+        return Share("imagic", stage, 0, 1, ratio=0.5, times=3, **further).counts(rows, at_least)
+
+    assert counts("base") == ([30, 9], [0, 0])
+    assert counts("base", 20) == ([30, 20], [0, 0])
+    assert counts("screen") == ([5, 2], [0, 0])
+    assert counts("selected") == ([30, 9], [5, 2])
+    assert counts("further", further=4) == ([40, 12], [30, 9])
+    assert counts("further", further=2) == ([30, 9], [30, 9])
+
+
+@pytest.fixture
+def files(world, tmp_path):
+    """The input files of a job that begins from training images."""
+    from augbench.core.files import write_csv
+
+    write_csv(tmp_path / "classes.csv", pd.DataFrame(CLASSES).assign(train=1, excluded=""))
+    train = images.table({"image_id": f"real-{key}", "class": key, "path": key} for key in ("five", "three"))
+    images.write(tmp_path / "train.parquet", train)
+    parameters = torch.randn((2, 8, 8, 8), generator=torch.Generator().manual_seed(5))
+    latents.write(tmp_path / "latents", train["image_id"], {"parameters": parameters})
+    named = {name: tmp_path / name for name in ("classes.csv", "train.parquet", "latents")}
+    named = {name.split(".")[0]: path for name, path in named.items()}
+    return sampling.GenerateInputs.model_validate(
+        {"backbone": world.backbone, "finetuned": [], "selection": [], "clusters": [], **named}
+    )
+
+
+def generate(files, folder, parts=1, method=BOOMERANG, **changes):
+    settings = changed(SETTINGS, **{"batch_size": 2, "times": 2} | changes)
+    for part in range(parts):
+        share = Share("boomerang", "base", part, parts, ratio=1, times=2)
+        sampling.generate(files, share, method, settings, folder / f"{part}.tar", folder / f"{part}.parquet", seed=1)
+    return images.read(*(folder / f"{part}.parquet" for part in range(parts)))
+
+
+def test_jobs_generate_their_shares_from_files(files, tmp_path):
+    whole, cut = generate(files, tmp_path), generate(files, tmp_path, parts=2)
+    assert list(whole["image_id"]) == [f"boomerang/base/{key}-0000{i}" for key in ("three", "five") for i in (0, 1)]
+    assert list(whole["start_image"]) == ["real-three"] * 2 + ["real-five"] * 2
+    assert list(cut["image_id"]) == list(whole["image_id"])
+    assert sorted(path.suffix for path in tmp_path.glob("[01].*")) == [".parquet", ".parquet", ".tar", ".tar"]
+    assert not list(tmp_path.glob(".*.batches"))
+
+
+class ImageToImage(starts.Image):
+    """A start that is not in the program: the last step alone, guided by a prompt."""
+
+    name = "image_to_image"
+    needs_conditioning = True
+
+    def begin(self, rows, noise, scheduler, settings, training):
+        images = training.latents[[row["start"] for row in rows]]
+        return images + 0.1 * noise, last_steps(scheduler, 1)
+
+
+def test_a_new_start_is_a_class_and_a_row(files, tmp_path, monkeypatch):
+    monkeypatch.setitem(starts.STARTS, "image_to_image", ImageToImage())
+    method = changed(METHOD, start="image_to_image")
+    assert method.model_dump()["start"] == "image_to_image"
+    table = generate(files, tmp_path, method=method)
+    assert list(table["start_image"]) == ["real-three"] * 2 + ["real-five"] * 2
+    assert set(table["prompt"]) == {"A photo of three, trey.", "A photo of five, cinque."}
+    first = [images.load(row).tobytes() for row in table.itertuples()]
+    assert len(set(first)) == 4
+    (tmp_path / "noise").mkdir()
+    noise = generate(files, tmp_path / "noise", method=METHOD)
+    assert not {images.load(row).tobytes() for row in noise.itertuples()} & set(first)
+
+
+def test_latents_of_other_images_are_an_error(files, tmp_path):
+    """Were they taken as they are, every image would begin from one of the other class."""
+    images.write(tmp_path / "train.parquet", images.read(tmp_path / "train.parquet").iloc[::-1])
+    with pytest.raises(ValueError, match="latents holds latents of other images than the image table; remove it"):
+        generate(files, tmp_path)
+    assert not (tmp_path / "0.tar").exists()
+
+
+@pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
+def test_each_setting_is_part_of_the_fingerprint(files):
+    prints = {sampling.fingerprint_of(files, method, SETTINGS, None) for method in (METHOD, BOOMERANG)}
+    for key in type(SETTINGS).model_fields:
+        other = SETTINGS.model_copy(update={key: "another"})
+        prints.add(sampling.fingerprint_of(files, METHOD, other, None))
+    assert len(prints) == 2 + len(type(SETTINGS).model_fields)

@@ -76,3 +76,16 @@ def test_the_best_validation_accuracy_chooses():
     assert [row["epoch"] for row in chosen["screened"]] == [1, 2, 5]
     with pytest.raises(ValueError, match="no candidate"):
         selection.select([])
+
+
+def test_a_selection_is_written_with_what_chose_the_rate(tmp_path):
+    folders = [fine_tuned(tmp_path / name, [loss]) for name, loss in {"lr-1": 2, "lr-2": 1}.items()]
+    row = {"epoch": 1, "validation_loss": 1.0}
+    for part, (name, accuracy) in enumerate({"a": 70.0, "b": 90.0, "c": 80.0}.items()):
+        rows = [row | {"candidate": name, "validation_accuracy": accuracy}]
+        (tmp_path / f"part-{part}.json").write_text(json.dumps(rows))
+    parts = sorted(tmp_path.glob("part-*.json"))
+    selection.write(tmp_path / "selection.json", parts, folders, grid=[1, 2])
+    chosen = json.loads((tmp_path / "selection.json").read_text())
+    assert (chosen["candidate"], chosen["edge"], chosen["rates"]) == ("b", "highest", {"lr-1": 2.0, "lr-2": 1.0})
+    assert [each["candidate"] for each in chosen["screened"]] == ["a", "b", "c"]

@@ -17,10 +17,12 @@ from PIL import Image
 
 from augbench import images
 from augbench.core import files
+from augbench.images import folders
 from augbench.jobs import checks
 from augbench.models import captioned_pool
-from augbench.retrieval import index, pools
+from augbench.retrieval import embedding, metadata, pools
 from augbench.study.config import Pool, Retrieval
+from augbench.study.sources import SOURCES
 
 FAMILY = settings(derandomize=True, max_examples=60, deadline=None)
 
@@ -97,7 +99,7 @@ def test_what_is_no_shard_is_named_with_the_reason(tmp_path, data, sentence):
         list(images.read_shard(tmp_path / "0.tar"))
     if len(data) % 512 or not data:  # as a plan knows from the size alone
         with pytest.raises(files.BadInput, match=sentence):
-            pools.check("shards", tmp_path)
+            SOURCES["shards"].check(tmp_path)
 
 
 @FAMILY
@@ -154,8 +156,8 @@ def without_clip(monkeypatch):
         table = pd.DataFrame({"image_path": [key for key, _ in readable]})
         table.to_parquet(folder / "metadata" / "metadata_0.parquet")
 
-    monkeypatch.setattr(pools, "_infer", infer)
-    monkeypatch.setattr(pools.resume, "identity", lambda module, settings_, paths: f"{paths[0].name:0>32}")
+    monkeypatch.setattr(embedding, "_infer", infer)
+    monkeypatch.setattr(embedding.resume, "identity", lambda module, settings_, paths: f"{paths[0].name:0>32}")
 
 
 @FAMILY
@@ -165,7 +167,7 @@ def test_json_of_any_shape_is_metadata(tmp_path_factory, described):
     members = [(f"{i}.{kind}", data) for i, text in enumerate(described) for kind, data in
                (("png", picture(i)), ("json", text), ("txt", b"words"))]  # fmt: skip
     shard = tar(folder / "0.tar", members)
-    table = pools._copy_for_clip(shard, folder / "copy.tar")
+    table = embedding._copy_for_clip(shard, folder / "copy.tar")
     table.to_parquet(folder / "table.parquet")
     assert list(table["image_path"]) == [str(i) for i in range(len(described))]
     assert list(table["caption"]) == ["words"] * len(described)
@@ -183,7 +185,7 @@ def test_what_a_json_says_of_an_image_stands_beside_it(tmp_path):
         [(f"{i}.{kind}", data) for i, said in enumerate(facts) for kind, data in
          (("jpg", picture(i, "JPEG")), ("json", json.dumps(said).encode()))],
     )  # fmt: skip
-    table = pools._copy_for_clip(shard, tmp_path / "copy.tar")
+    table = embedding._copy_for_clip(shard, tmp_path / "copy.tar")
     assert list(table.columns) == ["image_path", "url", "AESTHETIC_SCORE", "exif", "caption", "offset", "length"]
     assert list(table["url"]) == ["http://x", None, None] or table["url"].isna().tolist() == [False, True, True]
     assert table["exif"][0] == '{"a": [1]}'
@@ -215,7 +217,7 @@ def test_shards_without_an_image_count_as_nothing(tmp_path, without_clip, capsys
             [("0.png", picture()), ("1.jpg", b"no image"), ("2.txt", b"words"), ("3.PNG", picture())],
         ),
     ]
-    pools.embed(shards, "model", tmp_path / "embeddings", batch_size=4, threads=1, places=True)
+    embedding.embed(shards, "model", tmp_path / "embeddings", batch_size=4, threads=1, places=True)
     names = [
         sorted(file.name for file in (tmp_path / "embeddings" / part).iterdir()) for part in ("img_emb", "metadata")
     ]
@@ -225,16 +227,16 @@ def test_shards_without_an_image_count_as_nothing(tmp_path, without_clip, capsys
     assert "c.tar: 2 of 2 samples are left out: 2 images cannot be read, 0 have no image" in output
     assert "cut.tar: all of 2 images are damaged and left out" in output
     assert "d.tar: 2 of 4 samples are left out: 1 images cannot be read, 1 have no image" in output
-    pools.embed(shards[:4], "model", tmp_path / "nothing", batch_size=4, threads=1)
+    embedding.embed(shards[:4], "model", tmp_path / "nothing", batch_size=4, threads=1)
     with pytest.raises(files.BadInput, match="no shard of the pool holds an image that can be read"):
-        pools.index([tmp_path / "nothing"], tmp_path / "index", exact=True, memory="1G", threads=1)
+        embedding.build_index([tmp_path / "nothing"], tmp_path / "index", exact=True, memory="1G", threads=1)
 
 
 def test_a_damaged_shard_stops_the_embedding_by_its_name(tmp_path, without_clip):
     good = tar(tmp_path / "a.tar", [("0.png", picture())])
     (tmp_path / "b.tar").write_bytes(good.read_bytes()[:1024])
     with pytest.raises(files.BadInput, match=r"the shard .*b.tar cannot be read"):
-        pools.embed([good, tmp_path / "b.tar"], "model", tmp_path / "embeddings", batch_size=4, threads=1)
+        embedding.embed([good, tmp_path / "b.tar"], "model", tmp_path / "embeddings", batch_size=4, threads=1)
     assert not (tmp_path / "embeddings").exists()
 
 
@@ -266,7 +268,7 @@ def test_a_pool_of_images_is_packed_without_what_cannot_be_read(tmp_path, capsys
     (folder / "c.jpg").symlink_to(folder / "nowhere.jpg")
     (folder / "loop").symlink_to(folder)
     (folder / "._a.png").write_bytes(picture(1))
-    names = pools.files_of("folder", folder)
+    names = SOURCES["folder"].files(folder)
     assert [name.rpartition("/")[2] for name in names] == ["a.PNG", "b.jpg", "c.jpg"]
     assert pools.states(names)[2] == [names[2], None, None]
     pools.pack(names, tmp_path / "0.tar", max_image_size=64, max_pixels=1000)
@@ -292,7 +294,7 @@ def test_a_pool_of_images_is_packed_without_what_cannot_be_read(tmp_path, capsys
     ],
 )
 def test_a_pool_that_cannot_be_used_is_refused_in_the_plan(tmp_path, source, names, sentence, monkeypatch):
-    monkeypatch.setattr(pools.folders, "reads_heif", lambda: False)
+    monkeypatch.setattr(folders, "reads_heif", lambda: False)
     for name in names:
         (tmp_path / name).write_text("text")
     study = SimpleNamespace(pool=Pool(source=source, path=str(tmp_path)), retrieval=Retrieval())
@@ -330,7 +332,7 @@ def test_parts_of_different_columns_and_types_are_joined_by_name(tmp_path_factor
         else:
             with pa.ipc.new_file(str(folder / "metadata" / f"{place}.arrow"), part.schema) as writer:
                 writer.write_table(part)
-    read = index._metadata(folder, folder / "work", index.COLUMNS)
+    read = metadata.reader(folder, folder / "work", metadata.WANTED)
     expected = [2 * number + row for number in order for row in range(2)]
     table = read(list(range(len(expected)))).astype(object)
     table = table.where(table.notna(), None)
@@ -352,4 +354,4 @@ def test_metadata_of_one_part_in_several_batches(tmp_path, monkeypatch, part, sa
     pq.write_table(pa.table(part), tmp_path / "metadata" / "0.parquet", row_group_size=1)
     batches = pq.ParquetFile.iter_batches
     monkeypatch.setattr(pq.ParquetFile, "iter_batches", lambda self, **kw: batches(self, **kw | {"batch_size": 1}))
-    assert list(index._metadata(tmp_path, tmp_path / "work", index.COLUMNS)([0, 1])["url"]) == said
+    assert list(metadata.reader(tmp_path, tmp_path / "work", metadata.WANTED)([0, 1])["url"]) == said

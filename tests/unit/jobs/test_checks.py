@@ -12,8 +12,7 @@ from augbench.study import config
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path, monkeypatch):
-    """A working directory with the project's templates, as a plan is made in."""
-    (tmp_path / "resources").symlink_to(Path("resources").resolve())
+    """An empty working directory: the package brings what it needs."""
     monkeypatch.chdir(tmp_path)
 
 
@@ -102,3 +101,17 @@ def test_no_disk_space():
     (found,) = check(methods=["simple_prompt"], backbone={"model": "somewhere"}, generate=size)
     assert found.startswith("studies.mine: needs about ") and found.endswith(" GB are free")
     assert check() == []
+
+
+def test_what_a_pool_leaves_out_is_said_although_it_holds_images():
+    Path("pool").mkdir()
+    Image.new("RGB", (16, 16)).save("pool/a.png")
+    for name in ("a.txt", "a.pdf", "b.pdf"):
+        Path("pool", name).touch()
+    study = {"methods": ["none"], "target": {"reader": "digits"}, "pool": {"source": "folder", "path": "pool"}}
+    assert checks.remarks(config.parse(ROWS | {"studies": {"mine": study}})) == [
+        "studies.mine: not taken from pool: 2 .pdf"
+    ]
+    Path("pool/a.pdf").unlink()
+    Path("pool/b.pdf").unlink()
+    assert checks.remarks(config.parse(ROWS | {"studies": {"mine": study}})) == []

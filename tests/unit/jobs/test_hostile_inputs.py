@@ -9,10 +9,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from augbench import images
-from augbench.dataset import target
+from augbench.dataset import references, splits
 from augbench.models import local_files
-from augbench.retrieval import download, pools
+from augbench.retrieval import embedding, guard, pools
 from augbench.study import config
+from augbench.study.sources import SOURCES
 
 TRIED: dict[str, Counter] = {}
 
@@ -66,14 +67,14 @@ def urls(folder, lengths, size=10):
     """The rows of all shards of lists of URLs of these lengths."""
     for number, length in enumerate(lengths):
         table(folder / f"{number}.parquet", URL=pa.array([f"http://x/{i}" for i in range(length)], pa.string()))
-    pools.check("urls", folder)
-    files = pools.files_of("urls", folder)
+    SOURCES["urls"].check(folder)
+    files = SOURCES["urls"].files(folder)
     parts = [pools.url_list(files, start, start + size) for start in range(0, sum(lengths), size)]
     assert sum(map(len, parts)) == sum(lengths)
 
 
 def shard(folder, members):
-    found = pools._copy_for_clip(hostile.tar(folder / "0.tar", members), folder / "results" / "copy.tar")
+    found = embedding._copy_for_clip(hostile.tar(folder / "0.tar", members), folder / "results" / "copy.tar")
     return list(found["caption"])
 
 
@@ -90,7 +91,7 @@ def plan(folder, given, **sections):
 
 
 def split(given):
-    return target.split(config.Target(**given), config.Dataset(), 0)
+    return splits.split(config.Target(**given), config.Dataset(), 0)
 
 
 def backbone(folder, model):
@@ -128,7 +129,7 @@ def link(name, goal):
 def damaged_references(folder):
     hostile.put(folder / "more" / "cut.png", hostile.picture(mode="RGB")[:40])
     hostile.put(folder / "more" / "._000.jpg", b"Mac")
-    assert target.folder_table(folder / "more", "skip").empty
+    assert references.folder_table(folder / "more", "skip").empty
 
 
 def grey_and_transparent():
@@ -141,7 +142,7 @@ def linked(folder):
     link(folder / "data" / "cat" / "self", ".")
     link(folder / "data" / "cat" / "more", folder / "more")
     fill(folder, {"more": 4})
-    assert len(split(given)) == 22 and len(pools.files_of("folder", folder / "data")) == 22
+    assert len(split(given)) == 22 and len(SOURCES["folder"].files(folder / "data")) == 22
 
 
 PNG = hostile.picture()
@@ -168,7 +169,7 @@ CASES = {  # of real users: what it is -> what is done with it in a folder, and 
         "a link that leads nowhere",
     ),
     "missing-file, in a pool": (
-        lambda at: (link(at / "d" / "x.png", "gone"), pools.states(pools.files_of("folder", at / "d"))),
+        lambda at: (link(at / "d" / "x.png", "gone"), pools.states(SOURCES["folder"].files(at / "d"))),
         "",
     ),
     "local-index": (lambda at: index(at, image_path=["x"] * 6), "has no addresses"),
@@ -180,16 +181,16 @@ CASES = {  # of real users: what it is -> what is done with it in a folder, and 
         "",
     ),
     "list-captions": (
-        lambda at: pools.check("urls", table(at / "a.parquet", url=["x"], caption=[["y"]])),
+        lambda at: SOURCES["urls"].check(table(at / "a.parquet", url=["x"], caption=[["y"]])),
         "it should hold text",
     ),
     "list-not-parquet": (
-        lambda at: (hostile.put(at / "urls" / "a.parquet", hostile.POINTER), pools.check("urls", at / "urls")),
+        lambda at: (hostile.put(at / "urls" / "a.parquet", hostile.POINTER), SOURCES["urls"].check(at / "urls")),
         "Git LFS pointer",
     ),
     "list-not-parquet, a column twice": (
         lambda at: (pq.write_table(pa.Table.from_arrays([pa.array(["x"])] * 2, ["url", "url"]), at / "a.parquet"),
-                    pools.check("urls", at / "a.parquet")),
+                    SOURCES["urls"].check(at / "a.parquet")),
         "has several columns 'url'",
     ),
     "wds-names": (lambda at: shard(at, [("._0.jpg", b"Mac"), ("./train.v2/0.JPG", PNG), ("train.v2/0.txt", b"a")]), ""),
@@ -209,7 +210,7 @@ CASES = {  # of real users: what it is -> what is done with it in a folder, and 
         "fp16.safetensors only",
     ),
     "cut-shard": (
-        lambda at: (hostile.put(at / "cut.tar", bytes(700)), pools.check("shards", at)),
+        lambda at: (hostile.put(at / "cut.tar", bytes(700)), SOURCES["shards"].check(at)),
         "cut.tar cannot be read",
     ),
     "non-utf8-names": (
@@ -219,7 +220,7 @@ CASES = {  # of real users: what it is -> what is done with it in a folder, and 
     "non-utf8-names, a class": (lambda at: plan(at, fill(at / "d", TEN | {"\udce9": 9})), r"\xe9 is not UTF-8"),
     "audit-reference": (damaged_references, ""),
     "url-spelling": (
-        lambda at: [download.spelt(url) for url in (" http://x/é a", "//host/b", "http://\ud800", "http://[", "")],
+        lambda at: [guard.spelt(url) for url in (" http://x/é a", "//host/b", "http://\ud800", "http://[", "")],
         "",
     ),
     "grey-trns-hash": (lambda at: grey_and_transparent(), ""),

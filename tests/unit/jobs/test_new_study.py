@@ -25,7 +25,7 @@ def study(path):
 
 
 def test_it_says_what_there_is_and_what_it_costs(tmp_path):
-    images = make(tmp_path / "data", {"robin": 40, "blue: tit\n# x": 10})
+    images = make(tmp_path / "da\n# ta", {"robin": 40, "blue: tit # x": 10})
     path = new_study.write(str(images), "birds", tmp_path / "config")
     text = path.read_text()
     assert "2 classes, 50 images to train on, no test set" in text
@@ -48,22 +48,22 @@ def test_small_images_get_a_small_network_and_a_test_set_is_used(tmp_path):
 
 
 def test_the_commented_lines_add_retrieval(tmp_path):
-    path = new_study.write(str(make(tmp_path / "data", {"a": 6, "b": 6})), "birds", tmp_path)
+    path = new_study.write(str(make(tmp_path / "data", {"a": 10, "b": 10})), "birds", tmp_path)
     text = path.read_text().replace("    # clip:", "    clip:").replace("    # pool:", "    pool:")
     path.write_text(text.replace("      - clip_prompts\n", "      - clip_prompts\n      - retrieval\n"))
-    assert study(path).pool.source == "index"
+    assert study(path).pool.source.name == "index"
 
 
 def test_mistakes_are_told_in_one_sentence(tmp_path, capsys):
-    images = make(tmp_path / "data", {"a": 6, "b": 6})
+    images = make(tmp_path / "data", {"a": 10, "b": 10})
     shutil.copytree(images, tmp_path / "scarce")
-    for file in list((tmp_path / "scarce" / "a").iterdir())[:3]:
+    for file in list((tmp_path / "scarce" / "a").iterdir())[:1]:
         file.unlink()
     (tmp_path / "empty").mkdir()
     for folder, name, sentence in [
         (tmp_path / "nowhere", "x", "there is no folder"),
         (tmp_path / "empty", "x", "has 0 classes; at least two are needed"),
-        (tmp_path / "scarce", "x", "the class a of .* has 3 training images; at least 5 are needed"),
+        (tmp_path / "scarce", "x", "the class a of .* has 9 training images; at least 10 are needed"),
         (images, "../x", "may hold letters, digits"),
     ]:
         with pytest.raises(ValueError, match=sentence):
@@ -72,7 +72,7 @@ def test_mistakes_are_told_in_one_sentence(tmp_path, capsys):
 
 
 def test_a_file_that_is_there_stays(tmp_path):
-    images = make(tmp_path / "data", {"a": 6, "b": 6})
+    images = make(tmp_path / "data", {"a": 10, "b": 10})
     (tmp_path / "birds.yaml").write_text("mine")
     with pytest.raises(FileExistsError, match="is there already"):
         new_study.write(str(images), "birds", tmp_path)
@@ -84,13 +84,21 @@ def test_val_is_a_validation_set_but_for_imagenet(tmp_path):
     birds = make(make(tmp_path / "birds", {"robin": 6, "tit": 6}, place="train"), {"robin": 2, "tit": 2}, place="val")
     text = new_study.write(str(birds), "birds", tmp_path).read_text()
     found = study(tmp_path / "birds.yaml")
-    assert found.target.reader == "folder"
+    assert found.target.reader.name == "folder"
     assert "a validation set of its own" in text
     assert (found.dataset.train, found.dataset.test) == (0.8, 0.2)
     wnids = {"n01440764": 6, "n01443537": 6}
     numbered = make(make(tmp_path / "numbered", wnids, place="train"), wnids, place="val")
-    assert study(new_study.write(str(numbered), "numbered", tmp_path)).target.reader == "imagenet"
+    assert study(new_study.write(str(numbered), "numbered", tmp_path)).target.reader.name == "imagenet"
     flat = make(tmp_path / "flat", {"robin": 6, "tit": 6}, place="train")
     (flat / "val").mkdir()
     with pytest.raises(ValueError, match="has no class folders: give `ground_truth`"):  # as ImageNet's reader says
         new_study.write(str(flat), "flat", tmp_path)
+
+
+def test_what_a_plan_would_refuse_is_refused(tmp_path):
+    """A class whose name leaves nothing for prompts."""
+    images = make(tmp_path / "data", {"a": 10, "_": 10})
+    with pytest.raises(config.ConfigError, match=r"^studies.birds.target: the class '_' leaves no name for prompts"):
+        new_study.write(str(images), "birds", tmp_path)
+    assert not (tmp_path / "birds.yaml").exists()

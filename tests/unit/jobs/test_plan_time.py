@@ -76,7 +76,7 @@ def test_a_split_of_ones_own_has_images_in_classes(tmp_path, split, inside):
 
 def test_shares_and_counts_that_leave_a_class_without_a_split_are_those_that_are_refused(tmp_path):
     """Against the split itself, for every small count and many shares."""
-    from augbench.dataset import target
+    from augbench.dataset import splits
 
     folders = {n: fill(tmp_path / f"of{n}", {"cat": n, "dog": 60}) for n in (1, 2, 3, 4, 7)}
     for n, (train, validation, test) in itertools.product(folders, itertools.product([0.1, 0.34, 0.8], repeat=3)):
@@ -85,7 +85,7 @@ def test_shares_and_counts_that_leave_a_class_without_a_split_are_those_that_are
         raw = study(folders[n], ["none"], dataset={"train": train, "validation": validation, "test": test})
         given = raw.studies["s"]
         try:
-            target.split(given.target, given.dataset, 0)
+            splits.split(given.target, given.dataset, 0)
             fits = True
         except ValueError:
             fits = False
@@ -102,22 +102,21 @@ def test_a_class_without_a_name_is_refused_where_prompts_are_made(tmp_path, key)
     backbone = {"backbone": {"model": "owner/name"}}
     said = refusal(study(tmp_path / "data", ["none", "simple_prompt"], **backbone), tmp_path)
     assert "for prompts; name it in a CSV" in said and repr(key) in said
-    raw = study(tmp_path / "data")
-    checks.check_names(raw, raw.studies["s"], "")
+    checks.check_world(study(tmp_path / "data"), tmp_path / "results")  # without prompts any name will do
     if not key.strip():  # no list can name it: white space around names is no part of them
         return
     names = tmp_path / "names.csv"
     pd.DataFrame({"class": [key], "lemmas": ["minus sign"]}).to_csv(names, index=False)
     target = {"reader": "folder", "path": str(tmp_path / "data"), "classes": str(names)}
     raw = study(tmp_path / "data", ["none", "simple_prompt"], **backbone, target=target)
-    checks.check_names(raw, raw.studies["s"], "")
+    checks.check_names(raw.studies["s"], "")
 
 
 @pytest.mark.parametrize("key", ["+", "∑", "猫", "😀", "C#", "ice\u00a0cream", "a-b"])
 def test_any_sign_is_a_name(tmp_path, key):
     fill(tmp_path / "data", {key: 9, "dog": 9})
     raw = study(tmp_path / "data", ["none", "simple_prompt"], backbone={"model": "owner/name"})
-    checks.check_names(raw, raw.studies["s"], "")
+    checks.check_names(raw.studies["s"], "")
 
 
 # --- models ---------------------------------------------------------------------------------------------
@@ -349,6 +348,19 @@ def test_a_damaged_index_is_refused(animals, tmp_path, damage):
     raw = study(animals, ["none", "retrieval"], pool={"source": "index", "path": str(folder)}, **sections)
     expected = {"no metadata": "has no metadata: ", "no Parquet": "1.parquet cannot be read"}
     assert expected.get(damage, "is no faiss index") in refusal(raw, tmp_path)
+
+
+def test_an_index_in_several_files_is_accepted(animals, tmp_path):
+    """``image.index`` is then a folder, as clip-retrieval writes it for memory-mapped indices."""
+    folder = make_index(tmp_path / "index", width=512)
+    (folder / "image.index").rename(folder / "populated.index")
+    (folder / "image.index").mkdir()
+    sections = {"backbone": {"model": "owner/name"}, "clip": {"model": "ViT-B/32"}}
+    sections["retrieval"] = {"min_aesthetic": None}
+    raw = study(animals, ["none", "retrieval"], pool={"source": "index", "path": str(folder)}, **sections)
+    assert "there is no image.index in" in refusal(raw, tmp_path)
+    (folder / "populated.index").rename(folder / "image.index" / "populated.index")
+    assert checks.check_world(raw, tmp_path / "results") == []
 
 
 # --- the environment's proxy, and what checks cost ------------------------------------------------------

@@ -9,6 +9,7 @@ import pytest
 from augbench import images
 from augbench.models import train_clip
 from augbench.models.backbones import SafetyChecker, resolve
+from augbench.study.sections.models import ClipTraining
 
 
 def test_the_tokenizer_is_clips(world):
@@ -47,18 +48,10 @@ def test_images_that_share_a_caption_do_not_compete():
 
 
 def test_training_twice_gives_the_same_bytes(world, tmp_path):
-    settings = dict(image_size=32, patch_size=8, width=16, layers=1, heads=2, projection=8, text_tokens=16)
+    sizes = dict(image_size=32, patch_size=8, width=16, layers=1, heads=2, projection=8, text_tokens=16)
+    settings = ClipTraining(steps=3, batch_size=8, learning_rate=1e-3, **sizes)
     for name in ("a", "b"):
-        train_clip.train(
-            [world.shard],
-            tmp_path / name,
-            seed=1,
-            steps=3,
-            batch_size=8,
-            learning_rate=1e-3,
-            threads=1,
-            **settings,
-        )
+        train_clip.train([world.shard], tmp_path / name, settings, seed=1)
     first, second = (
         hashlib.sha256((tmp_path / name / "model.safetensors").read_bytes()).hexdigest() for name in ("a", "b")
     )

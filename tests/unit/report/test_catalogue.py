@@ -2,17 +2,21 @@ import os
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from made_report import METHODS, SETTINGS, generated, make_results
+from made_report import METHODS, exhibits, files_of, make_results, plan, results
 from PIL import Image
 
 from augbench import images
+from augbench.core import files
 from augbench.images.thumbnails import decoded, encoded, thumbnail
-from augbench.report import catalogue, galleries, page
+from augbench.report import catalogue, study_page
+from augbench.report.drawing import svg
+from augbench.report.exhibits import accuracy, duplicates, exhibit
+from augbench.report.exhibits import images as galleries
+from augbench.report.plan import FIGURE_FILES
 
 
 @pytest.fixture(scope="module")
@@ -21,39 +25,66 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def study(folder):
-    return page.gather("digits", folder, METHODS, SETTINGS, generated(folder))
-
-
-@pytest.fixture(scope="module")
-def written(folder, study):
-    catalogue.write(study, folder)
+def written(folder):
+    study_page.write_figures(folder / "figures", study_page.gather(results(folder, plan())))
     return folder / "figures"
 
 
-def test_what_is_declared_is_written(study, written):
-    declared = catalogue.names(METHODS, {key: [1, 4] if key in ("retrieval", "ft") else [1] for key in METHODS})
-    assert {"figure5a", "figure5b", "figure7", "funnel-retrieval"} <= set(declared)
-    assert {path.name for path in written.iterdir()} == {
-        f"{name}.{kind}" for name in declared for kind in catalogue.KINDS
-    }
+def test_the_folder_of_figures_is_a_view_of_the_catalogue(written):
+    names = catalogue.figures(plan())
+    assert {"figure5a", "figure5b", "figure7", "funnel-retrieval"} <= set(names)
+    assert {path.name for path in written.iterdir()} == {f"{name}.{kind}" for name in names for kind in FIGURE_FILES}
+
+
+def test_the_page_is_a_view_of_the_catalogue(folder):
+    """Every exhibit of the study is shown, in a section that there is, and every figure is linked."""
+    assert {exhibit.section for exhibit in catalogue.EXHIBITS} == {section.name for section in catalogue.SECTIONS}
+    assert len({exhibit.name for exhibit in catalogue.EXHIBITS}) == len(catalogue.EXHIBITS)
+    found = results(folder, plan())
+    text = study_page.section(found, study_page.gather(found), {})["html"]
+    for name in catalogue.figures(plan()):
+        assert f'<a data-file="figures/{name}.pdf">' in text, name
+
+
+def test_a_new_figure_is_one_entry(folder, tmp_path, monkeypatch):
+    """It is drawn into the folder, shown and linked on the page, and known before any result is there."""
+    entry = exhibit.Exhibit(
+        name="epochs",
+        section="curves",
+        data=lambda results: [row | {"line": None} for row in results.summaries],
+        draw=lambda rows: accuracy.accuracy_figure({"rows": rows}),
+        table=lambda rows: pd.DataFrame(rows)[["method", "epochs"]],
+        caption="How long <each> was trained.",
+    )
+    monkeypatch.setattr(catalogue, "EXHIBITS", [*catalogue.EXHIBITS, entry])
+    monkeypatch.setattr(study_page, "EXHIBITS", catalogue.EXHIBITS)
+    found = results(folder, plan())
+    gathered = {"epochs": study_page.gather(found)["epochs"]}
+    study_page.write_figures(tmp_path / "figures", gathered)
+    assert {path.name for path in (tmp_path / "figures").iterdir()} == {"epochs.svg", "epochs.pdf", "epochs.csv"}
+    text = study_page.section(found, gathered, {})["html"]
+    assert "How long &lt;each&gt; was trained." in text and '<a data-file="figures/epochs.svg">SVG</a>' in text
+    assert text.count("<svg") == 1 and 'href="#digits-curves"' in text and 'href="#digits-gap"' not in text
+    assert "epochs" in catalogue.figures(plan())
 
 
 @pytest.mark.parametrize(
-    ("methods", "ratios", "there", "missing"),
+    ("methods", "scaled", "there", "missing"),
     [
-        (["none"], [1], {"figure1a", "accuracy", "training"}, {"differences", "figure4", "figure5a", "losses"}),
-        (["clip_prompts"], [1, 2], {"figure4", "figure5b"}, {"figure5a", "figure7", "differences"}),
-        (["clip_prompts", "retrieval"], [1], {"differences"}, {"figure5a", "figure5b"}),
-        (["clip_prompts", "ft"], [1], {"figure7"}, {"differences"}),
-        (["none", "more_real"], [1, 2], {"differences"}, {"figure5b"}),
-        (["none", "retrieval"], [1], {"figure5a", "differences", "funnel-retrieval"}, {"figure5b", "figure7"}),
+        (["none"], [], {"figure1a", "accuracy", "training"}, {"differences", "figure4", "figure5a", "losses"}),
+        (["clip_prompts"], ["clip_prompts"], {"figure4", "figure5b"}, {"figure5a", "figure7", "differences"}),
+        (["clip_prompts", "retrieval"], [], {"differences"}, {"figure5a", "figure5b"}),
+        (["clip_prompts", "ft"], [], {"figure7"}, {"differences"}),
+        (["none", "more_real"], ["more_real"], {"differences"}, {"figure5b"}),
+        (["none", "retrieval"], [], {"figure5a", "differences", "funnel-retrieval"}, {"figure5b", "figure7"}),
     ],
 )
-def test_which_figures_a_study_has(methods, ratios, there, missing):
-    names = set(catalogue.names({key: METHODS[key] for key in methods}, dict.fromkeys(methods, ratios)))
+def test_which_figures_a_study_has_follows_from_its_configuration(methods, scaled, there, missing):
+    scaling = {"methods": scaled, "ratios": [2.0]} if scaled else {}
+    names = set(catalogue.figures(plan({key: METHODS[key] for key in methods}, scaling=scaling)))
     assert there <= names and not missing & names
-    assert "figure3" in catalogue.names({"boomerang": {"start": "image"}}, {"boomerang": [1]})
+    boomerang = {"title": "Boomerang", "family": "unconditional", "start": "image"}
+    assert "figure3" in catalogue.figures(plan({"boomerang": boomerang}, scaling={}))
 
 
 def test_figures_are_whole_and_safe(written):
@@ -67,17 +98,16 @@ def test_figures_are_whole_and_safe(written):
         assert len(pd.read_csv(path)), path
     table = pd.read_csv(written / "accuracy.csv")
     assert list(table) == ["method", "family", "accuracy_mean", "accuracy_se"]
-    assert list(table["accuracy_mean"]) == [90.2, 98.1, 95.0, 97.0, 96.0]
+    assert list(table["accuracy_mean"]) == [90.2, 98.1, 95.0, 96.0, 97.0]
 
 
 @pytest.mark.slow
 def test_figures_are_the_same_bytes_in_another_process(folder, written, tmp_path):
     """Hashes of strings differ between processes: nothing may depend on their order."""
     code = (
-        "import sys; from pathlib import Path\n"
-        "from augbench.report import catalogue, page; import made_report as made\n"
-        "folder = Path(sys.argv[1]); tables = made.generated(folder)\n"
-        "catalogue.write(page.gather('digits', folder, made.METHODS, made.SETTINGS, tables), sys.argv[2])"
+        "import sys; from augbench.report import study_page; import made_report as made\n"
+        "gathered = study_page.gather(made.results(sys.argv[1], made.plan()))\n"
+        "study_page.write_figures(sys.argv[2] + '/figures', gathered)"
     )
     environment = os.environ | {"PYTHONHASHSEED": "77", "PYTHONPATH": os.pathsep.join(sys.path)}
     subprocess.run([sys.executable, "-c", code, folder, tmp_path], env=environment, check=True)
@@ -85,34 +115,33 @@ def test_figures_are_the_same_bytes_in_another_process(folder, written, tmp_path
         assert (tmp_path / "figures" / file.name).read_bytes() == file.read_bytes(), file.name
 
 
-def _sets(folder):
-    """Two training images, grey 100 and 200, and three variations, 10 brighter than their start images."""
+@pytest.fixture
+def varied(tmp_path):
+    """Two training images, grey 100 and 200, and variations of them, 10 brighter; of one its start is not known."""
     rows = {"train": [], "added": []}
-    for name, values in (("train", [100, 200]), ("added", [110, 210, 110])):
+    for name, values in (("train", [100, 200]), ("added", [210, 110, 110])):
         for i, value in enumerate(values):
-            path = folder / f"{name}-{i}.png"
+            path = tmp_path / f"{name}-{i}.png"
             Image.fromarray(np.full((16, 16, 3), value, np.uint8)).save(path)
-            number = [0, 3, 2][i]  # start images 0, 1 and 0 of the two
-            rows[name].append({"image_id": f"boomerang/base/a-{number:05d}", "class": "a", "path": str(path)})
-    images.write(
-        folder / "dataset" / "train.parquet", images.table(row | {"image_id": row["path"]} for row in rows["train"])
-    )
-    images.write(folder / "augmentation" / "boomerang" / "x1" / "split-1.parquet", images.table(rows["added"]))
-    summary = {"method": "boomerang", "title": "Boomerang", "family": "unconditional"}
-    return galleries.Sets(folder, [summary], "x1"), summary
+            start = {"start_image": ["train-1", "train-0", None][i]} if name == "added" else {}
+            rows[name].append({"image_id": path.stem, "class": "a", "path": str(path)} | start)
+    images.write(tmp_path / "dataset" / "train.parquet", images.table(rows["train"]))
+    images.write(tmp_path / "augmentation" / "boomerang" / "x1" / "split-1.parquet", images.table(rows["added"]))
+    classes = pd.DataFrame({"class": ["a", "b"], "lemmas": "", "train": [2, 1], "excluded": ""})
+    files.write_csv(tmp_path / "dataset" / "classes.csv", classes)
+    return tmp_path
 
 
-def test_variations_stand_below_the_images_they_started_from(tmp_path):
-    sets, summary = _sets(tmp_path)
-    found = galleries.variations(sets, summary, [{"class": "a", "name": "a"}], "image")
-    assert [row["title"] for row in found["rows"]] == ["Training images", "Boomerang", "Difference"]
-    values = [[np.asarray(decoded(thumb))[0, 0, 0] for thumb in row["cells"][0]] for row in found["rows"]]
-    assert values == [[100, 200], [110, 210], [10, 10]]
-    assert [pair["mean_difference"] for pair in found["pairs"]] == [10, 10]
-    assert [pair["original_id"][-11:] for pair in found["pairs"]] == ["train-0.png", "train-1.png"]
-    assert galleries.variations(sets, summary, [{"class": "a", "name": "a"}], "noise") is None
-    nothing = galleries.variations(sets, summary, [{"class": "b", "name": "b"}], "image")
-    assert (nothing["pairs"], nothing["rows"][0]["cells"]) == ([], [[]])
+def test_variations_stand_below_the_images_that_they_started_from(varied):
+    """Which these are is a column, whatever the image is called and wherever it stands."""
+    boomerang = {"title": "Boomerang", "family": "unconditional", "start": "image"}
+    data = galleries.variations(results(varied, plan({"boomerang": boomerang}, scaling={})))
+    assert [row["title"] for row in data["rows"]] == ["Training images", "Boomerang", "Difference"]
+    values = [[np.asarray(decoded(thumb))[0, 0, 0] for thumb in row["cells"][0]] for row in data["rows"]]
+    assert values == [[200, 100], [210, 110], [10, 10]]
+    assert [row["cells"][1] for row in data["rows"]] == [[], [], []]  # of class b there are none
+    assert [pair["mean_difference"] for pair in data["pairs"]] == [10, 10]
+    assert [pair["original_id"] for pair in data["pairs"]] == ["train-1", "train-0"]
 
 
 def test_thumbnails_keep_to_their_limit(tmp_path):
@@ -126,23 +155,23 @@ def test_thumbnails_keep_to_their_limit(tmp_path):
     assert decoded(thumbnail(row, "text")).size == (96, 64)
 
 
-def test_leaked_candidates_are_those_of_the_test_split_closest_first(study, written):
-    """Figures 8 and 9: ``_audit`` plants twelve pairs per method with distances 0 to 11."""
+def test_leaked_candidates_are_those_of_the_test_split_closest_first(folder, written):
+    """Figures 8 and 9: the audit has twelve pairs per method with distances 0 to 11."""
     for name, methods in {"figure8": ["retrieval"], "figure9": ["clip_prompts", "ft"]}.items():
         table = pd.read_csv(written / f"{name}.csv")
         assert list(table["method"].unique()) == methods
         for _, rows in table.groupby("method"):
             assert list(rows["distance"]) == list(range(10))
             assert list(rows["place"]) == list(range(1, 11))
-    retrieval = next(item for item in study["audit"] if item["method"] == "retrieval")
-    clean = retrieval | {"leaks": [], "title": "No leak"}
-    drawing, table = catalogue.drawings(study | {"audit": [clean, retrieval]})["figure8"]
-    assert "No leak" in catalogue.svg(drawing) and len(table) == 10
+    (retrieval,) = exhibits(folder, plan())["figure8"]
+    items = [retrieval | {"leaks": [], "title": "No leak"}, retrieval]
+    assert "No leak" in svg(duplicates.leaks_figure(items)) and len(duplicates.leaks_table(items)) == 10
 
 
-def test_a_row_of_figure13_is_an_epoch_and_a_column_a_class(study, written):
+def test_a_row_of_figure13_is_an_epoch_and_a_column_a_class(folder, written):
     table = pd.read_csv(written / "figure13.csv")
     assert list(table["row"]) == ["epoch 1", "epoch 1", "epoch 2 (chosen)", "epoch 2 (chosen)"]
-    assert list(table["class"]) == 2 * [about["class"] for about in study["finetuned"][0]["classes"]]
-    made = images.read(generated(Path(study["folder"]))["ft"][0]).set_index("image_id")["candidate"]
-    assert [made[image][-1] for image in table["image_id"]] == ["1", "1", "2", "2"]
+    (item,) = exhibits(folder, plan())["figure13"]
+    assert list(table["class"]) == 2 * [row["class"] for row in item["classes"]]
+    screened = images.read(files_of(folder, plan())["generated"]["ft"][0]).set_index("image_id")["candidate"]
+    assert [screened[image][-1] for image in table["image_id"]] == ["1", "1", "2", "2"]

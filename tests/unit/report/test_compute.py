@@ -10,37 +10,48 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from augbench.core import files
+from augbench.core import files, package_data
+from augbench.core.benchmarks import Job, measure
 from augbench.jobs import gpus
 from augbench.report import compute
+from augbench.study.methods import Method
 
+
+def method(title, family, start, trained=()):
+    return Method(title=title, family=family, start=start, trained=list(trained), conditioning=TEXTS.get(start))
+
+
+TEXTS = {"noise": "simple_prompt", "pool": "simple_prompt"}
 METHODS = {
-    "none": {"title": "None", "family": "baseline", "start": "none", "trained": []},
-    "boomerang": {"title": "Boomerang", "family": "u", "start": "image", "trained": []},
-    "clip": {"title": "CLIP", "family": "prompting", "start": "noise", "trained": []},
-    "clip-x": {"title": "CLIP X", "family": "prompting", "start": "noise", "trained": []},
-    "pseudoword_dm": {"title": "PW", "family": "fine-tuning", "start": "noise", "trained": ["pseudo_word", "unet"]},
-    "mine": {"title": "Mine", "family": "fine-tuning", "start": "noise", "trained": ["unet"]},
-    "retrieval": {"title": "Retrieval", "family": "retrieval", "start": "pool", "trained": []},
+    "boomerang": method("Boomerang", "u", "image"),
+    "clip": method("CLIP", "prompting", "noise"),
+    "clip-x": method("CLIP X", "prompting", "noise"),
+    "pseudoword_dm": Method(
+        title="PW",
+        family="fine-tuning",
+        start="noise",
+        trained=["pseudo_word", "unet"],
+        conditioning="textual_inversion",
+    ),
+    "mine": method("Mine", "fine-tuning", "noise", ["unet"]),
+    "retrieval": method("Retrieval", "retrieval", "pool"),
 }
-SECONDS = {  # wall-clock, CPU time, GPUs
-    "finetune/pseudoword_dm-lr-1": (3600, 9000, 8),
-    "finetune/pseudoword_dm-lr-0.1": (1800, 4500, 8),
-    "finetune/clusters": (360, 360, 1),
-    "screen/pseudoword_dm-0": (7200, 7200, 1),
-    "screen/select-pseudoword_dm": (36, None, 0),
-    "generate/pseudoword_dm-selected-0": (3600, 3600, 1),
-    "generate/pseudoword_dm-screen-0": (10800, 10800, 1),
-    "generate/clip-base-0": (3600, 7200, 1),
-    "generate/clip-base-1": (1800, 1800, 1),
-    "generate/clip-x-base-0": (900, 900, 1),
-    "retrieve/retrieval": (1800, 900, 0),
-    "retrieve/retrieval-further": (9000, 900, 0),
-    "generate/clip-further-0": (36000, 36000, 1),
-    "classify/none-x0-1-5": (720, 720, 2),
-    "classify/clip-x1-1-5": (1440, 1440, 2),
-    "classify/clip-x10-1-5": (7200, 7200, 2),
-    "report/summary-clip": (4, None, 0),
+JOBS = {  # method, part, wall-clock, CPU time, GPUs
+    "finetune/pseudoword_dm-lr-1": ("pseudoword_dm", "lr-1", 3600, 9000, 8),
+    "finetune/pseudoword_dm-lr-0.1": ("pseudoword_dm", "lr-0.1", 1800, 4500, 8),
+    "finetune/clusters": ("", "", 360, 360, 1),
+    "screen/pseudoword_dm-0": ("pseudoword_dm", "", 7200, 7200, 1),
+    "screen/select-pseudoword_dm": ("pseudoword_dm", "", 36, None, 0),
+    "generate/pseudoword_dm-selected-0": ("pseudoword_dm", "selected", 3600, 3600, 1),
+    "generate/pseudoword_dm-screen-0": ("pseudoword_dm", "screen", 10800, 10800, 1),
+    "generate/clip-base-0": ("clip", "base", 3600, 7200, 1),
+    "generate/clip-base-1": ("clip", "base", 1800, 1800, 1),
+    "generate/clip-x-base-0": ("clip-x", "base", 900, 900, 1),
+    "retrieve/retrieval": ("retrieval", "", 1800, 900, 0),
+    "retrieve/retrieval-further": ("retrieval", "further", 9000, 900, 0),
+    "generate/clip-further-0": ("clip", "further", 36000, 36000, 1),
+    "classify/none-x0-1-5": ("none", "x0", 720, 720, 2),
+    "report/summary-clip": ("clip", "", 4, None, 0),
 }
 
 
@@ -51,30 +62,32 @@ IMAGES = {
 }
 
 
-def study(folder, gpus):
-    for name, (wall, cpu, count) in SECONDS.items():
+def measured(folder, gpus):
+    """The measurements of the jobs, as they note them."""
+    jobs = []
+    for name, (key, part, wall, cpu, count) in JOBS.items():
         # What Snakemake samples is anything: the job's own note counts.
-        files.write_text(folder / "benchmarks" / f"{name}.tsv", f"s\tcpu_time\n{wall + 3}.0\t{7 * wall}\n")
+        path = folder / "benchmarks" / f"{name}.tsv"
+        files.write_text(path, f"s\tcpu_time\n{wall + 3}.0\t{7 * wall}\n")
         attempt = {"begun": 0, "seconds": wall, "cpu_seconds": cpu}
-        files.write_json(folder / "benchmarks" / f"{name}.attempts.json", [attempt])
+        files.write_json(path.with_suffix(".attempts.json"), [attempt])
         if gpus and count:
             note = {"gpus": count, "model": "V100" if name.startswith("finetune") else "T4"}
-            files.write_json(folder / "benchmarks" / f"{name}.gpus.json", note)
-    return folder
+            files.write_json(path.with_suffix(".gpus.json"), note)
+        jobs.append(Job(str(path), name.split("/")[0], key, part))
+    return measure(jobs)
 
 
-def paper():
-    return pd.read_csv("resources/paper_compute.csv")
-
-
-def gather(folder, methods=METHODS):
-    files.write_json(folder / "selection" / "pseudoword_dm.json", {"candidate": "lr-1_epoch-2"})
-    return compute.gather(folder, methods, paper(), IMAGES, "x1")
+def relative(measurements, methods=METHODS):
+    sums = compute.table(compute.jobs_of(measurements))
+    paper = pd.read_csv(package_data.bundled("paper_compute.csv"))
+    rows = compute.relative(sums, methods, paper, IMAGES, {"pseudoword_dm": "lr-1"})
+    return compute.unit(sums), {row["method"]: row for row in rows}
 
 
 def test_hours_per_stage_and_method(tmp_path):
-    compute.write(tmp_path / "compute.csv", study(tmp_path, gpus=True), METHODS)
-    rows = pd.read_csv(tmp_path / "compute.csv", keep_default_na=False).set_index(["stage", "method", "part"])
+    table = compute.table(compute.jobs_of(measured(tmp_path, gpus=True)))
+    rows = table.set_index(["stage", "method", "part"])
     assert list(rows.columns) == ["jobs", "hours", "gpu_hours", "core_hours", "gpus"]
     assert list(rows.loc[("finetune", "pseudoword_dm", "lr-1")]) == [1, 1, 8, 2.5, "V100"]
     assert list(rows.loc[("finetune", "pseudoword_dm", "lr-0.1")]) == [1, 0.5, 4, 1.25, "V100"]
@@ -88,9 +101,8 @@ def test_hours_per_stage_and_method(tmp_path):
 
 def test_relative_to_retrieval_with_gpus(tmp_path):
     """Retrieval has no GPU: its half hour by the clock is what GPU-hours are divided by, as in the paper."""
-    found = gather(study(tmp_path, gpus=True))
-    assert (found["unit"], found["gpus"]) == ("GPU-hours", ["T4", "V100"])
-    rows = {row["method"]: row for row in found["rows"]}
+    unit, rows = relative(measured(tmp_path, gpus=True))
+    assert unit == "GPU-hours"
     assert list(rows) == ["boomerang", "clip", "clip-x", "pseudoword_dm", "mine", "retrieval"]
     assert rows["clip"]["times"] == pytest.approx(3)
     assert rows["retrieval"]["times"] == 1
@@ -98,26 +110,22 @@ def test_relative_to_retrieval_with_gpus(tmp_path):
 
 def test_same_things_stand_beside_the_papers(tmp_path):
     """One of two rates, 8 hours; 300 of 1,200 images, a quarter of 4 hours. The rest of 18 hours is the search."""
-    found = gather(study(tmp_path, gpus=True))
-    row = next(row for row in found["rows"] if row["method"] == "pseudoword_dm")
+    row = relative(measured(tmp_path, gpus=True))[1]["pseudoword_dm"]
     assert (row["adapting"], row["making"], row["total"]) == pytest.approx((8, 1, 9))
     assert row["searching"] == pytest.approx(4 + 2.01 + 0.01 - 0.02 + 3, abs=0.02)  # a rate, screening, other images
     assert row["times"] == pytest.approx(18)
-    # 0.4 hours for the target data alone, 0.8 for another; those at ten times the images are no part of Table 1.
-    assert found["classifier"] == pytest.approx([0.4, 0.8])
 
 
 def test_core_hours_where_no_job_had_a_gpu(tmp_path):
-    found = gather(study(tmp_path, gpus=False))
-    assert (found["unit"], found["gpus"]) == ("core-hours", [])
-    rows = {row["method"]: row for row in found["rows"]}
+    unit, rows = relative(measured(tmp_path, gpus=False))
+    assert unit == "core-hours"
     assert rows["clip"]["total"] == pytest.approx(2.5)
     assert rows["clip"]["times"] == pytest.approx(10)
 
 
 def test_the_papers_factors_follow_from_its_hours(tmp_path):
     """30x for prompts and 56x for PSEUDOWORD+DM, as the last sentence of section 3.1 says."""
-    rows = {row["method"]: row for row in gather(study(tmp_path, gpus=True))["rows"]}
+    _, rows = relative(measured(tmp_path, gpus=True))
     assert round(rows["clip"]["paper_times"]) == 30
     assert round(rows["pseudoword_dm"]["paper_times"]) == 56
     assert (rows["pseudoword_dm"]["paper_adapting"], rows["pseudoword_dm"]["paper_making"]) == (720, 867)
@@ -126,9 +134,9 @@ def test_the_papers_factors_follow_from_its_hours(tmp_path):
 
 
 def test_without_retrieval_or_benchmarks_there_is_nothing_to_compare(tmp_path):
-    assert gather(tmp_path / "none")["rows"] == []
-    alone = gather(study(tmp_path, gpus=True), {"clip": METHODS["clip"]})["rows"]
-    assert [row["times"] for row in alone] == [None]
+    assert relative([]) == ("core-hours", {})
+    _, alone = relative(measured(tmp_path, gpus=True), {"clip": METHODS["clip"]})
+    assert alone["clip"]["times"] is None
 
 
 def test_jobs_note_their_gpus_beside_their_benchmarks(tmp_path, monkeypatch):
@@ -180,7 +188,8 @@ def test_a_job_measures_itself_its_children_and_its_attempts(tmp_path):
     ended, killed, done = attempt("done")
     assert ended == first
     assert 0.3 < killed["seconds"] < 300 and killed["cpu_seconds"] is None  # until its log's last line
-    assert compute.attempts(benchmark) == pytest.approx(
+    (measurement,) = measure([Job(str(benchmark), "stage")])
+    assert (measurement.seconds, measurement.cpu_seconds) == pytest.approx(
         (ended["seconds"] + killed["seconds"] + done["seconds"],
          ended["cpu_seconds"] + killed["seconds"] + done["cpu_seconds"])
     )  # fmt: skip
@@ -195,7 +204,7 @@ def test_retrieval_stays_off_the_gpu(monkeypatch):
     gpus.take_gpus("results/a/logs/b/c.log", 0)
     assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
     script = Path("workflow/scripts/retrieve.py").read_text()
-    assert script.index("take_gpus(snakemake.log[0], 0)") < script.index("from augbench.models import")
+    assert script.index("take_gpus(snakemake.log[0], 0)") < script.index("from augbench.retrieval")
 
 
 def test_rules_name_log_and_benchmark_alike():

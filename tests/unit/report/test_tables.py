@@ -5,13 +5,14 @@ import pandas as pd
 import pytest
 import yaml
 
-from augbench.classifier import training
+from augbench.classifier import schedule
+from augbench.core import package_data
+from augbench.report.plan import Plan
 from augbench.report.tables import (
     COLUMNS,
     SCALING,
     compare_sets,
     mean_and_error,
-    paper_dataset,
     published,
     scaling,
     steps_per_epoch,
@@ -31,7 +32,7 @@ def summed(method, row, metrics, sets=None, audit=None, tested=100):
     return summarise(method, row, metrics, sets, audit, train=60, tested=tested, batch_size=32)
 
 
-PAPER = pd.read_csv("resources/paper_results.csv")
+PAPER = pd.read_csv(package_data.bundled("paper_results.csv"))
 ROW = {"title": "CLIP prompts", "family": "prompting", "start": "noise"}
 
 
@@ -94,7 +95,7 @@ def test_overlap_is_that_of_drawing_from_a_finite_store():
 def test_steps_are_the_batches_that_the_classifier_cuts():
     for images in (2, 31, 32, 33, 34, 64, 65, 66, 67, 68, 200):
         for processes in (1, 2):
-            order = training.epoch_order(images, 32, 0, 1, 2 * processes)
+            order = schedule.epoch_order(images, 32, 0, 1, 2 * processes)
             assert steps_per_epoch(images, 32, processes) == len(order), (images, processes)
 
 
@@ -161,7 +162,7 @@ def test_each_of_the_papers_studies_has_its_own_figures():
     raw = {name: yaml.safe_load(Path(f"config/{name}.yaml").read_text()) for name in ("methods", "paper", "config")}
     studies = config.parse(raw["methods"] | raw["paper"]).studies
     for name, accuracy in {"imagenet10": 61.2, "imagenet": 78.8, "caltech256": 68.1}.items():
-        assert paper_dataset(studies[name].model_dump()) == name
+        assert Plan(name, studies[name], {}).dataset == name
         summary = summed("pseudoword_dm", ROW, {1.0: runs(60.0)})
         assert table1([summary], published(PAPER, name))["paper_accuracy"][0] == accuracy
-    assert paper_dataset(config.parse(raw["methods"] | raw["config"]).studies["digits"].model_dump()) is None
+    assert Plan("digits", config.parse(raw["methods"] | raw["config"]).studies["digits"], {}).dataset is None

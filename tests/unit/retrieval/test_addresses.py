@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import downloads
 import pytest
 
-from augbench.retrieval import download
+from augbench.retrieval import download, guard
 
 pytestmark = pytest.mark.middle
 
@@ -40,23 +40,23 @@ HOST = "http://example.org"
     ],
 )
 def test_addresses_are_put_right_as_browsers_do(written, asked):
-    assert download.spelt(written) == asked
-    assert download.spelt(asked) == asked
+    assert guard.spelt(written) == asked
+    assert guard.spelt(asked) == asked
 
 
 @pytest.mark.parametrize(
     "text", ["", "a.jpg", "file:///etc/passwd", "data:image/png;base64,AA==", "ftp://h/a", "/a.jpg"]
 )
 def test_what_is_no_address_of_the_web_stays_as_it_is(text):
-    assert download.spelt(text) == text
+    assert guard.spelt(text) == text
 
 
 def test_whatever_is_written_what_is_asked_is_ascii_without_spaces():
     pieces = [" ", "\t", "ä", "猫", "%", "%20", "\\", "/", "?", "&", "'", '"', "<", "|", "\x7f", "\u200b", "😀"]
     for some in itertools.product(pieces, repeat=3):
-        asked = download.spelt(f"{HOST}/{''.join(some)}x.jpg")
+        asked = guard.spelt(f"{HOST}/{''.join(some)}x.jpg")
         assert asked.isascii() and asked.isprintable() and " " not in asked
-        assert download.spelt(asked) == asked
+        assert guard.spelt(asked) == asked
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,7 @@ def server():
 
 
 def fates(urls, work, **settings):
-    table = download.fetch(urls, work, **downloads.SETTINGS | settings)
+    table = download.fetch(urls, work, downloads.SETTINGS.model_copy(update=settings))
     assert list(table["url"]) == urls
     return dict(zip(urls, table["fate"], strict=True)), table
 
@@ -129,6 +129,6 @@ def test_proxies_of_the_environment(environment, proxies, monkeypatch):
         monkeypatch.setenv(name, value)
     if isinstance(proxies, str):
         with pytest.raises(ValueError, match=proxies):
-            download.environment_proxies()
+            guard.environment_proxies()
     else:
-        assert download.environment_proxies() == proxies
+        assert guard.environment_proxies() == proxies

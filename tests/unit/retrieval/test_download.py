@@ -8,16 +8,19 @@ import threading
 import time
 import zlib
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import retrieving
 from downloads import GOOD, SETTINGS, picture
 from PIL import Image
 
 from augbench import images
 from augbench.models.backbones import SafetyChecker
-from augbench.retrieval import download, retrieve
+from augbench.retrieval import download, guard
+from augbench.retrieval.inspection import Inspection
 
 HANGS = 30  # seconds that the slow servers would take
 
@@ -171,10 +174,10 @@ def hostile(tmp_path_factory):
         base = f"http://127.0.0.1:{server.server_port}"
         others = ["file:///etc/passwd", "ftp://127.0.0.1/x", "http://127.0.0.3:1/x"]
         urls = [f"{base}/{name}" for name in FATES] + others
-        table = download.fetch(urls, work, **SETTINGS)
+        table = download.fetch(urls, work, SETTINGS)
         took = server.times[-1] - server.times[0]
         asked = list(server.asked)
-        again = download.fetch(urls, work, **SETTINGS)
+        again = download.fetch(urls, work, SETTINGS)
         final = ~table["url"].isin([f"{base}/{name}" for name in TRANSIENT])
         assert set(server.asked[len(asked) :]) == TRANSIENT  # nothing else is asked again
         assert again[final].equals(table[final])
@@ -199,7 +202,7 @@ def test_an_outage_is_not_remembered_and_a_refusal_is(tmp_path, monkeypatch):
         urls = [f"{base}/flaky?{i}" for i in range(3)] + [f"{base}/missing"]
         for server.down in (True, False, True):
             server.asked.clear()
-            fates.append(list(download.fetch(urls, tmp_path, **SETTINGS | {"retries": 0})["fate"]))
+            fates.append(list(download.fetch(urls, tmp_path, SETTINGS.model_copy(update={"retries": 0}))["fate"]))
             asked.append(sorted(server.asked))
     assert fates == [["dead"] * 4, ["fetched"] * 3 + ["dead"], ["fetched"] * 3 + ["dead"]]
     assert asked == [["flaky"] * 3 + ["missing"], ["flaky"] * 3, []]
@@ -211,12 +214,12 @@ def test_a_list_of_which_nearly_all_fails_stops_the_work(tmp_path):
     with serving() as server:
         port = server.server_port
     urls = [f"http://127.0.0.1:{port}/{i}" for i in range(60)]
-    few = download.fetch(urls[:5], tmp_path, **SETTINGS | {"retries": 0})
+    few = download.fetch(urls[:5], tmp_path, SETTINGS.model_copy(update={"retries": 0}))
     assert set(few["fate"]) == {"dead"}
     with pytest.raises(
         ConnectionError, match=r"^60 of 60 downloads failed .*Connection refused.*; is this machine's netw"
     ):
-        download.fetch(urls, tmp_path, **SETTINGS | {"retries": 0})
+        download.fetch(urls, tmp_path, SETTINGS.model_copy(update={"retries": 0}))
 
 
 def test_what_is_final_and_what_is_an_outage_worked_by_hand():
@@ -252,7 +255,7 @@ def test_what_is_no_fit_picture_is_found_out(hostile, world):
     """The pixels of what was fetched, judged with a real safety checker."""
     table = hostile[0].rename_axis("address")
     checker = SafetyChecker(world.safety)
-    rows = retrieve._Judge(checker, 32, 50_000_000)(table.reset_index(), lambda *_: None)
+    rows = Inspection(checker, SETTINGS)(table.reset_index(), lambda *_: None)
     judged = {row["address"].rsplit("/", 1)[1]: row["fate"] for row in rows}
     assert {name: judged[name] for name, fate in FATES.items() if fate == "fetched"} == {
         "good": "good",
@@ -264,7 +267,7 @@ def test_what_is_no_fit_picture_is_found_out(hostile, world):
         "bomb": "too large",
     }
     assert all(judged[name] == fate for name, fate in FATES.items() if fate != "fetched")
-    rows = retrieve._Judge(checker, 41, 50_000_000)(table.reset_index(), lambda *_: None)
+    rows = Inspection(checker, SETTINGS.model_copy(update={"min_image_size": 41}))(table.reset_index(), lambda *_: None)
     assert {row["address"].rsplit("/", 1)[1]: row["fate"] for row in rows}["good"] == "too small"
 
 
@@ -296,19 +299,19 @@ def test_nothing_is_named_after_a_url(hostile):
 
 def test_a_name_that_resolves_to_a_private_address_is_refused():
     with pytest.raises(OSError, match="refused: 127.0.0.1 is not a public address"):
-        download._connect(download.Limits(1, 1000))(("localhost", 80))
+        guard.connect_within(guard.Limits(1, 1000))(("localhost", 80))
     for address in ("10.0.0.1", "192.168.1.1", "169.254.169.254", "::1", "::ffff:10.0.0.1", "224.0.0.1", "0.0.0.0"):
         with pytest.raises(OSError, match="refused"):
-            download._check(address, [])
-    download._check("8.8.8.8", [])
-    download._check("10.0.0.1", ["10.0.0.0/8"])
+            guard.check_address(address, [])
+    guard.check_address("8.8.8.8", [])
+    guard.check_address("10.0.0.1", ["10.0.0.0/8"])
 
 
 def opened(url, seconds):
     """Seconds and error of opening a URL on this machine within a time limit."""
     start = time.monotonic()
     with pytest.raises(OSError) as caught:
-        download.guarded_opener(download.Limits(seconds, 1000, ("127.0.0.0/8",))).open(url).read()
+        guard.guarded_opener(guard.Limits(seconds, 1000, ("127.0.0.0/8",))).open(url).read()
     return time.monotonic() - start, str(caught.value)
 
 
@@ -346,11 +349,14 @@ def test_redirects_do_not_begin_the_time_anew(monkeypatch):
         assert len(server.asked) <= 3
 
 
-STAGE = """
-import json, resource, sys
+STAGE = (
+    f"import sys; sys.path.append({str(Path(retrieving.__file__).parent)!r})"
+    + """
+import json, resource
 import pandas as pd
-from augbench import retrieval
-from augbench.backbone import SafetyChecker
+from augbench.models.backbones import SafetyChecker
+from augbench.study.sections.retrieval import Retrieval
+from retrieving import retrieve_into
 
 class Source:
     identity = ["a table"]
@@ -360,16 +366,14 @@ class Source:
         yield rows.astype({"duplicate_of": "Int64", "offset": "Int64", "length": "Int64"})
 
 if __name__ == "__main__":
-    urls, folder, safety, fetch = json.loads(sys.argv[1])
-    retrieval.retrieve(
-        pd.DataFrame({"class": ["a"], "query": ["x"], "count": [1000]}), Source(), SafetyChecker(safety), folder,
-        *(f"{folder}/{name}" for name in ("ledger.parquet", "images.tar", "images.parquet", "funnel.csv")),
-        fetch=fetch, overfetch=1, overfetch_max=1, min_aesthetic=5, duplicate_threshold=0.9, min_image_size=32,
-        max_image_size=512, max_pixels=50_000_000,
-    )
+    urls, folder, safety, settings = json.loads(sys.argv[1])
+    wanted = pd.DataFrame({"class": ["a"], "query": ["x"], "count": [1000]})
+    settings = Retrieval(**settings | {"overfetch": 1, "overfetch_max": 1, "duplicate_threshold": 0.9})
+    retrieve_into(folder, wanted, Source(), SafetyChecker(safety), settings)
     both = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     print("peak", max(resource.getrusage(who).ru_maxrss for who in both))
 """
+)
 
 
 @pytest.mark.slow
@@ -385,7 +389,7 @@ def test_the_whole_stage_survives_in_bounded_time_and_memory(world, tmp_path):
         base = f"http://127.0.0.1:{server.server_port}"
         lists = {"clean": [f"{base}/good?{i}" for i in range(len(FATES))], "hostile": [f"{base}/{n}" for n in FATES]}
         for name, urls in lists.items():
-            given = json.dumps([urls, str(tmp_path / name), str(world.safety), SETTINGS])
+            given = json.dumps([urls, str(tmp_path / name), str(world.safety), SETTINGS.model_dump()])
             start = time.monotonic()
             output = subprocess.check_output([sys.executable, str(tmp_path / "stage.py"), given], text=True)
             took[name], peaks[name] = time.monotonic() - start, int(output.split("peak")[1])
@@ -402,7 +406,7 @@ def test_the_whole_stage_survives_in_bounded_time_and_memory(world, tmp_path):
     }
     assert sum(ledgers["clean"]["fate"] == "used") == 1
     assert peaks["hostile"] - peaks["clean"] < 200_000  # KiB; the bomb alone would be 7,500 MB
-    limit = SETTINGS["timeout"] * (SETTINGS["retries"] + 2)  # timeout x (tries + 1)
+    limit = SETTINGS.timeout * (SETTINGS.retries + 2)  # timeout x (tries + 1)
     print(f"{took['clean']:.1f} s clean, {took['hostile']:.1f} s hostile; at most {limit} s more are to be taken")
     assert took["hostile"] < HANGS + took["clean"]  # nothing waits for the slow servers to end
 
@@ -425,7 +429,7 @@ def test_a_kill_during_the_download_costs_no_result(tmp_path):
         os.killpg(process.pid, signal.SIGKILL)
         process.join()
         assert not list(tmp_path.rglob("fetched.parquet"))
-        found = download.fetch(urls, tmp_path, **SETTINGS)
+        found = download.fetch(urls, tmp_path, SETTINGS)
     assert list(found["url"]) == urls
     assert list(found["fate"]) == 60 * ["fetched"] + 10 * ["dead"]
     assert set(found["sha256"].iloc[:60]) == {hashlib.sha256(GOOD).hexdigest()}
@@ -435,7 +439,7 @@ def _own_session(urls, work):
     import os
 
     os.setsid()
-    download.fetch(urls, work, **SETTINGS)
+    download.fetch(urls, work, SETTINGS)
 
 
 # --- decoding -------------------------------------------------------------------------------------------

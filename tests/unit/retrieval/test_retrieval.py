@@ -1,5 +1,6 @@
 """Retrieval over real parts (clip-retrieval, img2dataset, HTTP, safety checker), against planted facts."""
 
+import functools
 import json
 import multiprocessing
 import re
@@ -8,29 +9,29 @@ import shutil
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import retrieving
 from kills import kill_when, wait_for
+from retrieving import retrieve_into
 
 from augbench import images
+from augbench.dataset import exclusion
 from augbench.digits import server
 from augbench.models import aesthetics, clip
 from augbench.models.backbones import SafetyChecker
+from augbench.retrieval import download, embedding, ledger, pools, search
 from augbench.retrieval import index as pool_index
-from augbench.retrieval import pools, retrieve
+from augbench.retrieval.ledger import FATES
+from augbench.retrieval.service import Service
+from augbench.study import classes as class_info
+from augbench.study.sections.retrieval import Retrieval
+from augbench.study.sources import SOURCES
 
-SETTINGS = {
-    "overfetch": 1.4,
-    "overfetch_max": 14,
-    "min_aesthetic": 5.0,
-    "duplicate_threshold": 0.99999,
-    "min_image_size": 32,
-    "max_image_size": 512,
-    "max_pixels": 50_000_000,
-}
-FETCH = {"timeout": 5, "retries": 0, "max_bytes": 1_000_000, "download_threads": 4}
+SETTINGS = Retrieval(duplicate_threshold=0.99999, timeout=5, retries=0, max_bytes=1_000_000, download_threads=4)
 PROMPTS = ["A photo of three,trey.", "A photo of five,cinque."]
 
 
@@ -38,8 +39,8 @@ PROMPTS = ["A photo of three,trey.", "A photo of five,cinque."]
 def folder(world, tmp_path_factory):
     """The pool, embedded and indexed."""
     folder = tmp_path_factory.mktemp("pool")
-    pools.embed([world.shard], f"hf_clip:{world.clip}", folder / "embeddings", batch_size=64, threads=1)
-    pools.index([folder / "embeddings"], folder / "index", exact=True, memory="1G", threads=1)
+    embedding.embed([world.shard], f"hf_clip:{world.clip}", folder / "embeddings", batch_size=64, threads=1)
+    embedding.build_index([folder / "embeddings"], folder / "index", exact=True, memory="1G", threads=1)
     return folder
 
 
@@ -52,18 +53,9 @@ def index(world, folder):
 def outcome(world, index, tmp_path_factory):
     wanted = pd.DataFrame({"class": ["three", "five"], "query": PROMPTS, "count": [12, 1000]})
     folder = tmp_path_factory.mktemp("retrieval")
-    paths = [folder / name for name in ("ledger.parquet", "images.tar", "images.parquet", "funnel.csv")]
     with server.serve(images.read(world.web)) as proxy:
-        retrieve.retrieve(
-            wanted,
-            index,
-            SafetyChecker(world.safety),
-            folder,
-            *paths,
-            fetch=FETCH | {"proxy": proxy},
-            **SETTINGS,
-        )
-    return wanted, pd.read_parquet(paths[0]), images.read(paths[2])
+        paths = retrieve_into(folder, wanted, index, SafetyChecker(world.safety), SETTINGS, proxy=proxy)
+    return wanted, pd.read_parquet(paths.ledger), images.read(paths.images)
 
 
 def test_neighbours_are_the_most_similar(world, folder, index):
@@ -167,7 +159,7 @@ def service(world, folder):
 @pytest.mark.slow
 def test_a_service_gives_what_the_index_gives(index, service):
     """Same ids, same order, same metadata; and the same duplicates at the service's fixed threshold."""
-    source = pool_index.Service(service, "web")
+    source = Service(service, "web")
     for one, two in zip(
         index.neighbours(PROMPTS, [40, 25], 0.94), source.neighbours(PROMPTS, [40, 25], 0.5), strict=True
     ):
@@ -181,18 +173,18 @@ def test_a_service_that_is_down_is_an_error_that_says_what_to_do():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    source = pool_index.Service(f"http://127.0.0.1:{port}/knn-service", "web", attempts=3, wait=0.05)
+    source = Service(f"http://127.0.0.1:{port}/knn-service", "web", attempts=3, wait=0.05)
     with pytest.raises(ConnectionError, match=r"failed 3 times.*is `clip-retrieval back` running there"):
         list(source.neighbours(PROMPTS, [3, 3], 0.94))
 
 
 EMBED = """
 import json, sys
-from augbench import pool
+from augbench.retrieval import embedding
 
 if __name__ == "__main__":
     shards, model, folder = json.loads(sys.argv[1])
-    pool.embed(shards, model, folder, batch_size=64, threads=1)
+    embedding.embed(shards, model, folder, batch_size=64, threads=1)
 """
 
 
@@ -207,9 +199,9 @@ def test_a_killed_embedding_goes_on_after_its_finished_shards(world, folder, tmp
     kept = tmp_path / ".embeddings.shards"
     kill_when(tmp_path / "embed.py", json.dumps(given), lambda: finished(kept))
     assert len(finished(kept)) == 1 and not (tmp_path / "embeddings").exists()
-    calls, original = [], pools._embed_shard
-    monkeypatch.setattr(pools, "_embed_shard", lambda shard, *rest: calls.append(shard) or original(shard, *rest))
-    pools.embed(*given, batch_size=64, threads=1)
+    calls, original = [], embedding._embed_shard
+    monkeypatch.setattr(embedding, "_embed_shard", lambda shard, *rest: calls.append(shard) or original(shard, *rest))
+    embedding.embed(*given, batch_size=64, threads=1)
     assert calls == given[0][1:]
     reference = (folder / "embeddings/img_emb/000000.npy").read_bytes()
     for name in ("000000", "000001"):
@@ -236,8 +228,8 @@ def good(**sha):
 
 
 def settled(found, known, counts):
-    ledger = retrieve.settle(found, known, counts)
-    return {(row[1], row.id): (row.fate, row.reason) for row in ledger[["class", "id", "fate", "reason"]].itertuples()}
+    rows = ledger.assign_images(found, known, counts)
+    return {(row[1], row.id): (row.fate, row.reason) for row in rows[["class", "id", "fate", "reason"]].itertuples()}
 
 
 def test_an_image_goes_to_the_class_to_which_it_is_most_similar():
@@ -307,7 +299,7 @@ def test_used_are_the_first_good_ones(outcome):
 def test_a_class_that_cannot_be_filled_is_told(outcome):
     wanted, candidates, _ = outcome
     counts = dict(zip(wanted["class"], wanted["count"], strict=True))
-    short = retrieve.shortfall({"Retrieval": candidates, "Other": candidates}, counts)
+    short = exclusion.shortfall({"Retrieval": candidates, "Other": candidates}, counts)
     used = int(((candidates["class"] == "five") & (candidates["fate"] == "used")).sum())
     assert short == {"five": f"Retrieval found {used} of 1000 images"}
 
@@ -325,14 +317,14 @@ def test_the_images_are_the_bytes_that_the_server_sent(world, outcome):
 
 def test_what_is_wanted():
     table = pd.DataFrame({"class": ["a"] * 5 + ["b"] * 9, "split": (["train"] * 3 + ["test"] * 2) + ["train"] * 9})
-    assert retrieve.counts(table, None, 1.0) == {"a": 3, "b": 9}
-    assert retrieve.counts(table, 5, 1.5) == {"a": 8, "b": 14}  # at least as many as training images
+    assert class_info.retrieved(table, None, 1.0) == {"a": 3, "b": 9}
+    assert class_info.retrieved(table, 5, 1.5) == {"a": 8, "b": 14}  # at least as many as training images
     classes = pd.DataFrame({"class": ["a", "b"], "lemmas": ["desktop computer", "tench, Tinca tinca"]})
-    assert retrieve.prompts(classes, "simple_prompt_nows") == [
+    assert search.prompts(classes, "simple_prompt_nows") == [
         ["A photo of desktopcomputer."],
         ["A photo of tench,Tincatinca."],
     ]
-    assert [len(texts) for texts in retrieve.prompts(classes, "clip_prompts")] == [80, 80]
+    assert [len(texts) for texts in search.prompts(classes, "clip_prompts")] == [80, 80]
 
 
 # --- queries beyond the paper's -------------------------------------------------------------------------
@@ -347,12 +339,12 @@ class Compass:
 
 def test_queries_worked_by_hand():
     half = 0.5**0.5
-    assert retrieve.query(["east"], None, None) == "east"  # the text itself, which a service embeds
-    assert retrieve.query(["east", "north"], None, Compass()) == pytest.approx([half, half])
+    assert search.query(["east"], None, None) == "east"  # the text itself, which a service embeds
+    assert search.query(["east", "north"], None, Compass()) == pytest.approx([half, half])
     pictures = np.array([[1, 0], [0.6, 0.8], [0.6, -0.8]], dtype=np.float32)  # their mean points east
-    assert retrieve.query(["north"], pictures, Compass()) == pytest.approx([half, half])
+    assert search.query(["north"], pictures, Compass()) == pytest.approx([half, half])
     # However many texts and pictures, each kind weighs half.
-    assert retrieve.query(["north", "north", "north"], pictures[:1], Compass()) == pytest.approx([half, half])
+    assert search.query(["north", "north", "north"], pictures[:1], Compass()) == pytest.approx([half, half])
 
 
 def test_marginal_relevance_worked_by_hand():
@@ -383,13 +375,13 @@ def test_diversified_neighbours_are_the_greedy_choice_among_the_nearest(index, f
 @pytest.mark.slow
 def test_an_embedding_asks_as_its_text_does(index, service):
     vectors = list(index.clip.texts(PROMPTS))
-    for source in (index, pool_index.Service(service, "web")):
+    for source in (index, Service(service, "web")):
         for one, two in zip(
             source.neighbours(PROMPTS, [20, 9], 0.94), source.neighbours(vectors, [20, 9], 0.94), strict=True
         ):
             assert list(one["id"]) == list(two["id"])
     with pytest.raises(ValueError, match="a service does not tell embeddings"):
-        next(pool_index.Service(service, "web").neighbours(PROMPTS, [3, 3], 0.94, diversity=0.3, of=[9, 9]))
+        next(Service(service, "web").neighbours(PROMPTS, [3, 3], 0.94, diversity=0.3, of=[9, 9]))
 
 
 # --- aesthetic heads ------------------------------------------------------------------------------------
@@ -449,8 +441,8 @@ def test_what_is_no_head_is_refused(tmp_path, capsys):
 def embedded(world, shards, folder):
     """A local index over shards whose images lie on this machine."""
     name = f"hf_clip:{world.clip}"
-    pools.embed(shards, name, folder / "embeddings", batch_size=64, threads=1, places=True)
-    pools.index([folder / "embeddings"], folder / "index", exact=True, memory="1G", threads=1)
+    embedding.embed(shards, name, folder / "embeddings", batch_size=64, threads=1, places=True)
+    embedding.build_index([folder / "embeddings"], folder / "index", exact=True, memory="1G", threads=1)
     return pool_index.LocalIndex(folder / "index", clip.Clip(name), folder / "work", places=True)
 
 
@@ -465,7 +457,7 @@ def packed(world, tmp_path_factory):
         (place / f"{number:05d}.txt").write_bytes(sample["txt"])
     (folder / "broken.jpg").write_bytes(b"no image")
     (folder / "notes.md").write_text("not an image")
-    files = pools.listing(folder)
+    files = SOURCES["folder"].files(folder)
     assert len(files) == number + 2
     shards = [folder / "shards" / f"{part}.tar" for part in range(2)]
     for few, shard in zip((files[:100], files[100:]), shards, strict=True):
@@ -488,13 +480,12 @@ def test_a_folder_of_images_gives_the_pictures_that_its_shards_give(world, index
 
 def test_images_that_lie_here_are_not_downloaded(world, packed, tmp_path):
     wanted = pd.DataFrame({"class": ["three", "five"], "query": PROMPTS, "count": [5, 5]})
-    paths = [tmp_path / name for name in ("ledger.parquet", "images.tar", "images.parquet", "funnel.csv")]
-    settings = SETTINGS | {"fetch": FETCH, "min_aesthetic": None}
-    retrieve.retrieve(wanted, packed, SafetyChecker(world.safety), tmp_path, *paths, **settings)
-    ledger, funnel = pd.read_parquet(paths[0]), pd.read_csv(paths[3])
+    settings = SETTINGS.model_copy(update={"min_aesthetic": None})
+    paths = retrieve_into(tmp_path, wanted, packed, SafetyChecker(world.safety), settings)
+    ledger, funnel = pd.read_parquet(paths.ledger), pd.read_csv(paths.funnel)
     assert not ledger["fate"].isin(["dead", "timeout", "refused"]).any()
     assert list(funnel["used"]) == [5, 5] == list(ledger[ledger["fate"] == "used"].groupby("class").size())
-    assert (funnel["considered"] == funnel[list(retrieve.FATES)].sum(axis=1)).all()
+    assert (funnel["considered"] == funnel[list(FATES)].sum(axis=1)).all()
     assert not (tmp_path / "downloads").exists()
 
 
@@ -507,7 +498,7 @@ def test_places_in_a_strangers_metadata_are_not_believed(folder, index, tmp_path
     assert found["path"].isna().all()
 
 
-def test_a_list_of_urls_becomes_a_shard(world, tmp_path):
+def test_a_list_of_urls_becomes_a_shard(world, tmp_path, monkeypatch):
     """The same web, given by its URLs alone: dead links are told, the others' bytes are those that were served."""
     served, planted = images.read(world.web), pd.read_parquet(world.planted)
     listed = planted[["url"]].assign(TEXT="a caption", AESTHETIC_SCORE=6.5)
@@ -517,8 +508,9 @@ def test_a_list_of_urls_becomes_a_shard(world, tmp_path):
     assert list(rows["url"]) == list(planted["url"][100:200])
     assert (rows["caption"] == "a caption").all() and (rows["aesthetic"] == 6.5).all()
     with server.serve(served) as proxy:
-        settings = {"fetch": FETCH | {"proxy": proxy}, "max_image_size": 512, "max_pixels": 10**6}
-        pools.download_shard(rows, tmp_path / "0.tar", tmp_path / "0.parquet", tmp_path / "downloads", **settings)
+        fetch = functools.partial(download.fetch, proxy=proxy)
+        monkeypatch.setattr(pools.download, "fetch", fetch)
+        pools.download_shard(rows, tmp_path / "0.tar", tmp_path / "0.parquet", tmp_path / "downloads", SETTINGS)
     fates = pd.read_parquet(tmp_path / "0.parquet").set_index("url")["fate"]
     dead = planted.set_index("url").loc[rows["url"], "dead"].to_numpy()
     assert dead.any()
@@ -537,11 +529,11 @@ def test_embedding_does_not_need_python_to_fork_by_default(world, tmp_path):
     usual = multiprocessing.get_start_method()
     multiprocessing.set_start_method("forkserver", force=True)  # the default since Python 3.14
     try:
-        found = embedded(world, [world.shard], tmp_path)
+        pool = embedded(world, [world.shard], tmp_path)
         assert multiprocessing.get_start_method() == "forkserver"
     finally:
         multiprocessing.set_start_method(usual, force=True)
-    assert found.index.ntotal > 100
+    assert pool.index.ntotal > 100
 
 
 @pytest.mark.middle
@@ -555,13 +547,14 @@ def test_autofaiss_chooses_an_index_for_large_pools(tmp_path):
         (tmp_path / "part" / name).mkdir(parents=True)
     np.save(tmp_path / "part/img_emb/000000.npy", vectors)
     pd.DataFrame({"url": [f"http://h/{i}" for i in range(3000)]}).to_parquet(tmp_path / "part/metadata/000000.parquet")
-    pools.index([tmp_path / "part"], tmp_path / "index", exact=False, memory="1G", threads=1)
+    embedding.build_index([tmp_path / "part"], tmp_path / "index", exact=False, memory="1G", threads=1)
     assert sorted(file.name for file in (tmp_path / "index").iterdir()) == ["image.index", "metadata"]
-    found = faiss.read_index(str(tmp_path / "index/image.index"))
-    assert found.ntotal == 3000
-    assert (found.search(vectors, 1)[1][:, 0] == np.arange(3000)).mean() > 0.9
+    index = faiss.read_index(str(tmp_path / "index/image.index"))
+    assert index.ntotal == 3000
+    assert (index.search(vectors, 1)[1][:, 0] == np.arange(3000)).mean() > 0.9
 
 
+@pytest.mark.slow
 def test_what_cannot_be_embedded_is_told(world, tmp_path, capfd):
     with images.ShardWriter(tmp_path / "0.tar") as writer:
         for number, (_, sample) in enumerate(images.read_shard(world.shard)):
@@ -577,14 +570,19 @@ def test_what_cannot_be_embedded_is_told(world, tmp_path, capfd):
 
 # --- kills ----------------------------------------------------------------------------------------------
 
-STAGE = """
-import json, sys, time
+STAGE = (
+    f"import sys; sys.path.append({str(Path(retrieving.__file__).parent)!r})"
+    + """
+import json, time
 import pandas as pd
-from augbench import clip, neighbours, retrieval
-from augbench.backbone import SafetyChecker
+from augbench.models import clip
+from augbench.models.backbones import SafetyChecker
+from augbench.retrieval import index as pool_index
+from augbench.study.sections.retrieval import Retrieval
+from retrieving import retrieve_into
 
 
-class Slow(neighbours.LocalIndex):
+class Slow(pool_index.LocalIndex):
     def neighbours(self, *arguments, **keywords):
         for table in super().neighbours(*arguments, **keywords):
             yield table
@@ -592,12 +590,12 @@ class Slow(neighbours.LocalIndex):
 
 
 if __name__ == "__main__":
-    index, model, safety, work, queries, fetch, settings, slow = json.loads(sys.argv[1])
+    index, model, safety, work, queries, proxy, settings, slow = json.loads(sys.argv[1])
     wanted = pd.DataFrame({"class": list("abcdef"), "query": queries, "count": 12})
-    paths = [f"{work}/{name}" for name in ("ledger.parquet", "images.tar", "images.parquet", "funnel.csv")]
     source = Slow(index, clip.Clip(model), f"{work}/index")
-    retrieval.retrieve(wanted, source, SafetyChecker(safety), work, *paths, fetch=fetch, **settings)
+    retrieve_into(work, wanted, source, SafetyChecker(safety), Retrieval(**settings), proxy=proxy)
 """
+)
 WORDS = ("one", "two", "three", "four", "five", "six")
 
 
@@ -610,8 +608,8 @@ def test_a_stage_killed_in_search_and_in_download_ends_with_the_same_ledger(worl
     def given(name, proxy, slow):
         queries = [f"A photo of {word}." for word in WORDS]
         model, work = f"hf_clip:{world.clip}", str(tmp_path / name)
-        fetch = FETCH | {"proxy": proxy}
-        return json.dumps([str(folder / "index"), model, str(world.safety), work, queries, fetch, SETTINGS, slow])
+        settings = SETTINGS.model_dump()
+        return json.dumps([str(folder / "index"), model, str(world.safety), work, queries, proxy, settings, slow])
 
     answers, downloads = tmp_path / "killed/neighbours", tmp_path / "killed/downloads"
     with server.serve(images.read(world.web)) as proxy:
@@ -641,11 +639,11 @@ def test_more_neighbours_are_another_question(index, tmp_path):
             return index.neighbours(queries, *rest, **settings)
 
     queries = [f"A photo of {word}." for word in WORDS]
-    settings = {"threshold": 0.99, "diversity": 0.0, "of": [], "progress": lambda *_: None}
-    found = retrieve._search(Counting(), tmp_path, queries, [20] * 6, **settings)
-    retrieve._search(Counting(), tmp_path, queries, [20] * 6, **settings)
+    searched = search.CachedSearch(Counting(), tmp_path, 0.99)
+    found = searched.neighbours(queries, [20] * 6, [], lambda *_: None)
+    searched.neighbours(queries, [20] * 6, [], lambda *_: None)
     assert asked == queries
     for one, two in zip(found, index.neighbours(queries, [20] * 6, 0.99), strict=True):
         pd.testing.assert_frame_equal(one, two)
-    retrieve._search(Counting(), tmp_path, queries, [21] * 6, **settings)
+    searched.neighbours(queries, [21] * 6, [], lambda *_: None)
     assert len(asked) == 12

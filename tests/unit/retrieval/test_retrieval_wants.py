@@ -8,16 +8,15 @@ import pandas as pd
 import pytest
 import yaml
 from PIL import Image
+from retrieving import NAMES, retrieve_into
 
 from augbench import images
-from augbench.dataset import resampling
+from augbench.dataset import exclusion, resampling
 from augbench.jobs import checks
-from augbench.retrieval import download, retrieve
 from augbench.study import config
 
-NAMES = ("ledger.parquet", "images.tar", "images.parquet", "funnel.csv")
 SETTINGS = {"overfetch": 1.5, "overfetch_max": 12, "min_aesthetic": 5, "duplicate_threshold": 0.9}
-SETTINGS |= {"min_image_size": 8, "max_image_size": 512, "max_pixels": 10**6}
+SETTINGS |= {"min_image_size": 8, "max_pixels": 10**6}
 
 
 class Trusting:
@@ -58,15 +57,12 @@ class Pool:
         return str(path)
 
 
-def run(pool, folder, counts, **changes):
+def run(pool, folder, counts, score=None, main=None, **changes):
     """Retrieve; returns ledger and image table."""
     wanted = pd.DataFrame({"class": list(counts), "query": list(counts), "count": list(counts.values())})
-    paths = [folder / name for name in NAMES]
-    settings = (
-        SETTINGS | {"fetch": dict.fromkeys(download.SETTINGS, 1) | {"allowed_networks": [], "proxy": None}} | changes
-    )
-    retrieve.retrieve(wanted, pool, Trusting(), folder, *paths, **settings)
-    return pd.read_parquet(paths[0]), images.read(paths[2])
+    settings = config.Retrieval(**SETTINGS | changes)
+    paths = retrieve_into(folder, wanted, pool, Trusting(), settings, score=score, main=main)
+    return pd.read_parquet(paths.ledger), images.read(paths.images)
 
 
 def used(ledger):
@@ -88,7 +84,7 @@ def test_a_class_that_loses_images_to_another_is_searched_again(tmp_path):
     pool = Pool(tmp_path / "pool", {"a": ranked(*shared, *further, best=0.5), "b": ranked(*small, *shared)}, dead=small)
     ledger, table = run(pool, tmp_path, {"a": 4, "b": 4})
     assert used(ledger) == {"a": {4, 5, 10, 11}, "b": {0, 1, 2, 3}}
-    assert retrieve.shortfall({"x": ledger}, {"a": 4, "b": 4}) == {}
+    assert exclusion.shortfall({"x": ledger}, {"a": 4, "b": 4}) == {}
     assert table["class"].value_counts().to_dict() == {"a": 4, "b": 4}
     assert [count for query, count in pool.asked if query == "a"] == [6, 12]  # no further than it needs
 

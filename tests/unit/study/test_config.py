@@ -1,12 +1,15 @@
 """The configuration: defaults are the paper's, the files of this repository are valid, the reference is current."""
 
+import json
 from pathlib import Path
 
+import jsonschema
 import pytest
 import yaml
 
 from augbench.jobs import checks
 from augbench.study import config, reference
+from augbench.study.parts import PARTS, PROMPT
 from augbench.study.starts import STARTS
 
 ROOT = Path(__file__).parents[3]
@@ -34,6 +37,35 @@ def test_defaults_are_the_papers():
 
 def test_the_reference_is_made_from_the_code():
     assert (ROOT / "config" / "README.md").read_text() == reference.markdown(), "run `make docs`"
+
+
+def test_the_schema_for_editors_is_made_from_the_code():
+    assert (ROOT / "config" / "schema.json").read_text() == reference.json_schema(), "run `make docs`"
+
+
+CONFIGURATIONS = [*sorted((ROOT / "config").glob("*.yaml")), ROOT / "tests" / "workflow" / "small.yaml"]
+
+
+@pytest.mark.parametrize("file", CONFIGURATIONS, ids=lambda file: file.name)
+def test_an_editor_finds_no_fault_with_a_good_configuration(file):
+    jsonschema.validate(yaml.safe_load(file.read_text()), json.loads(reference.json_schema()))
+    if file.parent.name == "config":
+        assert file.read_text().startswith("# yaml-language-server: $schema=schema.json\n")
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda study: study.update(sed=1), "'sed' was unexpected"),
+        (lambda study: study["classifier"].update(batch_size="many"), "'many' is not of type 'integer'"),
+        (lambda study: study["target"].update(reader="folders"), "'folders' is not one of"),
+    ],
+)
+def test_an_editor_sees_a_mistake(edit, message):
+    raw = load("config/config.yaml")
+    edit(raw["studies"]["digits"])
+    with pytest.raises(jsonschema.ValidationError, match=message):
+        jsonschema.validate(raw, json.loads(reference.json_schema()))
 
 
 def test_every_mistake_is_told_at_once():
@@ -66,7 +98,9 @@ def test_a_missing_template_names_the_known_ones():
         ({"trained": ["pseudo_word"]}, "templates with {p}, the learned pseudo-word, go with"),
         ({"conditioning": "textual_inversion"}, "templates with {p}, the learned pseudo-word, go with"),
         ({"conditioning": None}, "start: noise needs a conditioning"),
-        ({"trained": ["vae"]}, "Input should be 'conditioning', 'pseudo_word' or 'unet'"),
+        ({"trained": ["vae"]}, "there is no part 'vae' (known: conditioning, pseudo_word, unet)"),
+        ({"trained": [3]}, "there is no part 3"),
+        ({"start": ["noise"]}, "there is no start ['noise']"),
         ({"candidates": ["best"]}, "String should match pattern"),
     ],
 )
@@ -89,7 +123,18 @@ def test_a_denoiser_alone_can_be_trained():
         "trained": ["unet"],
     }
     raw["methods"]["mine"] = row
-    assert config.parse(raw).methods["mine"].trained == ["unet"]
+    mine = config.parse(raw).methods["mine"]
+    assert mine.trained == [PARTS["unet"]]
+    assert mine.guide is PROMPT
+    assert mine.model_dump()["trained"] == ["unet"]
+
+
+def test_a_job_knows_its_method_but_for_title_and_family():
+    mine = config.parse(load("config/methods.yaml", "config/config.yaml")).methods["pseudoword_dm"]
+    row = mine.model_dump(exclude={"title", "family"}) | {"texts": "a digest"}
+    again = config.Method.from_row(row)
+    assert again == mine.model_copy(update={"title": "", "family": ""})
+    assert again.guide is PARTS["pseudo_word"]
 
 
 def test_clusters_need_an_embedding_and_candidates_their_epochs():

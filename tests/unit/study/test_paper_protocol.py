@@ -1,9 +1,9 @@
 """The paper's protocol (sections 3, 3.1 and 4.5), number by number, against the effective configuration and the code.
 
 docs/protocol.csv is the golden table. ``value`` is the paper's, or where it is silent the chosen one, with its
-``source``; ``carrier`` says what holds it: ``config STUDY.KEY``, ``method NAME.KEY``, ``templates FILE``, ``code
-MODULE.CONSTANT``, ``hours WHAT`` (GPU-hours that the cost model gives the paper's study) or ``test FILE::NAME`` of
-what is a behaviour.
+``source``; ``carrier`` says what holds it: ``config STUDY.KEY``, ``method NAME.KEY``, ``templates FILE``, ``part
+NAME.ATTRIBUTE`` of a trained part, ``code MODULE.CONSTANT``, ``hours WHAT`` (GPU-hours that the cost model gives the
+paper's study) or ``test FILE::NAME`` of what is a behaviour.
 """
 
 import csv
@@ -17,6 +17,7 @@ import yaml
 
 from augbench.jobs import resources
 from augbench.study import config, prompts
+from augbench.study.parts import PARTS
 
 ROWS = list(csv.DictReader(Path("docs/protocol.csv").open(newline="", encoding="utf-8")))
 # What says where data lie, how work is cut and how fast it is read is no part of a protocol.
@@ -53,10 +54,15 @@ def carried(kind: str, key: str, effective):
     if kind == "templates":
         texts = prompts.templates(key.removesuffix(" #"))
         return len(texts) if key.endswith(" #") else texts
+    if kind == "part":
+        name, _, attribute = key.partition(".")
+        return getattr(PARTS[name], attribute)
     if kind == "code":
         module, _, name = key.rpartition(".")
         return getattr(importlib.import_module(f"augbench.{module}"), name)
-    return HOURS[key]() if key in HOURS else resources.finetuning(126_861, 40, 512, key.split()) / 3600
+    if key in HOURS:
+        return HOURS[key]()
+    return resources.finetuning(126_861, 40, 512, [PARTS[name] for name in key.split()]) / 3600
 
 
 NUMBERS = [row for row in ROWS if not row["carrier"].startswith("test ")]
@@ -97,23 +103,10 @@ def test_every_choice_has_a_source_and_no_row_is_there_twice():
     assert len(set(carriers)) == len(carriers)
 
 
-def test_learning_rates_grow_with_the_square_root_of_the_batch(monkeypatch):
-    """The optimiser gets rate x sqrt(batch) x learning rate, whatever else is in the way."""
-    from augbench.diffusion import finetuning
+def test_learning_rates_grow_with_the_square_root_of_the_batch(effective):
+    """The optimiser gets rate x sqrt(batch) x learning rate of each trained part."""
+    from augbench.diffusion import trainer
 
-    class Seen(Exception):
-        pass
-
-    def trainer(*_, rates, **__):
-        raise Seen(rates)
-
-    monkeypatch.setattr(finetuning, "_Trainer", trainer)
-    import pandas as pd
-
-    table = pd.DataFrame({"image_id": ["a"]})
-    settings = config.Finetune(batch_size=64).model_dump(exclude={"grid", "embedding", "processes"})
-    method = {"candidates": ["epoch-1"], "trained": ["unet", "pseudo_word"]}
-    files = ["pipeline", table, table, "latents", "latents", [], method, "folder"]
-    with pytest.raises(Seen) as seen:
-        finetuning.finetune(*files, seed=0, rate=0.5, save_minutes=1, **settings)
-    assert seen.value.args[0] == pytest.approx({"unet": 0.5 * 8 * 5e-7, "pseudo_word": 0.5 * 8 * 5e-4})
+    rates = trainer.scaled_rates(effective.methods["pseudoword_dm"], config.Finetune(batch_size=64), 0.5)
+    expected = {"unet": 0.5 * 8 * 5e-7, "pseudo_word": 0.5 * 8 * 5e-4}
+    assert {part.name: value for part, value in rates.items()} == pytest.approx(expected)

@@ -41,7 +41,7 @@ def test_sariyildiz_prompts_have_six_categories_in_equal_shares():
     fixed = [c, f"{c}, {h}", f"multiple {c}, {h}", f"multiple different {c}, {h}", f"{c}, {d}"]
     assert [drawn.count(prompt) for prompt in fixed] == [65] * 5
     inside = [prompt.removeprefix(f"{c}, {h} inside ") for prompt in drawn if " inside " in prompt]
-    places = prompts.lines(prompts.BACKGROUNDS)
+    places = prompts.backgrounds()
     assert len(inside) == 65
     assert set(inside) <= set(places)
     assert len(set(inside)) > 45  # drawn at random from 365
@@ -55,14 +55,16 @@ def test_a_class_without_hypernyms_or_definition_gets_prompts_without_them():
 
 
 def test_a_template_that_cannot_go_without_is_left_out_for_the_class_that_lacks_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(prompts, "TEMPLATES", tmp_path)
-    (tmp_path / "mine.txt").write_text("a {n}\na {n}, {h}\na {h} called {n}\n{n}: {d}\n")
+    monkeypatch.chdir(tmp_path)
+    templates = tmp_path / "resources" / "templates"
+    templates.mkdir(parents=True)
+    (templates / "mine.txt").write_text("a {n}\na {n}, {h}\na {h} called {n}\n{n}: {d}\n")
     owl = {"class": "owl", "lemmas": "owl", "definition": "a bird"}
     assert prompts.draw("mine", "equal", owl, 3, 1) == ["a owl", "a owl", "owl: a bird"]
     assert prompts.lacking("mine", owl) == ["hypernyms"]
     assert prompts.lacking("mine", TENCH) == []
     assert len(prompts.usable("mine", TENCH)) == 4
-    (tmp_path / "mine.txt").write_text("a {h} called {n}\n")
+    (templates / "mine.txt").write_text("a {h} called {n}\n")
     with pytest.raises(ValueError, match="every template of mine needs hypernyms, which the class owl does not have"):
         prompts.draw("mine", "equal", owl, 3, 1)
 
@@ -72,7 +74,7 @@ def test_no_conditioning_is_the_empty_prompt():
 
 
 def test_images_are_spread_over_clusters_by_their_sizes():
-    chosen = prompts.spread(12, [3, 1, 2])
+    chosen = prompts.allocate(12, [3, 1, 2])
     assert [chosen.count(cluster) for cluster in range(3)] == [6, 2, 4]
-    assert prompts.spread(6, [3, 1, 2]) == chosen[:6]
+    assert prompts.allocate(6, [3, 1, 2]) == chosen[:6]
     assert sorted(chosen[:6]) == [0, 0, 0, 1, 2, 2]

@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator, WithJsonSchema, model_validator
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -18,6 +18,17 @@ class ConfigError(Exception):
 
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class Inputs(Section):
+    """A job's input files as its rule names them; those that a job goes without are None, or keep their default."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_empty(cls, files):
+        return {
+            name: list(map(str, file)) if isinstance(file, list) else str(file) for name, file in files.items() if file
+        }
 
 
 def exactly_one(section, name, one, other, example):
@@ -35,9 +46,9 @@ def one_of(kind: type, registry: Mapping[str, Any], word: str):
     """The type of a key whose value is the name of a row of a registry; validated, it is that row's object."""
 
     def find(value):
-        if not isinstance(value, str):
+        if isinstance(value, kind):
             return value
-        if value not in registry:
+        if not isinstance(value, str) or value not in registry:
             known = ", ".join(registry)
             raise ValueError(f"there is no {word} {value!r}{did_you_mean(value, registry)} (known: {known})")
         return registry[value]

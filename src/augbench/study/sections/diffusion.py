@@ -1,9 +1,11 @@
 """Fine-tuning a diffusion model, and generating images with it."""
 
+from collections.abc import Collection
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, create_model
 
+from augbench.study.parts import PARTS, Part
 from augbench.study.sections.base import Count, Positive, Section
 
 
@@ -21,15 +23,30 @@ class Generate(Section):
     threads: Count = Field(1, description="CPU threads; part of the result's bits, so not taken from --cores")
 
 
-class LearningRates(Section):
-    """AdamW learning rates for a batch of one; larger batches scale them by their square root."""
+def learning_rates(parts: Collection[Part]) -> type[Section]:
+    """A section with a learning rate for each part, by its name."""
+    rates = {part.name: (Positive, Field(part.learning_rate, description=part.learning_rate_of)) for part in parts}
+    return create_model(
+        "LearningRates",
+        __base__=Section,
+        __doc__="AdamW learning rates for a batch of one; larger batches scale them by their square root.",
+        **rates,
+    )
 
-    conditioning: Positive = Field(2e-3, description="of learned conditionings (Imagic)")
-    pseudo_word: Positive = Field(5e-4, description="of learned token embeddings (textual inversion)")
-    unet: Positive = Field(5e-7, description="of the denoiser (Imagic)")
+
+def settings_of(parts: Collection[Part]) -> type[Section]:
+    """A section with a section, by the part's name, for each part that has settings of its own."""
+    return create_model(
+        "PartSettings",
+        __base__=Section,
+        **{part.name: (part.settings, part.settings()) for part in parts if part.settings},
+    )
 
 
-class Finetune(Section):
+LearningRates = learning_rates(PARTS.values())
+
+
+class Finetune(settings_of(PARTS.values())):
     learning_rates: LearningRates = LearningRates()
     grid: list[Positive] = Field(
         [1.0], min_length=1, description="factors on all learning rates; lowest validation loss chooses"

@@ -5,14 +5,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from augbench.study.sections.base import Count, Positive, Section, Share
+from augbench.study.sections.base import Count, Positive, Section, Share, one_of
+from augbench.study.sources import SOURCES, Source
 
 
 class Pool(Section):
-    source: Literal["digits", "folder", "shards", "urls", "index", "service"] = Field(
-        description="where images come from, and who makes their index. digits: the built-in web. Embedded and indexed "
-        "here: folder: images, with captions in NAME.txt beside NAME.jpg; shards: WebDataset shards; urls: Parquet "
-        "with URLs and captions. index: an existing clip-retrieval folder. service: a running clip-retrieval back"
+    source: one_of(Source, SOURCES, "source") = Field(
+        description="where images come from, and who makes their index (of digits, folder, shards and urls it is made "
+        "here): " + "; ".join(f"{name}: {row.meaning}" for name, row in SOURCES.items())
     )
     path: str | None = Field(
         None, description="folder of images, shards (*.tar) or index; of urls, a Parquet file or a folder of them"
@@ -26,19 +26,12 @@ class Pool(Section):
     )
     exact: bool = Field(True, description="search exactly; false: let autofaiss choose an approximate index")
 
-    @property
-    def local(self) -> bool:
-        """Whether the images lie on this machine."""
-        return self.source in ("folder", "shards", "urls")
-
     @model_validator(mode="after")
     def _where(self):
-        if (self.local or self.source == "index") and not self.path:
-            raise ValueError(f"source: {self.source} needs a path, e.g. `path: data/laion`")
-        if self.source == "service" and not (self.url and self.index):
-            raise ValueError(
-                "source: service needs url and index, e.g. `url: http://localhost:1234/knn-service, index: laion5B`"
-            )
+        if not all(getattr(self, key) for key in self.source.needs):
+            keys = " and ".join(self.source.needs)
+            words = f"a {keys}" if len(self.source.needs) == 1 else keys
+            raise ValueError(f"source: {self.source.name} needs {words}, e.g. `{self.source.example}`")
         return self
 
 

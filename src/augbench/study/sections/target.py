@@ -4,15 +4,13 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from augbench.study.sections.base import Section, Share
+from augbench.study.readers import READERS, Reader
+from augbench.study.sections.base import Section, Share, one_of
 
 
 class Target(Section):
-    reader: Literal["digits", "folder", "imagenet", "caltech256", "list"] = Field(
-        description="digits: the built-in world; folder: train/CLASS, and val/CLASS and test/CLASS where there are "
-        "such, by any of their usual names, or CLASS alone; imagenet: ILSVRC2012, train/WNID and val, which is the "
-        "test split; caltech256: 256_ObjectCategories; list: a CSV or Parquet file with the columns path, class and "
-        "perhaps split (train, validation, test)"
+    reader: one_of(Reader, READERS, "reader") = Field(
+        description="how its images lie: " + "; ".join(f"{name}: {row.meaning}" for name, row in READERS.items())
     )
     path: str | None = Field(None, description="the folder, or the list")
     folders: Literal["splits", "classes"] | None = Field(
@@ -32,8 +30,8 @@ class Target(Section):
 
     @model_validator(mode="after")
     def _where(self):
-        if self.reader != "digits" and not self.path:
-            raise ValueError(f"reader: {self.reader} needs a path, e.g. `path: data/birds`")
+        if not self.reader.is_built_in and not self.path:
+            raise ValueError(f"reader: {self.reader.name} needs a path, e.g. `path: data/birds`")
         return self
 
 

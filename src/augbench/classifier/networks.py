@@ -1,0 +1,97 @@
+"""A classifier as it computes: on a GPU or the CPU, in one process or several that share each batch."""
+
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from augbench.classifier.architectures import SMALL, check_model
+from augbench.classifier.crops import Batches
+from augbench.core import collectives, finite
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, in [0, 1]
+EVALUATION_BATCH = 256  # fixed, because the batch can change low bits of a result
+LOWER = "use a lower `classifier: {learning_rate: ...}`"  # the remedy for a training that diverges
+
+
+def build(name: str, classes: int):
+    """An untrained classifier that maps (batch, 3, size, size) to (batch, ``classes``) logits."""
+    check_model(name)
+    if name == SMALL:
+        return _small_cnn(classes)
+    import torchvision  # takes seconds, which the small one need not wait for
+
+    return torchvision.models.get_model(name, weights=None, num_classes=classes)
+
+
+def _small_cnn(classes: int):
+    """Three convolutional blocks and global pooling, 68,000 parameters, for images of about 32 pixels."""
+
+    def block(before: int, after: int):
+        convolution = nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False)
+        return [convolution, nn.BatchNorm2d(after), nn.ReLU()]
+
+    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(128, classes)]
+    return nn.Sequential(*block(3, 24), *block(24, 48), *block(48, 128), *head)
+
+
+class Network:
+    """A classifier on the GPU, in mixed precision (float16, as V100 and T4 need it), or else on the CPU; in several
+    processes, which share each batch, or in one."""
+
+    def __init__(self, model: str, classes: int):
+        group = collectives.group()
+        self.device, self.process, self.processes = group.device, group.process_index, group.num_processes
+        self.mixed = self.device.type == "cuda"
+        self.module = build(model, classes).to(self.device, memory_format=torch.channels_last)
+        self.trained = self.module
+        if self.processes > 1:
+            self.trained = torch.nn.parallel.DistributedDataParallel(self.module)
+        self.mean = 255 * torch.tensor(MEAN, device=self.device).view(3, 1, 1)
+        self.std = 255 * torch.tensor(STD, device=self.device).view(3, 1, 1)
+
+    def logits(self, pixels):
+        pixels = (pixels.to(self.device).float() - self.mean) / self.std
+        with torch.autocast(self.device.type, torch.float16, enabled=self.mixed):
+            output = (self.trained if self.module.training else self.module)(pixels)
+        return getattr(output, "logits", output).float()  # some models return auxiliary outputs in training
+
+    def weights(self) -> dict:
+        return {key: value.detach().cpu().contiguous().clone() for key, value in self.module.state_dict().items()}
+
+    def share(self, batch):
+        """The part of a batch (or list of batches) that this process takes."""
+        return batch[self.process :: self.processes]
+
+    def step(self, pixels, target, size: int, optimizer, scaler) -> tuple[float, int]:
+        """One step on this process's share of a batch of ``size`` images; returns the batch's summed loss (nats) and
+        how many of its images were recognised."""
+        import torch
+
+        logits = self.logits(pixels)
+        loss = cross_entropy(logits, target, reduction="sum")
+        optimizer.zero_grad()
+        scaler.scale(loss * self.processes / size).backward()  # gradients are averaged over the processes
+        scaler.step(optimizer)
+        scaler.update()
+        correct = (logits.argmax(1) == target).sum()
+        summed, correct = collectives.total(torch.stack([loss.detach().double(), correct.double()])).tolist()
+        return summed, int(correct)
+
+    def predict(self, data: Batches):
+        """Predicted labels int64 (n,) and their softmax probabilities float32 (n,), the same in every process."""
+        self.module.eval()
+        if self.processes > 1:  # each has seen other images; as in training, the first one's statistics count
+            for buffer in self.module.buffers():
+                torch.distributed.broadcast(buffer, 0)
+        starts = range(0, len(data), EVALUATION_BATCH)
+        requests = [(0, range(start, min(start + EVALUATION_BATCH, len(data)))) for start in starts]
+        labels = torch.zeros(len(data), dtype=torch.int64, device=self.device)
+        shares = torch.zeros(len(data), device=self.device)
+        mine = self.share(requests)
+        with torch.inference_mode():
+            for (_, where), pixels in zip(mine, data.stream(mine), strict=True):
+                share, label = self.logits(pixels).softmax(1).max(1)
+                labels[where.start : where.stop], shares[where.start : where.stop] = label, share
+        labels, shares = collectives.total(labels).cpu(), collectives.total(shares).cpu()
+        finite.check(shares, "the classifier", [f"the image {row.image_id}" for row in data.rows], LOWER)
+        return labels, shares

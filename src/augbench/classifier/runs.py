@@ -1,0 +1,100 @@
+"""The classifiers of one job, trained one after the other: a method's runs, the candidates of a fine-tuning, ..."""
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from augbench import images
+from augbench.classifier import training
+from augbench.core.files import read_json, write_json
+from augbench.core.seeds import derive
+from augbench.study.sections.classifier import Classifier
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """How a job trains its classifiers.
+
+    ``launch`` calls a function with arguments in the job's processes: :func:`augbench.jobs.launching.run`, of which the
+    number of processes is set.
+    """
+
+    settings: Classifier
+    save_minutes: float
+    launch: Callable
+
+    def train(self, sets: Mapping[str, pd.DataFrame], classes: Sequence[str], folder: str | Path, seed: int) -> None:
+        """Train on ``sets`` (train, validation, test) into ``folder``, see :func:`augbench.classifier.training.train`;
+        its state stays there."""
+        job = {"classes": list(classes), "folder": str(folder), "settings": self.settings, "seed": seed}
+        job |= {"save_minutes": self.save_minutes} | sets
+        self.launch(training.train, job, Path(folder) / ".processes", threads=self.settings.threads)
+
+    def train_only(self, sets: Mapping[str, pd.DataFrame], classes: Sequence[str], folder: str | Path, seed: int):
+        """As :meth:`train`, of a job's only classifier."""
+        self.train(sets, classes, folder, seed)
+        training.forget(folder)
+
+
+def train_runs(
+    trainer: Trainer,
+    sets: Mapping[str, pd.DataFrame],
+    classes: Sequence[str],
+    added: Sequence[str | Path],
+    folders: Mapping[int, str | Path],
+    seed: int,
+) -> None:
+    """Train a method's runs, each on the training set and its own added images.
+
+    Parameters
+    ----------
+    sets : train, validation and test; added : an image table for each run, or none at all
+    folders : number of a run -> its folder; seed : the study's
+
+    Run k has the same seed for every method, so that those of two methods differ in their images alone. A class that
+    retrieval could not fill at this ratio takes no part (paper, Figure 5B).
+    """
+    for place, (run, folder) in enumerate(folders.items()):
+        print(f"run {run}", flush=True)
+        further = images.read(added[place]) if added else images.read()
+        taught = [key for key in classes if key in set(further["class"])] if len(further) else classes
+        tables = {name: table[table["class"].isin(taught)] for name, table in sets.items()}
+        tables["train"] = pd.concat([tables["train"], further], ignore_index=True)
+        trainer.train(tables, taught, folder, derive(seed, "classifier", run))
+    for folder in folders.values():
+        training.forget(folder)
+
+
+def compare_candidates(
+    trainer: Trainer,
+    sets: Mapping[str, pd.DataFrame],
+    classes: Sequence[str],
+    candidates: Sequence[Mapping],
+    path: str | Path,
+    seed: int,
+) -> None:
+    """Train a classifier for each candidate of a fine-tuning, on the images that were generated with it.
+
+    Writes the rows of ``candidates`` with ``validation_accuracy`` in percent to ``path``, JSON.
+
+    Parameters
+    ----------
+    sets : train, validation, and the generated images of all candidates; test images take no part in a selection
+    candidates : rows with a name, ``candidate``, which is also that of its folder beside ``path``
+    """
+    folders = [Path(path).parent / row["candidate"] for row in candidates]
+    compared = []
+    for row, folder in zip(candidates, folders, strict=True):
+        print(f"classifier for {row['candidate']}", flush=True)
+        added = sets["generated"][sets["generated"]["candidate"] == row["candidate"]]
+        train = pd.concat([sets["train"], added], ignore_index=True)
+        tables = {"train": train, "validation": sets["validation"], "test": sets["validation"]}
+        trainer.train(tables, classes, folder, derive(seed, "classifier", 1))
+        accuracy = read_json(folder / "metrics.json")["best_validation_accuracy"]
+        compared.append({**row, "validation_accuracy": accuracy})
+    write_json(path, compared)
+    for folder in folders:  # of its classifier, the accuracy is all that is kept
+        shutil.rmtree(folder)

@@ -1,0 +1,77 @@
+"""What can be known of a target before any work starts."""
+
+import itertools
+import os
+import re
+from collections import Counter
+
+from augbench.core import files
+from augbench.core.files import BadInput
+from augbench.dataset.class_table import class_table
+from augbench.images import folders
+from augbench.study.readers import Layout
+from augbench.study.readers.layout import same_name
+
+LOOKED_AT = 10_000  # files of a list of which a plan asks whether they are there
+LISTED = 100_000  # images of a target that a plan lists
+
+
+def check(target) -> None:
+    """Raise ValueError with one sentence when there can be no study of the target."""
+    layout = target.reader.layout(target)
+    if len(layout.classes) < 2:
+        advice = (
+            "; its images lie in no class folders: put them into CLASS/, or write a list with the columns path,class"
+        )
+        flat = "images beside the class folders" in layout.left_out
+        raise BadInput(
+            f"{target.path} has {len(layout.classes)} classes; at least two are needed{advice if flat else ''}"
+        )
+    for key in layout.classes:
+        layout.left_out.clear()
+        if next(iter(layout.train(key)), None) is None:
+            instead = f" but {told}" if (told := folders.told(layout.left_out)) else ""
+            raise BadInput(f"the class {key} of {target.path} holds no image{instead}; remove it or fill it")
+    for part, files_of in layout.own.items():
+        if all(next(iter(files_of(key)), None) is None for key in layout.classes):
+            raise BadInput(f"the {part} split of {target.path} holds no image; remove it, and augbench splits one off")
+    if target.reader.names_files:
+        _check_paths(layout, target)
+    names = {}
+    for key, row in class_table(target).set_index("class").iterrows():
+        same = names.setdefault(same_name(row["lemmas"]).casefold(), key)
+        if same != key and layout.names is None:  # two of ImageNet's classes are both called crane
+            alike = ", in another Unicode form" if same_name(key) == same_name(same) else ""
+            raise BadInput(
+                f"the classes {same} and {key} have the same name {row['lemmas']!r}{alike}; join them, or tell them "
+                "apart by a CSV with columns class,lemmas and the key `classes`"
+            )
+
+
+def _check_paths(layout: Layout, target) -> None:
+    """Raise BadInput when none of a list's first files is there, or, where it is short, one is not."""
+    parts = [layout.train, *layout.own.values()]
+    every = (path for part in parts for key in layout.classes for path in part(key))
+    paths = list(itertools.islice(every, LOOKED_AT))
+    missing = [path for path in paths if not path.is_file()]
+    if missing and re.match("[a-z]+://?", os.path.relpath(missing[0], layout.root)):
+        raise BadInput(f"{target.path} names addresses, not files; download the images first")
+    if len(missing) == len(paths):
+        raise BadInput(
+            f"there is no file {files.printable(missing[0])}, nor any other of {target.path}; its paths are relative "
+            f"to {layout.root}"
+        )
+    if missing and target.unreadable == "stop":
+        raise BadInput(
+            f"there is no file {files.printable(missing[0])}, which {target.path} names ({len(missing)} of "
+            f"{len(paths)} files are missing); take these rows away, or set `unreadable: skip`"
+        )
+
+
+def left_out(target) -> Counter:
+    """What of the first 100,000 images of a target and what lies among them is not taken, by kind."""
+    layout = target.reader.layout(target)
+    every = (file for part in (layout.train, *layout.own.values()) for key in layout.classes for file in part(key))
+    for _ in itertools.islice(every, LISTED):
+        pass
+    return layout.left_out

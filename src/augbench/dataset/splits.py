@@ -1,0 +1,95 @@
+"""Splits the target as the paper does."""
+
+import math
+import os
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from augbench import images
+from augbench.core import files
+from augbench.core.files import BadInput
+from augbench.core.seeds import generator
+from augbench.images import folders
+
+SPLITS = ("train", "validation", "test", "more_real", "unused")
+
+
+def split(target, dataset, seed: int) -> pd.DataFrame:
+    """All images of the target as an image table with the further column ``split``.
+
+    Within each class, shares of the training images are drawn at random, which retains class imbalance
+    (paper, section 3): ``validation``, a disjoint ``train`` and a further disjoint set of the size of the
+    training set, ``more_real``, as far as images are left; the rest is ``unused``. Validation images are drawn
+    first, so they are the same for 10% of ImageNet and for all of it. Sizes are those of :func:`sizes`.
+    Of a validation or test split of the target's own, all images are taken, and none are drawn for it.
+
+    Raises ValueError naming an unreadable image (``unreadable: stop``) or a class left without images.
+    """
+    layout = target.reader.layout(target)
+    rows, unreadable = [], []
+    for key in layout.classes:
+        files_of_class = readable(sorted(layout.train(key)), target.unreadable, unreadable)
+        rng = generator(seed, "split", key)
+        order = [files_of_class[i] for i in rng.permutation(len(files_of_class))]
+        start = 0
+        for name, count in sizes(len(order), dataset, layout.own).items():
+            part = order[start : start + count]
+            start += count
+            share = getattr(dataset, name, 0)
+            if share > 0 and not part:
+                raise BadInput(f"the class {key} has {len(order)} images, too few for the split {name!r}")
+            rows += [(name, key, file) for file in sorted(part)]
+        rows += [("unused", key, file) for file in sorted(order[start:])]
+        for name, files_of in layout.own.items():
+            own = readable(sorted(files_of(key)), target.unreadable, unreadable)
+            rows += [(name, key, file) for file in own]
+    table = images.table(
+        {"image_id": os.path.relpath(file, layout.root), "class": key, "path": str(file)} for _, key, file in rows
+    )
+    table["split"] = [name for name, _, _ in rows]
+    for file in unreadable:
+        print(f"left out: {file}", flush=True)
+    if layout.left_out:
+        print(f"not taken: {folders.told(layout.left_out)}", flush=True)
+    return table.sort_values("image_id", ignore_index=True)
+
+
+def sizes(count: int, dataset, own: Collection[str] = ()) -> dict[str, int]:
+    """Images of the splits of a class of ``count`` images, in the order in which they are drawn; none for those that
+    the target has of its ``own``.
+
+    A share is rounded up: so the 732 to 1,300 images of ImageNet's classes give the paper's 74 to 130. Where all
+    images are shared out and rounding wants more than there are, validation and test give in turn, so that what
+    training leaves makes two equal parts (Caltech256); without a test share training gives, so that it is all but
+    the validation split (full ImageNet).
+    """
+    shares = {name: getattr(dataset, name) for name in ("validation", "train", "test") if name not in own}
+    wanted = {name: math.ceil(round(share * count, 9)) for name, share in shares.items()}
+    while (excess := sum(wanted.values()) - count) > 0:
+        if "test" in own:
+            wanted["train"] -= excess
+            break
+        largest = max([name for name in ("test", "validation") if name in wanted], key=wanted.get)
+        if not wanted[largest]:
+            break
+        wanted[largest] -= 1
+    return wanted | {"more_real": max(0, min(wanted["train"], count - sum(wanted.values())))}
+
+
+def readable(paths: Sequence[Path], policy: str, unreadable: list[str]) -> list[Path]:
+    """The files that can be read. Of the others, messages are added to ``unreadable``, or, with the policy ``stop``,
+    the first raises BadInput."""
+    good = []
+    for file in paths:
+        try:
+            if not folders.is_text(file):
+                raise BadInput(f"the name of {files.printable(file)} is not UTF-8")
+            images.decode(files.read_bytes(file), str(file))
+            good.append(file)
+        except ValueError as error:
+            if policy == "stop":
+                raise BadInput(f"{error}; repair or remove it, or set `unreadable: skip`") from None
+            unreadable.append(str(error))
+    return good

@@ -1,0 +1,36 @@
+"""Encodings of prompts by a frozen text encoder."""
+
+from collections.abc import Sequence
+
+from augbench.core import finite
+from augbench.study.parts import PROMPT, Guide
+
+KEPT = 4096  # encodings in memory; one of Stable Diffusion's takes 118 KB
+
+
+class TextEncodings:
+    """Encodings (tokens, width) of prompts, each computed once; ``guide`` knows how prompts become tokens."""
+
+    def __init__(self, tokenizer, text_encoder, guide: Guide = PROMPT, batch_size: int = 64):
+        self.tokenizer, self.text_encoder, self.guide, self.batch_size = tokenizer, text_encoder, guide, batch_size
+        self.known = {}
+
+    def __call__(self, prompts: Sequence[str], words: Sequence[tuple[str, int] | None] | None = None):
+        """Encodings (n, tokens, width) of n prompts; ``words`` are their pseudo-words, as the guide takes them."""
+        import torch
+
+        keys = list(zip(prompts, words or [None] * len(prompts), strict=True))
+        fresh = [key for key in dict.fromkeys(keys) if key not in self.known]
+        if len(self.known) + len(fresh) > KEPT:
+            self.known.clear()
+            fresh = list(dict.fromkeys(keys))
+        with torch.no_grad():
+            for start in range(0, len(fresh), self.batch_size):
+                part = fresh[start : start + self.batch_size]
+                # A batch of one shape: which prompts come together must not change the low bits of any.
+                padded = part + [("", None)] * (self.batch_size - len(part))
+                tokens = self.guide.tokenize(self.tokenizer, *map(list, zip(*padded, strict=True)))
+                encodings = self.text_encoder(tokens.to(self.text_encoder.device))[0][: len(part)]
+                finite.check(encodings, "the text encoder", [f"the prompt {text!r}" for text, _ in part])
+                self.known |= dict(zip(part, encodings.clone(), strict=True))
+        return torch.stack([self.known[key] for key in keys])

@@ -1,0 +1,403 @@
+"""A study's files: each path is spelt here, once. Rules, and all who want a file of a study, ask these classes."""
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+
+from augbench.dataset.class_table import class_keys
+from augbench.study import prompts
+from augbench.study.config import Config, Study, parts_of
+from augbench.study.methods import Method
+from augbench.study.sections.target import Target
+
+RESULTS = "results"
+
+
+class Paths:
+    """The paths of a study called ``study``, which may be a wildcard: ``Paths("{study}").split("train")``."""
+
+    def __init__(self, study: str):
+        self.name = study
+        self.folder = f"{RESULTS}/{study}"
+
+    # The target, and the data set of the classes that take part.
+
+    def target(self, name: str) -> str:
+        """``classes.csv`` or ``images.parquet``, before retrieval says which classes stay."""
+        return f"{self.folder}/target/{name}"
+
+    @property
+    def classes(self) -> str:
+        return f"{self.folder}/dataset/classes.csv"
+
+    def split(self, split: str) -> str:
+        return f"{self.folder}/dataset/{split}.parquet"
+
+    def added_set(self, method: str, ratio: str, k: int | str) -> str:
+        """The image table of a resampled set of a method's images."""
+        return f"{self.folder}/augmentation/{method}/x{ratio}/split-{k}.parquet"
+
+    def export(self, method: str, form: str) -> str:
+        return f"{self.folder}/export/{method}/{form}"
+
+    # The digits world, models, and the pool.
+
+    def digits(self, name: str) -> str:
+        return f"{self.folder}/digits/{name}"
+
+    def model(self, name: str) -> str:
+        """The folder of a model: ``backbone``, ``clip``, ``safety`` or ``vae``."""
+        return f"{self.folder}/{name}"
+
+    def pool_shard(self, part: int | str, extension: str = "tar") -> str:
+        return f"{self.folder}/pool/shards/{part}.{extension}"
+
+    def pool_embeddings(self, part: int | str) -> str:
+        return f"{self.folder}/pool/embeddings/{part}"
+
+    @property
+    def pool_index(self) -> str:
+        return f"{self.folder}/pool/index"
+
+    # What methods make.
+
+    def retrieval(self, method: str, name: str, further: bool = False) -> str:
+        """``ledger.parquet``, ``funnel.csv`` and the images, of the main ratio or of the ``further`` ones."""
+        return f"{self.folder}/retrieval/{method}/{'further/' * further}{name}"
+
+    def retrieved(self, method: str, extension: str, further: bool = False) -> str:
+        """The images that a method retrieves, as a shard (tar) or an image table (parquet)."""
+        return self.retrieval(method, f"images.{extension}", further)
+
+    def latents(self, split: str) -> str:
+        return f"{self.folder}/latents/{split}.safetensors"
+
+    @property
+    def clusters(self) -> str:
+        return f"{self.folder}/finetune/clusters.parquet"
+
+    def finetuning(self, method: str, rate: str) -> str:
+        return f"{self.folder}/finetune/{method}/lr-{rate}"
+
+    def shard(self, method: str, purpose: str, shard: int | str, extension: str) -> str:
+        """Generated images, as a shard (tar) or an image table (parquet).
+
+        ``purpose`` is ``base``, all that the main ratio needs of a method without fine-tuning; ``screen``, by which the
+        candidates of a fine-tuning are compared; ``selected``, the rest of the chosen candidate's; or ``further``, what
+        only ratios above the main one need.
+        """
+        return f"{self.folder}/images/{method}/{purpose}/shard-{shard}.{extension}"
+
+    def screening(self, method: str, part: int | str) -> str:
+        return f"{self.folder}/selection/{method}/part-{part}.json"
+
+    def selection(self, method: str) -> str:
+        return f"{self.folder}/selection/{method}.json"
+
+    def run(self, method: str, ratio: str, k: int | str, name: str) -> str:
+        """A file of a classifier: ``metrics.json``, ``predictions.parquet``, ``history.csv``, ``best.safetensors``."""
+        return f"{self.folder}/classifier/{method}/x{ratio}/run-{k}/{name}"
+
+    # The audit, and what the report is made of.
+
+    def listed_references(self, name: str) -> str:
+        """The image table of a folder that the configuration names."""
+        return f"{self.folder}/audit/references/{name}.parquet"
+
+    def detected_references(self, kind: str, name: str) -> str:
+        """What a detector says of a reference set: ``hashes`` or ``vectors``."""
+        return f"{self.folder}/audit/{kind}/{name}.parquet"
+
+    def audit(self, method: str, name: str) -> str:
+        """``hashes.parquet``, ``vectors.parquet``, ``candidates.parquet``, ``summary.json`` or ``review.html``."""
+        return f"{self.folder}/audit/{method}/{name}"
+
+    def judge(self, name: str) -> str:
+        return f"{self.folder}/domain_gap/judge/{name}"
+
+    def summary(self, method: str) -> str:
+        return f"{self.folder}/summary/{method}.json"
+
+    def table(self, name: str) -> str:
+        return f"{self.folder}/tables/{name}.csv"
+
+    @property
+    def figures(self) -> str:
+        return f"{self.folder}/figures"
+
+    @property
+    def report(self) -> str:
+        return f"{self.folder}/report.html"
+
+    @property
+    def report_section(self) -> str:
+        """What the joined page shows of the study."""
+        return f"{self.folder}/page.json"
+
+    def verdicts(self, method: str) -> str:
+        """People's verdicts on duplicate candidates, in the working directory."""
+        return f"resources/verdicts/{self.name}/{method}.csv"
+
+    def together(self, first: int, last: int) -> str:
+        """An empty file named after the runs that one job makes, an input of that job.
+
+        Snakemake compares a job's parameters with those before only if each of its outputs has such: of runs 1 to 5, if
+        1 and 2 alone were made before, it would take these as they are. A file that is newer than they are says that
+        they are not.
+        """
+        return f"{self.folder}/.runs/{first}-{last}"
+
+
+_digest_of_templates = functools.cache(prompts.digest)  # read once, not for each of thousands of jobs
+
+
+class StudyFiles(Paths):
+    """The files of one study of a configuration, and the numbers of jobs that make them."""
+
+    def __init__(self, config: Config, name: str):
+        super().__init__(name)
+        self.study: Study = config.studies[name]
+        self.methods: dict[str, Method] = {method: config.methods[method] for method in self.study.methods}
+
+    # Methods.
+
+    @property
+    def adding(self) -> list[str]:
+        """The methods that add images."""
+        return [name for name, method in self.methods.items() if method.start.adds_images]
+
+    @property
+    def generating(self) -> list[str]:
+        """The methods whose added images a diffusion model makes."""
+        return [name for name, method in self.methods.items() if method.start.is_generated]
+
+    @property
+    def retrieving(self) -> list[str]:
+        """The methods whose added images come from the pool."""
+        return [name for name, method in self.methods.items() if method.start.is_retrieved]
+
+    def method_row(self, method: str) -> dict:
+        """What of a method's row of the method table its images depend on, and a digest of its templates."""
+        row = self.methods[method].model_dump(exclude={"title", "family"})
+        return row | {"texts": _digest_of_templates(row["conditioning"])}
+
+    def is_trained(self, method: str) -> bool:
+        return bool(self.methods[method].trained)
+
+    def ratios(self, method: str) -> list[str]:
+        """The augmentation ratios of a method, as paths have them, the main one first."""
+        wanted = self.study.wanted_ratios(method)
+        return [f"{ratio:g}" for ratio in self.methods[method].start.ratios(wanted)]
+
+    def further_ratio(self, method: str) -> float | None:
+        """The ratio for which a method needs images beyond those of the main one; None if it needs none."""
+        enough = self.methods[method].start.enough(self.study)
+        largest = max(self.study.wanted_ratios(method))
+        return None if enough is None or largest <= enough else largest
+
+    # The target and the data set.
+
+    @property
+    def target_section(self) -> Target:
+        """The target with the place where it lies: the digits world makes its own."""
+        section = self.study.target
+        if not section.reader.is_built_in:
+            return section
+        return section.model_copy(update={"path": self.digits("target"), "classes": self.digits("classes.csv")})
+
+    @property
+    def reserve(self) -> list[str]:
+        """The splits that classifiers are not trained on, and from which no method takes images."""
+        taken = {method.start.split for method in self.methods.values()}
+        return [self.split(name) for name in ("unused", "more_real") if name not in taken]
+
+    # The pool.
+
+    @functools.cached_property
+    def pool_files(self) -> list[str]:
+        """What a pool consists of that lies at a path: images, shards or lists of URLs."""
+        return self.study.pool.source.files(self.study.pool.path)
+
+    @property
+    def pool_shards(self) -> list[str]:
+        source = self.study.pool.source
+        if source.is_built_in:
+            return [self.digits("web.tar")]
+        if not source.is_packed:
+            return self.pool_files
+        parts = parts_of(source.count(self.pool_files), self.study.jobs.images_per_shard)
+        return [self.pool_shard(part) for part in range(parts)]
+
+    def images_of_pool_shard(self, part: int | str) -> list[str]:
+        """The image files that make one shard of a pool that is a folder."""
+        size = self.study.jobs.images_per_shard
+        return self.pool_files[int(part) * size : (int(part) + 1) * size]
+
+    @property
+    def embedding_jobs(self) -> int:
+        return parts_of(len(self.pool_shards), self.study.jobs.shards_per_embedding)
+
+    @property
+    def index(self) -> list[str]:
+        """The index of the pool; none where a service has it."""
+        pool = self.study.pool
+        if pool.source.brings_index:
+            return [pool.path]
+        return [] if pool.source.is_remote else [self.pool_index]
+
+    @property
+    def ledgers(self) -> list[str]:
+        return [self.retrieval(method, "ledger.parquet") for method in self.retrieving]
+
+    # Models.
+
+    @property
+    def trains_backbone(self) -> bool:
+        """Whether the backbone is trained here, because no pretrained one can be had."""
+        return self.study.backbone is not None and self.study.backbone.train is not None
+
+    @property
+    def clip(self) -> list[str]:
+        """The folder of the CLIP that is trained here, if one is."""
+        return [self.model("clip")] if self.study.clip.train else []
+
+    @property
+    def clip_name(self) -> str | None:
+        """The name under which clip-retrieval knows the study's CLIP; None without one."""
+        if not self.study.clip:
+            return None
+        return self.study.clip.model or f"hf_clip:{self.model('clip')}"
+
+    @property
+    def safety(self) -> str:
+        """Where the backbone's safety checker is first to be had: retrieval need not wait for the denoiser."""
+        return self.model("safety" if self.trains_backbone else "backbone")
+
+    # Fine-tuning and generated images.
+
+    @property
+    def cluster_counts(self) -> list[int]:
+        """The numbers of clusters that the methods want."""
+        return sorted({method.clusters for method in self.methods.values()} - {1})
+
+    def clusters_of(self, method: str) -> str | list:
+        """The clusters of the training images, for a method with several conditionings per class; else none."""
+        return self.clusters if self.methods[method].clusters > 1 else []
+
+    def finetunings(self, method: str) -> list[str]:
+        """The folders of a method's fine-tunings, one per learning rate; none for a method without."""
+        rates = self.study.finetune.grid if self.is_trained(method) else []
+        return [self.finetuning(method, f"{rate:g}") for rate in rates]
+
+    def screening_jobs(self, method: str) -> int:
+        return parts_of(len(self.methods[method].candidates), self.study.jobs.candidates_per_screening)
+
+    def screenings(self, method: str) -> list[str]:
+        return [self.screening(method, part) for part in range(self.screening_jobs(method))]
+
+    @functools.cached_property  # the target's folders have to be listed
+    def generation_jobs(self) -> int:
+        """Jobs for each purpose of a method's generated images, and shards that they write."""
+        return parts_of(len(class_keys(self.study.target)), self.study.jobs.classes_per_generation)
+
+    def shards(self, method: str, purpose: str, extension: str) -> list[str]:
+        return [self.shard(method, purpose, part, extension) for part in range(self.generation_jobs)]
+
+    def generated(self, method: str, extension: str) -> list[str]:
+        """The generated images from which the main ratio's are drawn; of a fine-tuned method, also those made to
+        compare candidates."""
+        purposes = ["screen", "selected"] if self.is_trained(method) else ["base"]
+        return [file for purpose in purposes for file in self.shards(method, purpose, extension)]
+
+    def further(self, method: str, extension: str) -> list[str]:
+        """The images that only further ratios need."""
+        if self.further_ratio(method) is None:
+            return []
+        return self.methods[method].start.further(self, method, extension)
+
+    def image_tables(self, method: str, ratio: str) -> list[str]:
+        """The tables of the images that a method can add at a ratio; up to the main one, only those that it needs."""
+        tables = self.methods[method].start.tables(self, method)
+        return tables if float(ratio) <= self.study.main_ratio else tables + self.further(method, "parquet")
+
+    @property
+    def stored_shards(self) -> list[str]:
+        """All shards that the study keeps: generated and retrieved images."""
+        generated = [self.generated(method, "tar") + self.further(method, "tar") for method in self.generating]
+        retrieved = [[self.retrieved(method, "tar"), *self.further(method, "tar")] for method in self.retrieving]
+        return [file for files in generated + retrieved for file in files]
+
+    # Augmented sets and classifiers.
+
+    @property
+    def runs(self) -> range:
+        return range(1, self.study.runs + 1)
+
+    @property
+    def stretches(self) -> list[tuple[int, int]]:
+        """The (first, last) runs of each job that trains classifiers of one method at one ratio."""
+        size = self.study.jobs.runs_per_classifier
+        return [(first, min(first + size - 1, self.study.runs)) for first in self.runs[::size]]
+
+    def added_sets(self, method: str, ratios: Sequence[str] | None = None) -> list[str]:
+        """The resampled sets of a method that adds images: of these ratios, or of all."""
+        ratios = self.ratios(method) if ratios is None else ratios
+        return [self.added_set(method, ratio, k) for ratio in ratios for k in self.runs]
+
+    @property
+    def main_added_sets(self) -> list[str]:
+        """All resampled sets of the main ratio."""
+        return [file for method in self.adding for file in self.added_sets(method, self.ratios(method)[:1])]
+
+    def metrics(self, method: str) -> list[str]:
+        """Of all classifiers of a method: the runs of each ratio in turn."""
+        return [self.run(method, ratio, k, "metrics.json") for ratio in self.ratios(method) for k in self.runs]
+
+    @property
+    def predictions(self) -> list[str]:
+        """Of all classifiers of the main ratio, on each test image: the runs of each method in turn."""
+        return [
+            self.run(method, self.ratios(method)[0], k, "predictions.parquet")
+            for method in self.methods
+            for k in self.runs
+        ]
+
+    # The audit and the report.
+
+    def reference_names(self, method: str) -> list[str]:
+        """The sets that a method's added images are compared with: splits but its own, and folders of the
+        configuration."""
+        return self.study.audit.references_of(self.methods[method].start)
+
+    def reference_table(self, name: str) -> str:
+        """The image table of a reference set: of a split, or of a folder that the configuration names."""
+        return self.listed_references(name) if name in self.study.audit.references else self.split(name)
+
+    def reference_tables(self, method: str) -> list[str]:
+        return [self.reference_table(name) for name in self.reference_names(method)]
+
+    def reference_hashes(self, method: str) -> list[str]:
+        return [self.detected_references("hashes", name) for name in self.reference_names(method)]
+
+    def reference_vectors(self, method: str) -> list[str]:
+        """What the second detector sees in each reference set; none without one."""
+        names = self.reference_names(method) if self.study.audit.detector else []
+        return [self.detected_references("vectors", name) for name in names]
+
+    @property
+    def summaries(self) -> list[str]:
+        return [self.summary(method) for method in self.methods]
+
+    def audits(self, name: str) -> list[str]:
+        """A file of the audit of each method that adds images, e.g. ``review.html``."""
+        return [self.audit(method, name) for method in self.adding]
+
+    @property
+    def verdict_files(self) -> list[str]:
+        """People's verdicts, as far as there are any."""
+        return [file for method in self.adding if Path(file := self.verdicts(method)).is_file()]
+
+    @property
+    def method_rows(self) -> dict[str, dict]:
+        """The methods' rows of the method table."""
+        return {name: method.model_dump() for name, method in self.methods.items()}

@@ -1,0 +1,1 @@
+"""What the report shows, by theme: numbers come from the module of the same name in ``report``."""

@@ -1,0 +1,243 @@
+"""The results of a study that its report shows: each input that the rule declares, read once."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from pyarrow.parquet import ParquetFile
+
+from augbench import images
+from augbench.core import benchmarks, files
+from augbench.report import comparison
+from augbench.report.plan import Plan
+from augbench.study import classes
+
+CLASSES = 6  # in a gallery
+PER_CLASS = 4  # images that are shown of a class and method
+
+
+@dataclass(frozen=True)
+class Files:
+    """Paths of what the report reads; by method where there is a file for each. Which there are follows from the
+    configuration: None or an empty mapping where it asks for none."""
+
+    classes: str
+    train: str
+    table1: str
+    differences: str
+    scaling: str
+    per_class: str
+    confusions: str
+    summaries: dict[str, str]
+    histories: dict[str, list[str]]  # of the classifiers, at the main ratio
+    paper_results: str
+    paper_compute: str
+    domain_gap: str | None = None
+    clusters: str | None = None
+    added: dict[str, str] = field(default_factory=dict)  # the first set that a method adds, at the main ratio
+    audits: dict[str, str] = field(default_factory=dict)
+    candidates: dict[str, str] = field(default_factory=dict)
+    reviews: dict[str, str] = field(default_factory=dict)  # pages, to which the report links
+    verdicts: dict[str, str] = field(default_factory=dict)  # of those methods whose candidates people have judged
+    generated: dict[str, list[str]] = field(default_factory=dict)
+    selections: dict[str, str] = field(default_factory=dict)
+    finetunings: dict[str, list[str]] = field(default_factory=dict)  # a folder for each learning rate
+    ledgers: dict[str, str] = field(default_factory=dict)
+    funnels: dict[str, str] = field(default_factory=dict)
+
+
+class StudyResults:
+    """What a study found, as tables and plain data.
+
+    ``folder`` is results/STUDY. Reading a file that is missing raises BadInput with its path: which files there must be
+    follows from the configuration, so a missing one is never an empty section.
+    """
+
+    def __init__(self, plan: Plan, paths: Files, folder: str | Path, jobs: list[benchmarks.Job]):
+        self.plan, self.files, self.folder = plan, paths, Path(folder)
+        self.measurements = benchmarks.measure(jobs)
+        self._gathered: dict[Callable, Any] = {}
+        self.generated = cache(self._generated)
+        self.selection = cache(self._selection)
+        self.audit = cache(lambda method: _json(self.files.audits[method]))
+        self.candidates = cache(lambda method: _parquet(self.files.candidates[method]))
+
+    def once(self, gather: Callable[["StudyResults"], Any]) -> Any:
+        """What ``gather`` makes of these results: made once, though several exhibits show it."""
+        if gather not in self._gathered:
+            self._gathered[gather] = gather(self)
+        return self._gathered[gather]
+
+    @cached_property
+    def summaries(self) -> list[dict]:
+        """One per method, grouped by family; with the family's colour."""
+        rows = {key: _json(self.files.summaries[key]) for key in self.plan.methods}
+        return [row | self.plan.named(key) for key, row in rows.items()]
+
+    @cached_property
+    def summary(self) -> dict[str, dict]:
+        return {row["method"]: row for row in self.summaries}
+
+    def best(self, methods: list[str]) -> str | None:
+        """Of these methods the one with the highest accuracy; None without any."""
+        best = comparison.best([row for row in self.summaries if row["method"] in methods])
+        return best["method"] if best else None
+
+    @cached_property
+    def answer(self) -> dict:
+        """The study's answer to its question: see :func:`augbench.report.comparison.answer`."""
+        return comparison.answer(self.summaries, self.differences)
+
+    # --- classes and their images
+
+    @cached_property
+    def class_info(self) -> pd.DataFrame:
+        return classes.read(_present(self.files.classes))
+
+    @cached_property
+    def kept(self) -> list[dict]:
+        """The classes that take part: class (key), name and train (number of training images)."""
+        return [named_class(row) for row in self.class_info.to_dict("records") if not row["excluded"]]
+
+    @cached_property
+    def names(self) -> dict[str, str]:
+        return {row["class"]: row["name"] for row in self.kept}
+
+    @cached_property
+    def train(self) -> pd.DataFrame:
+        return images.read(_present(self.files.train))
+
+    @cached_property
+    def train_by_class(self) -> dict[str, pd.DataFrame]:
+        return dict(list(self.train.groupby("class")))
+
+    @cached_property
+    def added_by_class(self) -> dict[str, dict[str, pd.DataFrame]]:
+        """Method -> class -> the first PER_CLASS images of the first set that the method adds at the main ratio."""
+        tables = {key: images.read(_present(path)) for key, path in self.files.added.items()}
+        return {key: dict(list(each.groupby("class").head(PER_CLASS).groupby("class"))) for key, each in tables.items()}
+
+    @property
+    def shown(self) -> list[dict]:
+        """The classes of which galleries show pictures: the first ones."""
+        return self.kept[:CLASSES]
+
+    def _generated(self, method: str) -> pd.DataFrame:
+        """The images of the :attr:`shown` classes that a method generated for the main ratio, of all its candidates."""
+        wanted = [row["class"] for row in self.shown]
+        tables = (images.read(_present(path)) for path in self.files.generated[method])
+        return pd.concat([table[table["class"].isin(wanted)] for table in tables], ignore_index=True)
+
+    def count_generated(self, method: str) -> int:
+        """All images that a method generated for the main ratio."""
+        return sum(ParquetFile(_present(path)).metadata.num_rows for path in self.files.generated[method])
+
+    def generated_and_kept(self, method: str) -> pd.DataFrame:
+        """:meth:`generated` without the images of candidates that were not selected."""
+        table = self.generated(method)
+        if method not in self.files.selections:
+            return table
+        return table[table["candidate"] == self.selection(method)["candidate"]]
+
+    @cached_property
+    def captions(self) -> dict[str, str]:
+        """URL -> caption of what retrieval considered."""
+        tables = [_parquet(path, ["url", "caption"]).dropna() for path in self.files.ledgers.values()]
+        return {url: text for table in tables for url, text in zip(table["url"], table["caption"], strict=True)}
+
+    # --- numbers
+
+    @cached_property
+    def table1(self) -> pd.DataFrame:
+        return _csv(self.files.table1)
+
+    @cached_property
+    def differences(self) -> pd.DataFrame:
+        return _csv(self.files.differences)
+
+    @cached_property
+    def scaling(self) -> pd.DataFrame:
+        return _csv(self.files.scaling)
+
+    @cached_property
+    def per_class(self) -> pd.DataFrame:
+        return _csv(self.files.per_class)
+
+    @cached_property
+    def confusions(self) -> pd.DataFrame:
+        return _csv(self.files.confusions)
+
+    @cached_property
+    def domain_gap(self) -> pd.DataFrame:
+        return _csv(self.files.domain_gap)
+
+    @cached_property
+    def clusters(self) -> pd.DataFrame:
+        return _parquet(self.files.clusters)
+
+    @cached_property
+    def paper_results(self) -> pd.DataFrame:
+        return pd.read_csv(_present(self.files.paper_results))
+
+    @cached_property
+    def paper_compute(self) -> pd.DataFrame:
+        return pd.read_csv(_present(self.files.paper_compute))
+
+    def histories(self, method: str) -> list[pd.DataFrame]:
+        """Epoch by epoch, the training of each of a method's classifiers."""
+        return [pd.read_csv(_present(path)) for path in self.files.histories[method]]
+
+    def _selection(self, method: str) -> dict:
+        """The candidates of a fine-tuned method, and which was selected; ``rates`` in the order of its fine-tunings."""
+        return _json(self.files.selections[method])
+
+    def finetunings(self, method: str) -> dict[str, pd.DataFrame]:
+        """Learning rate (lr-RATE) -> losses epoch by epoch."""
+        folders = zip(self.selection(method)["rates"], self.files.finetunings[method], strict=True)
+        return {rate: pd.read_csv(_present(Path(folder) / "history.csv")) for rate, folder in folders}
+
+    def funnel(self, method: str) -> pd.DataFrame:
+        """How many of each class's neighbours met which fate; keyed by class."""
+        return pd.read_csv(_present(self.files.funnels[method]), dtype={"class": str}, keep_default_na=False).set_index(
+            "class"
+        )
+
+
+def named_class(row) -> dict:
+    """A class of the class table under the name that is shown: the first lemma, else the key."""
+    name = str(row["lemmas"] or row["class"]).split(",")[0].strip()
+    return {"class": row["class"], "name": name, "train": int(row["train"])}
+
+
+def records(table: pd.DataFrame) -> list[dict]:
+    """Rows as mappings, None where a value is missing."""
+    return table.astype(object).where(table.notna(), None).to_dict("records")
+
+
+TEXTS = dict.fromkeys(("method", "other", "class", "predicted"), str)
+
+
+def _csv(path: str) -> pd.DataFrame:
+    """A table whose methods and classes are text, also where they look like numbers or like missing values."""
+    return pd.read_csv(_present(path), dtype=TEXTS, keep_default_na=False, na_values=_EMPTY_NUMBERS)
+
+
+_NUMBERS = ("accuracy_se", "overlap", "low", "high", "t", "df", "p", "p_holm", "paper_accuracy", "paper_se")
+_EMPTY_NUMBERS = {name: [""] for name in _NUMBERS}
+
+
+def _parquet(path: str, columns: list[str] | None = None) -> pd.DataFrame:
+    return pd.read_parquet(_present(path), columns=columns)
+
+
+def _json(path: str):
+    return files.read_json(_present(path))
+
+
+def _present(path: str | Path) -> Path:
+    if not Path(path).is_file():
+        raise files.BadInput(f"the report needs {path}, which is missing: make it again with `snakemake {path}`")
+    return Path(path)

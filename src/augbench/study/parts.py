@@ -1,0 +1,259 @@
+"""What a method trains of the diffusion model: a class for each value of ``trained``, and the table of them.
+
+Nothing else in the program compares a part with a string: it asks the object. A new part is a class here and a row of
+``PARTS``. What was trained is a *candidate*, a mapping from names to tensors: ``conditioning`` (classes x clusters,
+tokens, width), ``pseudo_word`` (classes, width), ``unet.NAME``. Models, tokenizers and encoders are passed in; torch is
+imported by those methods alone that need it, for the configuration is read without it.
+"""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+
+from augbench.core.seeds import generator
+from augbench.study import prompts, pseudo_words
+from augbench.study.sections.base import Section
+
+
+class Guide:
+    """What guides the denoiser: prompts, read by the frozen text encoder, unless a class below says otherwise.
+
+    For training images guides are what the trained model's ``forward`` takes, of any shape (n, ...), and :meth:`encode`
+    turns them into encodings (n, tokens, width).
+    """
+
+    def of_images(self, table, classes: Sequence[Mapping], method, clusters: Sequence[int] | None, model) -> Callable:
+        """A function (positions in the image table, *key of the draw) -> guides of these images.
+
+        ``classes`` are rows of the class table, ``clusters`` the cluster of each image, ``model`` the trained one.
+        """
+        texts = _drawn_prompts(table, classes, method)
+        return lambda positions, *key: model.encodings(texts(positions, *key))
+
+    def encode(self, model, guides):
+        """What the denoiser takes, from guides."""
+        return guides
+
+    def mark(self, rows: Sequence[dict], number: int, method, cluster_sizes: Sequence[int] | None) -> None:
+        """Note in the rows that are planned for the class ``number`` what guides them beside the prompt.
+
+        ``cluster_sizes`` holds the training images in each cluster of the class; None for a method without clusters.
+        """
+
+    def encodings(self, rows: Sequence[Mapping], encode: Callable, candidate: Mapping):
+        """What the denoiser takes for planned rows, (n, tokens, width); ``encode`` encodes prompts (and words)."""
+        return encode([row["prompt"] for row in rows])
+
+    def tokenize(self, tokenizer, texts: Sequence[str], words: Sequence | None = None):
+        """Token numbers int64 (n, tokens), cut or padded to the tokenizer's length."""
+        return tokenizer(list(texts), padding="max_length", truncation=True, return_tensors="pt").input_ids
+
+    def refused(self, row: Mapping) -> tuple[str, str]:
+        """Why the safety checker may refuse all draws for a row, and what helps."""
+        return f"for the prompt {row['prompt']!r}", "change the prompt"
+
+
+PROMPT = Guide()  # of methods none of whose trained parts guides
+
+
+class Part:
+    """What the program asks of a trained part; a class below says what differs."""
+
+    name: str
+    meaning: str  # for the reference of the configuration
+    learning_rate: float  # of AdamW, for a batch of one
+    learning_rate_of: str  # what it is the rate of, and its source: for the reference
+    weight_decay = 0.0
+    gpu_hours: float  # on a V100, of a fine-tuning on 10% ImageNet (paper, section 3.1)
+    guides = False  # it is a Guide; a method has one such part at most
+    keeps_prompts = True  # images are still generated from various prompts
+    uses_pseudo_word = False  # its prompts, and no others, have a place {p}
+    has_clusters = False  # it can learn something for each cluster of a class's training images
+    needs_full_precision = False  # the denoiser's own weights are trained: half precision would lose small steps
+    settings: type[Section] | None = None  # a section of its own in `finetune`, under its name
+
+    def attach(self, model, classes: Sequence[Mapping], method, settings: Section | None) -> list:
+        """Put what is trained into a model whose weights are frozen, and return its parameters.
+
+        ``model`` has ``unet``, ``text_encoder``, ``tokenizer`` and ``encodings``, which encodes prompts; tensors that
+        become its attributes move and are saved with it.
+        """
+        raise NotImplementedError
+
+    def tensors(self, model) -> dict:
+        """What was trained, by the names it has in a candidate."""
+        return {self.name: getattr(model, self.name)}
+
+    def restore(self, model, candidate: Mapping) -> None:
+        """Take what was trained from a candidate, to go on with its training."""
+        import torch
+
+        with torch.no_grad():
+            getattr(model, self.name).copy_(candidate[self.name])
+
+    def load(self, pipeline, candidate: Mapping) -> None:
+        """Take what was trained into a pipeline that samples, in place of another candidate's."""
+
+
+class _LearnedGuide(Guide, Part):
+    guides = True
+
+    def refused(self, row):
+        return "guided by what was learned", "write lower `finetune.learning_rates`"
+
+
+class Conditioning(_LearnedGuide):
+    """Text encodings of each class and cluster are learned; no prompt is read any more."""
+
+    name = "conditioning"
+    meaning = "one text encoding per class and cluster, starting from the first template"
+    learning_rate = 2e-3
+    learning_rate_of = "of learned conditionings (Imagic)"
+    gpu_hours = 380
+    keeps_prompts = False
+    has_clusters = True
+
+    def attach(self, model, classes, method, settings):
+        """They start as each class's prompt, encoded (section 3.1)."""
+        import torch
+
+        template = prompts.templates(method.conditioning)[0]
+        start = model.encodings([prompts.fill(template, class_info) for class_info in classes])
+        model.conditioning = torch.nn.Parameter(start.repeat_interleave(method.clusters, 0).float())
+        return [model.conditioning]
+
+    def of_images(self, table, classes, method, clusters, model):
+        import torch
+
+        vectors = torch.tensor(_class_numbers(table, classes)) * method.clusters
+        vectors = vectors + torch.tensor(list(clusters)) if clusters is not None else vectors
+        return lambda positions, *key: vectors[positions]
+
+    def encode(self, model, guides):
+        return model.conditioning[guides]
+
+    def mark(self, rows, number, method, cluster_sizes):
+        sizes = cluster_sizes or [1]
+        for row, cluster in zip(rows, prompts.allocate(len(rows), sizes), strict=True):
+            row["vector"] = number * method.clusters + cluster
+            which = ""
+            if cluster_sizes:
+                row["cluster"] = cluster
+                which = f"cluster {cluster + 1} of {len(sizes)}, "
+            row["prompt"] += f" ({which}learned)"
+
+    def encodings(self, rows, encode, candidate):
+        import torch
+
+        return torch.stack([candidate[self.name][row["vector"]] for row in rows])
+
+
+class PseudoWord(_LearnedGuide):
+    """A token embedding of each class is learned, a word of prompts (textual inversion)."""
+
+    name = "pseudo_word"
+    meaning = "a token embedding per class"
+    learning_rate = 5e-4
+    learning_rate_of = "of learned token embeddings (textual inversion)"
+    gpu_hours = 368
+    uses_pseudo_word = True
+
+    def attach(self, model, classes, method, settings):
+        import torch
+
+        start = pseudo_words.initial(model.tokenizer, model.text_encoder, [row["lemmas"] for row in classes])
+        model.pseudo_word = torch.nn.Parameter(start)
+        pseudo_words.attach(model.text_encoder, model.pseudo_word)
+        return [model.pseudo_word]
+
+    def of_images(self, table, classes, method, clusters, model):
+        numbers, keys = _class_numbers(table, classes), list(table["class"])
+        texts = _drawn_prompts(table, classes, method)
+
+        def tokens(positions, *key):
+            words = [(prompts.pseudo_word(keys[i]), numbers[i]) for i in map(int, positions)]
+            return self.tokenize(model.tokenizer, texts(positions, *key), words)
+
+        return tokens
+
+    def encode(self, model, guides):
+        return model.text_encoder(guides)[0]
+
+    def mark(self, rows, number, method, cluster_sizes):
+        for row in rows:
+            row["word"] = number
+
+    def encodings(self, rows, encode, candidate):
+        words = [(prompts.pseudo_word(row["class"]), row["word"]) for row in rows]
+        return encode([row["prompt"] for row in rows], words)
+
+    def tokenize(self, tokenizer, texts, words=None):
+        return pseudo_words.tokenize(tokenizer, texts, words)
+
+    def load(self, pipeline, candidate):
+        pseudo_words.attach(pipeline.text_encoder, candidate[self.name].to(pipeline.device))
+
+
+class Unet(Part):
+    """The denoiser itself."""
+
+    name = "unet"
+    meaning = "the denoiser"
+    learning_rate = 5e-7
+    learning_rate_of = "of the denoiser (Imagic)"
+    weight_decay = 0.01
+    gpu_hours = 720
+    needs_full_precision = True
+
+    def attach(self, model, classes, method, settings):
+        model.unet.requires_grad_(True)  # in full precision; autocast computes in half
+        return list(model.unet.parameters())
+
+    def tensors(self, model):
+        return {f"{self.name}.{name}": value for name, value in model.unet.state_dict().items()}
+
+    def restore(self, model, candidate):
+        self._load(model.unet, candidate)
+
+    def load(self, pipeline, candidate):
+        self._load(pipeline.unet, candidate)
+
+    def _load(self, unet, candidate):
+        prefix = f"{self.name}."
+        unet.load_state_dict(
+            {name.removeprefix(prefix): value for name, value in candidate.items() if name.startswith(prefix)}
+        )
+
+
+PARTS: dict[str, Part] = {part.name: part for part in (Conditioning(), PseudoWord(), Unet())}
+
+# Parts that the paper trains together, where these take not as long as the longer of them.
+TOGETHER = {frozenset({Conditioning.name, Unet.name}): 552}
+
+
+def gpu_hours(trained: Collection[Part]) -> float:
+    """GPU-hours on a V100 of fine-tuning these parts together on 10% ImageNet.
+
+    The paper's where it trains them (section 3.1), else those of the part that takes longest: what costs is the pass
+    through the denoiser, which they share.
+    """
+    together = TOGETHER.get(frozenset(part.name for part in trained))
+    return together or max(part.gpu_hours for part in trained)
+
+
+def _class_numbers(table, classes: Sequence[Mapping]) -> list[int]:
+    """The number of each image's class."""
+    number = {class_info["class"]: i for i, class_info in enumerate(classes)}
+    return [number[key] for key in table["class"]]
+
+
+def _drawn_prompts(table, classes: Sequence[Mapping], method) -> Callable:
+    """A function (positions in the table, *key) -> a prompt for each image, of a template drawn by the key."""
+    numbers, templates = _class_numbers(table, classes), prompts.templates(method.conditioning)
+
+    def texts(positions, *key):
+        drawn = generator(*key, "templates").integers(len(templates), size=len(positions))
+        return [
+            prompts.fill(templates[template], classes[numbers[position]])
+            for template, position in zip(drawn, positions, strict=True)
+        ]
+
+    return texts

@@ -1,0 +1,29 @@
+"""A retrieval into one folder, with its caches beside its results."""
+
+import functools
+from pathlib import Path
+
+from augbench.retrieval import download
+from augbench.retrieval.inspection import Inspection
+from augbench.retrieval.retrieve import Outputs, retrieve
+from augbench.retrieval.search import CachedSearch
+
+NAMES = ("ledger.parquet", "images.tar", "images.parquet", "funnel.csv")
+
+
+def retrieve_into(
+    folder, wanted, source, checker, settings, *, proxy=None, diversity=0.0, score=None, main=None
+) -> Outputs:
+    """``settings`` is the section ``retrieval``; ``proxy`` the address of a web in a box."""
+    folder = Path(folder)
+    outputs = Outputs(*(folder / name for name in NAMES))
+    retrieve(
+        wanted,
+        CachedSearch(source, folder / "neighbours", settings.duplicate_threshold, diversity),
+        functools.partial(download.fetch, work=folder / "downloads", settings=settings, proxy=proxy),
+        Inspection(checker, settings, score),
+        outputs,
+        settings,
+        main=main,
+    )
+    return outputs

@@ -1,0 +1,160 @@
+"""A study's files: which of them each kind of method has, and where."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from augbench.jobs.study_files import Paths, StudyFiles
+from augbench.study import config
+
+ROWS = yaml.safe_load(Path("config/methods.yaml").read_text())
+METHODS = ["none", "more_real", "boomerang", "clip_prompts", "ft_cluster_conditioning_k5", "retrieval"]
+S = "results/s"
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """A working directory with a target of four classes."""
+    for key in "abcd":
+        (tmp_path / "data" / key).mkdir(parents=True)
+        (tmp_path / "data" / key / "1.png").touch()
+    monkeypatch.chdir(tmp_path)
+
+
+def files(**sections) -> StudyFiles:
+    study = {"methods": METHODS, "target": {"reader": "folder", "path": "data"}, "runs": 3}
+    study |= {"clip": {"model": "ViT-B/32"}, "backbone": {"model": "owner/name"}, "pool": {"source": "digits"}}
+    return StudyFiles(config.parse(ROWS | {"studies": {"s": study | sections}}), "s")
+
+
+def test_methods_by_where_their_images_come_from():
+    study = files()
+    assert study.adding == METHODS[1:]
+    assert study.generating == ["boomerang", "clip_prompts", "ft_cluster_conditioning_k5"]
+    assert study.retrieving == ["retrieval"]
+    assert study.cluster_counts == [5]
+    assert study.clusters_of("ft_cluster_conditioning_k5") == f"{S}/finetune/clusters.parquet"
+    assert study.clusters_of("clip_prompts") == []
+
+
+def test_images_of_each_kind_of_method():
+    study = files(jobs={"classes_per_generation": 2})
+    assert study.image_tables("more_real", "1") == [f"{S}/dataset/more_real.parquet"]
+    assert study.image_tables("retrieval", "1") == [f"{S}/retrieval/retrieval/images.parquet"]
+    folder = f"{S}/images/boomerang/base"
+    assert study.image_tables("boomerang", "1") == [f"{folder}/shard-0.parquet", f"{folder}/shard-1.parquet"]
+    folder = f"{S}/images/ft_cluster_conditioning_k5"
+    assert study.generated("ft_cluster_conditioning_k5", "tar") == [
+        f"{folder}/{purpose}/shard-{part}.tar" for purpose in ("screen", "selected") for part in (0, 1)
+    ]
+    assert len(study.stored_shards) == 2 + 2 + 4 + 1
+    assert study.image_tables("none", "0") == []
+
+
+def test_generation_is_cut_by_classes():
+    assert [files(jobs={"classes_per_generation": n}).generation_jobs for n in (1, 3, 4, 100)] == [4, 2, 1, 1]
+
+
+def test_further_ratios_have_images_of_their_own_where_the_main_ones_do_not_suffice():
+    study = files(scaling={"methods": ["retrieval", "clip_prompts"], "ratios": [2, 5]})
+    assert study.ratios("retrieval") == ["1", "2", "5"]
+    assert study.ratios("none") == ["0"] and study.ratios("more_real") == study.ratios("boomerang") == ["1"]
+    assert (study.further_ratio("retrieval"), study.further_ratio("clip_prompts")) == (5, 5)
+    assert study.further_ratio("boomerang") is None and study.further_ratio("none") is None
+    further = f"{S}/retrieval/retrieval/further/images.parquet"
+    assert study.image_tables("retrieval", "5") == [f"{S}/retrieval/retrieval/images.parquet", further]
+    assert study.image_tables("retrieval", "1") == [f"{S}/retrieval/retrieval/images.parquet"]
+    assert f"{S}/images/clip_prompts/further/shard-0.tar" in study.stored_shards
+    enough = files(scaling={"methods": ["clip_prompts"], "ratios": [3]})  # three times as many are generated anyhow
+    assert enough.further("clip_prompts", "tar") == []
+
+
+def test_a_fine_tuning_has_a_folder_for_each_learning_rate_and_others_none():
+    study = files(finetune={"grid": [0.5, 1, 1e-5]}, jobs={"candidates_per_screening": 4})
+    folder = f"{S}/finetune/ft_cluster_conditioning_k5"
+    assert study.finetunings("ft_cluster_conditioning_k5") == [f"{folder}/lr-{rate}" for rate in ("0.5", "1", "1e-05")]
+    assert study.finetunings("clip_prompts") == []
+    assert study.screenings("ft_cluster_conditioning_k5") == [
+        f"{S}/selection/ft_cluster_conditioning_k5/part-{part}.json" for part in (0, 1)
+    ]
+
+
+def test_classifiers_of_a_method():
+    study = files(runs=5, jobs={"runs_per_classifier": 2}, ratios=[1, 2])
+    assert study.stretches == [(1, 2), (3, 4), (5, 5)]
+    assert len(study.metrics("boomerang")) == 10 and len(study.metrics("none")) == 5
+    assert len(study.predictions) == 5 * len(METHODS)
+    assert study.predictions[0] == f"{S}/classifier/none/x0/run-1/predictions.parquet"
+    assert study.added_sets("boomerang")[5] == f"{S}/augmentation/boomerang/x2/split-1.parquet"
+    assert len(study.main_added_sets) == 5 * len(study.adding)
+
+
+def test_references_are_all_splits_but_the_methods_own_and_folders():
+    study = files(audit={"references": {"web": "data"}})
+    assert study.reference_names("boomerang") == ["test", "validation", "more_real", "unused", "web"]
+    assert study.reference_tables("more_real") == [
+        *(f"{S}/dataset/{split}.parquet" for split in ("test", "validation", "unused")),
+        f"{S}/audit/references/web.parquet",
+    ]
+    assert study.reference_hashes("more_real")[-1] == f"{S}/audit/hashes/web.parquet"
+    assert study.reference_vectors("more_real") == []
+    assert len(files(audit={"detector": "clip"}).reference_vectors("more_real")) == 3
+
+
+def test_the_judge_learns_from_what_no_method_adds():
+    assert files().reserve == [f"{S}/dataset/unused.parquet"]
+    assert files(methods=["none"]).reserve == [f"{S}/dataset/{name}.parquet" for name in ("unused", "more_real")]
+
+
+@pytest.mark.parametrize(
+    ("pool", "shards", "index"),
+    [
+        ({"source": "digits"}, [f"{S}/digits/web.tar"], [f"{S}/pool/index"]),
+        ({"source": "folder", "path": "data"}, [f"{S}/pool/shards/{i}.tar" for i in (0, 1)], [f"{S}/pool/index"]),
+        ({"source": "index", "path": "data"}, None, ["data"]),
+        ({"source": "service", "url": "http://x/y", "index": "i"}, None, []),
+    ],
+)
+def test_a_pool_is_shards_of_its_own_or_made_here_or_an_index_elsewhere(pool, shards, index):
+    study = files(pool=pool, jobs={"images_per_shard": 2, "shards_per_embedding": 1})
+    assert study.index == index
+    if shards is not None:
+        assert study.pool_shards == shards and study.embedding_jobs == len(shards)
+    if pool["source"] == "folder":
+        assert study.images_of_pool_shard("1") == ["data/c/1.png", "data/d/1.png"]
+
+
+def test_models_are_pretrained_or_trained_here():
+    study = files()
+    assert (study.clip, study.clip_name, study.safety) == ([], "ViT-B/32", f"{S}/backbone")
+    digits = yaml.safe_load((Path(__file__).parents[3] / "config" / "config.yaml").read_text())["studies"]["digits"]
+    trained = files(clip=digits["clip"], backbone=digits["backbone"])
+    assert (trained.clip, trained.clip_name, trained.safety) == ([f"{S}/clip"], f"hf_clip:{S}/clip", f"{S}/safety")
+    assert files(methods=["none"], clip=None, backbone=None, pool=None).clip_name is None
+
+
+def test_the_digits_world_makes_its_own_target():
+    study = files(target={"reader": "digits"})
+    assert (study.target_section.path, study.target_section.classes) == (
+        f"{S}/digits/target",
+        f"{S}/digits/classes.csv",
+    )
+    assert files().target_section.path == "data"
+
+
+def test_verdicts_count_where_there_are_any(tmp_path):
+    study = files()
+    assert study.verdict_files == []
+    file = tmp_path / study.verdicts("retrieval")
+    file.parent.mkdir(parents=True)
+    file.touch()
+    assert study.verdict_files == ["resources/verdicts/s/retrieval.csv"]
+
+
+def test_paths_of_any_study_have_wildcards():
+    anyone = Paths("{study}")
+    assert anyone.shard("{method}", "{purpose}", "{shard}", "tar").format(
+        study="s", method="clip_prompts", purpose="base", shard=0
+    ) == files().generated("clip_prompts", "tar")[0]  # fmt: skip
+    assert anyone.split("train") == "results/{study}/dataset/train.parquet"
