@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from augbench import images
-from augbench.models import train_clip
+from augbench.models import train_clip, train_diffusion
 from augbench.models.backbones import SafetyChecker, resolve
 from augbench.study.sections.models import ClipTraining
 
@@ -65,6 +65,21 @@ def test_the_pipeline_loads_as_stable_diffusion_with_its_safety_checker(world):
     result = pipeline("a photo of three", height=32, width=32, num_inference_steps=2)
     assert result.images[0].size == (32, 32)
     assert len(result.nsfw_content_detected) == 1
+
+
+def test_the_safety_checker_starts_as_clips_image_encoder(world, tmp_path):
+    import torch
+    from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
+    from transformers import CLIPModel
+
+    # Nothing marks a caption, so nothing is trained.
+    train_diffusion.train_safety_checker([world.shard], world.clip, tmp_path, unsafe_words=[], seed=1, threads=1)
+    checker = StableDiffusionSafetyChecker.from_pretrained(tmp_path / "safety_checker")
+    clip = CLIPModel.from_pretrained(world.clip)
+    for part in ("vision_model", "visual_projection"):
+        ours, theirs = (getattr(model, part).state_dict() for model in (checker, clip))
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
 def test_the_safety_checker_fires_on_the_planted_concept(world):
