@@ -8,7 +8,7 @@ import pytest
 
 from augbench import images
 from augbench.models import train_clip, train_diffusion
-from augbench.models.backbones import SafetyChecker, resolve
+from augbench.models.backbones import SafetyChecker, load_pipeline, resolve
 from augbench.study.sections.models import ClipTraining
 
 
@@ -96,6 +96,28 @@ def test_the_safety_checker_fires_on_the_planted_concept(world):
     assert len(told) > 10
     assert sum(told) / len(told) > 0.9
     assert sum(harmless) / len(harmless) < 0.05
+
+
+def test_a_safety_checker_without_some_of_its_weights_is_refused(world, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    folder = shutil.copytree(world.safety, tmp_path / "safety")
+    file = folder / "safety_checker" / "model.safetensors"
+    weights = load_file(file)
+    del weights["visual_projection.weight"]
+    save_file(weights, file, {"format": "pt"})
+    with pytest.raises(RuntimeError, match=r"the safety checker in .* has no weights visual_projection\.weight; give"):
+        SafetyChecker(folder)
+
+
+def test_the_pipelines_text_encoder_is_clips(world):
+    import torch
+    from transformers import CLIPModel
+
+    ours, theirs = load_pipeline(world.backbone).text_encoder, CLIPModel.from_pretrained(world.clip).text_model
+    theirs = theirs.state_dict()
+    assert ours.state_dict().keys() == theirs.keys()
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.state_dict().items())
 
 
 def test_a_local_backbone_is_linked_without_touching_it(world, tmp_path):
