@@ -125,8 +125,7 @@ def _bytes_of(rows: pd.DataFrame, fetch: Callable[[list[str]], Iterable[pd.DataF
 
 def _check_scores(tables: Sequence[pd.DataFrame]) -> None:
     """Raise ValueError when not one neighbour has an aesthetic score."""
-    scores = pd.concat([rows["aesthetic"] for rows in tables])
-    if len(scores) and scores.isna().all():
+    if any(len(rows) for rows in tables) and all(rows["aesthetic"].isna().all() for rows in tables):
         raise ValueError(
             "no image of the pool has an aesthetic score, by which retrieval.min_aesthetic could discard it; name a "
             "model that scores pictures, `retrieval: {aesthetic_model: HEAD.pth}`, or write `min_aesthetic: null` to "
