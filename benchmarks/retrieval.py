@@ -124,7 +124,7 @@ def search(count: int, width: int, queries: int, each: int, asked: int) -> None:
         print(f"index of {count:,} x {width}: {size / 1e9:.1f} GB, built in {time.monotonic() - start:.0f} s")
         prompts = [f"A photo of thing number {i}." for i in range(queries)]
         with Memory() as memory:
-            index = neighbours.LocalIndex(folder / "index", Clip(model), folder / "work")
+            index = neighbours.LocalIndex(folder / "index", Clip(model))
             start = time.monotonic()
             found = sum(len(table) for table in index.neighbours(prompts, [each] * queries, 0.94))
             ours = (time.monotonic() - start) / queries

@@ -14,7 +14,7 @@ import os
 import re
 import sys
 import urllib.request
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
@@ -86,7 +86,7 @@ def fetch(
     facts = json.dumps([known_by, settings.retries])
     place = Path(work) / hashlib.sha256(facts.encode()).hexdigest()[:8]
     limits = Limits(settings.timeout, settings.max_bytes, networks, trusted)
-    parts = [table[is_final(table)] for table in map(pd.read_parquet, sorted(place.glob("*/fetched.parquet")))]
+    parts = [_final(file, set(allowed)) for file in sorted(place.glob("*/fetched.parquet"))]
     known = {url for table in parts for url in table["url"]}
     fresh = [url for url in dict.fromkeys(allowed) if url not in known]
     for start in range(0, len(fresh), LIST_SIZE):
@@ -106,6 +106,13 @@ def fetch(
     lost = table["fate"].isna()
     table.loc[lost, "fate"], table.loc[lost, "reason"] = "dead", "no answer was recorded"
     return table[columns]
+
+
+def _final(file: Path, urls: Collection[str]) -> pd.DataFrame:
+    """The rows of an earlier list of some URLs, as far as another attempt would not change them."""
+    table = pd.read_parquet(file)
+    table = table[table["url"].isin(urls)]
+    return table[is_final(table)]
 
 
 def is_final(rows: pd.DataFrame) -> pd.Series:
