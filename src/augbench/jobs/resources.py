@@ -19,6 +19,19 @@ PER_HASHED_IMAGE = 1 / 340  # on a core: decoded and resized
 PER_EMBEDDED_IMAGE = 1 / 20  # on a core without a GPU; ViT-L/14 takes more, a GPU much less
 PER_LEARNT_IMAGE = 3e-3  # of 32 pixels, when a small CLIP or diffusion model is trained on a slow core
 
+# Of jobs that hold tables: megabytes without a row (of Python and its libraries, of a model), and bytes for each.
+# Measured by benchmarks/rows.py.
+TABLES = {
+    "hash_added": (600, 500),
+    "audit": (600, 500),
+    "domain_gap": (4000, 500),
+    "retrieve": (4000, 400),
+    "resample": (600, 500),
+    "classify": (1000, 300),
+    "summary": (600, 200),
+    "study_page": (1000, 200),
+}
+
 LATENT_BYTES = 2 * 4 * 4 / 64  # per pixel of an image: mean and log-variance of four channels, float32
 
 
@@ -71,3 +84,9 @@ def megabytes(base: int, attempt: int = 1, *, bytes: float = 0) -> int:
 def latents(images: float, side: int) -> float:
     """Bytes of the posteriors of so many images of ``side`` pixels."""
     return images * side**2 * LATENT_BYTES
+
+
+def tables(rule: str, rows: float, processes: int = 1) -> float:
+    """Megabytes of a job that holds tables of so many distinct rows, in each of its processes."""
+    least, per_row = TABLES[rule]
+    return processes * (least + per_row * rows / 1e6)

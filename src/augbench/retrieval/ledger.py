@@ -267,10 +267,11 @@ def settled(key: str, rows: pd.DataFrame, outcome: Outcome, known: Known, names:
     fates[looked_at], reasons[looked_at] = facts.loc[looked_at, "fate"], facts.loc[looked_at, "reason"]
     for place in np.flatnonzero(assigned):
         fate, number = outcome.fates[place], outcome.numbers[place]
-        fates[place] = ASSIGNED[fate]
-        reasons[place] = {TAKEN: "used for {}", OTHER_CLASS: "used for {}", DUPLICATE: "of {}"}.get(fate, "").format(
-            number if fate == DUPLICATE else names[number]
-        )
+        fates[place], reasons[place] = ASSIGNED[fate], ""
+        if fate in (TAKEN, OTHER_CLASS):
+            reasons[place] = f"used for {names[number]}"
+        elif fate == DUPLICATE:
+            reasons[place] = f"of {number}"
     scored = facts["aesthetic"].notna().to_numpy()
     aesthetic = np.where(scored, facts["aesthetic"].to_numpy(float), rows["aesthetic"].to_numpy(float))
     sha256 = facts["sha256"].where(facts["sha256"].notna(), None).to_numpy(object)

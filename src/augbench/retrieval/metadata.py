@@ -132,15 +132,11 @@ def reader(folder: Path, wanted: Sequence[str]) -> Reader:
     return Reader(_from_parquet(parts, wanted), PASS)
 
 
-def _opened(file: Path, wanted: Sequence[str] = ()):
-    """An Arrow file, mapped into memory; batches that it gives have the columns ``wanted`` alone, or all."""
+def _opened(file: Path):
+    """An Arrow file, mapped into memory: its batches take none until they are read."""
     import pyarrow as pa
 
-    mapped = pa.memory_map(str(file), "r")
-    opened = pa.ipc.open_file(mapped)
-    if fields := [place for place, name in enumerate(opened.schema.names) if name in wanted]:
-        opened = pa.ipc.open_file(mapped, options=pa.ipc.IpcReadOptions(included_fields=fields))
-    return opened
+    return pa.ipc.open_file(pa.memory_map(str(file), "r"))
 
 
 def _batch_sizes(opened) -> list[int]:
@@ -154,7 +150,7 @@ def _from_arrow(parts: Sequence[Path], wanted: Sequence[str]) -> Callable:
     import numpy as np
     import pyarrow as pa
 
-    opened = [_opened(file, wanted) for file in parts]
+    opened = [_opened(file) for file in parts]
     schema = _joint([part.schema for part in opened], wanted)
     sizes = [_batch_sizes(part) for part in opened]
     batches = [(part, place) for part, each in zip(opened, sizes, strict=True) for place in range(len(each))]

@@ -463,6 +463,7 @@ def examined(folder, table, settings=SETTINGS):
     return torch.cat(features).numpy(), np.concatenate(correct)
 
 
+@pytest.mark.middle
 def test_any_table_can_be_examined_by_any_number_of_workers(sets, run, monkeypatch):
     stored = pd.read_parquet(run[0] / "predictions.parquet")["predicted"]
     part = sets[2].iloc[[4, 1]].assign(**{"class": ["red", "of another study"]})
