@@ -28,6 +28,8 @@ from augbench import images
 from augbench.core import files
 from augbench.jobs import resources
 
+SHARD = "results/imagenet/images/pseudoword_dm/base/shard-#.tar"
+URL = "https://images.example.org/some-folder-of-pictures/some-name-#.jpg"
 CLASSES = 1000
 SPLIT = 1_153_000  # training images of full ImageNet, and of a set that a method adds
 GENERATED = 3_900_000  # images of a method there, from which its sets are drawn
@@ -56,10 +58,8 @@ def keys(numbers: np.ndarray) -> pa.Array:
     return texts("n#", 10_000_000 + numbers % CLASSES)
 
 
-def rows_of(
-    numbers: np.ndarray, name: str, path: str = "results/imagenet/images/pseudoword_dm/base/shard-#.tar"
-) -> pa.Table:
-    """Image rows as a diffusion model's: ids, shards, prompts and seeds of the usual lengths."""
+def rows_of(numbers: np.ndarray, name: str, path: str = SHARD, url: str | None = None) -> pa.Table:
+    """Image rows as a diffusion model's: ids, shards, prompts and seeds of the usual lengths; URLs as of a pool."""
     count = len(numbers)
     columns = {
         "image_id": texts(f"{name}/lr-1/n10000000-#", numbers),
@@ -71,27 +71,30 @@ def rows_of(
         "seed": pa.array(numbers * 7919),
         "candidate": pa.array(["lr-1"]).take(pa.array(np.zeros(count, np.int64))),
     }
+    if url:
+        columns["url"] = texts(url, numbers)
     return pa.table([columns.get(field.name, pa.nulls(count, field.type)) for field in images.SCHEMA], images.SCHEMA)
 
 
-def write_added(folder: Path, scale: float, sets: int = SETS) -> None:
-    """Sets that were drawn from a method's images."""
+def write_added(folder: Path, scale: float) -> None:
+    """Sets that were drawn from a method's images, for all stages that want some."""
+    if added(folder):
+        return
     random = np.random.default_rng(0)
-    for number in range(sets):
+    for number in range(SETS):
         drawn = np.sort(random.permutation(scaled(GENERATED, scale))[: scaled(SPLIT, scale)])
-        pq.write_table(rows_of(drawn, "pseudoword_dm"), folder / f"added-{number:02d}.parquet")
+        pq.write_table(rows_of(drawn, "pseudoword_dm", url=URL), folder / f"added-{number:02d}.parquet")
 
 
 def write_classes(folder: Path, count: int) -> None:
     """A class table with so many training images."""
-    table = pd.DataFrame(
-        {"class": keys(np.arange(CLASSES)).to_pylist(), "lemmas": "thing", "hypernyms": "", "definition": ""}
-    )
-    files.write_csv(folder / "classes.csv", table.assign(train=count // CLASSES, excluded=""))
+    table = pd.DataFrame({"class": keys(np.arange(CLASSES)).to_pylist(), "lemmas": "thing"})
+    table = table.assign(hypernyms="", definition="", train=count // CLASSES, excluded="")
+    files.write_csv(folder / "classes.csv", table)
 
 
-def added(folder: Path) -> list[str]:
-    return sorted(map(str, folder.glob("added-*.parquet")))
+def added(folder: Path, sets: int = SETS) -> list[str]:
+    return sorted(map(str, folder.glob("added-*.parquet")))[:sets]
 
 
 # --- stages: what is made for them, and what is measured ------------------------------------------------
@@ -159,7 +162,7 @@ def write_domain_gap(folder: Path, scale: float) -> None:
 
     from augbench.classifier import networks
 
-    write_added(folder, scale, RUNS)
+    write_added(folder, scale)
     write_classes(folder, scaled(SPLIT, scale))
     pq.write_table(rows_of(np.arange(scaled(TEST, scale)), "test"), folder / "test.parquet")
     torch.manual_seed(0)
@@ -186,9 +189,9 @@ def run_domain_gap(folder: Path) -> int:
         test=str(folder / "test.parquet"),
         metrics=str(folder / "judge" / "metrics.json"),
         weights=str(folder / "judge" / "best.safetensors"),
-        added=added(folder),
+        added=added(folder, RUNS),
     )
-    return len(images.read_distinct(*added(folder), columns=["image_id"])[0])
+    return len(images.read_distinct(*added(folder, RUNS), columns=["image_id"])[0])
 
 
 def write_retrieve(folder: Path, scale: float) -> None:
@@ -215,7 +218,7 @@ class MadeIndex:
                 {
                     "id": ids,
                     "similarity": np.linspace(0.4, 0.2, count),
-                    "url": texts("https://images.example.org/some-folder-of-pictures/some-name-#.jpg", ids).to_pylist(),
+                    "url": texts(URL, ids).to_pylist(),
                     "caption": texts("a photograph of the thing that has the number # of many", ids).to_pylist(),
                     "aesthetic": 6.0,
                     "duplicate_of": pd.array([None] * count, "Int64"),
@@ -247,9 +250,7 @@ def run_retrieve(folder: Path) -> int:
         known_score = 5.0
 
         def __call__(self, fetched: pd.DataFrame, progress) -> list[dict]:
-            return [
-                row | {"fate": "good" if row["fate"] == "fetched" else "dead"} for row in fetched.to_dict("records")
-            ]
+            return fetched.replace({"fate": {"fetched": "good"}}).to_dict("records")
 
     count = NEIGHBOURS // 10
     names = [f"n{number:08d}" for number in range(classes)]
@@ -286,7 +287,7 @@ def run_resample(folder: Path) -> int:
 
 
 def write_classify(folder: Path, scale: float) -> None:
-    write_added(folder, scale, 1)
+    write_added(folder, scale)
     photos = rows_of(np.arange(scaled(SPLIT, scale)), "train", "data/ILSVRC2012/train/n10000000/n10000000_#.JPEG")
     pq.write_table(photos, folder / "train.parquet")
     for name in ("validation", "test"):
@@ -308,8 +309,8 @@ def run_classify(folder: Path) -> int:
 
     sets = {name: images.read_columns(folder / f"{name}.parquet") for name in ("train", "validation", "test")}
     training.forget = lambda folder: None
-    runs.train_runs(runs.Trainer(settings, 10, launch), sets, names, added(folder), {1: folder / "run-1"}, 1)
-    return sum(map(len, sets.values())) + images.count(*added(folder))
+    runs.train_runs(runs.Trainer(settings, 10, launch), sets, names, added(folder, 1), {1: folder / "run-1"}, 1)
+    return sum(map(len, sets.values())) + images.count(*added(folder, 1))
 
 
 def run_classify_process(folder: Path) -> int:
@@ -334,15 +335,8 @@ def write_summary(folder: Path, scale: float) -> None:
     write_added(folder, scale)
     for name, count in (("train", scaled(SPLIT, scale)), ("test", scaled(TEST, scale))):
         pq.write_table(rows_of(np.arange(count), name), folder / f"{name}.parquet")
-    metrics = {
-        "accuracy": 50.0,
-        "best_validation_accuracy": 50.0,
-        "epochs": 9,
-        "n_train": 99,
-        "n_test": 9,
-        "n_classes": 9,
-    }
-    files.write_json(folder / "metrics.json", metrics | {"at_cap": False})
+    metrics = {"accuracy": 50.0, "best_validation_accuracy": 50.0, "epochs": 9, "at_cap": False}
+    files.write_json(folder / "metrics.json", metrics | {"n_train": 99, "n_test": 9, "n_classes": 9})
 
 
 def run_summary(folder: Path) -> int:
@@ -370,7 +364,7 @@ def write_study_page(folder: Path, scale: float) -> None:
     pq.write_table(rows_of(np.arange(scaled(SPLIT, scale)), "train"), folder / "train.parquet")
     write_classes(folder, scaled(SPLIT, scale))
     ids = np.arange(scaled(CLASSES, scale) * NEIGHBOURS)
-    ledger = {"url": texts("https://images.example.org/some-folder/some-name-#.jpg", ids)}
+    ledger = {"url": texts(URL, ids)}
     ledger["caption"] = texts("a photograph of the thing that has the number # of many", ids)
     pq.write_table(pa.table(ledger), folder / "ledger.parquet")
 
@@ -381,11 +375,11 @@ def run_study_page(folder: Path) -> int:
 
     from augbench.report import results
 
-    names = [field.name for field in results.Files.__dataclass_fields__.values()]
-    paths = dict.fromkeys(names, {}) | {"classes": str(folder / "classes.csv"), "train": str(folder / "train.parquet")}
+    paths = {name: {} for name in results.Files.__dataclass_fields__}
+    paths |= {"classes": str(folder / "classes.csv"), "train": str(folder / "train.parquet")}
     paths |= {"added": dict(enumerate(added(folder))), "ledgers": {"retrieval": str(folder / "ledger.parquet")}}
     study = results.StudyResults(SimpleNamespace(), results.Files(**paths), folder, [])
-    assert study.train_by_class and study.added_by_class and not study.captions
+    assert study.train_by_class and study.added_by_class and study.captions
     return images.count(folder / "train.parquet", *added(folder)) + images.count(folder / "ledger.parquet")
 
 
@@ -436,17 +430,17 @@ def part(what: str, folder: Path, scale: float) -> None:
     print(json.dumps({"rows": rows, "seconds": time.monotonic() - start} | peak()))
 
 
-def measure(rule: str, scale: float) -> dict:
+def measure(rule: str, folder: str, scale: float) -> dict:
     """Rows, seconds, and megabytes that a stage took and that its rule asks for."""
     stage = STAGES[rule]
-    with tempfile.TemporaryDirectory() as folder:
-        alone(f"write-{rule}", folder, scale)
-        parts = [alone(f"run-{rule}-{number}", folder, scale) for number in range(len(stage.runs))]
-    *first, last = [each["peak"] for each in parts]
-    taken = sum(first) + stage.processes * last
-    asked = resources.tables(rule, parts[-1]["rows"], stage.processes)
+    alone(f"write-{rule}", folder, scale)
+    parts = [alone(f"run-{rule}-{number}", folder, scale) for number in range(len(stage.runs))]
+    *first, last = parts
+    # Libraries and tables that are mapped are there once, however many processes map them.
+    taken = sum(each["peak"] for each in first) + stage.processes * (last["peak"] - last["mapped"]) + last["mapped"]
+    asked = resources.tables(rule, last["rows"], stage.processes)
     seconds = sum(each["seconds"] for each in parts)
-    return {"rows": parts[-1]["rows"], "seconds": seconds, "taken": taken, "asked": asked}
+    return {"rows": last["rows"], "seconds": seconds, "taken": taken, "asked": asked}
 
 
 def main() -> None:
@@ -459,15 +453,16 @@ def main() -> None:
         part(options.what[0], options.folder, options.scale)
         return
     too_much = []
-    for rule in options.what or STAGES:
-        found = measure(rule, options.scale)
-        print(
-            f"{rule}: {found['rows']:,} rows, {found['seconds']:.0f} s, {found['taken']:,.0f} MB at most; "
-            f"the rule asks for {found['asked']:,.0f} MB",
-            flush=True,
-        )
-        if found["taken"] > found["asked"]:
-            too_much.append(rule)
+    with tempfile.TemporaryDirectory() as folder:
+        for rule in options.what or STAGES:
+            found = measure(rule, folder, options.scale)
+            print(
+                f"{rule}: {found['rows']:,} rows, {found['seconds']:.0f} s, {found['taken']:,.0f} MB at most; "
+                f"the rule asks for {found['asked']:,.0f} MB",
+                flush=True,
+            )
+            if found["taken"] > found["asked"]:
+                too_much.append(rule)
     if too_much:
         raise SystemExit(f"more memory than was asked for: {', '.join(too_much)}")
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.dataset as ds
 from pyarrow.parquet import ParquetFile
 
 from augbench import images
@@ -146,10 +148,11 @@ class StudyResults:
     @cached_property
     def captions(self) -> dict[str, str]:
         """URL -> caption of the retrieved images in :attr:`added_by_class`."""
-        shown = [table["url"].dropna() for by_class in self.added_by_class.values() for table in by_class.values()]
-        urls = [("url", "in", list(pd.concat(shown).unique()) if shown else [])]
+        tables = [table for by_class in self.added_by_class.values() for table in by_class.values()]
+        urls = {url for table in tables for url in table["url"].dropna()}
+        wanted = ds.field("url").isin(pa.array(urls, pa.string()))
         paths = map(_present, self.files.ledgers.values())
-        tables = [pd.read_parquet(path, columns=["url", "caption"], filters=urls).dropna() for path in paths]
+        tables = [pd.read_parquet(path, columns=["url", "caption"], filters=wanted).dropna() for path in paths]
         return {url: text for table in tables for url, text in zip(table["url"], table["caption"], strict=True)}
 
     # --- numbers

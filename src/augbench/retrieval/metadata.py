@@ -16,6 +16,7 @@ SPELLINGS = COLUMNS | {name: [name] for name in PLACE}
 WANTED = [spelt for names in COLUMNS.values() for spelt in names]  # columns that are read
 NUMBERS = {"aesthetic": "float64", "offset": "int64", "length": "int64"}  # columns that hold no text
 PASS = 1_000_000  # ids for which a pass over Parquet is made: some 200 MB of addresses and captions
+TOGETHER = 20_000  # ids that are looked up together elsewhere: those of some queries lie in the same batches
 BATCH = 65_536  # rows of Parquet that are decoded at a time
 
 
@@ -126,9 +127,9 @@ def reader(folder: Path, wanted: Sequence[str]) -> Reader:
     not depend on the number of rows."""
     parts = files(folder)
     if parts[0].suffix == ".hdf5":
-        return Reader(_from_hdf5(parts[0], wanted), 1)
+        return Reader(_from_hdf5(parts[0], wanted), TOGETHER)
     if parts[0].suffix == ".arrow":
-        return Reader(_from_arrow(parts, wanted), 1)
+        return Reader(_from_arrow(parts, wanted), TOGETHER)
     return Reader(_from_parquet(parts, wanted), PASS)
 
 
@@ -159,11 +160,13 @@ def _from_arrow(parts: Sequence[Path], wanted: Sequence[str]) -> Callable:
     def rows(ids):
         holders = np.searchsorted(begins, ids, side="right") - 1
         numbers, firsts = np.unique(holders, return_index=True)
-        tables = [schema.empty_table()]
+        taken = []
         for number, mine in zip(numbers, np.split(ids, firsts)[1:], strict=True):
             part, place = batches[number]
-            tables.append(_typed(_taken(part.get_batch(place), mine - begins[number]), schema))
-        return pa.concat_tables(tables).combine_chunks()
+            taken.append(_taken(part.get_batch(place), wanted, mine - begins[number]))
+        alike = itertools.groupby(taken, lambda batch: batch.schema)  # what files of one schema give is cast together
+        tables = [_typed(pa.Table.from_batches(list(each)), schema) for _, each in alike]
+        return pa.concat_tables([schema.empty_table(), *tables]).combine_chunks()
 
     return rows
 
@@ -186,14 +189,15 @@ def _from_parquet(parts: Sequence[Path], wanted: Sequence[str]) -> Callable:
             first, last = np.searchsorted(ids, begins[place : place + 2])
             if first < last:
                 mine = ids[first:last] - begins[place]
-                tables += [_typed(each, schema) for each in _in_row_groups(file, names[place], mine)]
+                taken = list(_in_row_groups(file, names[place], mine))
+                tables.append(_typed(pa.Table.from_batches(taken), schema))
         return pa.concat_tables(tables).combine_chunks()
 
     return rows
 
 
 def _in_row_groups(file: Path, names: Sequence[str], places) -> Iterator:
-    """Rows of a Parquet file at increasing ``places``, as tables in their order."""
+    """Rows of a Parquet file at increasing ``places``, as batches in their order."""
     import numpy as np
     import pyarrow.parquet as pq
 
@@ -208,7 +212,7 @@ def _in_row_groups(file: Path, names: Sequence[str], places) -> Iterator:
 
 
 def _in_batches(batches: Iterable, places) -> Iterator:
-    """Rows at increasing ``places`` of consecutive batches, as tables; those behind the last are not read."""
+    """Rows at increasing ``places`` of consecutive batches, as batches; those behind the last are not read."""
     import numpy as np
 
     begin = 0
@@ -216,17 +220,18 @@ def _in_batches(batches: Iterable, places) -> Iterator:
         end = begin + batch.num_rows
         first, last = np.searchsorted(places, [begin, end])
         if first < last:
-            yield _taken(batch, places[first:last] - begin)
+            yield _taken(batch, batch.schema.names, places[first:last] - begin)
         if last == len(places):
             return
         begin = end
 
 
-def _taken(batch, places):
-    """Rows of a batch as a table that holds nothing else in memory."""
+def _taken(batch, wanted: Sequence[str], places):
+    """Rows of a batch, of the columns ``wanted`` that it has; they hold nothing else in memory."""
     import pyarrow as pa
 
-    return pa.Table.from_batches([batch.take(pa.array(places, pa.int64()))])
+    names = [name for name in batch.schema.names if name in wanted] or batch.schema.names[:1]
+    return batch.select(names).take(pa.array(places, pa.int64()))
 
 
 def _joint(schemas: Sequence, wanted: Sequence[str]):
