@@ -20,7 +20,7 @@ def retrieve_into(
     retrieve(
         wanted,
         CachedSearch(source, folder / "neighbours", settings.duplicate_threshold, diversity),
-        functools.partial(download.fetch, work=folder / "downloads", settings=settings, proxy=proxy),
+        functools.partial(download.fetch_in_turn, work=folder / "downloads", settings=settings, proxy=proxy),
         Inspection(checker, settings, score),
         outputs,
         settings,

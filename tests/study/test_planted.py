@@ -146,7 +146,8 @@ def test_the_domain_gap_is_measured_for_every_method_that_adds_images():
 
 
 def test_fine_tuned_images_are_the_chosen_candidates():
-    """The screened first images and the rest make one set: the chosen candidate's, with no index twice."""
+    """The screened first images and the rest make one set: the chosen candidate's, with no index twice; of the others
+    an image of each class is kept."""
     for method in METHODS:
         path = RESULTS / "selection" / f"{method}.json"
         if not path.exists():
@@ -154,10 +155,12 @@ def test_fine_tuned_images_are_the_chosen_candidates():
         chosen = json.loads(path.read_text())
         best = max(row["validation_accuracy"] for row in chosen["screened"])
         assert chosen["validation_accuracy"] == best
-        screened = images.read(RESULTS / "images" / method / "screen" / "shard-0.parquet")
-        rest = images.read(*(RESULTS / "images" / method / "selected").glob("*.parquet"))
-        assert set(rest["candidate"]) == {chosen["candidate"]}
-        both = pd.concat([screened[screened["candidate"] == chosen["candidate"]], rest])
+        kept = images.read(*(RESULTS / "images" / method / "selected").glob("*.parquet"))
+        assert set(kept["candidate"]) == {row["candidate"] for row in chosen["screened"]}
+        assert not list((RESULTS / "images" / method / "screen").glob("shard-*"))
+        both = kept[kept["candidate"] == chosen["candidate"]]
+        others = kept[kept["candidate"] != chosen["candidate"]]
+        assert (others.groupby(["candidate", "class"]).size() == 1).all()
         assert not both["image_id"].duplicated().any()
         train = images.read(RESULTS / "dataset" / "train.parquet")
         counts = both.groupby("class").size()

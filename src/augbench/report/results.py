@@ -135,8 +135,16 @@ class StudyResults:
         return pd.concat([table[table["class"].isin(wanted)] for table in tables], ignore_index=True)
 
     def count_generated(self, method: str) -> int:
-        """All images that a method generated for the main ratio."""
-        return sum(ParquetFile(_present(path)).metadata.num_rows for path in self.files.generated[method])
+        """All images that a method generated for the main ratio, also those of candidates that were not selected, of
+        which few are kept."""
+        tables = [ParquetFile(_present(path)) for path in self.files.generated[method]]
+        if method not in self.files.selections:
+            return sum(table.metadata.num_rows for table in tables)
+        selection = self.selection(method)
+        candidates = [table.read(["candidate"])["candidate"].to_pylist() for table in tables]
+        chosen = sum(names.count(selection["candidate"]) for names in candidates)
+        compared = sum(classes.added(row["train"], self.plan.settings.main_ratio) for row in self.kept)
+        return chosen + (len(selection["screened"]) - 1) * compared
 
     def generated_and_kept(self, method: str) -> pd.DataFrame:
         """:meth:`generated` without the images of candidates that were not selected."""

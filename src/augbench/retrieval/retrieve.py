@@ -12,8 +12,10 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 
 from augbench import images
+from augbench.core import processes, resume
 from augbench.core.files import whole, write_csv
 from augbench.digits import server
 from augbench.models import aesthetics, clip
@@ -56,7 +58,7 @@ class Outputs(NamedTuple):
 def retrieve(
     wanted: pd.DataFrame,
     searched: search.CachedSearch,
-    fetch: Callable[[list[str]], pd.DataFrame],
+    fetch: Callable[[list[str]], Iterable[pd.DataFrame]],
     inspection: Inspection,
     outputs: Outputs,
     settings: Retrieval,
@@ -68,12 +70,13 @@ def retrieve(
 
     The number of neighbours to ask for grows from ``overfetch`` x n, doubling, to ``overfetch_max`` x n, for classes
     that are short only: also for one that was full, and lost images to another class since. Searches and downloads are
-    cached, so a repeated run resumes, and one that wants more uses them again.
+    cached, so a repeated run resumes, and one that wants more uses them again. While pictures are judged, the next are
+    downloaded.
 
     Parameters
     ----------
     wanted : columns class, query (see :mod:`augbench.retrieval.index`), count (n)
-    fetch : gives fate, reason and bytes of URLs, as :func:`augbench.retrieval.download.fetch` does
+    fetch : gives fate, reason and bytes of URLs, as :func:`augbench.retrieval.download.fetch_in_turn` does
     main : for more than the ``main`` ratio wants: class, id and sha256 of the images that it used. They stay used, and
         are not used again; only the further images, up to the count, are retrieved
 
@@ -100,7 +103,8 @@ def retrieve(
             neighbours.add(key, answer)
             turns[key] += 1
         for fresh in neighbours.fresh(due):
-            neighbours.known.add(inspection(_bytes_of(fresh, fetch), progress))
+            judged = inspection(processes.ahead(_bytes_of(fresh, fetch)), len(fresh), progress)
+            neighbours.known.add(judged)
         outcomes = neighbours.assign(missing)
         short = [key for key, count in missing.items() if outcomes[key].used.sum() < count]
         progress(len(counts) - len(short), len(counts), "classes filled")
@@ -176,13 +180,14 @@ def _times(factor: float, count: int) -> int:
     return math.ceil(factor * count - 1e-9)  # 1.4 x 5 is 7, whatever the low bits say
 
 
-def _bytes_of(rows: pd.DataFrame, fetch: Callable[[list[str]], pd.DataFrame]) -> pd.DataFrame:
+def _bytes_of(rows: pd.DataFrame, fetch: Callable[[list[str]], Iterable[pd.DataFrame]]) -> Iterator[pd.DataFrame]:
     """Fate, reason, and place of the bytes of neighbours, by address; downloads those that lie nowhere here."""
     here = rows["path"].notna()
     local = rows[here][["address", "path", "offset", "length"]].assign(fate="fetched", reason="")
     local["sha256"] = [hashlib.sha256(images.load_bytes(row)).hexdigest() for row in local.itertuples()]
-    web = fetch(sorted(rows.loc[~here, "address"])).rename(columns={"url": "address"})
-    return pd.concat([local, web], ignore_index=True) if len(local) else web
+    yield local
+    for table in fetch(sorted(rows.loc[~here, "address"])):
+        yield table.rename(columns={"url": "address"})
 
 
 def _check_scores(answers: Sequence[Path]) -> None:
@@ -299,6 +304,7 @@ def retrieve_method(
     ``method`` is its row of the method table: of it count conditioning, query and diversity. Searches and downloads are
     cached beside the folders of the study's methods: another method's search finds many of the same images.
     """
+    torch.set_num_threads(settings.threads)
     work = Path(outputs.funnel).parents[2 if inputs.main else 1]
     target = images.read(inputs.images, extra=["split"])
     table = pd.read_csv(inputs.classes, dtype=str, keep_default_na=False)
@@ -310,12 +316,16 @@ def retrieve_method(
     asked = _queries(target, table["class"], prompts, method["query"], model, progress)
     source = _open_source(pool, inputs.index, model)
     score = aesthetics.of_pictures(inputs.head, model) if inputs.head else None
+    models = [inputs.safety, *([inputs.head] if inputs.head else [])]
+    judges = resume.identity(__name__, [settings, clip_model if inputs.head else None], models)
     with _served(inputs.web) as proxy:
         retrieve(
             pd.DataFrame({"class": table["class"], "query": asked, "count": table["class"].map(counts)}),
             search.CachedSearch(source, work / "neighbours", settings.duplicate_threshold, method["diversity"]),
-            functools.partial(download.fetch, work=work / "downloads", settings=settings, owner=name, proxy=proxy),
-            Inspection(SafetyChecker(inputs.safety), settings, score),
+            functools.partial(
+                download.fetch_in_turn, work=work / "downloads", settings=settings, owner=name, proxy=proxy
+            ),
+            Inspection(SafetyChecker(inputs.safety), settings, score, work / "verdicts", judges),
             outputs,
             settings,
             main=_used(inputs.main) if inputs.main else None,
