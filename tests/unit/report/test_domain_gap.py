@@ -4,6 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from augbench import images
+from augbench.classifier import scoring
+from augbench.core import files
 from augbench.report import domain_gap
 from augbench.report.moments import Moments, frechet_distance
 
@@ -77,6 +80,43 @@ def test_sets_are_averaged_and_equal_ones_counted_once():
     row = domain_gap.table({"m": gap}, 96.25).iloc[0]
     assert row["frechet_distance"] == pytest.approx(((1.5 - 1) ** 2 + (1.5 - 11) ** 2) / 2 + shape, abs=1e-3)
     assert (row["recognised"], row["images"], row["sets"], row["recognised_test"]) == (75, 2, 2, 96.25)
+
+
+def test_a_killed_measurement_goes_on_with_the_next_method(tmp_path, monkeypatch):
+    """Of two methods the first is measured, and is not looked at again; nothing of it stays when the table is there."""
+    rows = [{"image_id": f"{k}", "class": "a", "path": f"{k}"} for k in range(9)]
+    sets = {"test": rows[:3], "one": rows[3:6], "two": rows[6:]}
+    for name, mine in sets.items():
+        images.write(tmp_path / f"{name}.parquet", images.table(mine))
+    (tmp_path / "classes.csv").write_text("class,lemmas,hypernyms,definition,train,excluded\na,a,,,3,\n")
+    (tmp_path / "judge").mkdir()
+    (tmp_path / "judge" / "best.safetensors").write_bytes(b"")
+    files.write_json(tmp_path / "judge" / "metrics.json", {"accuracy": 50})
+    looked_at = []
+
+    def examiner(folder, classes, settings):
+        def examine(table):
+            numbers = table["image_id"].astype(int).to_numpy()
+            looked_at.append(int(numbers[0]))
+            if looked_at == [0, 3, 6]:
+                raise KeyboardInterrupt
+            yield numbers[:, None].astype(float), numbers > 3
+
+        return examine
+
+    monkeypatch.setattr(scoring, "examiner", examiner)
+    paths = {name: str(tmp_path / f"{name}.parquet") for name in sets}
+    arguments = tmp_path / "gap.csv", ["one", "two"], {"model": "small_cnn"}
+    keywords = {"classes": tmp_path / "classes.csv", "test": paths["test"], "added": [paths["one"], paths["two"]]}
+    keywords |= {"metrics": tmp_path / "judge/metrics.json", "weights": tmp_path / "judge/best.safetensors"}
+    with pytest.raises(KeyboardInterrupt):
+        domain_gap.write(*arguments, **keywords)
+    domain_gap.write(*arguments, **keywords)
+    assert looked_at == [0, 3, 6, 0, 6]
+    gap = pd.read_csv(tmp_path / "gap.csv").set_index("method")
+    assert gap["frechet_distance"].to_dict() == {"one": 9, "two": 36}
+    assert gap["recognised"].to_dict() == {"one": pytest.approx(66.6667), "two": 100}
+    assert sorted(path.name for path in (tmp_path / "judge").iterdir()) == ["best.safetensors", "metrics.json"]
 
 
 def some(name, **counts):

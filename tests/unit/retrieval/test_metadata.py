@@ -6,10 +6,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from augbench.retrieval import metadata
+
+FAMILY = settings(deadline=None, max_examples=30)
 
 
 def facts(start, count):
@@ -49,6 +51,7 @@ LAYOUTS = st.lists(st.lists(st.integers(0, 7), min_size=1, max_size=4), min_size
 
 
 @pytest.mark.parametrize("kind", ["arrow", "parquet"])
+@FAMILY
 @given(data=st.data(), layout=LAYOUTS.filter(lambda layout: sum(map(sum, layout))))
 def test_rows_are_those_of_pandas_in_any_order_and_any_layout(tmp_path_factory, kind, data, layout):
     folder = tmp_path_factory.mktemp("index")
