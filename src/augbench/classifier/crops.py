@@ -124,7 +124,7 @@ class Batches:
     def __init__(
         self, table: pd.DataFrame, prepare: Callable, finish: Callable, workers: int, fresh: Callable | None = None
     ):
-        self.rows = list(table[["image_id", "path", "offset", "length"]].itertuples(index=False))
+        self.rows = images.References(table)
         self.prepare, self.finish, self.fresh, self.workers = prepare, finish, fresh, workers
         self.kept, self.requests, self.loader = None, [], None
 

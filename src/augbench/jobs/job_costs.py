@@ -142,7 +142,8 @@ class JobCosts:
         return Need(megabytes=2000, writes=self._table(self.size.target))
 
     def resample(self, method: str, ratio: str) -> Need:
-        return Need(megabytes=2000, writes=self._table(self.study.runs * self.added(method, ratio)))
+        memory = resources.tables("resample", self.available(method, float(ratio)))
+        return Need(megabytes=memory, writes=self._table(self.study.runs * self.added(method, ratio)))
 
     def export(self, method: str, form: str) -> Need:
         return Need(resources.hashing(self.train + self.added(method, self.files.ratios(method)[0])), 2000)
@@ -214,7 +215,7 @@ class JobCosts:
         copied = images * min(resources.DOWNLOADED_BYTES, resources.pictures(1, section.max_image_size, "jpeg", 95))
         return Need(
             max(seconds, judging),
-            4000 + 4e-3 * found,
+            resources.tables("retrieve", section.overfetch_max * images),  # the most that it may have to consider
             int(section.gpu),
             writes=copied + downloads * found * resources.DOWNLOADED_BYTES,
         )
@@ -349,7 +350,7 @@ class JobCosts:
         work = runs * resources.classifier(images, epochs, section.image_size) / section.processes
         pixels = section.image_size**2 / section.crop_scale[0]
         kept = min(4 * pixels * images, crops.MEMORY) / 1e6  # decoded images, of each process
-        return Need(work, 4000 + section.processes * kept, section.processes)
+        return Need(work, resources.tables("classify", images) + section.processes * (2000 + kept), section.processes)
 
     def judge(self) -> Need:
         reserve = ["unused"] + ["more_real"] * (self.files.split("more_real") in self.files.reserve)
@@ -359,7 +360,9 @@ class JobCosts:
     def domain_gap(self) -> Need:
         added = sum(self.distinct(method, [self.files.ratios(method)[0]]) for method in self.files.adding)
         readers = max(1, self.study.classifier.workers)  # what it waits for
-        return Need(resources.scoring(self.size.images["test"] + added) / readers, 4000, 1)
+        most = max(self.distinct(method, self.files.ratios(method)[:1]) for method in self.files.adding)
+        memory = resources.tables("domain_gap", most)
+        return Need(resources.scoring(self.size.images["test"] + added) / readers, memory, 1)
 
     # The audit.
 
@@ -371,7 +374,8 @@ class JobCosts:
 
     def hash_added(self, method: str) -> Need:
         images = self.distinct(method, self.files.ratios(method))
-        return Need(resources.hashing(images) / self.cores, 2000, writes=20 * images)
+        memory = resources.tables("hash_added", images)
+        return Need(resources.hashing(images) / self.cores, memory, writes=20 * images)
 
     def embed_references(self, set: str) -> Need:
         return Need(resources.embedding(self._reference(set)), 6000, 1)
@@ -381,10 +385,10 @@ class JobCosts:
         return Need(resources.embedding(images), 6000, 1, writes=images * 2 * 768)
 
     def audit(self, method: str) -> Need:
-        pairs = self.distinct(method, self.files.ratios(method)) * sum(
-            map(self._reference, self.files.reference_names(method))
-        )
-        return Need(pairs * resources.PER_COMPARED_PAIR / self.cores, 4000)
+        added = self.distinct(method, self.files.ratios(method))
+        references = sum(map(self._reference, self.files.reference_names(method)))
+        memory = resources.tables("audit", added + references)
+        return Need(added * references * resources.PER_COMPARED_PAIR / self.cores, memory)
 
     def review(self, method: str) -> Need:
         return Need()
@@ -396,7 +400,8 @@ class JobCosts:
     # The report.
 
     def summary(self, method: str) -> Need:
-        return Need(megabytes=2000)
+        rows = self.study.runs * sum(self.added(method, ratio) for ratio in self.files.ratios(method))
+        return Need(megabytes=resources.tables("summary", rows))
 
     def tables(self) -> Need:
         return Need()
@@ -405,7 +410,7 @@ class JobCosts:
         return Need()
 
     def study_page(self) -> Need:
-        return Need(megabytes=2000)
+        return Need(megabytes=resources.tables("study_page", self.train))
 
     # All jobs.
 

@@ -31,6 +31,18 @@ PER_COMPARED_PAIR = 1 / 8e8  # of hashes, on a core
 PER_EMBEDDED_IMAGE = 1 / 20  # on a core without a GPU; ViT-L/14 takes more, a GPU much less
 PER_LEARNT_IMAGE = 3e-3  # of 32 pixels, when a small CLIP or diffusion model is trained on a slow core
 
+# Of jobs that hold tables: megabytes without a row (of Python and its libraries, of a model), and bytes for each.
+# Measured by benchmarks/rows.py.
+TABLES = {
+    "hash_added": (600, 500),
+    "audit": (600, 500),
+    "domain_gap": (4000, 500),
+    "retrieve": (4000, 400),
+    "resample": (600, 500),
+    "classify": (1000, 300),
+    "summary": (600, 200),
+    "study_page": (1000, 200),
+}
 # Bytes of encoded pictures, per pixel, by quality; a PNG's has no quality. Means of 34 photographs; of PNG, of those in
 # which every pixel is sharp.
 BYTES_PER_PIXEL = {
@@ -102,6 +114,12 @@ def minutes(seconds: float, attempt: int = 1, least: int = 30) -> int:
 def megabytes(base: float, attempt: int = 1) -> int:
     """Memory to ask a scheduler for: more with each attempt, up to the ceiling."""
     return min(attempt * math.ceil(base), MOST_MEGABYTES)
+
+
+def tables(rule: str, rows: float, processes: int = 1) -> float:
+    """Megabytes of a job that holds tables of so many distinct rows, in each of its processes."""
+    least, per_row = TABLES[rule]
+    return processes * (least + per_row * rows / 1e6)
 
 
 def pictures(images: float, side: int, kind: str, quality: int) -> float:

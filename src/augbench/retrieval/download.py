@@ -96,7 +96,7 @@ def fetch_in_turn(
     facts = json.dumps([known_by, settings.retries])
     place = Path(work) / hashlib.sha256(facts.encode()).hexdigest()[:8]
     limits = Limits(settings.timeout, settings.max_bytes, networks, trusted)
-    parts = [table[is_final(table)] for table in map(pd.read_parquet, sorted(place.glob("*/fetched.parquet")))]
+    parts = [_final(file, allowed) for file in sorted(place.glob("*/fetched.parquet"))]
     known = {url for table in parts for url in table["url"]}
     fresh = [url for url in dict.fromkeys(allowed) if url not in known]
     pairs = [(url, asked[url]) for url in urls]
@@ -131,6 +131,13 @@ def _answers(pairs: Sequence[tuple[str, str]], parts: Sequence[pd.DataFrame]) ->
 
 def _is_allowed(address: str) -> bool:
     return address.split(":", 1)[0].lower() in SCHEMES
+
+
+def _final(file: Path, urls: Sequence[str]) -> pd.DataFrame:
+    """The rows of an earlier list of some URLs, as far as another attempt would not change them."""
+    table = pd.read_parquet(file)
+    table = table[table["url"].isin(urls)]
+    return table[is_final(table)]
 
 
 def is_final(rows: pd.DataFrame) -> pd.Series:

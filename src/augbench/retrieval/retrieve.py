@@ -8,7 +8,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 
 from augbench import images
@@ -19,9 +22,22 @@ from augbench.models import aesthetics, clip
 from augbench.models.backbones import SafetyChecker
 from augbench.retrieval import download, index, search, service
 from augbench.retrieval.inspection import Inspection
-from augbench.retrieval.ledger import LEDGER, assign_images, before_download, count_fates
+from augbench.retrieval.ledger import (
+    LEDGER,
+    SCHEMA,
+    Found,
+    Known,
+    Outcome,
+    assign_images,
+    before_download,
+    class_names,
+    settled,
+    tabulate,
+)
 from augbench.study import classes
 from augbench.study.sections.retrieval import Pool, Retrieval
+
+AT_ONCE = 100_000  # rows of neighbours with their texts in memory: some 100 MB
 
 
 class Outputs(NamedTuple):
@@ -30,7 +46,7 @@ class Outputs(NamedTuple):
     ledger : Parquet of every neighbour ever considered: LEDGER; fate is a key of FATES
     shard, images : the used images of all classes and their image table, by class and rank. Images keep their bytes if
         every reader takes them so and they are not too large, else they are encoded again.
-    funnel : CSV of :func:`augbench.retrieval.ledger.count_fates`
+    funnel : CSV of :func:`augbench.retrieval.ledger.tabulate`
     """
 
     ledger: str | Path
@@ -61,44 +77,95 @@ def retrieve(
     ----------
     wanted : columns class, query (see :mod:`augbench.retrieval.index`), count (n)
     fetch : gives fate, reason and bytes of URLs, as :func:`augbench.retrieval.download.fetch_in_turn` does
-    main : for more than the ``main`` ratio wants: its ledger. What it used stays used, and is not used again; only the
-        further images, up to the count, are retrieved
+    main : for more than the ``main`` ratio wants: class, id and sha256 of the images that it used. They stay used, and
+        are not used again; only the further images, up to the count, are retrieved
 
     Raises ValueError when scores are wanted and the source knows none.
     """
-    taken = main[main["fate"] == "used"] if main is not None else pd.DataFrame(columns=LEDGER)
     counts = dict(zip(wanted["class"], wanted["count"], strict=True))
-    missing = {key: count - int((taken["class"] == key).sum()) for key, count in counts.items()}
+    used = main["class"].value_counts() if main is not None else {}
+    missing = {key: count - int(used.get(key, 0)) for key, count in counts.items()}
     queries = dict(zip(wanted["class"], wanted["query"], strict=True))
     factors = _factors(settings)
-    known: dict[str, dict] = {}  # address -> fate, reason, and where its bytes are
-    neighbours: dict[str, pd.DataFrame] = {}
+    neighbours = _Neighbours(inspection.known_score, main)
     turns = dict.fromkeys(counts, 0)  # searches of each class so far
     short = list(counts)
     while due := [key for key in short if turns[key] < len(factors)]:
-        tables = searched.neighbours(
+        answers = searched.neighbours(
             [queries[key] for key in due],
             [_times(factors[turns[key]], counts[key]) for key in due],
             [_times(settings.overfetch_max, counts[key]) for key in due],
             progress,
         )
         if inspection.known_score is not None:
-            _check_scores(tables)
-        for key, rows in zip(due, tables, strict=True):
-            neighbours[key] = before_download(rows, inspection.known_score, taken)
+            _check_scores(answers)
+        for key, answer in zip(due, answers, strict=True):
+            neighbours.add(key, answer)
             turns[key] += 1
-        fresh = pd.concat([neighbours[key][neighbours[key]["fate"] == ""] for key in due]).drop_duplicates("address")
-        fresh = fresh[~fresh["address"].isin(known.keys())]
-        judged = inspection(processes.ahead(_bytes_of(fresh, fetch)), len(fresh), progress)
-        known |= {row["address"]: row for row in judged}
-        outcome = assign_images(neighbours, known, missing, taken)
-        have = outcome[outcome["fate"] == "used"].groupby("class").size()
-        short = [key for key, count in missing.items() if have.get(key, 0) < count]
+        for fresh in neighbours.fresh(due):
+            judged = inspection(processes.ahead(_bytes_of(fresh, fetch)), len(fresh), progress)
+            neighbours.known.add(judged)
+        outcomes = neighbours.assign(missing)
+        short = [key for key, count in missing.items() if outcomes[key].used.sum() < count]
         progress(len(counts) - len(short), len(counts), "classes filled")
-    _write_used(outcome[outcome["fate"] == "used"], known, settings, outputs.shard, outputs.images)
-    with whole(outputs.ledger) as temporary:
-        outcome[LEDGER].to_parquet(temporary, index=False)
-    write_csv(outputs.funnel, count_fates(outcome, counts))
+    sizes = _write_results(neighbours.settled(outcomes), settings, outputs)
+    write_csv(outputs.funnel, tabulate(sizes, counts))
+
+
+class _Neighbours:
+    """The neighbours of all classes, of which the texts stay in the files of the searches' answers.
+
+    Parameters
+    ----------
+    min_aesthetic : that the source must know of an image; None where it need not know any
+    main : class, id and sha256 of the images that the main ratio used, or None
+    """
+
+    def __init__(self, min_aesthetic: float | None, main: pd.DataFrame | None):
+        self.min_aesthetic = min_aesthetic
+        self.owners = dict(zip(main["id"], main["class"], strict=True)) if main is not None else {}
+        self.taken = dict(zip(main["sha256"], main["class"], strict=True)) if main is not None else {}
+        self.answers: dict[str, Path] = {}
+        self.found: dict[str, Found] = {}
+        self.known = Known()
+
+    def add(self, key: str, answer: Path) -> None:
+        self.answers[key] = answer
+        self.found[key] = Found.of(self._rows(key))
+
+    def _rows(self, key: str) -> pd.DataFrame:
+        return before_download(pd.read_parquet(self.answers[key]), self.min_aesthetic, self.owners)
+
+    def fresh(self, keys: Sequence[str]) -> Iterator[pd.DataFrame]:
+        """Neighbours of some classes that nobody looked at yet, each address once, some at a time."""
+        addresses = pa.chunked_array([self.found[key].addresses for key in keys])
+        pending = np.concatenate([self.found[key].pending for key in keys])
+        pending &= self.known.places(addresses) < 0
+        coded = addresses.combine_chunks().dictionary_encode().indices.to_numpy()
+        firsts = np.flatnonzero(pending)[np.unique(coded[pending], return_index=True)[1]]
+        wanted = np.zeros(len(pending), bool)
+        wanted[firsts] = True
+        parts, count, begin = [], 0, 0
+        for key in keys:
+            end = begin + len(self.found[key].ids)
+            if wanted[begin:end].any():
+                parts.append(self._rows(key)[wanted[begin:end]])
+                count += len(parts[-1])
+            begin = end
+            if count >= AT_ONCE:
+                yield pd.concat(parts)
+                parts, count = [], 0
+        if parts:
+            yield pd.concat(parts)
+
+    def assign(self, missing: Mapping[str, int]) -> dict[str, Outcome]:
+        return assign_images(self.found, self.known, missing, self.taken)
+
+    def settled(self, outcomes: Mapping[str, Outcome]) -> Iterator[pd.DataFrame]:
+        """The ledger, class by class."""
+        names = class_names(self.found, self.taken)
+        for key, outcome in outcomes.items():
+            yield settled(key, self._rows(key), outcome, self.known, names)
 
 
 def _factors(settings: Retrieval) -> list[float]:
@@ -123,9 +190,10 @@ def _bytes_of(rows: pd.DataFrame, fetch: Callable[[list[str]], Iterable[pd.DataF
         yield table.rename(columns={"url": "address"})
 
 
-def _check_scores(tables: Sequence[pd.DataFrame]) -> None:
+def _check_scores(answers: Sequence[Path]) -> None:
     """Raise ValueError when not one neighbour has an aesthetic score."""
-    if any(len(rows) for rows in tables) and all(rows["aesthetic"].isna().all() for rows in tables):
+    scores = (pd.read_parquet(answer, columns=["aesthetic"])["aesthetic"] for answer in answers)
+    if all(each.isna().all() for each in scores) and any(map(images.count, answers)):
         raise ValueError(
             "no image of the pool has an aesthetic score, by which retrieval.min_aesthetic could discard it; name a "
             "model that scores pictures, `retrieval: {aesthetic_model: HEAD.pth}`, or write `min_aesthetic: null` to "
@@ -133,36 +201,69 @@ def _check_scores(tables: Sequence[pd.DataFrame]) -> None:
         )
 
 
-def _write_used(
-    used: pd.DataFrame,
-    known: Mapping[str, Mapping],
-    settings: Retrieval,
-    shard: str | Path,
-    table: str | Path,
-) -> None:
-    rows = []
-    number = {key: i for i, key in enumerate(dict.fromkeys(used["class"]))}
-    with whole(shard) as temporary, images.ShardWriter(temporary) as writer:
-        for row in used.to_dict("records"):
-            bytes_of = images.load_bytes(pd.Series(known[row["address"]]))
-            extension, data = images.portable(bytes_of, settings.max_image_size, settings.max_pixels)
-            facts = {"class": row["class"], "url": row["url"], "sha256": row["sha256"]}
-            members = {extension: data, "txt": row["caption"] or "", "json": facts}
-            # By number: neither a class's name nor anything from the web is a part of a file's name.
-            offset, length = writer.add(f"{number[row['class']]:04d}-{row['rank']:06d}", members, of=extension)
-            rows.append(
-                {
-                    "image_id": f"retrieval/{row['class']}/{row['id']}",
-                    "class": row["class"],
-                    "path": str(shard),
-                    "offset": offset,
-                    "length": length,
-                    "url": row["url"],
-                    "similarity": row["similarity"],
-                    "sha256": row["sha256"],
-                }
-            )
-    images.write(table, images.table(rows))
+def _write_results(ledger: Iterable[pd.DataFrame], settings: Retrieval, outputs: Outputs) -> pd.Series:
+    """Write ledger, shard and image table from the ledger's rows, class by class; returns the number of rows by class
+    and fate."""
+    sizes = []
+    with contextlib.ExitStack() as stack:
+        write = stack.enter_context(_ledger_writer(outputs.ledger))
+        writer = stack.enter_context(images.ShardWriter(stack.enter_context(whole(outputs.shard))))
+
+        def used() -> Iterator[list[dict]]:
+            number = 0
+            for rows in ledger:
+                sizes.append(rows.groupby(["class", "fate"]).size())
+                write(rows[LEDGER])
+                mine = rows[rows["fate"] == "used"]
+                yield [_write_image(writer, number, row, settings, outputs.shard) for row in mine.to_dict("records")]
+                number += len(mine) > 0
+
+        images.write_batches(outputs.images, used())
+    return pd.concat(sizes)
+
+
+@contextlib.contextmanager
+def _ledger_writer(path: str | Path) -> Iterator[Callable[[pd.DataFrame], None]]:
+    """A function that takes the ledger's rows, some thousands at a time; the file has groups of many rows, as readers
+    like them."""
+    writer, waiting = None, []
+
+    def flush() -> None:
+        nonlocal writer
+        rows = pa.Table.from_pandas(pd.concat(waiting), schema=SCHEMA, preserve_index=False)
+        writer = writer or stack.enter_context(pq.ParquetWriter(temporary, rows.schema))
+        writer.write_table(rows)
+        waiting.clear()
+
+    def write(rows: pd.DataFrame) -> None:
+        waiting.append(rows)
+        if sum(map(len, waiting)) >= AT_ONCE:
+            flush()
+
+    with whole(path) as temporary, contextlib.ExitStack() as stack:
+        yield write
+        if waiting:
+            flush()
+
+
+def _write_image(writer: images.ShardWriter, number: int, row: Mapping, settings: Retrieval, shard: str | Path) -> dict:
+    """Write an image of the class of some ``number`` into the shard; returns its row of the image table."""
+    bytes_of = images.load_bytes(pd.Series({name: row[name] for name in ("path", "offset", "length")}))
+    extension, data = images.portable(bytes_of, settings.max_image_size, settings.max_pixels)
+    facts = {"class": row["class"], "url": row["url"], "sha256": row["sha256"]}
+    members = {extension: data, "txt": row["caption"] or "", "json": facts}
+    # By number: neither a class's name nor anything from the web is a part of a file's name.
+    offset, length = writer.add(f"{number:04d}-{row['rank']:06d}", members, of=extension)
+    return {
+        "image_id": f"retrieval/{row['class']}/{row['id']}",
+        "class": row["class"],
+        "path": str(shard),
+        "offset": offset,
+        "length": length,
+        "url": row["url"],
+        "similarity": row["similarity"],
+        "sha256": row["sha256"],
+    }
 
 
 # --- the job: a method's retrieval from a study's pool ---------------------------------------------------
@@ -213,7 +314,7 @@ def retrieve_method(
     model = clip.Clip(clip_model) if inputs.head or needs_clip(pool, method["query"], prompts) else None
     counts = classes.retrieved(target, settings.images_per_class, ratio)
     asked = _queries(target, table["class"], prompts, method["query"], model, progress)
-    source = _open_source(pool, inputs.index, model, work / "neighbours")
+    source = _open_source(pool, inputs.index, model)
     score = aesthetics.of_pictures(inputs.head, model) if inputs.head else None
     models = [inputs.safety, *([inputs.head] if inputs.head else [])]
     judges = resume.identity(__name__, [settings, clip_model if inputs.head else None], models)
@@ -227,9 +328,14 @@ def retrieve_method(
             Inspection(SafetyChecker(inputs.safety), settings, score, work / "verdicts", judges),
             outputs,
             settings,
-            main=pd.read_parquet(inputs.main) if inputs.main else None,
+            main=_used(inputs.main) if inputs.main else None,
             progress=progress,
         )
+
+
+def _used(ledger: str | Path) -> pd.DataFrame:
+    """class, id and sha256 of the images that a ledger says are used."""
+    return pd.read_parquet(ledger, columns=["class", "id", "sha256"], filters=[("fate", "==", "used")])
 
 
 def needs_clip(pool: Pool, query: str, prompts: Sequence[Sequence[str]]) -> bool:
@@ -247,11 +353,11 @@ def _queries(target: pd.DataFrame, keys: Sequence[str], prompts: Sequence, query
     return asked
 
 
-def _open_source(pool: Pool, folder: str | Path | None, model, work: Path):
+def _open_source(pool: Pool, folder: str | Path | None, model):
     """What answers queries: a service, or the index in ``folder``."""
     if pool.source.is_remote:
         return service.Service(pool.url, pool.index, pause=pool.pause, timeout=pool.timeout)
-    return index.LocalIndex(folder, model, work, places=pool.source.is_local)
+    return index.LocalIndex(folder, model, places=pool.source.is_local)
 
 
 @contextlib.contextmanager

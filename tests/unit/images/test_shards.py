@@ -332,7 +332,7 @@ def test_parts_of_different_columns_and_types_are_joined_by_name(tmp_path_factor
         else:
             with pa.ipc.new_file(str(folder / "metadata" / f"{place}.arrow"), part.schema) as writer:
                 writer.write_table(part)
-    read = metadata.reader(folder, folder / "work", metadata.WANTED)
+    read = metadata.reader(folder, metadata.WANTED)
     expected = [2 * number + row for number in order for row in range(2)]
     table = read(list(range(len(expected)))).astype(object)
     table = table.where(table.notna(), None)
@@ -352,6 +352,5 @@ def test_parts_of_different_columns_and_types_are_joined_by_name(tmp_path_factor
 def test_metadata_of_one_part_in_several_batches(tmp_path, monkeypatch, part, said):
     (tmp_path / "metadata").mkdir()
     pq.write_table(pa.table(part), tmp_path / "metadata" / "0.parquet", row_group_size=1)
-    batches = pq.ParquetFile.iter_batches
-    monkeypatch.setattr(pq.ParquetFile, "iter_batches", lambda self, **kw: batches(self, **kw | {"batch_size": 1}))
-    assert list(metadata.reader(tmp_path, tmp_path / "work", metadata.WANTED)([0, 1])["url"]) == said
+    monkeypatch.setattr(metadata, "BATCH", 1)
+    assert list(metadata.reader(tmp_path, metadata.WANTED)([0, 1])["url"]) == said
