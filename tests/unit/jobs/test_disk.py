@@ -18,7 +18,7 @@ from augbench import images
 from augbench.core import files as core_files
 from augbench.dataset import exclusion, splits
 from augbench.dataset.class_table import class_table
-from augbench.dataset.resampling import resample
+from augbench.dataset.resampling import write_sets
 from augbench.diffusion import latents, sampling
 from augbench.diffusion.sampling_plan import Share
 from augbench.jobs import checks
@@ -202,10 +202,9 @@ def test_a_study_writes_what_the_check_of_the_disk_says(study, monkeypatch):
         generate(study, method, purpose)
     counts = {row["class"]: row["train"] for row in classes.kept(study.classes)}
     for method in ("clip_prompts", "tuned"):
-        table = images.read(*study.generated(method, "parquet"))
-        sets = resample(table, counts, ratio=1, splits=study.study.runs, order="random", seed_key=(1,))
-        for k, one in enumerate(sets, 1):
-            images.write(study.added_set(method, "1", k), one)
+        sources, sets = study.generated(method, "parquet"), study.added_sets(method)
+        chosen = "lr-1_best_train" if study.is_trained(method) else None
+        write_sets(sets, sources, counts, candidate=chosen, ratio=1, order="random", seed_key=(1,))
     written = {
         "encode_latents": bytes_below(f"{study.folder}/latents"),
         "retrieve": bytes_below(f"{study.folder}/retrieval"),
