@@ -143,8 +143,7 @@ class JobCosts:
         return Need(megabytes=2000, writes=self._table(self.size.target))
 
     def resample(self, method: str, ratio: str) -> Need:
-        images = self.available(method, float(ratio)) + self.files.is_trained(method) * self.compared(method)
-        memory = resources.tables("resample", images)
+        memory = resources.tables("resample", self.available(method, float(ratio)))
         return Need(megabytes=memory, writes=self._table(self.study.runs * self.added(method, ratio)))
 
     def export(self, method: str, form: str) -> Need:
