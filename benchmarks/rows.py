@@ -231,7 +231,7 @@ class MadeIndex:
 
 
 def run_retrieve(folder: Path) -> int:
-    """A third of the addresses is dead; of the pictures every tenth is used. No search, download or judgement."""
+    """A third of the addresses is dead; of the pictures every hundredth is used at most. No search, download or judgement."""
     import hashlib
 
     from augbench.retrieval import retrieve, search
@@ -253,9 +253,9 @@ def run_retrieve(folder: Path) -> int:
         def __call__(self, fetched: pd.DataFrame, progress) -> list[dict]:
             return fetched.replace({"fate": {"fetched": "good"}}).to_dict("records")
 
-    count = NEIGHBOURS // 10
+    count = NEIGHBOURS // 100
     names = [f"n{number:08d}" for number in range(classes)]
-    settings = Retrieval(overfetch=10, overfetch_max=10, min_image_size=1)
+    settings = Retrieval(overfetch=100, overfetch_max=100, min_image_size=1)
     retrieve.retrieve(
         pd.DataFrame({"class": names, "query": [str(number) for number in range(classes)], "count": count}),
         search.CachedSearch(MadeIndex(), folder / "neighbours", 0.94),

@@ -58,6 +58,8 @@ def examiner(folder: str | Path, classes: Sequence[str], settings: Classifier) -
         data = evaluation_batches(table, settings)
         for labels, shares, where in network.predictions(data):
             check_probabilities(shares, data, where)
-            yield features.pop(), labels.cpu().numpy() == truth[where.start : where.stop]
+            seen = torch.cat(features)  # one, or one for each part of a batch that a GPU takes in parts
+            features.clear()
+            yield seen, labels.cpu().numpy() == truth[where.start : where.stop]
 
     return examine
