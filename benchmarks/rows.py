@@ -13,6 +13,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -230,7 +231,7 @@ class MadeIndex:
 
 
 def run_retrieve(folder: Path) -> int:
-    """A third of the addresses is dead; of the pictures every tenth is used. No search, download or judgement."""
+    """A third of the addresses is dead; of the pictures every hundredth is used at most. No search, download or judgement."""
     import hashlib
 
     from augbench.retrieval import retrieve, search
@@ -252,9 +253,9 @@ def run_retrieve(folder: Path) -> int:
         def __call__(self, fetched: pd.DataFrame, progress) -> list[dict]:
             return fetched.replace({"fate": {"fetched": "good"}}).to_dict("records")
 
-    count = NEIGHBOURS // 10
+    count = NEIGHBOURS // 100
     names = [f"n{number:08d}" for number in range(classes)]
-    settings = Retrieval(overfetch=10, overfetch_max=10, min_image_size=1)
+    settings = Retrieval(overfetch=100, overfetch_max=100, min_image_size=1)
     retrieve.retrieve(
         pd.DataFrame({"class": names, "query": [str(number) for number in range(classes)], "count": count}),
         search.CachedSearch(MadeIndex(), folder / "neighbours", 0.94),
@@ -383,12 +384,18 @@ def run_study_page(folder: Path) -> int:
     return images.count(folder / "train.parquet", *added(folder)) + images.count(folder / "ledger.parquet")
 
 
+def of_processes(rows: int) -> float:
+    return resources.classifier_tables(rows, PROCESSES)
+
+
 class Stage(NamedTuple):
-    """What is measured in the name of a rule; ``processes`` are those that take the memory of the last measured one."""
+    """What is measured in the name of a rule; ``processes`` are those that take the memory of the last measured one,
+    ``asked`` the megabytes that the rule asks for, if they are not those of one process."""
 
     write: Callable[[Path, float], None]
     runs: tuple[Callable[[Path], int], ...]
     processes: int = 1
+    asked: Callable[[int], float] | None = None
 
 
 STAGES = {
@@ -397,16 +404,27 @@ STAGES = {
     "domain_gap": Stage(write_domain_gap, (run_domain_gap,)),
     "retrieve": Stage(write_retrieve, (run_retrieve,)),
     "resample": Stage(write_resample, (run_resample,)),
-    "classify": Stage(write_classify, (run_classify, run_classify_process), PROCESSES),
+    "classify": Stage(write_classify, (run_classify, run_classify_process), PROCESSES, of_processes),
     "summary": Stage(write_summary, (run_summary,)),
     "study_page": Stage(write_study_page, (run_study_page,)),
 }
 
 
-def peak() -> dict[str, float]:
-    """The largest resident memory of this process so far, and its share of mapped files now, in MB."""
-    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return {name: int(lines[key].split()[0]) * 1.024e-3 for name, key in (("peak", "VmHWM"), ("mapped", "RssFile"))}
+class Watch(threading.Thread):
+    """Notes the largest private memory of this process, and the most that it has mapped of files, in MB."""
+
+    def __init__(self):
+        super().__init__(daemon=True)
+        self.private = self.mapped = 0.0
+
+    def run(self):
+        while True:
+            lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+            private, mapped, self.peak = (
+                int(lines[key].split()[0]) * 1.024e-3 for key in ("RssAnon", "RssFile", "VmHWM")
+            )
+            self.private, self.mapped = max(self.private, private), max(self.mapped, mapped)
+            time.sleep(0.02)
 
 
 def alone(what: str, folder: str, scale: float) -> dict:
@@ -421,13 +439,18 @@ def alone(what: str, folder: str, scale: float) -> dict:
 def part(what: str, folder: Path, scale: float) -> None:
     """One part of a stage, in this process: ``write-RULE``, or ``run-RULE-0``."""
     verb, rule, *number = what.split("-")
+    watch = Watch()
+    watch.start()
     start = time.monotonic()
     rows = 0
     if verb == "write":
         STAGES[rule].write(folder, scale)
     else:
         rows = STAGES[rule].runs[int(number[0])](folder)
-    print(json.dumps({"rows": rows, "seconds": time.monotonic() - start} | peak()))
+    seconds = time.monotonic() - start
+    time.sleep(0.1)
+    found = {"rows": rows, "seconds": seconds, "peak": watch.peak, "private": watch.private, "mapped": watch.mapped}
+    print(json.dumps(found))
 
 
 def measure(rule: str, folder: str, scale: float) -> dict:
@@ -437,8 +460,9 @@ def measure(rule: str, folder: str, scale: float) -> dict:
     parts = [alone(f"run-{rule}-{number}", folder, scale) for number in range(len(stage.runs))]
     *first, last = parts
     # Libraries and tables that are mapped are there once, however many processes map them.
-    taken = sum(each["peak"] for each in first) + stage.processes * (last["peak"] - last["mapped"]) + last["mapped"]
-    asked = resources.tables(rule, last["rows"], stage.processes)
+    several = stage.processes * last["private"] + last["mapped"]
+    taken = sum(each["peak"] for each in first) + (several if stage.processes > 1 else last["peak"])
+    asked = stage.asked(last["rows"]) if stage.asked else resources.tables(rule, last["rows"])
     seconds = sum(each["seconds"] for each in parts)
     return {"rows": last["rows"], "seconds": seconds, "taken": taken, "asked": asked}
 

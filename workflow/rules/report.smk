@@ -52,7 +52,7 @@ rule domain_gap:
         "results/{study}/benchmarks/domain_gap/domain_gap.tsv"
     conda:
         "../../envs/augbench.yaml"
-    threads: 1
+    threads: lambda w: costs_of(w).classifier_cores // study_of(w).classifier.processes  # one of its processes
     resources:
         **needs("domain_gap"),
         gpu=1,

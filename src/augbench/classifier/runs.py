@@ -62,7 +62,9 @@ def train_runs(
         further = images.read_columns(*added[place : place + 1])
         present = set(further["class"].unique())
         taught = [key for key in classes if key in present] if present else classes
-        tables = {name: table[table["class"].isin(taught)] for name, table in sets.items()}
+        tables = dict(sets)
+        if len(taught) < len(classes):
+            tables = {name: table[table["class"].isin(taught)] for name, table in sets.items()}
         tables["train"] = pd.concat([tables["train"], further], ignore_index=True)
         trainer.train(tables, taught, folder, derive(seed, "classifier", run))
     for folder in folders.values():

@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 from safetensors.torch import load_file
 
+from augbench import images
 from augbench.classifier.architectures import SMALL
 from augbench.classifier.crops import Batches, evaluation_image
 from augbench.classifier.networks import Network, check_probabilities
@@ -53,10 +54,12 @@ def examiner(folder: str | Path, classes: Sequence[str], settings: Classifier) -
         network.module.register_forward_hook(lambda module, inputs, output: features.append(output.float()))
 
     def examine(table: pd.DataFrame) -> Iterator[tuple[torch.Tensor, np.ndarray]]:
-        truth = pd.Index(classes).get_indexer(table["class"])
+        truth = images.places_of(table["class"], classes)
         data = evaluation_batches(table, settings)
         for labels, shares, where in network.predictions(data):
             check_probabilities(shares, data, where)
-            yield features.pop(), labels.cpu().numpy() == truth[where.start : where.stop]
+            seen = torch.cat(features)  # one, or one for each part of a batch that a GPU takes in parts
+            features.clear()
+            yield seen, labels.cpu().numpy() == truth[where.start : where.stop]
 
     return examine

@@ -117,7 +117,7 @@ def _labels(table: pd.DataFrame, classes: Sequence[str], name: str):
     """Positions of the images' classes, int64 (n,). Raises ValueError for no image or an unknown class."""
     if table.empty:
         raise ValueError(f"no {name} images")
-    places = pd.Index(classes).get_indexer(table["class"])
+    places = images.places_of(table["class"], classes)
     if (places < 0).any():
         image, key = table[["image_id", "class"]].iloc[int(places.argmin())]
         raise ValueError(f"{name} image {image!r} has class {key!r}, which is not one of the classes")

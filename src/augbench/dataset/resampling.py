@@ -75,7 +75,7 @@ def draw(
 
 def _by_class(classes: pd.Series, ranked: np.ndarray, keys: Sequence[str]) -> dict[str, np.ndarray]:
     """Class -> the places of its images, in the order of ``ranked``."""
-    numbers = pd.Index(keys, dtype=object).get_indexer(classes)[ranked]
+    numbers = images.places_of(classes, keys)[ranked]
     order = np.argsort(numbers, kind="stable")
     begins = np.searchsorted(numbers[order], np.arange(len(keys) + 1))
     return {key: ranked[order[begins[k] : begins[k + 1]]] for k, key in enumerate(keys)}

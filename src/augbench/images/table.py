@@ -162,9 +162,10 @@ def _large(schema: pa.Schema, columns: Sequence[str]) -> pa.Schema:
     return pa.schema([(name, kinds.get(schema.field(name).type, schema.field(name).type)) for name in columns])
 
 
-def places_of(ids: pd.Series, known: pa.ChunkedArray) -> np.ndarray:
-    """Where among ``known`` ids each of ``ids`` stands first, int32 (n,); -1 for one that is not among them."""
-    places = pc.index_in(_array(ids, pa.large_string()), known.cast(pa.large_string()))
+def places_of(texts: pd.Series, known: Sequence[str] | pa.ChunkedArray) -> np.ndarray:
+    """Where among ``known`` ids or classes each of ``texts`` stands first, int32 (n,); -1 for one that is not there."""
+    known = known if isinstance(known, pa.ChunkedArray) else pa.array(known, pa.string())
+    places = pc.index_in(_array(texts, pa.large_string()), known.cast(pa.large_string()))
     return pc.fill_null(places, -1).to_numpy()
 
 

@@ -23,6 +23,7 @@ GIGABYTE = 1000  # in megabytes
 PROCESS = 6 * GIGABYTE  # of a process that has Stable Diffusion on a GPU, or in its own memory
 SMALL_PROCESS = 3 * GIGABYTE  # with a small diffusion model of one's own
 MAPPED = 20 * GIGABYTE  # of a mapped file: more of it may be read from the disk again
+CARD = 2.5 * GIGABYTE  # of a classifier's process: what a GPU's libraries take, and processes that read images
 UNET_BYTES = 3.44e9  # of Stable Diffusion's denoiser, float32
 MODEL_BYTES = 5.5e9  # of Stable Diffusion, with its safety checker
 
@@ -198,14 +199,15 @@ class JobCosts:
     # Retrieval.
 
     def retrieve(self, method: str) -> Need:
-        return self._retrieval(self.retrieved(self.study.main_ratio))
+        images = self.retrieved(self.study.main_ratio)
+        return self._retrieval(images, images)
 
     def retrieve_further(self, method: str) -> Need:
         further = self.retrieved(self.files.further_ratio(method))
-        return self._retrieval(further - self.retrieved(self.study.main_ratio))
+        return self._retrieval(further - self.retrieved(self.study.main_ratio), further)
 
-    def _retrieval(self, images: float) -> Need:
-        """Downloads and judging go side by side."""
+    def _retrieval(self, images: float, wanted: float) -> Need:
+        """To retrieve so many ``images`` of those that are ``wanted``. Downloads and judging go side by side."""
         study, section = self.study, self.study.retrieval
         found = section.overfetch * images
         downloads = not study.pool.source.is_local
@@ -215,7 +217,7 @@ class JobCosts:
         copied = images * min(resources.DOWNLOADED_BYTES, resources.pictures(1, section.max_image_size, "jpeg", 95))
         return Need(
             max(seconds, judging),
-            resources.tables("retrieve", section.overfetch_max * images),  # the most that it may have to consider
+            resources.tables("retrieve", section.overfetch_max * wanted),  # the most that it may have to consider
             int(section.gpu),
             writes=copied + downloads * found * resources.DOWNLOADED_BYTES,
         )
@@ -348,9 +350,10 @@ class JobCosts:
         section = self.study.classifier
         epochs = min(section.max_epochs, resources.CLASSIFIER_EPOCHS)
         work = runs * resources.classifier(images, epochs, section.image_size) / section.processes
-        pixels = section.image_size**2 / section.crop_scale[0]
-        kept = min(4 * pixels * images, crops.MEMORY) / 1e6  # decoded images, of each process
-        return Need(work, resources.tables("classify", images) + section.processes * (2000 + kept), section.processes)
+        decoded = 4 * section.image_size**2 / section.crop_scale[0] * images
+        kept = decoded / 1e6 if decoded <= crops.MEMORY else 0  # of each process: all images, or none
+        memory = resources.classifier_tables(images, section.processes) + section.processes * (CARD + kept)
+        return Need(work, memory, section.processes)
 
     def judge(self) -> Need:
         reserve = ["unused"] + ["more_real"] * (self.files.split("more_real") in self.files.reserve)

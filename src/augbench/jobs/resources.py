@@ -31,17 +31,18 @@ PER_COMPARED_PAIR = 1 / 8e8  # of hashes, on a core
 PER_EMBEDDED_IMAGE = 1 / 20  # on a core without a GPU; ViT-L/14 takes more, a GPU much less
 PER_LEARNT_IMAGE = 3e-3  # of 32 pixels, when a small CLIP or diffusion model is trained on a slow core
 
-# Of jobs that hold tables: megabytes without a row (of Python and its libraries, of a model), and bytes for each.
-# Measured by benchmarks/rows.py.
+# Of jobs that hold tables: megabytes without a row (Python, its libraries, models), and bytes for each distinct row.
+# Measured by benchmarks/rows.py, which also says what the rows are, and rounded up by a third or more.
 TABLES = {
-    "hash_added": (600, 500),
-    "audit": (600, 500),
-    "domain_gap": (4000, 500),
+    "hash_added": (500, 500),
+    "audit": (500, 400),
+    "domain_gap": (6000, 500),
     "retrieve": (4000, 400),
-    "resample": (600, 500),
-    "classify": (1000, 300),
-    "summary": (600, 200),
-    "study_page": (1000, 200),
+    "resample": (500, 300),
+    "classify": (1000, 600),
+    "classifier_process": (500, 120),  # each of a training's, beside the job that starts them
+    "summary": (500, 100),
+    "study_page": (1000, 100),
 }
 # Bytes of encoded pictures, per pixel, by quality; a PNG's has no quality. Means of 34 photographs; of PNG, of those in
 # which every pixel is sharp.
@@ -116,10 +117,15 @@ def megabytes(base: float, attempt: int = 1) -> int:
     return min(attempt * math.ceil(base), MOST_MEGABYTES)
 
 
-def tables(rule: str, rows: float, processes: int = 1) -> float:
-    """Megabytes of a job that holds tables of so many distinct rows, in each of its processes."""
+def tables(rule: str, rows: float) -> float:
+    """Megabytes of a job that holds tables of so many distinct rows."""
     least, per_row = TABLES[rule]
-    return processes * (least + per_row * rows / 1e6)
+    return least + per_row * rows / 1e6
+
+
+def classifier_tables(rows: float, processes: int) -> float:
+    """Megabytes of a job that trains classifiers on so many images in several processes."""
+    return tables("classify", rows) + processes * tables("classifier_process", rows)
 
 
 def pictures(images: float, side: int, kind: str, quality: int) -> float:
