@@ -231,7 +231,7 @@ class MadeIndex:
 
 
 def run_retrieve(folder: Path) -> int:
-    """A third of the addresses is dead; of the pictures every hundredth is used at most. No search, download or judgement."""
+    """A third of the addresses is dead; every hundredth neighbour is used. No search, download or judgement."""
     import hashlib
 
     from augbench.retrieval import retrieve, search
@@ -371,7 +371,7 @@ def write_study_page(folder: Path, scale: float) -> None:
 
 
 def run_study_page(folder: Path) -> int:
-    """Its tables of images and captions; pictures and figures depend on the numbers of methods and classes alone."""
+    """Its tables of images and captions, counted by training images; pictures do not depend on these numbers."""
     from types import SimpleNamespace
 
     from augbench.report import results
@@ -381,7 +381,7 @@ def run_study_page(folder: Path) -> int:
     paths |= {"added": dict(enumerate(added(folder))), "ledgers": {"retrieval": str(folder / "ledger.parquet")}}
     study = results.StudyResults(SimpleNamespace(), results.Files(**paths), folder, [])
     assert study.train_by_class and study.added_by_class and study.captions
-    return images.count(folder / "train.parquet", *added(folder)) + images.count(folder / "ledger.parquet")
+    return images.count(folder / "train.parquet")
 
 
 def of_processes(rows: int) -> float:

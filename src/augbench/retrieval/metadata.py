@@ -15,7 +15,7 @@ PLACE = ["path", "offset", "length"]  # of an image on this machine
 SPELLINGS = COLUMNS | {name: [name] for name in PLACE}
 WANTED = [spelt for names in COLUMNS.values() for spelt in names]  # columns that are read
 NUMBERS = {"aesthetic": "float64", "offset": "int64", "length": "int64"}  # columns that hold no text
-PASS = 1_000_000  # ids for which a pass over Parquet is made: some 200 MB of addresses and captions
+PASS = 1_000_000  # ids for which a pass over Parquet is made: with their addresses and captions some 700 MB
 TOGETHER = 20_000  # ids that are looked up together elsewhere: those of some queries lie in the same batches
 BATCH = 65_536  # rows of Parquet that are decoded at a time
 
