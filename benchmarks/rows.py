@@ -206,7 +206,7 @@ def write_retrieve(folder: Path, scale: float) -> None:
     files.write_json(folder / "classes.json", scaled(CLASSES, scale))
 
 
-class MadeIndex:
+class SyntheticIndex:
     """Neighbours of any query: ``NEIGHBOURS`` ids of which every fifth is one of an earlier class too."""
 
     identity = "made"
@@ -258,7 +258,7 @@ def run_retrieve(folder: Path) -> int:
     settings = Retrieval(overfetch=100, overfetch_max=100, min_image_size=1)
     retrieve.retrieve(
         pd.DataFrame({"class": names, "query": [str(number) for number in range(classes)], "count": count}),
-        search.CachedSearch(MadeIndex(), folder / "neighbours", 0.94),
+        search.CachedSearch(SyntheticIndex(), folder / "neighbours", 0.94),
         fetch,
         Judge(),
         retrieve.Outputs(*(folder / name for name in ("ledger.parquet", "images.tar", "images.parquet", "funnel.csv"))),
@@ -449,8 +449,8 @@ def part(what: str, folder: Path, scale: float) -> None:
         rows = STAGES[rule].runs[int(number[0])](folder)
     seconds = time.monotonic() - start
     time.sleep(0.1)
-    found = {"rows": rows, "seconds": seconds, "peak": watch.peak, "private": watch.private, "mapped": watch.mapped}
-    print(json.dumps(found))
+    measured = {"rows": rows, "seconds": seconds, "peak": watch.peak, "private": watch.private, "mapped": watch.mapped}
+    print(json.dumps(measured))
 
 
 def measure(rule: str, folder: str, scale: float) -> dict:
@@ -479,13 +479,13 @@ def main() -> None:
     too_much = []
     with tempfile.TemporaryDirectory() as folder:
         for rule in options.what or STAGES:
-            found = measure(rule, folder, options.scale)
+            measured = measure(rule, folder, options.scale)
             print(
-                f"{rule}: {found['rows']:,} rows, {found['seconds']:.0f} s, {found['taken']:,.0f} MB at most; "
-                f"the rule asks for {found['asked']:,.0f} MB",
+                f"{rule}: {measured['rows']:,} rows, {measured['seconds']:.0f} s, {measured['taken']:,.0f} MB at most; "
+                f"the rule asks for {measured['asked']:,.0f} MB",
                 flush=True,
             )
-            if found["taken"] > found["asked"]:
+            if measured["taken"] > measured["asked"]:
                 too_much.append(rule)
     if too_much:
         raise SystemExit(f"more memory than was asked for: {', '.join(too_much)}")

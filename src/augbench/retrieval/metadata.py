@@ -90,13 +90,6 @@ class Reader:
     def __init__(self, rows: Callable, at_once: int):
         self.rows, self.at_once = rows, at_once
 
-    def __call__(self, ids: Sequence[int]) -> pd.DataFrame:
-        """The metadata of ids, in their order."""
-        import numpy as np
-
-        distinct, places = np.unique(np.asarray(ids, np.int64), return_inverse=True)
-        return self.rows(distinct).take(places).to_pandas()
-
     def complete(self, tables: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
         """Tables of neighbours (see :mod:`augbench.retrieval.index`) with the metadata of their ids; so many are read
         from ``tables`` before the first is given that they have ``at_once`` ids."""
