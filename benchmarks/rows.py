@@ -15,7 +15,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -240,18 +240,19 @@ def run_retrieve(folder: Path) -> int:
     classes = files.read_json(folder / "classes.json")
     image_bytes = (folder / "picture.png").stat().st_size
 
-    def fetch(urls: list[str]) -> pd.DataFrame:
+    def fetch(urls: list[str]) -> Iterator[pd.DataFrame]:
         is_dead = [hash(url) % 3 == 0 for url in urls]
         table = pd.DataFrame({"url": urls, "fate": ["dead" if dead else "fetched" for dead in is_dead]})
         table["reason"] = ["HTTP Error 404: Not Found" if dead else "" for dead in is_dead]
         table["sha256"] = [hashlib.sha256(url.encode()).hexdigest() for url in urls]
-        return table.assign(path=str(folder / "picture.png"), offset=0, length=image_bytes)
+        yield table.assign(path=str(folder / "picture.png"), offset=0, length=image_bytes)
 
     class Judge:
         known_score = 5.0
 
-        def __call__(self, fetched: pd.DataFrame, progress) -> list[dict]:
-            return fetched.replace({"fate": {"fetched": "good"}}).to_dict("records")
+        def __call__(self, tables: Iterable[pd.DataFrame], total: int, progress) -> list[dict]:
+            good = (table.replace({"fate": {"fetched": "good"}}) for table in tables)
+            return [row for table in good for row in table.to_dict("records")]
 
     count = NEIGHBOURS // 100
     names = [f"n{number:08d}" for number in range(classes)]
