@@ -15,7 +15,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -206,7 +206,7 @@ def write_retrieve(folder: Path, scale: float) -> None:
     files.write_json(folder / "classes.json", scaled(CLASSES, scale))
 
 
-class MadeIndex:
+class SyntheticIndex:
     """Neighbours of any query: ``NEIGHBOURS`` ids of which every fifth is one of an earlier class too."""
 
     identity = "made"
@@ -231,7 +231,7 @@ class MadeIndex:
 
 
 def run_retrieve(folder: Path) -> int:
-    """A third of the addresses is dead; of the pictures every hundredth is used at most. No search, download or judgement."""
+    """A third of the addresses is dead; every hundredth neighbour is used. No search, download or judgement."""
     import hashlib
 
     from augbench.retrieval import retrieve, search
@@ -240,25 +240,26 @@ def run_retrieve(folder: Path) -> int:
     classes = files.read_json(folder / "classes.json")
     image_bytes = (folder / "picture.png").stat().st_size
 
-    def fetch(urls: list[str]) -> pd.DataFrame:
+    def fetch(urls: list[str]) -> Iterator[pd.DataFrame]:
         is_dead = [hash(url) % 3 == 0 for url in urls]
         table = pd.DataFrame({"url": urls, "fate": ["dead" if dead else "fetched" for dead in is_dead]})
         table["reason"] = ["HTTP Error 404: Not Found" if dead else "" for dead in is_dead]
         table["sha256"] = [hashlib.sha256(url.encode()).hexdigest() for url in urls]
-        return table.assign(path=str(folder / "picture.png"), offset=0, length=image_bytes)
+        yield table.assign(path=str(folder / "picture.png"), offset=0, length=image_bytes)
 
     class Judge:
         known_score = 5.0
 
-        def __call__(self, fetched: pd.DataFrame, progress) -> list[dict]:
-            return fetched.replace({"fate": {"fetched": "good"}}).to_dict("records")
+        def __call__(self, tables: Iterable[pd.DataFrame], total: int, progress) -> list[dict]:
+            good = (table.replace({"fate": {"fetched": "good"}}) for table in tables)
+            return [row for table in good for row in table.to_dict("records")]
 
     count = NEIGHBOURS // 100
     names = [f"n{number:08d}" for number in range(classes)]
     settings = Retrieval(overfetch=100, overfetch_max=100, min_image_size=1)
     retrieve.retrieve(
         pd.DataFrame({"class": names, "query": [str(number) for number in range(classes)], "count": count}),
-        search.CachedSearch(MadeIndex(), folder / "neighbours", 0.94),
+        search.CachedSearch(SyntheticIndex(), folder / "neighbours", 0.94),
         fetch,
         Judge(),
         retrieve.Outputs(*(folder / name for name in ("ledger.parquet", "images.tar", "images.parquet", "funnel.csv"))),
@@ -371,7 +372,7 @@ def write_study_page(folder: Path, scale: float) -> None:
 
 
 def run_study_page(folder: Path) -> int:
-    """Its tables of images and captions; pictures and figures depend on the numbers of methods and classes alone."""
+    """Its tables of images and captions, counted by training images; pictures do not depend on these numbers."""
     from types import SimpleNamespace
 
     from augbench.report import results
@@ -381,7 +382,7 @@ def run_study_page(folder: Path) -> int:
     paths |= {"added": dict(enumerate(added(folder))), "ledgers": {"retrieval": str(folder / "ledger.parquet")}}
     study = results.StudyResults(SimpleNamespace(), results.Files(**paths), folder, [])
     assert study.train_by_class and study.added_by_class and study.captions
-    return images.count(folder / "train.parquet", *added(folder)) + images.count(folder / "ledger.parquet")
+    return images.count(folder / "train.parquet")
 
 
 def of_processes(rows: int) -> float:
@@ -449,8 +450,8 @@ def part(what: str, folder: Path, scale: float) -> None:
         rows = STAGES[rule].runs[int(number[0])](folder)
     seconds = time.monotonic() - start
     time.sleep(0.1)
-    found = {"rows": rows, "seconds": seconds, "peak": watch.peak, "private": watch.private, "mapped": watch.mapped}
-    print(json.dumps(found))
+    measured = {"rows": rows, "seconds": seconds, "peak": watch.peak, "private": watch.private, "mapped": watch.mapped}
+    print(json.dumps(measured))
 
 
 def measure(rule: str, folder: str, scale: float) -> dict:
@@ -479,13 +480,13 @@ def main() -> None:
     too_much = []
     with tempfile.TemporaryDirectory() as folder:
         for rule in options.what or STAGES:
-            found = measure(rule, folder, options.scale)
+            measured = measure(rule, folder, options.scale)
             print(
-                f"{rule}: {found['rows']:,} rows, {found['seconds']:.0f} s, {found['taken']:,.0f} MB at most; "
-                f"the rule asks for {found['asked']:,.0f} MB",
+                f"{rule}: {measured['rows']:,} rows, {measured['seconds']:.0f} s, {measured['taken']:,.0f} MB at most; "
+                f"the rule asks for {measured['asked']:,.0f} MB",
                 flush=True,
             )
-            if found["taken"] > found["asked"]:
+            if measured["taken"] > measured["asked"]:
                 too_much.append(rule)
     if too_much:
         raise SystemExit(f"more memory than was asked for: {', '.join(too_much)}")

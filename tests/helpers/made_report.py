@@ -225,7 +225,9 @@ def _write_retrieved(made):
     ledger.to_parquet(place / "ledger.parquet")
     wanted = {key: 5 + i for i, key in enumerate(made.keys)} | {"empty": 5}
     lost = [1] * len(made.keys) + [0]  # by a fate that the report does not know
-    funnel = ledger_module.count_fates(ledger[ledger["fate"] != "lost"], wanted).assign(lost=lost)
+    funnel = ledger_module.count_fates(
+        ledger[ledger["fate"] != "lost"].groupby(["class", "fate"]).size(), wanted
+    ).assign(lost=lost)
     files.write_csv(place / "funnel.csv", funnel.assign(considered=funnel["considered"] + lost))
 
 

@@ -42,7 +42,7 @@ TABLES = {
     "classify": (1000, 600),
     "classifier_process": (500, 120),  # each of a training's, beside the job that starts them
     "summary": (500, 100),
-    "study_page": (1000, 100),
+    "study_page": (1000, 900),
 }
 # Bytes of encoded pictures, per pixel, by quality; a PNG's has no quality. Means of 34 photographs; of PNG, of those in
 # which every pixel is sharp.

@@ -7,7 +7,7 @@ import math
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -17,9 +17,6 @@ from augbench.core.seeds import derive, generator
 from augbench.core.shares import shares
 from augbench.study.classes import kept
 from augbench.study.sections.classifier import Classifier
-
-if TYPE_CHECKING:
-    from augbench.report.moments import Moments
 
 COLUMNS = ["method", "frechet_distance", "recognised", "images", "sets", "recognised_test"]
 TIMES = 2  # images that the judge learns from, as a multiple of the training images: what a method's classifier sees
@@ -83,14 +80,14 @@ class Gap(NamedTuple):
     sets: int
 
 
-def measure(places: Sequence, batches: Iterable[tuple], real: "Moments") -> Gap:
+def measure(places: Sequence, batches: Iterable[tuple], real) -> Gap:
     """The gap between a method's sets of added images and ``real`` images.
 
     Parameters
     ----------
     places : of the images of each set among the method's distinct images, int (n,); equal sets count once
     batches : features (b, d) and whether each image is recognised (b,), of the distinct images in their order
-    real : moments of the features of real images
+    real : :class:`augbench.report.moments.Moments` of the features of real images
     """
     import numpy as np
 
@@ -113,7 +110,7 @@ def measure(places: Sequence, batches: Iterable[tuple], real: "Moments") -> Gap:
     return Gap(*(float(np.mean(column)) for column in (distances, shares_of_sets, sizes)), len(distinct))
 
 
-def moments_of(batches: Iterable[tuple]) -> "Moments":
+def moments_of(batches: Iterable[tuple]):
     """The moments of all features of batches, see :func:`measure`."""
     from augbench.report.moments import Moments
 

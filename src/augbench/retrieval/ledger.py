@@ -37,14 +37,9 @@ PENDING, GOOD = "", "good"  # not known without a download; good enough to be us
 DIGEST = 16  # bytes of an address's digest
 
 
-def count_fates(ledger: pd.DataFrame, counts: Mapping[str, int]) -> pd.DataFrame:
-    """What became of the neighbours of each class (columns class, fate): columns class, wanted, considered, and one for
-    each of FATES."""
-    return tabulate(ledger.groupby(["class", "fate"]).size(), counts)
-
-
-def tabulate(sizes: pd.Series, counts: Mapping[str, int]) -> pd.DataFrame:
-    """:func:`count_fates` from the number of neighbours by class and fate."""
+def count_fates(sizes: pd.Series, counts: Mapping[str, int]) -> pd.DataFrame:
+    """What became of the neighbours of each class, from their number by class and fate: columns class, wanted,
+    considered, and one for each of FATES."""
     counted = sizes.unstack(fill_value=0)
     counted = counted.reindex(index=list(counts), columns=list(FATES), fill_value=0)
     counted.insert(0, "considered", counted.sum(axis=1))
@@ -85,8 +80,8 @@ def before_download(rows: pd.DataFrame, min_aesthetic: float | None, owners: Map
 # --- all neighbours of a study at once, in some tens of bytes each: texts stay in the files of the answers ------------
 
 
-class Found(NamedTuple):
-    """What of a class's neighbours is needed to assign images, in their order."""
+class Ranked(NamedTuple):
+    """What of a class's neighbours is needed to assign images, the best first."""
 
     ids: np.ndarray  # int64 (n,)
     similarities: np.ndarray  # float64 (n,)
@@ -94,7 +89,7 @@ class Found(NamedTuple):
     addresses: pa.Array  # digests
 
     @classmethod
-    def of(cls, rows: pd.DataFrame) -> "Found":
+    def of(cls, rows: pd.DataFrame) -> "Ranked":
         """Of the rows of :func:`before_download`."""
         pending = (rows["fate"] == PENDING).to_numpy()
         similarities = rows["similarity"].to_numpy(np.float64)
@@ -175,7 +170,7 @@ USED, SPARE, TAKEN, OTHER_CLASS, DUPLICATE = range(len(ASSIGNED))
 
 
 def assign_images(
-    found: Mapping[str, Found], known: Known, counts: Mapping[str, int], taken: Mapping[str, str] | None = None
+    ranked: Mapping[str, Ranked], known: Known, counts: Mapping[str, int], taken: Mapping[str, str] | None = None
 ) -> dict[str, Outcome]:
     """What becomes of every neighbour of every class.
 
@@ -188,12 +183,12 @@ def assign_images(
     counts : class -> images that it needs; taken : sha256 -> class, of images that stay with their class
     """
     taken = taken or {}
-    number_of = {key: number for number, key in enumerate(class_names(found, taken))}
+    number_of = {key: number for number, key in enumerate(class_names(ranked, taken))}
     images, image_of, taken_by = _images(known, {sha256: number_of[key] for sha256, key in taken.items()})
-    every = known.places(pa.chunked_array([mine.addresses for mine in found.values()], pa.binary(DIGEST)))
-    ends = np.cumsum([len(mine.ids) for mine in found.values()])
+    every = known.places(pa.chunked_array([mine.addresses for mine in ranked.values()], pa.binary(DIGEST)))
+    ends = np.cumsum([len(mine.ids) for mine in ranked.values()])
     outcomes, offers = {}, {}
-    for (key, mine), places in zip(found.items(), np.split(every, ends[:-1]), strict=True):
+    for (key, mine), places in zip(ranked.items(), np.split(every, ends[:-1]), strict=True):
         places = np.where(mine.pending, places, np.int32(-1))
         numbers = image_of[places]
         outcomes[key] = Outcome(places, np.full(len(places), -1, np.int8), np.full(len(places), -1, np.int64))
@@ -207,14 +202,14 @@ def assign_images(
         fates = np.where(holder < 0, SPARE, np.where(holder == number, DUPLICATE, OTHER_CLASS))
         is_used = (holder == number) & (position == np.arange(len(free)))
         outcomes[key].fates[free] = np.where(is_used, USED, fates)
-        of_image = found[key].ids[free[np.where(holder == number, position, 0)]] if len(free) else holder
+        of_image = ranked[key].ids[free[np.where(holder == number, position, 0)]] if len(free) else holder
         outcomes[key].numbers[free] = np.where(holder == number, of_image, holder)
     return outcomes
 
 
-def class_names(found: Mapping[str, Found], taken: Mapping[str, str]) -> list[str]:
+def class_names(ranked: Mapping[str, Ranked], taken: Mapping[str, str]) -> list[str]:
     """The classes by the numbers that outcomes name: those that are filled, and others that images are taken by."""
-    return list(dict.fromkeys([*found, *taken.values()]))
+    return list(dict.fromkeys([*ranked, *taken.values()]))
 
 
 def _images(known: Known, taken: Mapping[str, int]) -> tuple[int, np.ndarray, np.ndarray]:
@@ -258,7 +253,7 @@ def _matched(offers: Mapping[str, tuple], counts: Mapping[str, int], images: int
     return holders, positions
 
 
-def settled(key: str, rows: pd.DataFrame, outcome: Outcome, known: Known, names: Sequence[str]) -> pd.DataFrame:
+def final_rows(key: str, rows: pd.DataFrame, outcome: Outcome, known: Known, names: Sequence[str]) -> pd.DataFrame:
     """Rows of :func:`before_download` of a class as rows of the ledger, with their final fate, and path, offset and
     length of the bytes; ``names`` are the :func:`class_names`."""
     facts = known.facts(outcome.places)

@@ -15,7 +15,7 @@ PLACE = ["path", "offset", "length"]  # of an image on this machine
 SPELLINGS = COLUMNS | {name: [name] for name in PLACE}
 WANTED = [spelt for names in COLUMNS.values() for spelt in names]  # columns that are read
 NUMBERS = {"aesthetic": "float64", "offset": "int64", "length": "int64"}  # columns that hold no text
-PASS = 1_000_000  # ids for which a pass over Parquet is made: some 200 MB of addresses and captions
+PASS = 1_000_000  # ids for which a pass over Parquet is made: with their addresses and captions some 700 MB
 TOGETHER = 20_000  # ids that are looked up together elsewhere: those of some queries lie in the same batches
 BATCH = 65_536  # rows of Parquet that are decoded at a time
 
@@ -89,13 +89,6 @@ class Reader:
 
     def __init__(self, rows: Callable, at_once: int):
         self.rows, self.at_once = rows, at_once
-
-    def __call__(self, ids: Sequence[int]) -> pd.DataFrame:
-        """The metadata of ids, in their order."""
-        import numpy as np
-
-        distinct, places = np.unique(np.asarray(ids, np.int64), return_inverse=True)
-        return self.rows(distinct).take(places).to_pandas()
 
     def complete(self, tables: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
         """Tables of neighbours (see :mod:`augbench.retrieval.index`) with the metadata of their ids; so many are read

@@ -25,14 +25,14 @@ from augbench.retrieval.inspection import Inspection
 from augbench.retrieval.ledger import (
     LEDGER,
     SCHEMA,
-    Found,
     Known,
     Outcome,
+    Ranked,
     assign_images,
     before_download,
     class_names,
-    settled,
-    tabulate,
+    count_fates,
+    final_rows,
 )
 from augbench.study import classes
 from augbench.study.sections.retrieval import Pool, Retrieval
@@ -46,7 +46,7 @@ class Outputs(NamedTuple):
     ledger : Parquet of every neighbour ever considered: LEDGER; fate is a key of FATES
     shard, images : the used images of all classes and their image table, by class and rank. Images keep their bytes if
         every reader takes them so and they are not too large, else they are encoded again.
-    funnel : CSV of :func:`augbench.retrieval.ledger.tabulate`
+    funnel : CSV of :func:`augbench.retrieval.ledger.count_fates`
     """
 
     ledger: str | Path
@@ -108,8 +108,8 @@ def retrieve(
         outcomes = neighbours.assign(missing)
         short = [key for key, count in missing.items() if outcomes[key].used.sum() < count]
         progress(len(counts) - len(short), len(counts), "classes filled")
-    sizes = _write_results(neighbours.settled(outcomes), settings, outputs)
-    write_csv(outputs.funnel, tabulate(sizes, counts))
+    sizes = _write_results(neighbours.ledger_rows(outcomes), settings, outputs)
+    write_csv(outputs.funnel, count_fates(sizes, counts))
 
 
 class _Neighbours:
@@ -126,20 +126,20 @@ class _Neighbours:
         self.owners = dict(zip(main["id"], main["class"], strict=True)) if main is not None else {}
         self.taken = dict(zip(main["sha256"], main["class"], strict=True)) if main is not None else {}
         self.answers: dict[str, Path] = {}
-        self.found: dict[str, Found] = {}
+        self.ranked: dict[str, Ranked] = {}
         self.known = Known()
 
     def add(self, key: str, answer: Path) -> None:
         self.answers[key] = answer
-        self.found[key] = Found.of(self._rows(key))
+        self.ranked[key] = Ranked.of(self._rows(key))
 
     def _rows(self, key: str) -> pd.DataFrame:
         return before_download(pd.read_parquet(self.answers[key]), self.min_aesthetic, self.owners)
 
     def fresh(self, keys: Sequence[str]) -> Iterator[pd.DataFrame]:
         """Neighbours of some classes that nobody looked at yet, each address once, some at a time."""
-        addresses = pa.chunked_array([self.found[key].addresses for key in keys])
-        pending = np.concatenate([self.found[key].pending for key in keys])
+        addresses = pa.chunked_array([self.ranked[key].addresses for key in keys])
+        pending = np.concatenate([self.ranked[key].pending for key in keys])
         pending &= self.known.places(addresses) < 0
         coded = addresses.combine_chunks().dictionary_encode().indices.to_numpy()
         firsts = np.flatnonzero(pending)[np.unique(coded[pending], return_index=True)[1]]
@@ -147,7 +147,7 @@ class _Neighbours:
         wanted[firsts] = True
         parts, count, begin = [], 0, 0
         for key in keys:
-            end = begin + len(self.found[key].ids)
+            end = begin + len(self.ranked[key].ids)
             if wanted[begin:end].any():
                 parts.append(self._rows(key)[wanted[begin:end]])
                 count += len(parts[-1])
@@ -159,13 +159,13 @@ class _Neighbours:
             yield pd.concat(parts)
 
     def assign(self, missing: Mapping[str, int]) -> dict[str, Outcome]:
-        return assign_images(self.found, self.known, missing, self.taken)
+        return assign_images(self.ranked, self.known, missing, self.taken)
 
-    def settled(self, outcomes: Mapping[str, Outcome]) -> Iterator[pd.DataFrame]:
+    def ledger_rows(self, outcomes: Mapping[str, Outcome]) -> Iterator[pd.DataFrame]:
         """The ledger, class by class."""
-        names = class_names(self.found, self.taken)
+        names = class_names(self.ranked, self.taken)
         for key, outcome in outcomes.items():
-            yield settled(key, self._rows(key), outcome, self.known, names)
+            yield final_rows(key, self._rows(key), outcome, self.known, names)
 
 
 def _factors(settings: Retrieval) -> list[float]:

@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from retrieving import metadata_of
 
 from augbench.retrieval import metadata
 
@@ -58,8 +59,8 @@ def test_rows_are_those_of_pandas_in_any_order_and_any_layout(tmp_path_factory, 
     every = write(folder, kind, layout)
     asked = data.draw(st.lists(st.integers(0, len(every) - 1), max_size=30))
     assert metadata.shape(folder) == (len(every), ["aesthetic", "caption", "url"])
-    given_rows = metadata.reader(folder, metadata.WANTED)(asked)
-    pd.testing.assert_frame_equal(given_rows, every.iloc[asked].reset_index(drop=True), check_dtype=False)
+    rows = metadata_of(folder, asked)[list(every)]
+    pd.testing.assert_frame_equal(rows, every.iloc[asked].reset_index(drop=True), check_dtype=False)
 
 
 @pytest.mark.parametrize("at_once", [1, 7, 1000])
@@ -99,12 +100,12 @@ def test_a_query_copies_the_rows_that_it_asks_for_and_no_column(tmp_path, kind):
     with pa.ipc.new_file(str(file), part.schema) if kind == "arrow" else pq.ParquetWriter(file, part.schema) as writer:
         for _ in range(4):
             writer.write_table(part)
-    read = metadata.reader(tmp_path, metadata.WANTED)
+    reader = metadata.reader(tmp_path, metadata.WANTED)
     usual = pa.default_memory_pool()
     monitored = pa.proxy_memory_pool(usual)
     pa.set_memory_pool(monitored)
     try:
-        rows = read(range(0, 20_000, 500))
+        rows = reader.rows(np.arange(0, 20_000, 500)).to_pandas()
     finally:
         pa.set_memory_pool(usual)
     assert len(rows) == 40 and set(rows["caption"].str.len()) == {800}
@@ -119,7 +120,7 @@ def test_compressed_batches_are_read_one_at_a_time(tmp_path):
     with pa.ipc.new_file(str(tmp_path / "metadata" / "0.arrow"), table.schema, options=options) as writer:
         writer.write_table(table, max_chunksize=3)
     assert metadata.shape(tmp_path)[0] == 10
-    assert list(metadata.reader(tmp_path, metadata.WANTED)([9, 0, 4])["aesthetic"]) == [9 / 4, 0, 1]
+    assert list(metadata_of(tmp_path, [9, 0, 4])["aesthetic"]) == [9 / 4, 0, 1]
 
 
 def test_hdf5_gives_the_same_rows(tmp_path):
@@ -129,6 +130,6 @@ def test_hdf5_gives_the_same_rows(tmp_path):
         for name in ("url", "aesthetic"):
             values = every[name].to_numpy()
             group.create_dataset(name, data=values.astype("S") if name == "url" else values)
-    rows = metadata.reader(tmp_path, metadata.WANTED)([7, 7, 0])
+    rows = metadata_of(tmp_path, [7, 7, 0])
     assert list(rows["url"]) == [f"http://example.org/{i}.jpg" for i in (7, 7, 0)]
     assert list(rows["aesthetic"]) == [7 / 4, 7 / 4, 0]

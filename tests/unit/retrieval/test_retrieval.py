@@ -230,9 +230,9 @@ def good(**sha):
 def settled(found, known, counts):
     found = {key: table.assign(path=None, offset=None) for key, table in found.items()}
     known = ledger.Known({"address": url, **facts} for url, facts in known.items())
-    compact = {key: ledger.Found.of(table) for key, table in found.items()}
+    compact = {key: ledger.Ranked.of(table) for key, table in found.items()}
     outcomes = ledger.assign_images(compact, known, counts)
-    tables = [ledger.settled(key, found[key], outcomes[key], known, list(found)) for key in found]
+    tables = [ledger.final_rows(key, found[key], outcomes[key], known, list(found)) for key in found]
     rows = pd.concat(tables)[["class", "id", "fate", "reason"]]
     return {(row[1], row.id): (row.fate, row.reason) for row in rows.itertuples()}
 
