@@ -54,7 +54,7 @@ class LearnedRows(torch.nn.Module):
     def begin(self, numbers: torch.Tensor) -> None:
         """Let the rows ``numbers`` (any order, repeated) be read and trained. All processes name the same."""
         rows = numbers.unique().cpu()
-        own = rows % self.processes == self.process
+        own = (rows % self.processes == self.process).nonzero().flatten()
         self._places, self._own = rows[own] // self.processes, own.to(self.device)
         self._state = self._up_to_date(self._places)
         self.numbers = rows.to(self.device)
@@ -70,7 +70,7 @@ class LearnedRows(torch.nn.Module):
     def end(self) -> None:
         """Drop the batch's rows and their gradients."""
         self.numbers = self.active = None  # numbers (n,) and values (n, ...) of the batch's rows
-        # Which of them this process keeps (n,), where, and their values and moments.
+        # Which of them this process keeps, where in its table, and their values and moments.
         self._own = self._places = self._state = None
 
     def whole(self) -> torch.Tensor:
@@ -124,7 +124,9 @@ class LearnedRows(torch.nn.Module):
 
     def _of_all(self, rows: torch.Tensor) -> torch.Tensor:
         """The values of the batch's rows, in all processes, from those that this one keeps."""
-        values = torch.zeros((len(self._own), *self.table.shape[1:]), device=self.device)
+        if self.processes == 1:
+            return rows.clone()
+        values = torch.zeros((len(self.numbers), *self.table.shape[1:]), device=self.device)
         values[self._own] = rows
         return collectives.total(values)
 
@@ -134,7 +136,7 @@ class LearnedRows(torch.nn.Module):
             return tensor
         joined = torch.empty((self.count if not self.process else 0, *tensor.shape[1:]), dtype=tensor.dtype)
         for rows in torch.arange(self.count).split(CHUNK):
-            own = rows % self.processes == self.process
+            own = (rows % self.processes == self.process).nonzero().flatten()
             mine = tensor[(rows[own] // self.processes).to(tensor.device)].to(self.device)
             shared = torch.zeros((len(rows), *tensor.shape[1:]), dtype=tensor.dtype, device=self.device)
             shared[own.to(self.device)] = mine
