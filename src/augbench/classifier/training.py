@@ -18,7 +18,7 @@ from augbench.classifier.crops import training_batches
 from augbench.classifier.networks import LOWER, Network
 from augbench.classifier.schedule import epoch_order, plateau
 from augbench.classifier.scoring import WEIGHTS, evaluation_batches, predictions
-from augbench.core import collectives, resume
+from augbench.core import collectives, determinism, resume
 from augbench.core.files import whole, write_csv, write_json
 from augbench.core.seeds import derive
 from augbench.study.sections.classifier import Classifier
@@ -63,7 +63,7 @@ def train(
     classes, folder = list(classes), Path(folder)
     torch.set_num_threads(settings.threads)
     torch.manual_seed(derive(seed, "classifier", "weights"))
-    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+    determinism.require(strict=False)  # some networks, such as VGG, have a layer without a deterministic gradient
     network = Network(settings.model, len(classes))
     sets = {"training": train, "validation": validation, "test": test}
     labels = {name: _labels(table, classes, name) for name, table in sets.items()}

@@ -117,6 +117,14 @@ def test_unknown_models_get_a_suggestion(name, meant):
     check_model(meant)
 
 
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
+def test_networks_have_no_heads_that_nothing_trains(name):
+    """Several processes would wait for their gradients."""
+    with torch.device("meta"):
+        heads = [head for head, _ in networks.build(name, 3).named_parameters() if "aux" in head.lower()]
+    assert heads == []
+
+
 def test_a_torchvision_model_is_trained(sets, tmp_path):
     settings = with_settings(model="squeezenet1_1", image_size=32, max_epochs=1)
     metrics = train(*sets, CLASSES, tmp_path, settings, seed=SEED)
