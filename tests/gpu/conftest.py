@@ -86,7 +86,6 @@ def full(request) -> Iterator[gpu_stages.Material]:
 def fresh():
     """What one test leaves in this process, the next does not see."""
     yield
-    gpu_stages.forget_precision()
     torch.use_deterministic_algorithms(False)
     gc.collect()
     if HAS_GPU:

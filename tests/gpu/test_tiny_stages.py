@@ -10,10 +10,10 @@ import kills
 import numpy as np
 import pytest
 import torch
-from gpu_stages import FINETUNED, STAGES, forget_precision, run
+from gpu_stages import FINETUNED, STAGES, run
 from safetensors.torch import load_file
 
-from augbench.diffusion import trainer
+from augbench.diffusion import trained_model, trainer
 
 pytestmark = pytest.mark.slow
 
@@ -122,7 +122,6 @@ def test_a_state_of_another_precision_is_not_gone_on_from(before, after, materia
         run("finetune_textual_inversion", material, tmp_path / "ended")
     monkeypatch.setattr(trainer, "mixed_precision", lambda: after)
     for name in ("ended", "straight"):
-        forget_precision()
         run("finetune_textual_inversion", material, tmp_path / name)
     assert digest(tmp_path / "ended") == digest(tmp_path / "straight")
 
@@ -148,6 +147,23 @@ def test_a_step_whose_gradients_overflow_is_left_out(material, tmp_path, monkeyp
         print(f"loss scale at the end: {scalers[0].get_scale()}")
         assert scalers[0].get_scale() < 2.0**30
     trained = load_file(tmp_path / "finetune_imagic" / "lr-1" / "epoch-6.safetensors")
+    assert all(torch.isfinite(values).all() for values in trained.values())
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_a_loss_that_overflows_once_costs_one_step(precision, material, tmp_path, monkeypatch):
+    if torch.cuda.is_available():
+        monkeypatch.setattr(trainer, "mixed_precision", lambda: precision)
+    passes, original = [], trained_model.TrainedModel.forward
+
+    def forward(*arguments, **keywords):
+        passes.append(0)
+        return original(*arguments, **keywords) * (float("inf") if len(passes) == 3 else 1)
+
+    monkeypatch.setattr(trained_model.TrainedModel, "forward", forward)
+    figures = run("finetune_pseudoword_dm", material, tmp_path)
+    assert all(np.isfinite(values).all() for values in figures.values())
+    trained = load_file(tmp_path / "finetune_pseudoword_dm" / "lr-1" / "epoch-2.safetensors")
     assert all(torch.isfinite(values).all() for values in trained.values())
 
 

@@ -213,13 +213,6 @@ STAGES: dict[str, Callable[[Material, Path], dict]] = {
 }
 
 
-def forget_precision() -> None:
-    """accelerate keeps one precision for a whole process."""
-    from accelerate.state import AcceleratorState
-
-    AcceleratorState._reset_state(reset_partial_state=True)
-
-
 @contextlib.contextmanager
 def card(gib: float):
     """Within the block a GPU has so many GiB, those included that CUDA takes for itself; nothing without a GPU."""
