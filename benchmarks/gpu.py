@@ -261,7 +261,7 @@ def _plain_pipeline(bench: Bench):
     from diffusers import StableDiffusionPipeline
 
     dtype = torch.float16 if HAS_GPU else torch.float32
-    pipeline = StableDiffusionPipeline.from_pretrained(bench.material.pipeline, torch_dtype=dtype).to(DEVICE)
+    pipeline = StableDiffusionPipeline.from_pretrained(bench.material.pipeline, dtype=dtype).to(DEVICE)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
@@ -288,7 +288,7 @@ def encoding(bench: Bench) -> Figures:
     from diffusers import AutoencoderKL
 
     dtype = torch.float16 if HAS_GPU else torch.float32
-    vae = AutoencoderKL.from_pretrained(bench.material.pipeline / "vae", torch_dtype=dtype).to(DEVICE)
+    vae = AutoencoderKL.from_pretrained(bench.material.pipeline / "vae", dtype=dtype).to(DEVICE)
     pixels = torch.zeros(first, 3, size.side, size.side, device=DEVICE, dtype=dtype)
     with torch.inference_mode():
         vae.encode(pixels)
