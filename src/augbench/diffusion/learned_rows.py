@@ -31,12 +31,12 @@ class LearnedRows(torch.nn.Module):
         self.device, self.count = start.device, len(start) * repeats
         self.learning_rate = 0.0
         start = collectives.from_first(start.detach().float().contiguous())
-        mine = torch.arange(self.process, self.count, self.processes, device=self.device) // repeats
+        mine = torch.arange(self.process, self.count, self.processes) // repeats
         size = 3 * len(mine) * start[0].nbytes
         home = self.device if size <= ON_DEVICE else torch.device("cpu")
         self.register_buffer("table", torch.empty((len(mine), *start.shape[1:]), device=home))
-        for rows in torch.arange(len(mine), device=self.device).split(CHUNK):
-            self.table[rows.to(home)] = start[mine[rows]].to(home)
+        for values, rows in zip(self.table.split(CHUNK), mine.split(CHUNK), strict=True):
+            values.copy_(start[rows.to(self.device)])
         self.first, self.second = torch.zeros_like(self.table), torch.zeros_like(self.table)  # moments
         self.steps = torch.zeros(len(mine), dtype=torch.int64)  # that each row has made; 0: it never had a gradient
         self.made = 0  # steps of the training
