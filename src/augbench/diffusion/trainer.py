@@ -58,7 +58,8 @@ def scaled_rates(method: Method, settings: Finetune, rate: float) -> dict[Part, 
 
 
 class Trainer:
-    """Steps and losses of a fine-tuning; ``tables`` holds the training and validation images."""
+    """Steps and losses of a fine-tuning; ``tables`` holds the training images, and the validation images that its loss
+    is taken over."""
 
     def __init__(self, inputs: FinetuneInputs, method: Method, settings: Finetune, *, rate: float, seed: int):
         torch.set_num_threads(settings.threads)
@@ -69,7 +70,8 @@ class Trainer:
         self.accelerator = Accelerator(mixed_precision=mixed_precision(), kwargs_handlers=[ddp])
         device, precision = self.accelerator.device, self.accelerator.mixed_precision
 
-        self.tables = {name: images.read(getattr(inputs, name)) for name in ("train", "validation")}
+        validation = latents.sample(images.read(inputs.validation), settings.validation_images)
+        self.tables = {"train": images.read(inputs.train), "validation": validation}
         self.posteriors = {
             name: latents.read(getattr(inputs, f"{name}_latents"), table) for name, table in self.tables.items()
         }
@@ -119,10 +121,9 @@ class Trainer:
         return self.accelerator.reduce(total.reshape(1), "sum").item()
 
     def validation_loss(self) -> float:
-        """The mean loss of the validation images, or so many of them, with the same noise each time."""
-        count, batch_size = len(self.tables["validation"]), 2 * self.settings.batch_size
-        chosen = list(range(0, count, -(-count // self.settings.validation_images)))
-        order = generator(self.seed, "finetune", "validation").permutation(chosen)
+        """The mean loss of the validation images, with the same noise each time."""
+        batch_size = 2 * self.settings.batch_size
+        order = generator(self.seed, "finetune", "validation").permutation(len(self.tables["validation"]))
         total = torch.zeros(1, device=self.accelerator.device)
         self.model.eval()
         with torch.no_grad():

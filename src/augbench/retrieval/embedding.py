@@ -10,7 +10,7 @@ import pandas as pd
 from augbench import images
 from augbench.core import files, finite, processes, resume
 from augbench.core.files import BadInput, whole
-from augbench.models import captioned_pool
+from augbench.models import captioned_pool, clip
 from augbench.retrieval.metadata import PLACE
 
 
@@ -136,6 +136,7 @@ def _infer(shard: Path, clip_model: str, folder: Path, batch_size: int) -> None:
     """Run clip-retrieval's inference on a shard of images under the extension jpg."""
     from clip_retrieval.clip_inference.main import main as clip_inference
 
+    clip.emulate_no_bfloat16()
     with processes.ended_on_error():  # its processes for statistics would be waited for without end
         clip_inference(
             input_dataset=str(shard),
