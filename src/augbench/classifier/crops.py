@@ -190,6 +190,7 @@ class Batches:
             num_workers=readers,
             persistent_workers=True,
             pin_memory=self.pinned,  # by a thread of this process: its copies must not call a GPU
+            multiprocessing_context="fork",  # the only one that takes closures; Python 3.14 has another by default
         )
         for batch in self.loader:
             if isinstance(batch, ValueError):

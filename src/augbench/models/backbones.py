@@ -60,7 +60,7 @@ def load_pipeline(folder: str | Path):
 
     gpu = torch.cuda.is_available()
     dtype = torch.float16 if gpu else torch.float32
-    pipeline = StableDiffusionPipeline.from_pretrained(folder, torch_dtype=dtype, **UNCHECKED)
+    pipeline = StableDiffusionPipeline.from_pretrained(folder, dtype=dtype, **UNCHECKED)
     if gpu:
         pipeline.unet.to(memory_format=torch.channels_last)
     return pipeline.to("cuda" if gpu else "cpu")
@@ -72,7 +72,7 @@ def load_vae(folder: str | Path):
     from diffusers import AutoencoderKL
 
     gpu = torch.cuda.is_available()
-    vae = AutoencoderKL.from_pretrained(Path(folder) / "vae", torch_dtype=torch.float16 if gpu else torch.float32)
+    vae = AutoencoderKL.from_pretrained(Path(folder) / "vae", dtype=torch.float16 if gpu else torch.float32)
     return vae.to("cuda" if gpu else "cpu")
 
 
@@ -109,7 +109,11 @@ class SafetyChecker:
         gpu = torch.cuda.is_available()
         self._device, self._dtype = ("cuda", torch.float16) if gpu else ("cpu", torch.float32)
         folder = Path(pipeline_folder)
-        model = StableDiffusionSafetyChecker.from_pretrained(folder / "safety_checker")
+        model, loaded = StableDiffusionSafetyChecker.from_pretrained(
+            folder / "safety_checker", output_loading_info=True
+        )
+        if missing := sorted(loaded["missing_keys"]):  # transformers would fill them with random numbers
+            raise RuntimeError(f"the safety checker in {folder} has no weights {missing[0]}; give another backbone")
         self._model = model.to(self._device, self._dtype).eval()
         finite.check_weights(self._model, f"the safety checker in {folder}", "give another backbone")
         self._processor = CLIPImageProcessor.from_pretrained(folder / "feature_extractor")

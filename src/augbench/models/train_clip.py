@@ -107,7 +107,7 @@ class _Objective(torch.nn.Module):
         tokens, own = self.tokens[distinct].to(device), own.to(device)
         seen = model.vision_model(normalised(pixels.to(device))).pooler_output
         pictures = normalize(model.visual_projection(seen))
-        texts = normalize(model.get_text_features(tokens[:, : self.lengths[distinct].max()]))
+        texts = normalize(model.get_text_features(tokens[:, : self.lengths[distinct].max()]).pooler_output)
         loss = _contrast(model.logit_scale.exp() * pictures @ texts.T, own)
         words = seen.new_zeros(len(distinct), self.word_head.out_features).scatter_(1, tokens, 1.0)
         naming = binary_cross_entropy_with_logits(self.word_head(seen), words[own], reduction="none")

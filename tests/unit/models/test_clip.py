@@ -27,7 +27,7 @@ def loaded(monkeypatch, dtype, gpu_has_bfloat16):
     def load(*_):
         return Encoder(dtype), lambda picture: torch.tensor(picture.getpixel((0, 0))) / 255, None
 
-    all_clip = SimpleNamespace(main=SimpleNamespace(_CLIP_REGISTRY={"": load}))
+    all_clip = SimpleNamespace(hf_clip=None, main=SimpleNamespace(_CLIP_REGISTRY={"": load}))
     all_clip.load_clip = lambda *_, **keywords: all_clip.main._CLIP_REGISTRY[""]()
     monkeypatch.setitem(sys.modules, "all_clip", all_clip)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
