@@ -115,7 +115,7 @@ def finetune(
     inputs = {"backbone": material.pipeline, "classes": material.classes}
     for split in ("train", "validation"):
         inputs |= {split: material.table(split), f"{split}_latents": material.latents(split)}
-    settings = {"batch_size": 8, "images_at_a_time": 4, "validation_images": 4, "horizontal_flip": True}
+    settings = {"batch_size": 8, "images_at_a_time": 4, "horizontal_flip": True}
     finetuning.finetune(
         finetuning.FinetuneInputs.model_validate(inputs),
         method(name, candidates=[f"epoch-{epochs}"]),

@@ -7,6 +7,7 @@ from torch.nn.functional import cross_entropy
 from augbench.classifier.architectures import SMALL, check_model
 from augbench.classifier.crops import Batches
 from augbench.core import collectives, finite
+from augbench.core.gpu_memory import Portions
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, in [0, 1]
 EVALUATION_BATCH = 256  # fixed, because the batch can change low bits of a result
@@ -53,7 +54,7 @@ class Network:
         self.std = 255 * torch.tensor(STD, device=self.device).view(3, 1, 1)
 
     def logits(self, pixels):
-        pixels = (pixels.to(self.device).float() - self.mean) / self.std
+        pixels = (pixels.to(self.device, non_blocking=True).float() - self.mean) / self.std
         with torch.autocast(self.device.type, torch.float16, enabled=self.mixed):
             output = (self.trained if self.module.training else self.module)(pixels)
         return output.float()
@@ -65,20 +66,30 @@ class Network:
         """The part of a batch (or list of batches) that this process takes."""
         return batch[self.process :: self.processes]
 
-    def step(self, pixels, target, size: int, optimizer, scaler) -> tuple[float, int]:
+    def step(self, pixels, target, size: int, optimizer, scaler):
         """One step on this process's share of a batch of ``size`` images; returns the batch's summed loss (nats) and
-        how many of its images were recognised."""
-        import torch
+        how many of its images were recognised, float64 (2,), on the device: reading them would wait for the step.
 
+        Raises RuntimeError when the GPU's memory does not suffice: half a batch has batch statistics of its own, and
+        so other results.
+        """
+        try:
+            loss, correct = self._update(pixels, target, size, optimizer, scaler)
+        except torch.OutOfMemoryError:
+            raise RuntimeError(
+                f"the GPU's memory does not suffice for the {len(pixels)} images of a batch; write a lower "
+                "`classifier: {batch_size: ...}`, or let several GPUs share each batch, `classifier: {processes: ...}`"
+            ) from None
+        return collectives.total(torch.stack([loss.double(), correct.double()]))
+
+    def _update(self, pixels, target, size: int, optimizer, scaler) -> tuple:
         logits = self.logits(pixels)
         loss = cross_entropy(logits, target, reduction="sum")
         optimizer.zero_grad()
         scaler.scale(loss * self.processes / size).backward()  # gradients are averaged over the processes
         scaler.step(optimizer)
         scaler.update()
-        correct = (logits.argmax(1) == target).sum()
-        summed, correct = collectives.total(torch.stack([loss.detach().double(), correct.double()])).tolist()
-        return summed, int(correct)
+        return loss.detach(), (logits.argmax(1) == target).sum()
 
     def predict(self, data: Batches):
         """Predicted labels int64 (n,) and their softmax probabilities float32 (n,), the same in every process."""
@@ -91,10 +102,12 @@ class Network:
         labels = torch.zeros(len(data), dtype=torch.int64, device=self.device)
         shares = torch.zeros(len(data), device=self.device)
         mine = self.share(requests)
+        portions = Portions(EVALUATION_BATCH, "images to classify", "take a smaller `classifier: {image_size: ...}`")
         with torch.inference_mode():
             for (_, where), pixels in zip(mine, data.stream(mine), strict=True):
-                share, label = self.logits(pixels).softmax(1).max(1)
-                labels[where.start : where.stop], shares[where.start : where.stop] = label, share
+                scored = portions(lambda part: self.logits(part).softmax(1).max(1), pixels)
+                labels[where.start : where.stop] = torch.cat([label for _, label in scored])
+                shares[where.start : where.stop] = torch.cat([share for share, _ in scored])
         labels, shares = collectives.total(labels).cpu(), collectives.total(shares).cpu()
         finite.check(shares, "the classifier", [f"the image {row.image_id}" for row in data.rows], LOWER)
         return labels, shares

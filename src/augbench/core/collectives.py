@@ -39,4 +39,6 @@ def any_process(mine: bool) -> bool:
     """Whether any process says so: what one process does alone, the others would wait for in vain."""
     import torch
 
+    if group().num_processes == 1:  # without a word to the GPU, which would first end what it has to do
+        return mine
     return total(torch.tensor([float(mine)], device=group().device)).item() > 0

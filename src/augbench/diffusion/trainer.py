@@ -61,7 +61,8 @@ def scaled_rates(method: Method, settings: Finetune, rate: float) -> dict[Part, 
 
 
 class Trainer:
-    """Steps and losses of a fine-tuning; ``tables`` holds the training and validation images."""
+    """Steps and losses of a fine-tuning; ``tables`` holds the training images, and the validation images that its loss
+    is taken over."""
 
     def __init__(self, inputs: FinetuneInputs, method: Method, settings: Finetune, *, rate: float, seed: int):
         from diffusers import StableDiffusionPipeline
@@ -71,7 +72,8 @@ class Trainer:
         self.settings, self.seed, self.precision = settings, seed, mixed_precision()
         self.group = collectives.group()
 
-        self.tables = {name: images.read(getattr(inputs, name)) for name in ("train", "validation")}
+        validation = latents.sample(images.read(inputs.validation), settings.validation_images)
+        self.tables = {"train": images.read(inputs.train), "validation": validation}
         self.posteriors = {
             name: latents.read(getattr(inputs, f"{name}_latents"), table) for name, table in self.tables.items()
         }
@@ -138,13 +140,12 @@ class Trainer:
         return total
 
     def validation_loss(self) -> float:
-        """The mean loss of the validation images, or so many of them, with the same noise each time.
+        """The mean loss of the validation images, with the same noise each time.
 
         Images whose loss is not finite are left out, unless they are more than ``TOLERATED``: then it is infinite.
         """
-        count, batch_size = len(self.tables["validation"]), 2 * self.settings.batch_size
-        chosen = list(range(0, count, -(-count // self.settings.validation_images)))
-        order = generator(self.seed, "finetune", "validation").permutation(chosen)
+        batch_size = 2 * self.settings.batch_size
+        order = generator(self.seed, "finetune", "validation").permutation(len(self.tables["validation"]))
         sums = torch.zeros(2, device=self.device)  # of finite losses, and how many others there are
         self.model.eval()
         with torch.no_grad():
