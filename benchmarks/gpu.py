@@ -314,8 +314,10 @@ def classifying(bench: Bench) -> Figures:
     figures["peak GiB"] = peak()
     table = photos(bench.work / "photos", size)
     clean()
-    for what, memory in (("from pictures that fit into memory", 64 << 30), ("from files", 0)):
-        speed = training_speed(bench, table, memory)
+    sources = [("from pictures that fit into memory", 64 << 30, os.cpu_count())]
+    sources += [(f"from files, {os.cpu_count()} workers", 0, os.cpu_count()), ("from files, default workers", 0, None)]
+    for what, memory, workers in sources:
+        speed = training_speed(bench, table, memory, workers)
         figures |= {f"{what}, images/s": speed, f"{what}, share of the loop's": speed / limit}
     return figures
 
@@ -367,12 +369,12 @@ def _images_per_second(step: Callable, size: Size, steps: int = 12) -> float:
     return steps * size.classified / (now() - start)
 
 
-def training_speed(bench: Bench, table, memory: int) -> float:
+def training_speed(bench: Bench, table, memory: int, workers: int | None) -> float:
     """Images per second of a training's epochs, validation on some images included; at most ``memory`` bytes of
     decoded images are kept."""
     ticks, size, before = [], bench.size, crops.MEMORY
     settings = Classifier(model=size.model, image_size=size.crop, batch_size=size.classified, max_epochs=3)
-    settings = settings.model_copy(update={"threads": torch.get_num_threads(), "workers": os.cpu_count()})
+    settings = settings.model_copy(update={"threads": torch.get_num_threads(), "workers": workers})
     few = table.iloc[:16]
     crops.MEMORY = memory
     try:
@@ -458,7 +460,7 @@ SECTIONS = {
     "conditioning": Section(
         "fine-tuning a conditioning, 8 at a time", functools.partial(finetuning, name="ft_conditioning"), 35
     ),
-    "classifier": Section("classifier, ResNet-50, 224 pixels, 256 at a time", classifying, 50),
+    "classifier": Section("classifier, ResNet-50, 224 pixels, 256 at a time", classifying, 60),
     "unet": Section(
         "fine-tuning a conditioning and the denoiser, 8 at a time", functools.partial(finetuning, name="imagic"), 45
     ),

@@ -61,7 +61,7 @@ class Reference:
         )
 
     def __call__(self, name: str) -> dict:
-        assert self.process.wait(timeout=300) == 0, (self.out / "log").read_text()[-2000:]
+        assert self.process.wait(timeout=900) == 0, (self.out / "log").read_text()[-2000:]
         return dict(np.load(self.out / f"{name}.npz"))
 
 

@@ -37,6 +37,9 @@ def test_latents_are_those_of_512_pixels_and_the_same_twice(full, out):
     assert all(np.isfinite(values).all() for values in first.values())
     again = gpu_stages.encode(full, out)
     assert all(np.array_equal(first[name], again[name]) for name in first)
+    with card(3):  # 16 images at a time do not fit
+        halved = gpu_stages.encode(full, out)
+    assert all(np.abs(first[name] - halved[name]).mean() < 1e-2 * np.abs(first[name]).mean() for name in first)
 
 
 def test_a_conditioning_is_the_same_twice_also_on_a_small_card(full, out, digest):
@@ -89,3 +92,11 @@ def test_a_batch_too_large_for_the_card_is_halved_and_drawn(full, out):
         with card(gib):
             drawn[gib] = gpu_stages.draw(full, out / str(gib), "clip_prompts", count=8, steps=2)["pixels"]
     assert np.abs(drawn[80] - drawn[6]).mean() < 1  # of 255: low bits depend on how many are drawn together
+
+
+def test_a_classifiers_batch_too_large_for_the_card_is_a_sentence(full, out):
+    """Half a batch has other statistics: that is for the user to say."""
+    if not torch.cuda.is_available():
+        pytest.skip("a CPU's memory is not cut")
+    with card(1.2), pytest.raises(RuntimeError, match="does not suffice for the 32 images of a batch; write a lower"):
+        gpu_stages.classify(full, out, model="resnet50", image_size=224, batch_size=32)
