@@ -53,6 +53,12 @@ class Network:
         self.mean = 255 * torch.tensor(MEAN, device=self.device).view(3, 1, 1)
         self.std = 255 * torch.tensor(STD, device=self.device).view(3, 1, 1)
 
+    @property
+    def has_attention(self) -> bool:
+        """Attention's gradient on a GPU is the same each time only where all of a network's must be; other networks,
+        such as VGG, have a layer for which torch has no such gradient."""
+        return any(isinstance(module, nn.MultiheadAttention) for module in self.module.modules())
+
     def logits(self, pixels):
         pixels = (pixels.to(self.device, non_blocking=True).float() - self.mean) / self.std
         with torch.autocast(self.device.type, torch.float16, enabled=self.mixed):

@@ -62,8 +62,8 @@ def train(
     classes, folder = list(classes), Path(folder)
     torch.set_num_threads(settings.threads)
     torch.manual_seed(derive(seed, "classifier", "weights"))
-    determinism.require(strict=False)  # some networks, such as VGG, have a layer without a deterministic gradient
     network = Network(settings.model, len(classes))
+    determinism.require(strict=network.has_attention)
     sets = {"training": train, "validation": validation, "test": test}
     labels = {name: _labels(table, classes, name) for name, table in sets.items()}
     _check_batches(len(train), settings.batch_size, network.processes)

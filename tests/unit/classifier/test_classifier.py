@@ -128,6 +128,13 @@ def test_networks_have_no_heads_that_nothing_trains(name):
     assert heads == []
 
 
+@pytest.mark.parametrize("layer", [torch.nn.Linear(2, 2), torch.nn.MultiheadAttention(2, 1)])
+def test_networks_with_attention_are_known(monkeypatch, layer):
+    """On a GPU they need stricter rules to give the same bytes twice."""
+    monkeypatch.setattr(networks, "build", lambda name, classes: torch.nn.Sequential(torch.nn.Sequential(layer)))
+    assert networks.Network("any", 2).has_attention == isinstance(layer, torch.nn.MultiheadAttention)
+
+
 def test_a_torchvision_model_is_trained(sets, tmp_path):
     settings = with_settings(model="squeezenet1_1", image_size=32, max_epochs=1)
     metrics = train(*sets, CLASSES, tmp_path, settings, seed=SEED)
