@@ -11,6 +11,7 @@ from augbench.core.gpu_memory import Portions
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, in [0, 1]
 EVALUATION_BATCH = 256  # fixed, because the batch can change low bits of a result
+WITH_AUXILIARY_HEADS = {"googlenet", "inception_v3"}
 LOWER = "use a lower `classifier: {learning_rate: ...}`"  # the remedy for a training that diverges
 
 
@@ -21,7 +22,9 @@ def build(name: str, classes: int):
         return _small_cnn(classes)
     import torchvision  # takes seconds, which the small one need not wait for
 
-    return torchvision.models.get_model(name, weights=None, num_classes=classes)
+    # Heads that nothing trains: several processes would wait for their gradients.
+    options = {"aux_logits": False} if name in WITH_AUXILIARY_HEADS else {}
+    return torchvision.models.get_model(name, weights=None, num_classes=classes, **options)
 
 
 def _small_cnn(classes: int):
@@ -50,11 +53,17 @@ class Network:
         self.mean = 255 * torch.tensor(MEAN, device=self.device).view(3, 1, 1)
         self.std = 255 * torch.tensor(STD, device=self.device).view(3, 1, 1)
 
+    @property
+    def has_attention(self) -> bool:
+        """Attention's gradient on a GPU is the same each time only where all of a network's must be; other networks,
+        such as VGG, have a layer for which torch has no such gradient."""
+        return any(isinstance(module, nn.MultiheadAttention) for module in self.module.modules())
+
     def logits(self, pixels):
         pixels = (pixels.to(self.device, non_blocking=True).float() - self.mean) / self.std
         with torch.autocast(self.device.type, torch.float16, enabled=self.mixed):
             output = (self.trained if self.module.training else self.module)(pixels)
-        return getattr(output, "logits", output).float()  # some models return auxiliary outputs in training
+        return output.float()
 
     def weights(self) -> dict:
         return {key: value.detach().cpu().contiguous().clone() for key, value in self.module.state_dict().items()}

@@ -18,7 +18,7 @@ from augbench.classifier.crops import training_batches
 from augbench.classifier.networks import LOWER, Network
 from augbench.classifier.schedule import epoch_order, plateau
 from augbench.classifier.scoring import WEIGHTS, evaluation_batches, predictions
-from augbench.core import collectives, resume
+from augbench.core import collectives, determinism, resume
 from augbench.core.files import whole, write_csv, write_json
 from augbench.core.seeds import derive
 from augbench.study.sections.classifier import Classifier
@@ -62,8 +62,8 @@ def train(
     classes, folder = list(classes), Path(folder)
     torch.set_num_threads(settings.threads)
     torch.manual_seed(derive(seed, "classifier", "weights"))
-    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
     network = Network(settings.model, len(classes))
+    determinism.require(strict=network.has_attention)
     sets = {"training": train, "validation": validation, "test": test}
     labels = {name: _labels(table, classes, name) for name, table in sets.items()}
     _check_batches(len(train), settings.batch_size, network.processes)

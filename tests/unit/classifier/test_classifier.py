@@ -120,6 +120,21 @@ def test_unknown_models_get_a_suggestion(name, meant):
     check_model(meant)
 
 
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
+def test_networks_have_no_heads_that_nothing_trains(name):
+    """Several processes would wait for their gradients."""
+    with torch.device("meta"):
+        heads = [head for head, _ in networks.build(name, 3).named_parameters() if "aux" in head.lower()]
+    assert heads == []
+
+
+@pytest.mark.parametrize("layer", [torch.nn.Linear(2, 2), torch.nn.MultiheadAttention(2, 1)])
+def test_networks_with_attention_are_known(monkeypatch, layer):
+    """On a GPU they need stricter rules to give the same bytes twice."""
+    monkeypatch.setattr(networks, "build", lambda name, classes: torch.nn.Sequential(torch.nn.Sequential(layer)))
+    assert networks.Network("any", 2).has_attention == isinstance(layer, torch.nn.MultiheadAttention)
+
+
 def test_a_torchvision_model_is_trained(sets, tmp_path):
     settings = with_settings(model="squeezenet1_1", image_size=32, max_epochs=1)
     metrics = train(*sets, CLASSES, tmp_path, settings, seed=SEED)
