@@ -25,7 +25,7 @@ class Portions:
         results, start = [], 0
         while start < len(items):
             portion = items[start : start + self.size]
-            result, is_done = _attempt(compute, portion)
+            result, is_done = attempt(lambda portion=portion: compute(portion))
             if is_done:
                 results.append(result)
                 start += len(portion)
@@ -43,11 +43,11 @@ class Portions:
         print(f"the GPU's memory does not suffice for {tried} {self.what}: going on with {self.size}", flush=True)
 
 
-def _attempt(compute: Callable, portion: Sequence) -> tuple[object, bool]:
-    """The result, and whether there is one; then nothing refers any more to what a failed attempt allocated."""
+def attempt(compute: Callable) -> tuple[object, bool]:
+    """``compute()``, and whether the GPU's memory sufficed; then nothing refers any more to what it had allocated."""
     import torch
 
     try:
-        return compute(portion), True
+        return compute(), True
     except torch.OutOfMemoryError:
         return None, False

@@ -1,6 +1,7 @@
 """Writes safetensors files one tensor after the other, so that no second copy of all of them is ever in memory."""
 
 import json
+import math
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,19 +17,27 @@ def write(path: str | Path, tensors: Mapping, metadata: Mapping[str, str] | None
     the type ``floats`` then. The bytes are those of ``safetensors.torch.save_file``.
     """
     types = {name: _stored(tensor.dtype, floats) for name, tensor in tensors.items()}
-    order = sorted(tensors, key=lambda name: (TYPES.index(_name(types[name])), name))
+    start, places = head({name: (types[name], tensor.shape) for name, tensor in tensors.items()}, metadata)
+    with open(path, "wb") as file:
+        file.write(start)
+        for name in places:
+            file.write(_bytes(tensors[name], types[name]))
+
+
+def head(tensors: Mapping[str, tuple], metadata: Mapping[str, str] | None = None) -> tuple[bytes, dict[str, int]]:
+    """The first bytes of a file of tensors, of each its type and its shape, and where in the file each begins, in
+    their order there."""
+    order = sorted(tensors, key=lambda name: (TYPES.index(_name(tensors[name][0])), name))
     header: dict = {"__metadata__": dict(metadata)} if metadata else {}
     end = 0
     for name in order:
-        begin, end = end, end + tensors[name].numel() * types[name].itemsize
-        shape = list(tensors[name].shape)
-        header[name] = {"dtype": _name(types[name]), "shape": shape, "data_offsets": [begin, end]}
+        dtype, shape = tensors[name]
+        begin, end = end, end + math.prod(shape) * dtype.itemsize
+        header[name] = {"dtype": _name(dtype), "shape": list(shape), "data_offsets": [begin, end]}
     text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    with open(path, "wb") as file:
-        file.write(struct.pack("<Q", len(text)) + text)
-        for name in order:
-            file.write(_bytes(tensors[name], types[name]))
+    start = struct.pack("<Q", len(text)) + text
+    return start, {name: len(start) + header[name]["data_offsets"][0] for name in order}
 
 
 def _stored(dtype, floats):

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from augbench import images
-from augbench.core import finite, prefetch, resume
+from augbench.core import finite, prefetch, resume, tensor_file
 from augbench.core.files import flush, read_json, whole, write_json
 from augbench.core.gpu_memory import Portions
 from augbench.models.backbones import in_enough_precision, load_vae
@@ -114,12 +114,14 @@ class _Unfinished:
 
     def append(self, tensors: Mapping) -> None:
         """Write the posteriors of the next images."""
-        layout = {name: (str(value.numpy().dtype), (self.count, *value.shape[1:])) for name, value in tensors.items()}
-        header, places = _layout(layout | {"image_ids": ("uint8", (len(self.ids),))})
+        import torch
+
+        layout = {name: (value.dtype, (self.count, *value.shape[1:])) for name, value in tensors.items()}
+        head, places = tensor_file.head(layout | {"image_ids": (torch.uint8, (len(self.ids),))})
         if not self.done:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with open(self.data, "wb") as file:
-                file.write(header)
+                file.write(head)
                 file.seek(places["image_ids"])
                 file.write(self.ids)
         with open(self.data, "r+b") as file:
@@ -138,26 +140,6 @@ class _Unfinished:
         with whole(self.path) as temporary:
             self.data.rename(temporary)
         self.note.unlink(missing_ok=True)
-
-
-def _layout(tensors: Mapping[str, tuple[str, tuple]]) -> tuple[bytes, dict[str, int]]:
-    """The head of a safetensors file, and where in the file each tensor begins; of each its numpy dtype and shape.
-
-    The format as safetensors itself writes it: the length of the JSON, the JSON, then the tensors, those of larger
-    numbers first.
-    """
-    import numpy as np
-
-    entries, end, places = {}, 0, {}
-    for name, (kind, shape) in sorted(tensors.items(), key=lambda item: (-np.dtype(item[1][0]).itemsize, item[0])):
-        begin, end = end, end + math.prod(shape) * np.dtype(kind).itemsize
-        kinds = {"float32": "F32", "float16": "F16", "uint8": "U8"}
-        entries[name] = {"dtype": kinds[kind], "shape": shape, "data_offsets": [begin, end]}
-        places[name] = begin
-    text = json.dumps(entries, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    start = 8 + len(text)
-    return len(text).to_bytes(8, "little") + text, {name: start + place for name, place in places.items()}
 
 
 def _as_bytes(image_ids: Sequence[str]) -> bytes:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import torch
 
+from augbench.core.gpu_memory import attempt
 from augbench.study.sections.diffusion import Finetune
 
 EFFICIENT = 4  # images of a forward pass that keep a GPU busy; rather than fewer, activations are computed twice
@@ -30,7 +31,7 @@ class MemoryLimit:
         Raises RuntimeError when it does not for a single image.
         """
         while True:
-            result, is_done = _attempt(compute)
+            result, is_done = attempt(compute)
             if is_done:
                 return result
             self._lower()
@@ -92,11 +93,3 @@ def explained() -> Iterator[None]:
         yield
     except torch.OutOfMemoryError:
         raise RuntimeError(too_small()) from None
-
-
-def _attempt(compute: Callable) -> tuple[object, bool]:
-    """The result, and whether there is one; then nothing refers any more to what a failed attempt allocated."""
-    try:
-        return compute(), True
-    except torch.OutOfMemoryError:
-        return None, False

@@ -13,7 +13,7 @@ import torch
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, normalize
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor, CLIPTokenizer
 
-from augbench.core import finite
+from augbench.core import determinism, finite
 from augbench.core.files import whole
 from augbench.core.seeds import derive
 from augbench.models.captioned_pool import CaptionedPool, best_device, normalised
@@ -41,6 +41,7 @@ def train(
     however many tokens captions are cut for training.
     """
     torch.set_num_threads(settings.threads)
+    determinism.require(strict=True)
     torch.manual_seed(derive(seed, "clip", "weights"))
     with whole(folder) as temporary:
         write_tokenizer(temporary, POSITIONS)

@@ -16,7 +16,7 @@ from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionS
 from torch.nn import functional as F
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTextModel, CLIPTokenizer
 
-from augbench.core import finite
+from augbench.core import determinism, finite
 from augbench.core.files import whole
 from augbench.core.seeds import derive
 from augbench.models.captioned_pool import CaptionedPool, best_device, normalised
@@ -49,6 +49,7 @@ def train_vae(
     that they enter the diffusion model with unit variance.
     """
     torch.set_num_threads(settings.threads)
+    determinism.require(strict=True)
     torch.manual_seed(derive(seed, "vae", "weights"))
     pool = CaptionedPool(shards, settings.image_size)
     channels = settings.vae_channels
@@ -110,6 +111,7 @@ def train_unet(
     which makes classifier-free guidance possible. VAE posteriors and text encodings are computed once.
     """
     torch.set_num_threads(settings.threads)
+    determinism.require(strict=True)
     pool = CaptionedPool(shards, settings.image_size)
     device = best_device()
     vae = AutoencoderKL.from_pretrained(vae_folder).eval().to(device)
@@ -216,6 +218,7 @@ def train_safety_checker(
     ``feature_extractor``, as a pipeline folder does.
     """
     torch.set_num_threads(threads)
+    determinism.require(strict=True)
     torch.manual_seed(derive(seed, "safety", "weights"))
     clip = CLIPModel.from_pretrained(clip_folder).eval()
     pool = CaptionedPool(shards, clip.config.vision_config.image_size)
