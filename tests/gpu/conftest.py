@@ -95,11 +95,12 @@ def fresh():
 @pytest.fixture
 def digest():
     """A function: a digest of each file below a folder, by its name there; without image tables, which name the place
-    of their shard."""
+    of their shard, and without what a killed process left under hidden names."""
 
     def digest(folder: Path) -> dict[str, str]:
-        files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "images.parquet")
-        return {str(path.relative_to(folder)): _digest(path) for path in files}
+        names = [str(path.relative_to(folder)) for path in sorted(folder.rglob("*")) if path.is_file()]
+        visible = [name for name in names if not name.startswith(".") and "/." not in name]
+        return {name: _digest(folder / name) for name in visible if Path(name).name != "images.parquet"}
 
     return digest
 
