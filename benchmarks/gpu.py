@@ -25,14 +25,17 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import torch
-from PIL import Image
-
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "helpers"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
+from augbench.jobs import gpus
+
+gpus.prepare_torch()
+
 import gpu_stages
+import numpy as np
 import random_pipelines
+import torch
+from PIL import Image
 
 from augbench import images
 from augbench.classifier import crops, training

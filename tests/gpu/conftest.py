@@ -15,6 +15,10 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from augbench.jobs import gpus
+
+gpus.prepare_torch()
+
 import gpu_stages
 import numpy as np
 import pytest

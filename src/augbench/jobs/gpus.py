@@ -55,6 +55,13 @@ def usable() -> int:
     return len(models()) if named is None else len(named)
 
 
+def prepare_torch() -> None:
+    """Set what torch reads when it is imported, unless it is set: matrix products that give the same bits twice, and
+    free memory that does not end up in pieces."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
+
+
 def take_gpus(log: str | Path, count: int) -> None:
     """Keep this job to ``count`` GPUs that no other job of the user's studies has, as soon as so many are free.
 
@@ -70,9 +77,7 @@ def take_gpus(log: str | Path, count: int) -> None:
     if count == 0:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
         return
-    # To be set before torch is imported: cuBLAS gives the same bits twice, and free memory does not end up in pieces.
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
+    prepare_torch()
     named = _named()
     cards = [] if named == [] else models()
     if named is None:  # what only torch knows of, as on a Jetson, is taken as a whole
