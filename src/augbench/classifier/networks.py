@@ -9,9 +9,11 @@ from torch.nn.functional import cross_entropy
 from augbench.classifier.architectures import SMALL, check_model
 from augbench.classifier.crops import Batches
 from augbench.core import collectives, finite
+from augbench.core.gpu_memory import Portions
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, in [0, 1]
 EVALUATION_BATCH = 256  # fixed, because the batch can change low bits of a result
+WITH_AUXILIARY_HEADS = {"googlenet", "inception_v3"}
 LOWER = "use a lower `classifier: {learning_rate: ...}`"  # the remedy for a training that diverges
 
 
@@ -22,7 +24,9 @@ def build(name: str, classes: int):
         return _small_cnn(classes)
     import torchvision  # takes seconds, which the small one need not wait for
 
-    return torchvision.models.get_model(name, weights=None, num_classes=classes)
+    # Heads that nothing trains: several processes would wait for their gradients.
+    options = {"aux_logits": False} if name in WITH_AUXILIARY_HEADS else {}
+    return torchvision.models.get_model(name, weights=None, num_classes=classes, **options)
 
 
 def _small_cnn(classes: int):
@@ -51,11 +55,17 @@ class Network:
         self.mean = 255 * torch.tensor(MEAN, device=self.device).view(3, 1, 1)
         self.std = 255 * torch.tensor(STD, device=self.device).view(3, 1, 1)
 
+    @property
+    def has_attention(self) -> bool:
+        """Attention's gradient on a GPU is the same each time only where all of a network's must be; other networks,
+        such as VGG, have a layer for which torch has no such gradient."""
+        return any(isinstance(module, nn.MultiheadAttention) for module in self.module.modules())
+
     def logits(self, pixels):
-        pixels = (pixels.to(self.device).float() - self.mean) / self.std
+        pixels = (pixels.to(self.device, non_blocking=True).float() - self.mean) / self.std
         with torch.autocast(self.device.type, torch.float16, enabled=self.mixed):
             output = (self.trained if self.module.training else self.module)(pixels)
-        return getattr(output, "logits", output).float()  # some models return auxiliary outputs in training
+        return output.float()
 
     def weights(self) -> dict:
         return {key: value.detach().cpu().contiguous().clone() for key, value in self.module.state_dict().items()}
@@ -64,20 +74,30 @@ class Network:
         """The part of a batch (or list of batches) that this process takes."""
         return batch[self.process :: self.processes]
 
-    def step(self, pixels, target, size: int, optimizer, scaler) -> tuple[float, int]:
+    def step(self, pixels, target, size: int, optimizer, scaler):
         """One step on this process's share of a batch of ``size`` images; returns the batch's summed loss (nats) and
-        how many of its images were recognised."""
-        import torch
+        how many of its images were recognised, float64 (2,), on the device: reading them would wait for the step.
 
+        Raises RuntimeError when the GPU's memory does not suffice: half a batch has batch statistics of its own, and
+        so other results.
+        """
+        try:
+            loss, correct = self._update(pixels, target, size, optimizer, scaler)
+        except torch.OutOfMemoryError:
+            raise RuntimeError(
+                f"the GPU's memory does not suffice for the {len(pixels)} images of a batch; write a lower "
+                "`classifier: {batch_size: ...}`, or let several GPUs share each batch, `classifier: {processes: ...}`"
+            ) from None
+        return collectives.total(torch.stack([loss.double(), correct.double()]))
+
+    def _update(self, pixels, target, size: int, optimizer, scaler) -> tuple:
         logits = self.logits(pixels)
         loss = cross_entropy(logits, target, reduction="sum")
         optimizer.zero_grad()
         scaler.scale(loss * self.processes / size).backward()  # gradients are averaged over the processes
         scaler.step(optimizer)
         scaler.update()
-        correct = (logits.argmax(1) == target).sum()
-        summed, correct = collectives.total(torch.stack([loss.detach().double(), correct.double()])).tolist()
-        return summed, int(correct)
+        return loss.detach(), (logits.argmax(1) == target).sum()
 
     def predictions(self, data: Batches) -> Iterator[tuple[torch.Tensor, torch.Tensor, range]]:
         """Batch by batch, of this process's share of the images: predicted labels int64 (b,), their softmax
@@ -88,9 +108,11 @@ class Network:
                 torch.distributed.broadcast(buffer, 0)
         starts = range(0, len(data), EVALUATION_BATCH)
         mine = self.share([(0, range(start, min(start + EVALUATION_BATCH, len(data)))) for start in starts])
+        portions = Portions(EVALUATION_BATCH, "images to classify", "take a smaller `classifier: {image_size: ...}`")
         for (_, where), pixels in zip(mine, data.stream(mine), strict=True):
             with torch.inference_mode():
-                shares, labels = self.logits(pixels).softmax(1).max(1)
+                scored = portions(lambda part: self.logits(part).softmax(1).max(1), pixels)
+                labels, shares = (torch.cat([each[place] for each in scored]) for place in (1, 0))
             yield labels, shares, where
 
     def predict(self, data: Batches):

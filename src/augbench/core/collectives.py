@@ -26,8 +26,19 @@ def total(value):
     return value
 
 
+def from_first(value):
+    """The first process's tensor, in all processes."""
+    import torch
+
+    if group().num_processes > 1:
+        torch.distributed.broadcast(value, 0)
+    return value
+
+
 def any_process(mine: bool) -> bool:
     """Whether any process says so: what one process does alone, the others would wait for in vain."""
     import torch
 
+    if group().num_processes == 1:  # without a word to the GPU, which would first end what it has to do
+        return mine
     return total(torch.tensor([float(mine)], device=group().device)).item() > 0

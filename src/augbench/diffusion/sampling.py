@@ -99,7 +99,7 @@ def work_of(inputs: GenerateInputs, share: Share, method: Method, settings: Gene
     sampler = functools.cache(lambda: Sampler(inputs.backbone, method, settings, train, inputs.latents))
     return [
         Work(
-            lambda file=file: sampler().use(candidates.load(file) if file else {}),
+            lambda name=name, file=file: sampler().use(candidates.load(file) if file else {}, name),
             cut,
             key,
             name,

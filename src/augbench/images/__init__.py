@@ -9,9 +9,9 @@ from augbench.images.pixels import (
     grey,
     is_image,
     is_plain,
+    open_image,
     portable,
     size_of,
-    upright,
 )
 from augbench.images.shards import (
     IMAGE_KEYS,
@@ -65,6 +65,7 @@ __all__ = [
     "load_bytes",
     "member_places",
     "name_of",
+    "open_image",
     "picture_in",
     "places_of",
     "portable",
@@ -76,7 +77,6 @@ __all__ = [
     "samples",
     "size_of",
     "table",
-    "upright",
     "write",
     "write_batches",
     "write_rows",

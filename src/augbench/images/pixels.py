@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import io
+from collections.abc import Iterator
 from pathlib import Path
 
 from augbench.core import files
@@ -78,11 +79,35 @@ def _seen(image, max_pixels: int | None, at_least: tuple[int, int] | None = None
     """:func:`decode` of an image that Pillow opened."""
     if max_pixels and image.width * image.height > max_pixels:
         raise TooManyPixels(f"too many pixels: {image.width} x {image.height}")
-    orientation = _orientation(image)
-    if at_least:
-        image.draft(None, at_least[::-1] if orientation in LYING else at_least)
-    seen = _rgb(image)
-    return seen.transpose(_pillow().Transpose[TURNS[orientation]]) if orientation in TURNS else seen
+    return OpenedImage(image).decode(at_least)
+
+
+class OpenedImage:
+    """An image whose head was read: how large it is as a viewer shows it, before a pixel is decoded (but of a PNG,
+    whose EXIF may stand behind its pixels).
+
+    ``size`` is its width and height, ``is_backwards`` whether it is stored from right to left and from bottom to top.
+    """
+
+    def __init__(self, image):
+        self._image, self._orientation = image, _orientation(image)
+        self.size = image.size[::-1] if self._orientation in LYING else image.size
+        self.is_backwards = self._orientation in (2, 3, 6, 7), self._orientation in (3, 4, 7, 8)
+
+    def decode(self, at_least: tuple[int, int] | None = None):
+        """The pixels, as :func:`decode` gives them; once."""
+        if at_least:
+            self._image.draft(None, at_least[::-1] if self._orientation in LYING else at_least)
+        seen = _rgb(self._image)
+        turn = TURNS.get(self._orientation)
+        return seen.transpose(_pillow().Transpose[turn]) if turn else seen
+
+
+@contextlib.contextmanager
+def open_image(data: bytes, name: str = "image") -> Iterator[OpenedImage]:
+    """An image whose size decides how it is decoded. Raises ValueError like :func:`decode`, in the block as well."""
+    with _opened(data, name) as image:
+        yield OpenedImage(image)
 
 
 def grey(data: bytes, name: str = "image"):
@@ -104,14 +129,6 @@ def is_plain(image) -> bool:
         and getattr(image, "n_frames", 1) == 1
         and _orientation(image) not in TURNS
     )
-
-
-def upright(data: bytes, name: str = "image") -> tuple[tuple[int, int], tuple[bool, bool]]:
-    """Width and height of the upright image, without decoding it, and whether it is stored from right to left and from
-    bottom to top. Raises ValueError like :func:`decode`."""
-    with _opened(data, name) as image:
-        turned = _orientation(image)
-        return image.size[::-1] if turned in LYING else image.size, (turned in (2, 3, 6, 7), turned in (3, 4, 7, 8))
 
 
 @contextlib.contextmanager

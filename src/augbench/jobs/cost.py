@@ -14,13 +14,13 @@ import pandas as pd
 import yaml
 
 from augbench.jobs import resources
-from augbench.jobs.job_costs import LARGE, SMALL, JobCosts, Need
+from augbench.jobs.job_costs import T4, V100, JobCosts, Need
 from augbench.jobs.resources import HOUR
 from augbench.jobs.study_files import StudyFiles
 from augbench.study import config
 
 METHODS = "config/methods.yaml"  # the method table, in the working directory
-CARDS = (SMALL, LARGE)
+CARDS = (T4, V100)
 
 
 def by_rule(jobs: Iterable[tuple[str, Need]]) -> pd.DataFrame:
@@ -38,7 +38,7 @@ def by_rule(jobs: Iterable[tuple[str, Need]]) -> pd.DataFrame:
         row["disk"] += need.writes / 1e9
         row["dropped"] += need.drops / 1e9
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("rule")
-    return table.sort_values([LARGE, SMALL, "hours"], ascending=False, kind="stable")
+    return table.sort_values([V100, T4, "hours"], ascending=False, kind="stable")
 
 
 def with_total(table: pd.DataFrame) -> pd.DataFrame:

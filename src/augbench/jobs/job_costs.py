@@ -7,7 +7,7 @@ of a job, the table of costs and the check of the disk for those of all jobs.
 import functools
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,8 +17,9 @@ from augbench.jobs.resources import HOUR
 from augbench.jobs.study_files import StudyFiles
 from augbench.jobs.study_size import StudySize, study_size
 from augbench.study import classes
+from augbench.study.parts import Part
 
-SMALL, LARGE = "T4", "V100"  # GPUs by whose hours work is estimated, those of the paper
+T4, V100 = "T4", "V100"  # GPUs by whose hours work is estimated, those of the paper
 GIGABYTE = 1000  # in megabytes
 PROCESS = 6 * GIGABYTE  # of a process that has Stable Diffusion on a GPU, or in its own memory
 SMALL_PROCESS = 3 * GIGABYTE  # with a small diffusion model of one's own
@@ -35,9 +36,12 @@ class Need(NamedTuple):
     seconds: float = 60
     megabytes: float = 1000
     gpus: int = 0
-    card: str = SMALL
+    card: str = T4
     writes: float = 0
     drops: float = 0
+
+
+SMALL = 64  # pixels a side, up to which the images of a classifier are taken to fit into memory: none reads them ahead
 
 
 class JobCosts:
@@ -73,7 +77,15 @@ class JobCosts:
     def classifier_cores(self) -> int:
         """Of each process of a training, and of what reads images for it."""
         section = self.study.classifier
-        return section.processes * (section.threads + section.workers)
+        return section.processes * (section.threads + self._readers)
+
+    @property
+    def _readers(self) -> int:
+        """Processes that read images ahead, of each process of a classifier."""
+        section = self.study.classifier
+        if section.workers is not None:
+            return section.workers
+        return crops.READERS if section.image_size > SMALL else 0
 
     @property
     def finetuning_cores(self) -> int:
@@ -272,13 +284,15 @@ class JobCosts:
         section, row = self.study.finetune, self.files.methods[method]
         side = self.study.generate.image_size
         work = resources.finetuning(self.train, self._epochs(method), side, row.trained)
+        # What is learned of each class stays in the host's memory, with its two moments.
+        learned = 3 * self._candidate_bytes([part for part in row.trained if not part.needs_full_precision], method)
         model = any(part.needs_full_precision for part in row.trained) * 2 * self._backbone[2]  # float32
         return Need(
             work / section.processes,
-            2 * GIGABYTE + section.processes * self._process + 4 * model / 1e6 + self._mapped,
+            2 * GIGABYTE + section.processes * self._process + (4 * model + learned) / 1e6 + self._mapped,
             section.processes,
-            LARGE,
-            writes=len(row.candidates) * self._candidate_bytes(method),
+            V100,
+            writes=len(row.candidates) * self._candidate_bytes(row.trained, method),
         )
 
     def _epochs(self, method: str) -> int:
@@ -288,12 +302,9 @@ class JobCosts:
         most = self.study.finetune.max_epochs
         return min(most, max(numbered)) if len(numbered) == len(names) else most
 
-    def _candidate_bytes(self, method: str) -> float:
-        row = self.files.methods[method]
-        tokens, width, unet = self._backbone
-        return sum(
-            part.candidate_bytes(len(self.size.train), row.clusters, tokens, width, unet) for part in row.trained
-        )
+    def _candidate_bytes(self, parts: Sequence[Part], method: str) -> float:
+        sizes = len(self.size.train), self.files.methods[method].clusters, *self._backbone
+        return sum(part.candidate_bytes(*sizes) for part in parts)
 
     @functools.cached_property
     def _backbone(self) -> tuple[int, int, float]:
@@ -362,7 +373,7 @@ class JobCosts:
 
     def domain_gap(self) -> Need:
         added = sum(self.distinct(method, [self.files.ratios(method)[0]]) for method in self.files.adding)
-        readers = max(1, self.study.classifier.workers)  # what it waits for
+        readers = max(1, self._readers)  # what it waits for
         most = max(self.distinct(method, self.files.ratios(method)[:1]) for method in self.files.adding)
         memory = resources.tables("domain_gap", most)
         return Need(resources.scoring(self.size.images["test"] + added) / readers, memory, 1)

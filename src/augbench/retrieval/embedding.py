@@ -136,6 +136,7 @@ def _infer(shard: Path, clip_model: str, folder: Path, batch_size: int) -> None:
     from clip_retrieval.clip_inference.main import main as clip_inference
 
     clip.read_folders()
+    clip.emulate_no_bfloat16()
     # Its reader cannot be pickled, and its processes for statistics would be waited for without end.
     with processes.forked(), processes.ended_on_error():
         clip_inference(

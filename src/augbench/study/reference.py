@@ -76,7 +76,7 @@ def _kind(field) -> str:
         if isinstance(each, WithJsonSchema):
             return ", ".join(each.json_schema["enum"])
     if literal:
-        return ", ".join(map(str, literal[0].__args__))
+        return ", ".join([words[bool]] * (bool in parts) + [str(value) for value in literal[0].__args__])
     if not parts:
         return "list"
     return words.get(getattr(parts[0], "__origin__", parts[0]), "list")

@@ -19,6 +19,10 @@ class Classifier(Section):
         (0.08, 1.0), description="range of random resized crops, share of the area"
     )
     horizontal_flip: bool = Field(True, description="random horizontal flips")
-    workers: int = Field(0, ge=0, description="data loading processes, of each process")
+    workers: int | None = Field(
+        None,
+        ge=0,
+        description="data loading processes, of each process; null: up to four, none for images that fit into memory",
+    )
     processes: Count = Field(1, description="that share each batch, one per GPU")
     threads: Count = Field(1, description="CPU threads; part of the result's bits, so not taken from --cores")

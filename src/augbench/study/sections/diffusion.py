@@ -63,7 +63,9 @@ class Finetune(settings_of(PARTS.values())):
     patience: Count = Field(3, description="epochs without lower validation loss: stop")
     validation_images: Count = Field(5000, description="validation images that the loss is taken over, at most")
     horizontal_flip: bool = Field(False, description="train on mirrored images as well")
-    gradient_checkpointing: bool = Field(True, description="less memory for about a third more time")
+    gradient_checkpointing: bool | Literal["auto"] = Field(
+        "auto", description="less memory for about a third more time; auto: on a GPU only where its memory runs out"
+    )
     embedding: Literal["clip", "inception_v3"] = Field(
         "clip",
         description="of images, for clusters: the study's CLIP, or torchvision's Inception (fetched), as the paper",
