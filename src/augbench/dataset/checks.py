@@ -30,7 +30,7 @@ def check(target) -> None:
     for key in layout.classes:
         layout.left_out.clear()
         if next(iter(layout.train(key)), None) is None:
-            instead = f" but {told}" if (told := folders.told(layout.left_out)) else ""
+            instead = f" but {kinds}" if (kinds := folders.left_out_message(layout.left_out)) else ""
             raise BadInput(f"the class {key} of {target.path} holds no image{instead}; remove it or fill it")
     for part, files_of in layout.own.items():
         if all(next(iter(files_of(key)), None) is None for key in layout.classes):

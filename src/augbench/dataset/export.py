@@ -147,7 +147,7 @@ def _write_shards(folder: Path, table: pd.DataFrame, labels: Mapping[str, int], 
         with images.ShardWriter(folder / f"train-{number:06d}.tar") as shard:
             for row, extension, data in _encoded(_rows(table.iloc[start : start + PER_SHARD])):
                 facts = {"folder": names[row._class]} | _facts(row)
-                shard.add(row.name, {extension: data, "cls": str(labels[row._class]), "json": facts}, of=extension)
+                shard.add(row.name, {extension: data, "cls": str(labels[row._class]), "json": facts}, image=extension)
 
 
 def _card(table: pd.DataFrame, classes: int, card_info: Mapping[str, str]) -> str:

@@ -47,7 +47,7 @@ def finetune(
     ``rate`` is a factor on the learning rates. Under ``accelerate launch`` the processes share each batch. Raises
     SystemExit(143) at SIGTERM, when the state is saved.
     """
-    goal = Goal.of(method.candidates, settings)
+    goal = Goal.for_candidates(method.candidates, settings)
     trainer = Trainer(inputs, method, settings, rate=rate, seed=seed)
     folder = Path(folder)
     partial = folder.parent / f".{folder.name}.partial"
@@ -87,7 +87,7 @@ class Goal:
     first_epochs: int  # that are trained whatever the validation loss
 
     @classmethod
-    def of(cls, candidate_names: Sequence[str], settings: Finetune) -> "Goal":
+    def for_candidates(cls, candidate_names: Sequence[str], settings: Finetune) -> "Goal":
         epochs = {name: int(name[6:]) for name in candidate_names if name.startswith("epoch-")}
         names = [name for name in candidate_names if epochs.get(name, 0) <= settings.max_epochs]
         numbered = [epochs[name] for name in names if name in epochs]

@@ -190,7 +190,7 @@ def write_web(shard: str | Path, web: str | Path, ledger: str | Path, settings: 
         for kind in pictures.kinds:
             facts, data, caption = pictures.next(kind)
             described = {"url": facts["url"], "text": caption, "aesthetic": facts["aesthetic"]}
-            offset, length = writer.add(facts["key"], {"png": data, "txt": caption, "json": described}, of="png")
+            offset, length = writer.add(facts["key"], {"png": data, "txt": caption, "json": described}, image="png")
             if not facts["dead"]:
                 place = {"path": str(shard), "offset": offset, "length": length}
                 served.append({"image_id": f"web/{facts['key']}", **place, "url": facts["url"]})

@@ -66,11 +66,15 @@ def remarks(config: Config) -> list[str]:
     sentences = []
     for name, study in config.studies.items():
         sentences += check_proxy(study, f"studies.{name}")
-        if study.pool and study.pool.path and (kinds := folders.told(study.pool.source.left_out(study.pool.path))):
+        if (
+            study.pool
+            and study.pool.path
+            and (kinds := folders.left_out_message(study.pool.source.left_out(study.pool.path)))
+        ):
             sentences.append(f"studies.{name}: not taken from {study.pool.path}: {kinds}")
         if study.target.reader.is_built_in:
             continue
-        if not_taken := folders.told(target_checks.left_out(study.target)):
+        if not_taken := folders.left_out_message(target_checks.left_out(study.target)):
             sentences.append(f"studies.{name}: not taken from {study.target.path}: {not_taken}")
         classes = class_table(study.target).to_dict("records")
         for method in study.methods:

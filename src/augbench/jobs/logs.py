@@ -71,7 +71,7 @@ def _note_attempt(log: Path) -> None:
     def end() -> None:
         if os.getpid() != process:  # a copy of this process
             return
-        spent = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+        spent = [resource.getrusage(processes) for processes in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
         mine["seconds"] = time.time() - mine["begun"]
         mine["cpu_seconds"] = sum(each.ru_utime + each.ru_stime for each in spent)
         files.write_json(note, attempts)
@@ -81,5 +81,5 @@ def _note_attempt(log: Path) -> None:
 
 def share_library() -> None:
     """Let jobs find augbench also in an environment that holds nothing but its packages (``--sdm conda``)."""
-    given = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(PACKAGE.parent), given]))
+    existing = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(PACKAGE.parent), existing]))

@@ -70,7 +70,7 @@ def examine(path: str, top_folders: str | None = None) -> TargetInfo:
     if not sides:
         raise ValueError(f"none of the images of {path} that were looked at can be read")
     counts = {key: len(mine) for key, mine in files.items()}
-    return TargetInfo(section, counts, sides, frozenset(layout.own), folders.told(layout.left_out))
+    return TargetInfo(section, counts, sides, frozenset(layout.own), folders.left_out_message(layout.left_out))
 
 
 def _shares(own: Collection[str]) -> dict[str, float]:

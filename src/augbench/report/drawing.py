@@ -124,7 +124,7 @@ def mosaic(
     axes.set_aspect("equal")
     axes.spines[:].set_visible(False)
     axes.set_yticks([y + 0.5 for y in range(len(rows))], [short(row["title"], label) for row in rows], fontsize=7)
-    names = [about["name"] if "\n" in about["name"] else short(about["name"], 5 * wide + 6) for about in columns]
+    names = [column["name"] if "\n" in column["name"] else short(column["name"], 5 * wide + 6) for column in columns]
     axes.set_xticks([x * step + wide / 2 for x in range(len(columns))], names, fontsize=7)
     axes.tick_params(length=0, labeltop=True, labelbottom=False)
 

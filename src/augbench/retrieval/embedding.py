@@ -94,7 +94,7 @@ def _copy_for_clip(shard: str | Path, copy: Path) -> pd.DataFrame:
                 continue
             data, offset = sample[kind]
             try:
-                writer.add(f"{len(keys):09d}", {"jpg": images.as_seen(data, f"{key} in {shard}")}, of="jpg")
+                writer.add(f"{len(keys):09d}", {"jpg": images.as_seen(data, f"{key} in {shard}")}, image="jpg")
             except ValueError as error:
                 unreadable += 1
                 print(f"left out: {error}", flush=True)

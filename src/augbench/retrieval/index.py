@@ -138,10 +138,16 @@ class LocalIndex:
         self.identity = [str(folder), status.st_size, status.st_mtime_ns, getattr(clip, "identity", None)]
 
     def neighbours(
-        self, queries: Sequence, counts: Sequence[int], threshold: float, *, diversity: float = 0.0, of: Sequence = ()
+        self,
+        queries: Sequence,
+        counts: Sequence[int],
+        threshold: float,
+        *,
+        diversity: float = 0.0,
+        among: Sequence = (),
     ) -> Iterator[pd.DataFrame]:
         """The tables of the queries, in their order, each with (at most) its count of neighbours; with a
-        ``diversity`` the best among ``of`` nearest."""
+        ``diversity`` the best among ``among`` nearest."""
         import numpy as np
 
         vectors = np.stack([self.clip.texts([q])[0] if isinstance(q, str) else np.float32(q) for q in queries])
@@ -153,7 +159,7 @@ class LocalIndex:
         finite.check(
             vectors, "the query", [f"the text {q!r}" if isinstance(q, str) else "an embedding" for q in queries]
         )
-        searched = list(of) if diversity else list(counts)
+        searched = list(among) if diversity else list(counts)
         size = max(1, CHUNK // (4 * self.index.d * max(searched)))
         for start in range(0, len(queries), size):
             most = max(searched[start : start + size])

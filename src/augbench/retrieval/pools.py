@@ -108,5 +108,5 @@ def _write_shard(samples: Iterable, shard: str | Path, max_image_size: int, max_
                 continue
             # All under one extension, as img2dataset has it: clip-retrieval reads one from a shard.
             text = {"txt": facts["caption"]} if facts["caption"] else {}
-            writer.add(f"{number:09d}", {"jpg": data, **text, "json": facts}, of="jpg")
+            writer.add(f"{number:09d}", {"jpg": data, **text, "json": facts}, image="jpg")
     return unreadable

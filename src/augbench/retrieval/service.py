@@ -31,7 +31,13 @@ class Service:
         self.identity = [url, index]
 
     def neighbours(
-        self, queries: Sequence, counts: Sequence[int], threshold: float, *, diversity: float = 0.0, of: Sequence = ()
+        self,
+        queries: Sequence,
+        counts: Sequence[int],
+        threshold: float,
+        *,
+        diversity: float = 0.0,
+        among: Sequence = (),
     ) -> Iterator[pd.DataFrame]:
         """The tables of the queries; ``threshold`` has no effect here, the service has its own. Raises ValueError
         for a ``diversity``: a service does not tell embeddings."""

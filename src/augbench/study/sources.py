@@ -51,7 +51,7 @@ class Source:
         """Raise BadInput when the files at ``path`` cannot be used, as far as that is seen without reading them."""
 
     def left_out(self, path: str | Path) -> Counter:
-        """What lies among the files and is not taken, by kind (see :func:`augbench.images.folders.told`)."""
+        """Counts of files that are not used, by kind, see :func:`augbench.images.folders.left_out_message`."""
         return Counter()
 
     def columns(self, path: str | Path) -> list[str] | None:
@@ -82,7 +82,7 @@ class Folder(Source):
         # Not listed here: it may be large, and the plan lists it once for all.
         left_out: Counter = Counter()
         if next(folders.images(path, left_out), None) is None:
-            instead = f" but {message}" if (message := folders.told(left_out)) else ""
+            instead = f" but {message}" if (message := folders.left_out_message(left_out)) else ""
             raise BadInput(f"there is no image in {path}{instead}")
 
     def left_out(self, path):

@@ -34,7 +34,7 @@ def tables(tmp_path_factory):
                 Image.new("RGB", (9, 7), (30 * number, 99 * i, 0)).save(path, kind)
                 real.append({"image_id": f"{number}-{i}", "class": key, "path": str(path)})
             data = images.encode_png(Image.new("RGB", (4, 4), (0, 0, 30 * number)))
-            offset, length = shard.add(f"{number}", {"png": data}, of="png")
+            offset, length = shard.add(f"{number}", {"png": data}, image="png")
             place = {"path": str(folder / "shard.tar"), "offset": offset, "length": length}
             made.append({"image_id": f"m/{key}", "class": key, "prompt": f"<b>{key}", "seed": 2**62, **place})
     return images.table(real), images.table([*made, made[0] | {"image_id": "other", "class": "unknown"}])

@@ -184,7 +184,7 @@ def test_what_systems_put_there_and_other_files_are_never_images(tmp_path_factor
     kinds = Counter(OTHERS[name] for name in names if name in OTHERS)
     assert {kind: count for kind, count in left_out.items() if "hidden" not in kind} == kinds
     assert sum(left_out.values()) >= len({name.split("/")[0] for name in names})
-    assert "1 .txt" in folders.told(left_out) or "0.txt" not in names
+    assert "1 .txt" in folders.left_out_message(left_out) or "0.txt" not in names
 
 
 def test_every_extension_that_pillow_decodes_is_one_of_an_image():
@@ -215,7 +215,7 @@ def test_heif_is_taken_where_it_can_be_read_and_told_where_not(tmp_path, monkeyp
         (tmp_path / f"{number}.HEIC").write_bytes(b"")
     left_out = Counter()
     assert len(list(folders.images(tmp_path, left_out))) == 3 * installed
-    assert folders.told(left_out) == (
+    assert folders.left_out_message(left_out) == (
         "" if installed else "3 .heic (the extra `heif` reads them: pip install pillow-heif)"
     )
 

@@ -36,12 +36,12 @@ class ListFile(Reader):
         status = source.stat()
         rows = _rows(source, status.st_size, status.st_mtime_ns)
 
-        def of(part: str) -> Callable[[str], Iterable[Path]]:
+        def files_in(part: str) -> Callable[[str], Iterable[Path]]:
             return lambda key: (source.parent / path for path in rows.paths(part, key))
 
         left_out = Counter({"rows that say what another says": rows.repeated} if rows.repeated else {})
-        own = {part: of(part) for part in rows.own}
-        return Layout(source.parent, {key: key for key in rows.classes}, of("train"), own, left_out=left_out)
+        own = {part: files_in(part) for part in rows.own}
+        return Layout(source.parent, {key: key for key in rows.classes}, files_in("train"), own, left_out=left_out)
 
 
 @dataclass(frozen=True)
