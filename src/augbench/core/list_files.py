@@ -169,7 +169,7 @@ def _refuse_other_kinds(path: Path, head: bytes) -> None:
     if head.lstrip()[:1] in (b"{", b"["):
         raise BadInput(f"{files.printable(path)} is JSON; write a CSV or Parquet file")
     if texts.encoding(head) == "utf-8" and b"\0" in head:
-        raise BadInput(f"{files.printable(path)} is no text: it holds zero bytes; save it as CSV in UTF-8")
+        raise BadInput(f"{files.printable(path)} is not text: it holds zero bytes; save it as CSV in UTF-8")
 
 
 def _header(
@@ -220,7 +220,7 @@ def open_parquet(path: str | Path) -> pq.ParquetFile:
             problem = f"it is damaged or cut off ({_first_line(error)}); copy it again"
         else:
             problem = "write it with pandas' to_parquet"
-        raise BadInput(f"{shown} is no Parquet file: {problem}") from None
+        raise BadInput(f"{shown} is not a Parquet file: {problem}") from None
 
 
 def check_types(file: pq.ParquetFile, names: Sequence[str], path: str | Path) -> None:

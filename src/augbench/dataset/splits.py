@@ -52,7 +52,7 @@ def split(target, dataset, seed: int) -> pd.DataFrame:
     for file in unreadable:
         print(f"left out: {file}", flush=True)
     if layout.left_out:
-        print(f"not taken: {folders.left_out_message(layout.left_out)}", flush=True)
+        print(f"ignored: {folders.left_out_message(layout.left_out)}", flush=True)
     return table.sort_values("image_id", ignore_index=True)
 
 

@@ -135,7 +135,7 @@ def _reason(data: bytes, error: Exception) -> str:
     if data.startswith(files.POINTER):
         return "it is a Git LFS pointer; fetch the file itself with `git lfs pull`"
     words = " ".join(str(error).split())
-    return "it is no image that Pillow knows" if "BytesIO object" in words else words or type(error).__name__
+    return "Pillow does not know it as an image" if "BytesIO object" in words else words or type(error).__name__
 
 
 def _orientation(image) -> int:

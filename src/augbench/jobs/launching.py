@@ -136,7 +136,7 @@ def _handing_on_sigterm(process: subprocess.Popen, here: bool) -> Iterator[list]
 def _main(path: str) -> None:
     call = read_json(path)
     if group().num_processes != call["processes"]:
-        raise RuntimeError(f"accelerate made {group().num_processes} processes of {call['processes']}")
+        raise RuntimeError(f"accelerate started {group().num_processes} of {call['processes']} processes")
     job = {name: _unpacked(packed) for name, packed in call["job"].items()}
     if not group().process_index:
         job["progress"] = progress()

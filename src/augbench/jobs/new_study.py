@@ -33,13 +33,13 @@ METHODS = ["none", "simple_prompt", "clip_prompts"]  # what needs no pool and no
 @dataclass(frozen=True)
 class TargetInfo:
     """What a folder or list holds: images per class, sides (pixels, the shorter ones) of some, held-out splits of its
-    own, and what was not taken (a sentence, or empty)."""
+    own, and what is ignored among them (a sentence, or empty)."""
 
     target: config.Target
     counts: dict[str, int]
     sides: list[int]
     own: frozenset[str]
-    not_taken: str
+    ignored: str
 
 
 def examine(path: str, top_folders: str | None = None) -> TargetInfo:
@@ -54,7 +54,7 @@ def examine(path: str, top_folders: str | None = None) -> TargetInfo:
     for images_of in layout.own.values():
         for key in layout.classes:
             for _ in images_of(key):
-                pass  # read for what lies among them and is not taken
+                pass  # read to count what is ignored among them
     least = _least(layout.own)
     scarce = next((key for key, mine in files.items() if len(mine) < least), None)
     if scarce is not None and len(layout.own) < 2:
@@ -148,7 +148,7 @@ def text(name: str, info: TargetInfo) -> str:
         f"{counts[most] / counts[least]:.1f} times smaller.",
         f"Shorter sides of {len(info.sides)} images: {info.sides[0]} to {info.sides[-1]} pixels, half of them below "
         f"{info.sides[len(info.sides) // 2]}.",
-        *([f"Not taken: {info.not_taken}."] if info.not_taken else []),
+        *([f"Ignored: {info.ignored}."] if info.ignored else []),
     ]
     price = [
         f"{cost['training']:.0f} training images; each generating method makes {cost['images']:.0f} images, "
@@ -212,7 +212,7 @@ def write(path: str, name: str, folder: str | Path = "config", top_folders: str 
         raise ValueError(f"NAME={name} may hold letters, digits, _ and . only, e.g. NAME=birds")
     file = Path(folder) / f"{name}.yaml"
     if file.exists():
-        raise FileExistsError(f"{file} is there already; give another NAME or remove it")
+        raise FileExistsError(f"{file} exists already; choose another NAME or remove it")
     info = examine(path, top_folders)
     study = config.Study.model_validate(suggestion(info))
     checks.check_target(study, f"studies.{name}", prompted=True, further=None)

@@ -106,7 +106,7 @@ def check_safetensors(file: Path) -> None:
             head = json.loads(opened.read(length)) if len(start) == 8 and 8 + length <= size else None
             ends = [tensor["data_offsets"][1] for name, tensor in head.items() if name != "__metadata__"]
         except (ValueError, AttributeError, KeyError, TypeError):
-            raise ValueError(f"{file} is no safetensors file, or is cut off") from None
+            raise ValueError(f"{file} is not a safetensors file, or is cut off") from None
     if size != 8 + length + max(ends, default=0):
         raise ValueError(f"{file} is cut off: it has {size} bytes and should have {8 + length + max(ends, default=0)}")
 
@@ -119,7 +119,7 @@ def _json(file: Path, lacking: str) -> dict:
     except ValueError:
         content = None
     if not isinstance(content, dict):
-        raise ValueError(f"{file} is no JSON object")
+        raise ValueError(f"{file} is not a JSON object")
     return content
 
 

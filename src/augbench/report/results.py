@@ -239,5 +239,5 @@ def _json(path: str):
 
 def _present(path: str | Path) -> Path:
     if not Path(path).is_file():
-        raise files.BadInput(f"the report needs {path}, which is missing: make it again with `snakemake {path}`")
+        raise files.BadInput(f"the report needs {path}, which is missing; build it again with `snakemake {path}`")
     return Path(path)

@@ -182,4 +182,4 @@ def build_index(
             nb_cores=threads,
         )
         if built is None:  # autofaiss only logs why
-            raise RuntimeError(f"autofaiss built no index within {memory}; see above, or give `pool.memory` more")
+            raise RuntimeError(f"autofaiss built no index within {memory}; see above, or raise `pool.memory`")

@@ -121,7 +121,7 @@ class Config(Section):
                 if diverse:
                     raise ValueError(
                         f"studies.{name}.methods: {diverse} needs the embeddings of the images, which a service does "
-                        "not tell: use `pool: {source: index}`"
+                        "not return: use `pool: {source: index}`"
                     )
             if getattr(study.backbone, "train", None) and not getattr(study.clip, "train", None):
                 raise ValueError(f"studies.{name}.backbone.train needs `clip.train`, whose text encoder it takes")

@@ -75,7 +75,7 @@ class Method(Section):
         if not self.start.is_retrieved and (self.query != "text" or self.diversity):
             retrieving = _names(STARTS, lambda start: start.is_retrieved)
             raise ValueError(
-                f"start: {self.start.name} goes without query and diversity; retrieval has `start: {retrieving}`"
+                f"start: {self.start.name} does not use query and diversity; methods that retrieve have `start: {retrieving}`"
             )
         self._check_trained()
         return self
@@ -85,7 +85,7 @@ class Method(Section):
         if self.trained and not self.start.can_be_trained:
             trainable = _names(STARTS, lambda start: start.can_be_trained)
             raise ValueError(
-                f"start: {self.start.name} goes without `trained`; fine-tuned methods have `start: {trainable}`"
+                f"start: {self.start.name} does not use `trained`; fine-tuned methods have `start: {trainable}`"
             )
         if len(set(self.trained)) < len(self.trained):
             raise ValueError("trained names a part twice")
@@ -99,8 +99,8 @@ class Method(Section):
         if self.conditioning and uses_pseudo_word(self.conditioning) != reads_word:
             words = _names(PARTS, lambda part: part.uses_pseudo_word)
             raise ValueError(
-                f"templates with {{p}}, the learned pseudo-word, go with `trained: [{words}]` and no others do;"
-                f" see {template_file(self.conditioning)}"
+                f"templates hold {{p}}, the learned pseudo-word, with `trained: [{words}]` and only with it; see "
+                f"{template_file(self.conditioning)}"
             )
 
 

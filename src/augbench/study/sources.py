@@ -19,7 +19,7 @@ COLUMNS = {
     "caption": ["caption", "text", "TEXT"],
     "aesthetic": ["aesthetic", "AESTHETIC_SCORE"],
 }
-LISTED = 100_000  # files of a pool that a plan lists for what is not taken
+LISTED = 100_000  # files of a pool that a plan lists to count what is ignored
 
 
 class Source:

@@ -180,4 +180,4 @@ def test_a_killed_process_of_a_download_ends_it(silent, tmp_path, victim):
     assert len(killed) == 1
     killed[0].send_signal(signal.SIGKILL)
     thread.join(timeout=30)
-    assert not thread.is_alive() and "was broken off" in outcome[0] and "start again to go on" in outcome[0]
+    assert not thread.is_alive() and "was aborted" in outcome[0] and "run again to continue" in outcome[0]

@@ -310,7 +310,7 @@ def test_a_folder_that_cannot_be_listed_is_named(tmp_path, monkeypatch):
         list(folders.images(tmp_path))
 
 
-def test_what_is_not_taken_stands_in_a_new_studys_file(tmp_path):
+def test_what_is_ignored_stands_in_a_new_studys_file(tmp_path):
     fill(tmp_path, "cat", "dog", count=10)
     (tmp_path / "cat" / "0.txt").write_text("a caption")
     (tmp_path / "cat" / ".DS_Store").write_bytes(b"")

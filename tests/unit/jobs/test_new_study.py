@@ -74,7 +74,7 @@ def test_mistakes_are_told_in_one_sentence(tmp_path, capsys):
 def test_a_file_that_is_there_stays(tmp_path):
     images = make(tmp_path / "data", {"a": 10, "b": 10})
     (tmp_path / "birds.yaml").write_text("mine")
-    with pytest.raises(FileExistsError, match="is there already"):
+    with pytest.raises(FileExistsError, match="exists already"):
         new_study.write(str(images), "birds", tmp_path)
     assert (tmp_path / "birds.yaml").read_text() == "mine"
 

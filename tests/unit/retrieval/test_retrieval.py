@@ -376,7 +376,7 @@ def test_an_embedding_asks_as_its_text_does(index, service):
             source.neighbours(PROMPTS, [20, 9], 0.94), source.neighbours(vectors, [20, 9], 0.94), strict=True
         ):
             assert list(one["id"]) == list(two["id"])
-    with pytest.raises(ValueError, match="a service does not tell embeddings"):
+    with pytest.raises(ValueError, match="a service returns no embeddings"):
         next(Service(service, "web").neighbours(PROMPTS, [3, 3], 0.94, diversity=0.3, among=[9, 9]))
 
 

@@ -92,7 +92,7 @@ def test_a_missing_template_names_the_known_ones():
 @pytest.mark.parametrize(
     ("row", "sentence"),
     [
-        ({"start": "pool", "trained": ["unet"]}, "start: pool goes without `trained`"),
+        ({"start": "pool", "trained": ["unet"]}, "start: pool does not use `trained`"),
         ({"trained": ["conditioning", "pseudo_word"]}, "either conditioning or pseudo_word"),
         ({"clusters": 5}, "clusters needs `trained: [conditioning]`"),
         ({"trained": ["pseudo_word"]}, "templates with {p}, the learned pseudo-word, go with"),

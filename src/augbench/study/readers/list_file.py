@@ -130,4 +130,6 @@ def _refuse_contradiction(source: Path, rows) -> None:
         said = sorted(
             f"{row['class']} ({row['split']})" for row in rows.filter(pc.equal(rows["path"], path)).to_pylist()
         )
-        raise BadInput(f"{source} says different things of {path}: {' and '.join(said[:3])}; keep one of these rows")
+        raise BadInput(
+            f"{source} gives different classes or splits for {path}: {' and '.join(said[:3])}; keep one of these rows"
+        )

@@ -55,7 +55,7 @@ class Retrieval(Section):
     min_image_size: Count = Field(32, description="pixels; downloads whose shorter side has fewer are not used")
     max_image_size: Count = Field(512, description="pixels; larger downloads are scaled down to it")
     max_pixels: Count = Field(50_000_000, description="images with more are not decoded")
-    max_bytes: Count = Field(20_000_000, description="of a download; it is broken off there")
+    max_bytes: Count = Field(20_000_000, description="of a download; larger ones are aborted")
     timeout: Count = Field(10, description="seconds for a whole download")
     retries: int = Field(1, ge=0, description="further attempts to download an image")
     download_threads: Count = Field(16, description="downloads at a time")
