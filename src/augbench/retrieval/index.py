@@ -103,7 +103,8 @@ def check_index(folder: str | Path, *, clip: str = "", width: int | None = None,
     count, wide = index_shape(folder)
     if width and wide != width:
         raise ValueError(
-            f"{folder} has vectors of width {wide}, but the CLIP {clip} has width {width}; name the CLIP that the index was built with"
+            f"{folder} has vectors of width {wide}, but the CLIP {clip} has width {width}; "
+            "name the CLIP that the index was built with"
         )
     rows, names = metadata.shape(folder)
     if rows != count:

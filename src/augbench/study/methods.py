@@ -75,7 +75,8 @@ class Method(Section):
         if not self.start.is_retrieved and (self.query != "text" or self.diversity):
             retrieving = _names(STARTS, lambda start: start.is_retrieved)
             raise ValueError(
-                f"start: {self.start.name} does not use query and diversity; methods that retrieve have `start: {retrieving}`"
+                f"start: {self.start.name} does not use query and diversity; methods that retrieve "
+                f"have `start: {retrieving}`"
             )
         self._check_trained()
         return self
