@@ -18,7 +18,8 @@ PER_SHARD = 1000  # images
 NAME = 100  # characters of a folder's name
 # Formats of images that leave as they came, with the extension by which readers know them; others leave as PNG.
 EXTENSIONS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "BMP": "bmp", "TIFF": "tif"}
-FACTS = ("prompt", "seed", "candidate", "url", "similarity", "sha256")  # columns of provenance
+# Columns of provenance.
+FACTS = ("prompt", "seed", "candidate", "cluster", "start_image", "url", "similarity", "sha256")
 
 
 def export(

@@ -6,6 +6,7 @@
 import argparse
 import itertools
 import math
+import os
 import re
 import sys
 from collections.abc import Collection, Sequence
@@ -27,6 +28,7 @@ from augbench.study.readers import reader_of
 LOOKED_AT = 500  # images whose size is read, spread over all classes
 SCARCE = 5  # images of a class below which there is nothing to split, whatever the shares
 PNG = 1.5  # bytes per pixel of a generated image
+EDITOR = "# yaml-language-server: $schema="  # begins a line that editors read
 METHODS = ["none", "simple_prompt", "clip_prompts"]  # what needs no pool and no fine-tuning
 
 
@@ -131,8 +133,8 @@ def estimate(info: TargetInfo, study: dict) -> dict[str, float]:
     }
 
 
-def text(name: str, info: TargetInfo) -> str:
-    """The configuration file."""
+def text(name: str, info: TargetInfo, folder: str | Path) -> str:
+    """The configuration file, to be written into a folder."""
     study = suggestion(info)
     cost = estimate(info, study)
     dump = {key: _block(key, value) for key, value in study.items()}
@@ -146,8 +148,7 @@ def text(name: str, info: TargetInfo) -> str:
         f"{len(counts)} classes, {sum(counts.values())} images to train on, {test}.",
         f"The largest class is {most!r} ({counts[most]}), the smallest {least!r} ({counts[least]}), "
         f"{counts[most] / counts[least]:.1f} times smaller.",
-        f"Shorter sides of {len(info.sides)} images: {info.sides[0]} to {info.sides[-1]} pixels, half of them below "
-        f"{info.sides[len(info.sides) // 2]}.",
+        f"Shorter sides of {len(info.sides)} images: {_range(info.sides)}.",
         *([f"Ignored: {info.ignored}."] if info.ignored else []),
     ]
     price = [
@@ -157,6 +158,7 @@ def text(name: str, info: TargetInfo) -> str:
         f"Fine-tuning a method would take up to {_hours(cost['finetuning_hours'])} of a V100.",
     ]
     lines = [
+        *_editor_line(folder),
         f"# A study of {_plain(info.target.path)}, written by `make new-study`; every key is in config/README.md.",
         "#",
         f"#   snakemake --configfile config/{name}.yaml -n     # the plan",
@@ -190,6 +192,21 @@ def text(name: str, info: TargetInfo) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _editor_line(folder: str | Path) -> list[str]:
+    """The line that tells editors by which schema they complete and check keys; none where the checkout is not here."""
+    schema = Path(__file__).parents[3] / "config" / "schema.json"
+    if not schema.is_file():
+        return []
+    return [f"{EDITOR}{_plain(Path(os.path.relpath(schema, folder)).as_posix())}"]
+
+
+def _range(sides: Sequence[int]) -> str:
+    """Sorted lengths in words."""
+    if sides[0] == sides[-1]:
+        return f"{sides[0]} pixels"
+    return f"{sides[0]} to {sides[-1]} pixels, {sides[len(sides) // 2]} in the median"
+
+
 def _block(key: str, value) -> str:
     """A key in YAML, a section on one line."""
     flow = None if isinstance(value, dict) else False
@@ -216,7 +233,7 @@ def write(path: str, name: str, folder: str | Path = "config", top_folders: str 
     info = examine(path, top_folders)
     study = config.Study.model_validate(suggestion(info))
     checks.check_target(study, f"studies.{name}", prompted=True, further=None)
-    configuration = text(name, info)
+    configuration = text(name, info, folder)
     file.parent.mkdir(parents=True, exist_ok=True)
     with open(file, "x", encoding="utf-8") as handle:  # also when another has just written it
         handle.write(configuration)
@@ -234,7 +251,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (ValueError, OSError, config.ConfigError) as error:
         asked = " (`make new-study` takes it as FOLDERS=...)" if "`folders: " in str(error) else ""
         sys.exit(f"{error}{asked}")
-    head = [line.removeprefix("# ") for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("# ")]
+    lines = path.read_text(encoding="utf-8").splitlines()
+    head = [line[2:] for line in lines if line.startswith("# ") and not line.startswith(EDITOR)]
     print("\n".join(head[1:]), f"\nwritten: {path}", sep="\n")
 
 

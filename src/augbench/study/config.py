@@ -116,7 +116,7 @@ class Config(Section):
                 raise ValueError(
                     f"studies.{name}.{trained[0]}.train needs a pool with images, not an index or a service"
                 )
-            if study.pool and not study.pool.source.tells_embeddings:
+            if study.pool and not study.pool.source.returns_embeddings:
                 diverse = next((method for method in study.methods if self.methods[method].diversity), None)
                 if diverse:
                     raise ValueError(

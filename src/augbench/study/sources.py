@@ -37,7 +37,7 @@ class Source:
     downloads = False  # images come from the web: to be packed, or the neighbours alone
     brings_index = False  # its path is a clip-retrieval folder
     is_remote = False  # it is searched by a service
-    tells_embeddings = True  # of the images that a search finds
+    returns_embeddings = True  # of the images that a search finds
 
     def files(self, path: str | Path) -> list[str]:
         """The files that the pool consists of, sorted."""
@@ -177,7 +177,7 @@ class Service(Source):
     example = "url: http://localhost:1234/knn-service, index: laion5B"
     downloads = True
     is_remote = True
-    tells_embeddings = False
+    returns_embeddings = False
 
 
 SOURCES: dict[str, Source] = {
