@@ -47,7 +47,7 @@ class Method(Section):
     candidates: list[Annotated[str, Field(pattern=r"^(best_train|best_validation|epoch-[1-9][0-9]*)$")]] = Field(
         ["best_train", "best_validation", "epoch-1", "epoch-2", "epoch-3"],
         min_length=1,
-        description="states of a fine-tuning of which validation accuracy chooses",
+        description="checkpoints of a fine-tuning, of which the one with the best validation accuracy is used",
     )
 
     @classmethod

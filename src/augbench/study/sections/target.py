@@ -15,16 +15,16 @@ class Target(Section):
     path: str | None = Field(None, description="the folder, or the list")
     folders: Literal["splits", "classes"] | None = Field(
         None,
-        description="of the reader folder: what the top folders are; null: by their names, or else a question, see "
-        "docs/inputs.md",
+        description="for the reader folder: what the top folders are; null: decided by their names, see docs/inputs.md",
     )
     ground_truth: str | None = Field(
-        None, description="of a flat ImageNet val: the folder ILSVRC2012_devkit_t12, or LOC_val_solution.csv"
+        None,
+        description="for ImageNet's val without class folders: ILSVRC2012_devkit_t12 or LOC_val_solution.csv",
     )
     classes: str | None = Field(
         None,
-        description="CSV with columns class, lemmas, hypernyms, definition, of all classes or some; where it is "
-        "silent, WordNet's for ImageNet, else names come from folder names",
+        description="CSV with the columns class, lemmas, hypernyms, definition, for all classes or some; the others "
+        "are named by WordNet for ImageNet, else by their folders",
     )
     unreadable: Literal["stop", "skip"] = Field("stop", description="what to do with an image that cannot be read")
 
