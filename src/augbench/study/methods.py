@@ -42,7 +42,8 @@ class Method(Section):
         "text", description="what retrieval searches for: the prompts, or the mean of prompts and training images"
     )
     diversity: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.0, description="weight of diversity in choosing retrieved images (maximal marginal relevance); 0: the most similar"
+        0.0,
+        description="weight of diversity in choosing retrieved images (maximal marginal relevance); 0: the most similar",
     )
     candidates: list[Annotated[str, Field(pattern=r"^(best_train|best_validation|epoch-[1-9][0-9]*)$")]] = Field(
         ["best_train", "best_validation", "epoch-1", "epoch-2", "epoch-3"],
