@@ -43,7 +43,7 @@ class Method(Section):
     )
     diversity: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.0,
-        description="weight of diversity in choosing retrieved images (maximal marginal relevance); 0: similarity alone",
+        description="weight of diversity among retrieved images (maximal marginal relevance); 0: similarity alone",
     )
     candidates: list[Annotated[str, Field(pattern=r"^(best_train|best_validation|epoch-[1-9][0-9]*)$")]] = Field(
         ["best_train", "best_validation", "epoch-1", "epoch-2", "epoch-3"],
