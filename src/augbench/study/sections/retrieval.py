@@ -8,15 +8,16 @@ from pydantic import Field, field_validator, model_validator
 from augbench.study.sections.base import Count, Positive, Section, Share, one_of
 from augbench.study.sources import SOURCES, Source
 
+INDEXED = ", ".join(name for name, row in SOURCES.items() if not (row.brings_index or row.is_remote))
+SINGLE = ", ".join(name for name, row in SOURCES.items() if row.may_be_a_file)
+
 
 class Pool(Section):
     source: one_of(Source, SOURCES, "source") = Field(
-        description="where the pool's images come from (augbench itself indexes digits, folder, shards and urls): "
+        description=f"where the pool's images come from ({INDEXED} are indexed by augbench): "
         + "; ".join(f"{name}: {row.meaning}" for name, row in SOURCES.items())
     )
-    path: str | None = Field(
-        None, description="folder of images, shards (*.tar) or index; of urls, a Parquet file or a folder of them"
-    )
+    path: str | None = Field(None, description=f"its folder; for {SINGLE} also a single file")
     url: str | None = Field(None, description="of the service, e.g. http://localhost:1234/knn-service")
     index: str | None = Field(None, description="name of the service's index")
     pause: Annotated[float, Field(ge=0)] = Field(0.0, description="seconds between queries to the service")
