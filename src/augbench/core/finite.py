@@ -19,7 +19,7 @@ def check(values, what: str, names: Sequence[str], advice: str = "") -> None:
 
 
 def bad_items(values) -> list[int]:
-    """The places along the first axis that have a number that is none."""
+    """Positions along the first axis that hold NaN or infinity."""
     if hasattr(values, "detach"):
         import torch
 

@@ -1,4 +1,4 @@
-"""A rule's input files come as one list: whose each of them is."""
+"""Deals out the files of a rule's input, which come as one list, among methods or ratios."""
 
 from collections.abc import Sequence
 from typing import TypeVar

@@ -118,7 +118,7 @@ def _facts(row) -> dict:
 
 
 def _rows(table: pd.DataFrame) -> Iterator:
-    """Rows as attributes; ``class``, which is no name in Python, is ``_class``."""
+    """Rows as attributes; ``class``, a reserved word in Python, is ``_class``."""
     from types import SimpleNamespace
 
     for values in table.to_dict("records"):

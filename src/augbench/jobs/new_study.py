@@ -45,7 +45,7 @@ class TargetInfo:
 
 
 def examine(path: str, top_folders: str | None = None) -> TargetInfo:
-    """Count a folder's images and read some sizes. Raises ValueError with one sentence when there is no study in it.
+    """Count a folder's images and read some sizes. Raises ValueError with one sentence when no study can be made of it.
 
     ``top_folders`` : ``splits`` or ``classes``, where their names do not say
     """

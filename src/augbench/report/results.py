@@ -66,7 +66,7 @@ class StudyResults:
         self.candidates = cache(lambda method: _parquet(self.files.candidates[method]))
 
     def once(self, gather: Callable[["StudyResults"], Any]) -> Any:
-        """What ``gather`` makes of these results: made once, though several exhibits show it."""
+        """What ``gather`` computes from these results: computed once, though several exhibits show it."""
         if gather not in self._gathered:
             self._gathered[gather] = gather(self)
         return self._gathered[gather]

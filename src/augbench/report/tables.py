@@ -1,4 +1,4 @@
-"""Sums up the runs of a method, and all methods as Table 1: what a study is done for, in plain numbers."""
+"""Sums up the runs of a method, and all methods as Table 1: the numbers for which a study is run."""
 
 import itertools
 import math
