@@ -7,13 +7,16 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.compute
 import pyarrow.parquet as pq
 
 from augbench.core import files, texts
 from augbench.core.files import BadInput
+
+compute: Any = pyarrow.compute  # it makes its functions as it is imported, where no type checker sees them
 
 SEPARATORS = ",;\t|"
 HEAD = 1 << 20  # bytes in which the first row ends
@@ -42,7 +45,7 @@ def read(path: str | Path, columns: Mapping[str, Sequence[str]], needed: Sequenc
         table = _parquet(path, columns, needed) if head == b"PAR1" else _csv(path, columns, needed)
     except pa.ArrowException as error:
         raise BadInput(f"{files.printable(path)} cannot be read: {_first_line(error)}") from None
-    return pa.table({name: pc.utf8_trim_whitespace(table[name]) for name in table.column_names})
+    return pa.table({name: compute.utf8_trim_whitespace(table[name]) for name in table.column_names})
 
 
 def _first_line(error: Exception) -> str:
@@ -198,7 +201,7 @@ def _parquet(path: Path, columns: Mapping[str, Sequence[str]], needed: Sequence[
     _complete(places, needed, names, path)
     check_types(file, [names[place] for place in places.values()], path)
     table = file.read(columns=[names[place] for place in places.values()])
-    return pa.table({name: pc.fill_null(text(table[names[place]]), "") for name, place in places.items()})
+    return pa.table({name: compute.fill_null(text(table[names[place]]), "") for name, place in places.items()})
 
 
 def open_parquet(path: str | Path) -> pq.ParquetFile:

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import TypeVar
 
-Key, Item = TypeVar("Key"), TypeVar("Item")
+Key = TypeVar("Key")
+Item = TypeVar("Item")
 
 
 def shares(keys: Sequence[Key], items: Sequence[Item]) -> dict[Key, list[Item]]:

@@ -121,8 +121,8 @@ def _rows(table: pd.DataFrame) -> Iterator:
     """Rows as attributes; ``class``, a reserved word in Python, is ``_class``."""
     from types import SimpleNamespace
 
-    for values in table.to_dict("records"):
-        yield SimpleNamespace(_class=values.pop("class"), **values)
+    for values in table.rename(columns={"class": "_class"}).to_dict("records"):
+        yield SimpleNamespace(**{str(name): value for name, value in values.items()})
 
 
 def _write_folders(folder: Path, table: pd.DataFrame, names: Mapping[str, str], with_metadata: bool) -> None:

@@ -71,7 +71,7 @@ def sizes(count: int, dataset, own: Collection[str] = ()) -> dict[str, int]:
         if "test" in own:
             wanted["train"] -= excess
             break
-        largest = max([name for name in ("test", "validation") if name in wanted], key=wanted.get)
+        largest = max([name for name in ("test", "validation") if name in wanted], key=lambda name: wanted[name])
         if not wanted[largest]:
             break
         wanted[largest] -= 1

@@ -152,7 +152,7 @@ def _finish(partial: Path, folder: Path, history: Sequence[Mapping], names: Sequ
     for file in partial.glob("*.safetensors"):
         if file.stem not in names and file.name != STATE:
             file.unlink()
-    rows = [{"candidate": name} | history[epoch_of(name, history) - 1] for name in names]
+    rows = [{"candidate": name, **history[epoch_of(name, history) - 1]} for name in names]
     write_csv(partial / "history.csv", pd.DataFrame(history))
     write_csv(partial / "candidates.csv", pd.DataFrame(rows, columns=["candidate", *history[0]]))
     shutil.rmtree(folder, ignore_errors=True)

@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import pandas as pd
 import torch
@@ -14,6 +15,7 @@ from augbench.diffusion.text_encodings import TextEncodings
 from augbench.models.backbones import SafetyChecker, load_pipeline
 from augbench.study.methods import Method
 from augbench.study.sections.diffusion import Generate
+from augbench.study.starts import Generated
 
 DECODED = 8  # images that the VAE decodes at a time; a T4 has no room for more at 512 pixels
 
@@ -50,11 +52,12 @@ class Sampler:
     ):
         torch.set_num_threads(settings.threads)
         self.method, self.settings, self.training = method, settings, None
-        self.pipeline = load_pipeline(pipeline_folder)
+        self.start = cast(Generated, method.start)  # nobody asks others for a sampler
+        self.pipeline: Any = load_pipeline(pipeline_folder)
         self.checker = SafetyChecker(pipeline_folder)
         self.device, self.dtype = self.pipeline.device, self.pipeline.unet.dtype
         self.use({})
-        if method.start.begins_from_images:
+        if self.start.begins_from_images:
             scaling = self.pipeline.vae.config.scaling_factor
             self.training = latents.start_images(train_latents, train, scaling)
 
@@ -82,7 +85,7 @@ class Sampler:
             guides = torch.cat([self.encode([""] * len(rows)), guides])
         scheduler.set_timesteps(self.settings.steps, device=self.device)
         noise = torch.stack([self.noise(row["seed"]) for row in rows])
-        begin, timesteps = self.method.start.begin(rows, noise, scheduler, self.settings, self.training)
+        begin, timesteps = self.start.begin(rows, noise, scheduler, self.settings, self.training)
         current = begin.to(self.device, self.dtype)
         fresh = step_noise(scheduler, [row["seed"] for row in rows])
         for step in timesteps:
@@ -105,7 +108,7 @@ class Sampler:
         finite.check(decoded, "the decoder (vae)", names, precision)
         return self.pipeline.image_processor.postprocess(decoded, output_type="pil")
 
-    def draw(self, rows: Sequence[dict], key: tuple) -> list:
+    def draw(self, rows: list[dict], key: tuple) -> list:
         """Pictures of a batch, those that the safety checker refuses drawn again with the next seed (section 3), and
         from another start image where they start from one.
 
@@ -119,7 +122,7 @@ class Sampler:
                 for i in waiting:
                     seed = derive(*key, rows[i]["class"], rows[i]["index"], attempt)
                     rows[i] |= {"seed": seed, "replaced": attempt}
-                    rows[i] |= self.method.start.choose(rows[i], key, attempt, self.training)
+                    rows[i] |= self.start.choose(rows[i], key, attempt, self.training)
                 drawn = self.denoise([rows[i] for i in waiting])
                 refused = self.checker.unsafe(drawn)
                 for i, picture in zip(waiting, drawn, strict=True):
@@ -132,7 +135,7 @@ class Sampler:
     def _refusal(self, row: Mapping) -> str:
         """A sentence for an image that was refused too often: why, and what the user of such a method can change."""
         draws = self.settings.max_replacements + 1
-        cause, remedy = self.method.start.refused(row, draws, self.training) or self.method.guide.refused(row)
+        cause, remedy = self.start.refused(row, draws, self.training) or self.method.guide.refused(row)
         return (
             f"the safety checker refused {draws} draws {cause} of the class {row['class']}; "
             f"{remedy}, or raise `generate.max_replacements`"

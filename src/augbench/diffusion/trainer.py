@@ -8,7 +8,7 @@ import contextlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
@@ -66,7 +66,7 @@ class Trainer:
         self.settings, self.seed = settings, seed
         forget_launchers()
         ddp = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
-        self.accelerator = Accelerator(mixed_precision=mixed_precision(), kwargs_handlers=[ddp])
+        self.accelerator: Any = Accelerator(mixed_precision=mixed_precision(), kwargs_handlers=[ddp])
         device, precision = self.accelerator.device, self.accelerator.mixed_precision
 
         self.tables = {name: images.read(getattr(inputs, name)) for name in ("train", "validation")}
@@ -116,7 +116,7 @@ class Trainer:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad()
-        return self.accelerator.reduce(total.reshape(1), "sum").item()
+        return self.accelerator.reduce(torch.as_tensor(total).reshape(1), "sum").item()
 
     def validation_loss(self) -> float:
         """The mean loss of the validation images, or so many of them, with the same noise each time."""

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import io
 from pathlib import Path
+from typing import Any
 
 from augbench.core import files
 from augbench.images import folders
@@ -111,7 +112,8 @@ def upright(data: bytes, name: str = "image") -> tuple[tuple[int, int], tuple[bo
     bottom to top. Raises ValueError like :func:`decode`."""
     with _opened(data, name) as image:
         turned = _orientation(image)
-        return image.size[::-1] if turned in LYING else image.size, (turned in (2, 3, 6, 7), turned in (3, 4, 7, 8))
+        width, height = image.size
+        return (height, width) if turned in LYING else (width, height), (turned in (2, 3, 6, 7), turned in (3, 4, 7, 8))
 
 
 @contextlib.contextmanager
@@ -161,16 +163,20 @@ def _rgb(image):
     if image.mode.startswith("I") or image.mode == "F":
         image = _eight_bits(image)
     if image.mode == "LAB":
-        from PIL import ImageCms
-
-        spaces = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
-        image = ImageCms.profileToProfile(image, *spaces, outputMode="RGB")
+        image = _from_lab(image)
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         if image.mode == "La":
             image = image.convert("LA")
         image = image.convert("RGBA")
         image = _pillow().alpha_composite(_pillow().new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
+
+
+def _from_lab(image) -> Any:
+    from PIL import ImageCms
+
+    spaces = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+    return ImageCms.profileToProfile(image, *spaces, outputMode="RGB")
 
 
 def _eight_bits(image):

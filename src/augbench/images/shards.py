@@ -64,7 +64,7 @@ def samples(path: str | Path) -> Iterator[tuple[str, dict[str, Member]]]:
     A key is a name with its folders up to the first dot after them, an extension what follows, in lower case. Hidden
     members, such as a Mac's ``._000.jpg``, belong to none. Raises BadInput naming the shard when it is damaged.
     """
-    key, sample = None, {}
+    key, sample = "", {}
     for member, data in _members(path, lambda tar, member: tar.extractfile(member).read()):
         if not (parts := NAME.fullmatch(member.name)) or META.match(member.name):
             continue
@@ -97,7 +97,7 @@ def _members(path: str | Path, read: Callable = lambda tar, member: None) -> Ite
         raise files.BadInput(f"the shard {files.printable(path)} cannot be read: {_fault(path, error)}") from None
 
 
-def _fault(path: str | Path, error: Exception) -> str:
+def _fault(path: str | Path, error: Exception | str) -> str:
     """What is wrong with a shard that cannot be read, and what to do."""
     try:
         with open(path, "rb") as file:

@@ -207,7 +207,7 @@ def check_models(config: Config, study: Study, place: str) -> None:
     """
     try:
         part = "backbone"
-        if any(config.methods[method].start.sections for method in study.methods):
+        if study.backbone and any(config.methods[method].start.sections for method in study.methods):
             model = study.backbone.model
             if model is not None and local_files.is_folder(model, "backbone"):
                 local_files.check_pipeline(model)

@@ -102,7 +102,7 @@ def _first_machine() -> str:
 
     nodes = output("squeue", "--noheader", "--job", os.environ["SLURM_JOB_ID"], "--format", "%N").strip()
     first = output("scontrol", "show", "hostnames", nodes).split()[0]
-    return re.search(r"NodeAddr=(\S+)", output("scontrol", "show", "node", first))[1]
+    return re.findall(r"NodeAddr=(\S+)", output("scontrol", "show", "node", first))[0]
 
 
 @contextlib.contextmanager

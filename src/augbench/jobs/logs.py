@@ -34,7 +34,7 @@ def print_error(kind: type[BaseException], error: BaseException, trace) -> None:
     What the user's files, configuration or network can cause is raised by augbench, with what to do about it.
     """
     place = traceback.extract_tb(trace)[-1] if trace else None
-    raised_here = place and Path(place.filename).is_relative_to(PACKAGE) and place.line.startswith("raise ")
+    raised_here = place and Path(place.filename).is_relative_to(PACKAGE) and (place.line or "").startswith("raise ")
     if isinstance(error, files.BadInput) or (raised_here and str(error)):
         print(f"error: {error}", file=sys.stderr, flush=True)
     else:

@@ -49,7 +49,8 @@ def examine(path: str, top_folders: str | None = None) -> TargetInfo:
 
     ``top_folders`` : ``splits`` or ``classes``, where their names do not say
     """
-    section = config.Target(reader=reader_of(Path(path)).name, path=str(path), folders=top_folders)
+    row = {"reader": reader_of(Path(path)).name, "path": str(path), "folders": top_folders}
+    section = config.Target.model_validate(row)
     target_checks.check(section)
     layout = section.reader.layout(section)
     files = {key: sorted(layout.train(key)) for key in layout.classes}
@@ -139,8 +140,8 @@ def text(name: str, info: TargetInfo, folder: str | Path) -> str:
     cost = estimate(info, study)
     dump = {key: _block(key, value) for key, value in study.items()}
     dump["methods"] = "methods:\n" + "\n".join(f"  - {method}" for method in METHODS)
-    most, least = max(info.counts, key=info.counts.get), min(info.counts, key=info.counts.get)
     counts = info.counts
+    most, least = max(counts, key=lambda name: counts[name]), min(counts, key=lambda name: counts[name])
     generating = len(METHODS) - 1
     own = " and ".join(f"a {name} set" for name in ("validation", "test") if name in info.own)
     test = f"{own} of its own" if own else "no test set: augbench splits"

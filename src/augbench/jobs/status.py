@@ -208,7 +208,8 @@ class Watch(logging.Handler):
         self, jobs: Mapping[int, Job], studies: Iterable[str], folder: str | Path = "results", clock=time.monotonic
     ):
         super().__init__()
-        self.clock, self.folder, self.logger = clock, Path(folder), None
+        self.clock, self.folder = clock, Path(folder)
+        self.logger: logging.Logger | None = None
         self.progress = Progress(jobs, clock())
         known = {job.study for job in self.progress.jobs.values()}
         self.studies = [study for study in studies if study in known]
@@ -224,14 +225,15 @@ class Watch(logging.Handler):
         self.thread.start()
 
     def emit(self, record: logging.LogRecord) -> None:
-        event, now = str(getattr(record, "event", "")), self.clock()
+        facts, now = vars(record), self.clock()
         with self.guard:
-            if event == "job_started":
-                self.progress.started(record.jobs, now)
-            elif event == "job_finished":
-                self.progress.finished(record.job_id, now)
-            elif event == "job_error":
-                self.progress.failed(record.jobid, record.log)
+            match str(facts.get("event", "")):
+                case "job_started":
+                    self.progress.started(facts["jobs"], now)
+                case "job_finished":
+                    self.progress.finished(facts["job_id"], now)
+                case "job_error":
+                    self.progress.failed(facts["jobid"], facts["log"])
 
     def _run(self) -> None:
         ended, last = False, self.clock()
@@ -266,7 +268,8 @@ class Watch(logging.Handler):
 
     def stop(self, end: str) -> None:
         """The run has ended: ``finished`` or ``failed``."""
-        self.logger.removeHandler(self)
+        if self.logger:
+            self.logger.removeHandler(self)
         with self.guard:
             self.progress.end = end
         self.over.set()

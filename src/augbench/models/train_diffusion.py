@@ -7,7 +7,7 @@ of the given CLIP, scheduler, and a safety checker fitted to the words that mark
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -52,7 +52,7 @@ def train_vae(
     torch.manual_seed(derive(seed, "vae", "weights"))
     pool = CaptionedPool(shards, settings.image_size)
     channels = settings.vae_channels
-    vae = AutoencoderKL(
+    vae: Any = AutoencoderKL(
         down_block_types=["DownEncoderBlock2D"] * len(channels),
         up_block_types=["UpDecoderBlock2D"] * len(channels),
         block_out_channels=channels,
@@ -111,7 +111,7 @@ def train_unet(
     """
     torch.set_num_threads(settings.threads)
     pool = CaptionedPool(shards, settings.image_size)
-    vae = AutoencoderKL.from_pretrained(vae_folder).eval()
+    vae: Any = AutoencoderKL.from_pretrained(vae_folder).eval()
     text_encoder = CLIPTextModel.from_pretrained(clip_folder).eval()
     with whole(folder) as temporary:
         write_tokenizer(temporary / "tokenizer", settings.text_tokens)

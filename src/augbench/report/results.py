@@ -112,13 +112,13 @@ class StudyResults:
 
     @cached_property
     def train_by_class(self) -> dict[str, pd.DataFrame]:
-        return dict(list(self.train.groupby("class")))
+        return _by_class(self.train)
 
     @cached_property
     def added_by_class(self) -> dict[str, dict[str, pd.DataFrame]]:
         """Method -> class -> the first PER_CLASS images of the first set that the method adds at the main ratio."""
         tables = {key: images.read(_present(path)) for key, path in self.files.added.items()}
-        return {key: dict(list(each.groupby("class").head(PER_CLASS).groupby("class"))) for key, each in tables.items()}
+        return {key: _by_class(table.groupby("class").head(PER_CLASS)) for key, table in tables.items()}
 
     @property
     def shown(self) -> list[dict]:
@@ -210,6 +210,10 @@ def named_class(row) -> dict:
     """A class of the class table under the name that is shown: the first lemma, else the key."""
     name = str(row["lemmas"] or row["class"]).split(",")[0].strip()
     return {"class": row["class"], "name": name, "train": int(row["train"])}
+
+
+def _by_class(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    return {str(key): rows for key, rows in table.groupby("class")}
 
 
 def records(table: pd.DataFrame) -> list[dict]:

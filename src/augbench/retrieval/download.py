@@ -20,6 +20,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -189,7 +190,7 @@ def _read(folder: Path) -> pd.DataFrame:
         where = dict(images.member_places(tar))
         for row in pd.read_parquet(tar.with_suffix(".parquet")).itertuples():
             place = where.get(f"{row.key}.jpg")
-            reason = row.error_message or ""
+            reason = str(row.error_message or "")
             if row.status == "success" and place:
                 fate, reason = "fetched", ""
             else:
@@ -220,7 +221,7 @@ def _distribute(count: int, downloader: Callable, shards: Iterable, _, retries: 
 
 
 def _download(options: dict) -> None:
-    main = importlib.import_module("img2dataset.main")  # its package has a function of that name
+    main: Any = importlib.import_module("img2dataset.main")  # its package has a function of that name
     main.multiprocessing_distributor = _distribute
     try:
         with processes.ended_on_error():

@@ -36,19 +36,19 @@ class Study(Section):
     ratios: list[Positive] = Field(
         [1.0], min_length=1, description="of all methods: added images per class / training images per class"
     )
-    scaling: Scaling = Scaling()
+    scaling: Scaling = Scaling.default()
     target: Target
-    dataset: Dataset = Dataset()
-    digits: Digits = Digits()
+    dataset: Dataset = Dataset.default()
+    digits: Digits = Digits.default()
     clip: Clip | None = None
     pool: Pool | None = None
     backbone: Backbone | None = None
-    retrieval: Retrieval = Retrieval()
-    finetune: Finetune = Finetune()
-    generate: Generate = Generate()
-    classifier: Classifier = Classifier()
-    audit: Audit = Audit()
-    jobs: Jobs = Jobs()
+    retrieval: Retrieval = Retrieval.default()
+    finetune: Finetune = Finetune.default()
+    generate: Generate = Generate.default()
+    classifier: Classifier = Classifier.default()
+    audit: Audit = Audit.default()
+    jobs: Jobs = Jobs.default()
 
     @property
     def main_ratio(self) -> float:

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from augbench.core import package_data
 from augbench.study.parts import PARTS, PROMPT, Guide, Part
 from augbench.study.prompts import TEMPLATES, template_file, uses_pseudo_word
-from augbench.study.sections.base import Count, Section, did_you_mean, one_of
+from augbench.study.sections.base import Count, RowOf, Section, did_you_mean
 from augbench.study.starts import STARTS, Start
 
 
@@ -28,11 +28,11 @@ class Method(Section):
     templates: Literal["random", "equal"] = Field(
         "random", description="draw templates at random with replacement, or each equally often"
     )
-    start: one_of(Start, STARTS, "start") = Field(
+    start: Annotated[Start, RowOf(STARTS, "start")] = Field(
         description="where an added image comes from: "
         + "; ".join(f"{name}, {row.meaning}" for name, row in STARTS.items())
     )
-    trained: list[one_of(Part, PARTS, "part")] = Field(
+    trained: list[Annotated[Part, RowOf(PARTS, "part")]] = Field(
         [],
         description="what is fine-tuned on the target: "
         + "; ".join(f"{name}, {row.meaning}" for name, row in PARTS.items()),
@@ -60,7 +60,7 @@ class Method(Section):
     @property
     def guide(self) -> Guide:
         """What guides the denoiser: the trained part that does, or else the prompt."""
-        return next((part for part in self.trained if part.guides), PROMPT)
+        return next((part for part in self.trained if isinstance(part, Guide)), PROMPT)
 
     @model_validator(mode="after")
     def _fits(self):

@@ -4,11 +4,10 @@ import json
 from typing import Any, Literal
 
 import yaml
-from pydantic import WithJsonSchema
 
 from augbench.study.config import Config, Study, kinds_in
 from augbench.study.methods import Method
-from augbench.study.sections.base import Section
+from augbench.study.sections.base import RowOf, Section
 
 INTRODUCTION = """\
 # Configuration
@@ -106,8 +105,8 @@ def _kind(field) -> str:
     literal = [part for part in kinds_in(field.annotation) if getattr(part, "__origin__", None) is Literal]
     inner = [each for kind in kinds_in(field.annotation) for each in getattr(kind, "__metadata__", ())]
     for each in [*field.metadata, *inner]:
-        if isinstance(each, WithJsonSchema):
-            return ", ".join(each.json_schema["enum"])
+        if isinstance(each, RowOf):
+            return ", ".join(each.registry)
     if literal:
         return ", ".join(map(str, literal[0].__args__))
     if not parts:

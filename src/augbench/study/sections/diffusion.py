@@ -1,7 +1,7 @@
 """Fine-tuning a diffusion model, and generating images with it."""
 
 from collections.abc import Collection
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, create_model
 
@@ -27,7 +27,9 @@ class Generate(Section):
 
 def learning_rates(parts: Collection[Part]) -> type[Section]:
     """A section with a learning rate for each part, by its name."""
-    rates = {part.name: (Positive, Field(part.learning_rate, description=part.learning_rate_of)) for part in parts}
+    rates: dict[str, Any] = {
+        part.name: (Positive, Field(part.learning_rate, description=part.learning_rate_of)) for part in parts
+    }
     return create_model(
         "LearningRates",
         __base__=Section,
@@ -38,18 +40,15 @@ def learning_rates(parts: Collection[Part]) -> type[Section]:
 
 def settings_of(parts: Collection[Part]) -> type[Section]:
     """A section with a section, by the part's name, for each part that has settings of its own."""
-    return create_model(
-        "PartSettings",
-        __base__=Section,
-        **{part.name: (part.settings, part.settings()) for part in parts if part.settings},
-    )
+    sections: dict[str, Any] = {part.name: (part.settings, part.settings()) for part in parts if part.settings}
+    return create_model("PartSettings", __base__=Section, **sections)
 
 
 LearningRates = learning_rates(PARTS.values())
 
 
 class Finetune(settings_of(PARTS.values())):
-    learning_rates: LearningRates = LearningRates()
+    learning_rates: LearningRates = LearningRates()  # pyright: ignore[reportInvalidTypeForm] (made of the registry)
     grid: list[Positive] = Field(
         [1.0],
         min_length=1,

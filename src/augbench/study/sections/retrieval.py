@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from augbench.study.sections.base import Count, Positive, Section, Share, one_of
+from augbench.study.sections.base import Count, Positive, RowOf, Section, Share
 from augbench.study.sources import SOURCES, Source
 
 INDEXED = ", ".join(name for name, row in SOURCES.items() if not (row.brings_index or row.is_remote))
@@ -13,7 +13,7 @@ SINGLE = ", ".join(name for name, row in SOURCES.items() if row.may_be_a_file)
 
 
 class Pool(Section):
-    source: one_of(Source, SOURCES, "source") = Field(
+    source: Annotated[Source, RowOf(SOURCES, "source")] = Field(
         description=f"where the pool's images come from ({INDEXED} are indexed by augbench): "
         + "; ".join(f"{name}: {row.meaning}" for name, row in SOURCES.items())
     )

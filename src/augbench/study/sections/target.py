@@ -1,15 +1,15 @@
 """The target data: where it lies and how it is split."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from augbench.study.readers import READERS, Reader
-from augbench.study.sections.base import Section, Share, one_of
+from augbench.study.sections.base import RowOf, Section, Share
 
 
 class Target(Section):
-    reader: one_of(Reader, READERS, "reader") = Field(
+    reader: Annotated[Reader, RowOf(READERS, "reader")] = Field(
         description="how its images lie: " + "; ".join(f"{name}: {row.meaning}" for name, row in READERS.items())
     )
     path: str | None = Field(None, description="the folder, or the list")
