@@ -52,7 +52,6 @@ class Sampler:
     ):
         torch.set_num_threads(settings.threads)
         self.method, self.settings, self.training = method, settings, None
-        self.start = cast(Generated, method.start)  # nobody asks others for a sampler
         self.pipeline: Any = load_pipeline(pipeline_folder)
         self.checker = SafetyChecker(pipeline_folder)
         self.device, self.dtype = self.pipeline.device, self.pipeline.unet.dtype
@@ -60,6 +59,10 @@ class Sampler:
         if self.start.begins_from_images:
             scaling = self.pipeline.vae.config.scaling_factor
             self.training = latents.start_images(train_latents, train, scaling)
+
+    @property
+    def start(self) -> Generated:
+        return cast(Generated, self.method.start)  # methods with other starts have no sampler
 
     def use(self, candidate: Mapping) -> "Sampler":
         """Take a fine-tuning's result (:mod:`augbench.study.parts`) in place of another of the same method."""

@@ -36,7 +36,7 @@ def _pillow():
     from PIL import Image
 
     if folders.reads_heif():
-        import pillow_heif
+        import pillow_heif  # pyright: ignore[reportMissingImports] (an extra)
 
         pillow_heif.register_heif_opener()
     return Image

@@ -3,6 +3,7 @@
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 from augbench.core import finite
 from augbench.core.files import whole
@@ -76,9 +77,8 @@ class SafetyChecker:
         logging.get_logger(StableDiffusionSafetyChecker.__module__).setLevel(logging.ERROR)
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         folder = Path(pipeline_folder)
-        model, loaded = StableDiffusionSafetyChecker.from_pretrained(
-            folder / "safety_checker", output_loading_info=True
-        )
+        result: Any = StableDiffusionSafetyChecker.from_pretrained(folder / "safety_checker", output_loading_info=True)
+        model, loaded = result
         if missing := sorted(loaded["missing_keys"]):  # transformers would fill them with random numbers
             raise RuntimeError(f"the safety checker in {folder} has no weights {missing[0]}; give another backbone")
         self._model = model.to(self._device).eval()
