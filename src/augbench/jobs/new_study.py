@@ -9,7 +9,7 @@ import math
 import os
 import re
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,10 +25,10 @@ from augbench.study import classes, config
 from augbench.study.parts import PARTS
 from augbench.study.readers import reader_of
 
+EDITOR = "# yaml-language-server: $schema="  # begins a line that editors read
 LOOKED_AT = 500  # images whose size is read, spread over all classes
 SCARCE = 5  # images of a class below which there is nothing to split, whatever the shares
 PNG = 1.5  # bytes per pixel of a generated image
-EDITOR = "# yaml-language-server: $schema="  # begins a line that editors read
 METHODS = ["none", "simple_prompt", "clip_prompts"]  # what needs no pool and no fine-tuning
 
 
@@ -141,20 +141,18 @@ def text(name: str, info: TargetInfo, folder: str | Path) -> str:
     dump = {key: _block(key, value) for key, value in study.items()}
     dump["methods"] = "methods:\n" + "\n".join(f"  - {method}" for method in METHODS)
     counts = info.counts
-    most, least = max(counts, key=lambda name: counts[name]), min(counts, key=lambda name: counts[name])
     generating = len(METHODS) - 1
     own = " and ".join(f"a {name} set" for name in ("validation", "test") if name in info.own)
     test = f"{own} of its own" if own else "no test set: augbench splits"
     facts = [
         f"{len(counts)} classes, {sum(counts.values())} images to train on, {test}.",
-        f"The largest class is {most!r} ({counts[most]}), the smallest {least!r} ({counts[least]}), "
-        f"{counts[most] / counts[least]:.1f} times smaller.",
+        _sizes(counts),
         f"Shorter sides of {len(info.sides)} images: {_range(info.sides)}.",
         *([f"Ignored: {info.ignored}."] if info.ignored else []),
     ]
     price = [
         f"{cost['training']:.0f} training images; each generating method makes {cost['images']:.0f} images, "
-        f"about {_hours(cost['hours'])} of a T4 and {cost['gigabytes']:.1f} GB; here {generating} do.",
+        f"about {_hours(cost['hours'])} of a T4 and {cost['gigabytes']:.1f} GB; {generating} of these methods generate.",
         f"Each method trains {study['runs']} classifiers, about {_hours(cost['classifier_hours'])} of a T4.",
         f"Fine-tuning a method would take up to {_hours(cost['finetuning_hours'])} of a V100.",
     ]
@@ -185,10 +183,10 @@ def text(name: str, info: TargetInfo, folder: str | Path) -> str:
         lines += [f"    {line}" for line in block.splitlines()]
         if key == "methods":
             lines += [
-                "    # Retrieval, the paper's best, needs a pool of images: take away the comments below, name it, and",
+                "    # Retrieval, the paper's best, needs a pool of images: uncomment the lines below, name the pool, and",
                 "    # add `- retrieval` to the list. Fine-tuned methods: `- textual_inversion`, `- pseudoword_dm`.",
                 "    # clip: {model: ViT-L/14} # the CLIP of the index",
-                "    # pool: {source: index, path: FOLDER} # or folder, shards, urls, service: see README.md",
+                "    # pool: {source: index, path: FOLDER} # or folder, shards, urls, service: see docs/pools.md",
             ]
     return "\n".join(lines) + "\n"
 
@@ -199,6 +197,17 @@ def _editor_line(folder: str | Path) -> list[str]:
     if not schema.is_file():
         return []
     return [f"{EDITOR}{_plain(Path(os.path.relpath(schema, folder)).as_posix())}"]
+
+
+def _sizes(counts: Mapping[str, int]) -> str:
+    """How many images the classes have, as a sentence."""
+    most, least = max(counts, key=lambda name: counts[name]), min(counts, key=lambda name: counts[name])
+    if counts[most] == counts[least]:
+        return f"Each class has {counts[most]} of them."
+    return (
+        f"The largest class is {most!r} ({counts[most]}), the smallest {least!r} ({counts[least]}), "
+        f"{counts[most] / counts[least]:.1f} times smaller."
+    )
 
 
 def _range(sides: Sequence[int]) -> str:

@@ -51,6 +51,7 @@ def test_sizes_and_the_schema_are_named(tmp_path):
     images = make(tmp_path / "data", {"a": 10, "b": 10})
     Image.new("RGB", (100, 50)).save(images / "a" / "0.png")
     text = new_study.write(str(images), "birds", tmp_path / "in" / "config").read_text()
+    assert "# Each class has 10 of them.\n" in text
     assert "Shorter sides of 20 images: 50 to 200 pixels, 200 in the median." in text
     schema = text.splitlines()[0].removeprefix("# yaml-language-server: $schema=")
     assert (tmp_path / "in" / "config" / schema).resolve() == Path("config/schema.json").resolve()
