@@ -152,7 +152,7 @@ def text(name: str, info: TargetInfo, folder: str | Path) -> str:
     ]
     price = [
         f"{cost['training']:.0f} training images; each generating method makes {cost['images']:.0f} images, "
-        f"about {_hours(cost['hours'])} of a T4 and {cost['gigabytes']:.1f} GB; {generating} of these methods generate.",
+        f"about {_hours(cost['hours'])} of a T4 and {cost['gigabytes']:.1f} GB; {generating} of the methods do.",
         f"Each method trains {study['runs']} classifiers, about {_hours(cost['classifier_hours'])} of a T4.",
         f"Fine-tuning a method would take up to {_hours(cost['finetuning_hours'])} of a V100.",
     ]
@@ -183,7 +183,7 @@ def text(name: str, info: TargetInfo, folder: str | Path) -> str:
         lines += [f"    {line}" for line in block.splitlines()]
         if key == "methods":
             lines += [
-                "    # Retrieval, the paper's best, needs a pool of images: uncomment the lines below, name the pool, and",
+                "    # Retrieval, the paper's best, needs a pool of images: uncomment the lines below, name it, and",
                 "    # add `- retrieval` to the list. Fine-tuned methods: `- textual_inversion`, `- pseudoword_dm`.",
                 "    # clip: {model: ViT-L/14} # the CLIP of the index",
                 "    # pool: {source: index, path: FOLDER} # or folder, shards, urls, service: see docs/pools.md",
