@@ -59,6 +59,6 @@ def _pick(group: pd.DataFrame, key: str, number: int, order: str, seed_key: tupl
     if order == "listed":
         return group.iloc[: number if len(group) >= number else 0]
     if len(group) < number:
-        raise ValueError(f"class {key!r}: {number} images are needed, but there are {len(group)}")
+        raise ValueError(f"class {key!r}: {number} images are wanted, there are {len(group)}")
     chosen = generator(*seed_key).permutation(len(group))[:number]
     return group.iloc[sorted(chosen)]

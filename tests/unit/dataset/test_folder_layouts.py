@@ -83,13 +83,13 @@ def test_a_class_called_as_a_split_among_others_is_a_class(tmp_path_factory, nam
 @pytest.mark.parametrize(
     ("places", "sentence"),
     [
-        (["train", "truck"], r"folders called as splits \(train\) and others \(truck\): write `folders: splits`"),
+        (["train", "truck"], r"folders named like splits \(train\) and others \(truck\): write `folders: splits`"),
         (["train/a", "train/b", "extra"], "write `folders: splits` into `target` to use the splits alone"),
         (["train/a", "train/b", "test/a", "test/b", "unlabelled"], r"splits \(test, train\) and others \(unlabelled\)"),
         (["train/a", "train/b", "val/a", "Validation/b"], "would both be the validation split"),
         (["Train/a", "training/b"], "would both be the train split"),
         (["val/a", "val/b", "test/a"], "has test and val but no folder called train"),
-        (["valid", "invalid"], "called as splits"),
+        (["valid", "invalid"], "named like splits"),
         (["train/a", "train/b", "test"], "test cannot be used: its images lie in no class folders"),
         (["train/a", "train/b", "val/c"], r"val/c is a class that .*train does not have"),
         (["train/a", "train/b", "val/A"], r"val/A is a class that .* does not have; is it 'a'\?"),
