@@ -134,7 +134,7 @@ def estimate(info: TargetInfo, study: dict) -> dict[str, float]:
     }
 
 
-def text(name: str, info: TargetInfo, folder: str | Path) -> str:
+def text(name: str, info: TargetInfo, folder: str | Path = "config") -> str:
     """The configuration file, to be written into a folder."""
     study = suggestion(info)
     cost = estimate(info, study)

@@ -315,7 +315,7 @@ def test_what_is_ignored_stands_in_a_new_studys_file(tmp_path):
     (tmp_path / "cat" / "0.txt").write_text("a caption")
     (tmp_path / "cat" / ".DS_Store").write_bytes(b"")
     text = new_study.write(str(tmp_path), "pets", tmp_path / "config").read_text()
-    assert "# Not taken: 1 .txt, 1 hidden or system files." in text
+    assert "# Ignored: 1 .txt, 1 hidden or system files." in text
 
 
 def test_listing_is_lazy_and_a_plan_lists_so_many_and_no_more(tmp_path, monkeypatch):
