@@ -27,8 +27,8 @@ new-study: $(READY)
 # Three tiers; what belongs to which stands in tests/conftest.py. Each uses up to four cores by itself.
 PYTEST := pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-# After each change: format, lint, and all tests that need no trained model and start no process.
-quick: lint
+# After each change: format, lint without types, and all tests that need no trained model and start no process.
+quick: style
 	$(PYTEST) -m "not middle and not slow" tests/unit
 
 # Every stage and every promise once for real.
@@ -68,11 +68,18 @@ benchmark: $(READY)
 	python benchmarks/audit.py hashing
 	python benchmarks/audit.py search
 
-lint: $(READY)
+lint: style types
+
+.PHONY: style types
+style: $(READY)
 	ruff format --check $(SOURCES)
 	ruff check $(SOURCES)
 	snakefmt --check Snakefile workflow/rules
 	snakemake --lint
+
+# Which rules are checked stands in pyproject.toml.
+types: $(READY)
+	basedpyright
 
 format: $(READY)
 	ruff format $(SOURCES)

@@ -105,5 +105,5 @@ class JobCosts:
     @property
     def index_bytes(self) -> float:
         """Building an index takes more memory than searching it: 4G, say, in words of the configuration."""
-        size = self.study.pool.memory
+        size = self.files.pool.memory
         return 2 * float(size[:-1]) * {"M": 1e6, "G": 1e9}[size[-1]]
