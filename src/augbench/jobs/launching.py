@@ -43,7 +43,8 @@ def run(
     call = {"function": [function.__module__, function.__name__], "processes": processes}
     call["job"] = {name: _packed(name, value, folder) for name, value in job.items()}
     write_json(folder / "call.json", call)
-    command = [*_launcher(processes, machines, threads), "-m", __name__, str(folder / "call.json")]
+    write_json(folder / ACCELERATE, SETTINGS)
+    command = [*_launcher(folder, processes, machines, threads), "-m", __name__, str(folder / "call.json")]
     environment = without_launchers(os.environ) | {OURS: str(processes)}
     if not has_gpu():  # without it accelerate takes processes on a machine without a GPU for strangers to each other
         environment["ACCELERATE_USE_CPU"] = "true"
@@ -79,9 +80,13 @@ def _unpacked(packed: Mapping) -> object:
     return packed["value"]
 
 
-def _launcher(processes: int, machines: int, threads: int) -> list[str]:
+ACCELERATE = "accelerate.json"  # without this file the user's own settings for accelerate would count
+SETTINGS = {"distributed_type": "MULTI_GPU"}  # in it; all else stands on the command line
+
+
+def _launcher(folder: Path, processes: int, machines: int, threads: int) -> list[str]:
     """The command that starts the processes: accelerate here, or once on each machine of the SLURM job."""
-    accelerate = [sys.executable, "-m", "accelerate.commands.launch"]
+    accelerate = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(folder / ACCELERATE)]
     options = ["--num_processes", str(processes), "--num_machines", str(machines), "--mixed_precision", "no"]
     options += ["--dynamo_backend", "no", "--num_cpu_threads_per_process", str(threads)]
     options.append("--multi_gpu")  # on CPUs as well: with --cpu accelerate starts a single process, whatever it is told
