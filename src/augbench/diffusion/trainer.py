@@ -192,7 +192,9 @@ class Trainer:
             part = mine[start : start + self.memory.images]
             yield Batch(*(tensor[part].to(self.device) for tensor in batch))
 
-    def _noised(self, split: str, positions, key: tuple, stratified: bool) -> tuple:
+    def _noised(
+        self, split: str, positions, key: tuple, stratified: bool
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Latents, noise and timesteps of a whole batch, which every process draws.
 
         ``stratified``: noised evenly over the schedule, and never mirrored, so that the loss has little noise itself.
