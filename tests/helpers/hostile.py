@@ -608,8 +608,7 @@ def index(rng: random.Random, root: Path, results: Path) -> list[Step]:
         pool_index.check_index(folder)
         ids = [0, count - 1] if count else []
         table = pd.DataFrame({"id": ids, "similarity": [0.5] * len(ids), "duplicate_of": [None] * len(ids)})
-        found = metadata.reader(folder, results, metadata.WANTED)(ids)
-        return metadata.complete(table, found)
+        return list(metadata.reader(folder, metadata.WANTED).complete([table]))
 
     return [lambda: plan(study({"reader": "folder", "path": str(root / "data")}, **sections), results), facts]
 

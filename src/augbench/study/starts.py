@@ -90,6 +90,10 @@ class Generated(Start):
     def further(self, files, method, extension):
         return files.shards(method, "further", extension)
 
+    def steps(self, settings) -> int:
+        """Denoising steps of an image."""
+        return settings.steps
+
     def choose(self, row: Mapping, key: tuple, attempt: int, training) -> dict:
         """What to note in a planned row before each draw; ``attempt`` counts the draws refused before."""
         return {}
@@ -119,12 +123,15 @@ class Image(Generated):
     meaning = "the diffusion model denoises a noised training image (Boomerang)"
     begins_from_images = True
 
+    def steps(self, settings):
+        return max(1, round(settings.noise_share * settings.steps))
+
     def choose(self, row, key, attempt, training):
         position = start_image(training.positions.get(row["class"], ()), key, row, attempt)
         return {"start": position, "start_image": training.image_ids[position]}
 
     def begin(self, rows, noise, scheduler, settings, training):
-        timesteps = last_steps(scheduler, max(1, round(settings.noise_share * settings.steps)))
+        timesteps = last_steps(scheduler, self.steps(settings))
         images = training.latents[[row["start"] for row in rows]]
         return scheduler.add_noise(images, noise, timesteps[:1].cpu().repeat(len(rows))), timesteps
 
