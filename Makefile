@@ -11,7 +11,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 SOURCES := src tests workflow/scripts benchmarks envs slurm/restart
 
 .PHONY: report report-all new-study cost quick test test-all test-slow test-oldest test-cluster test-gpu check benchmark benchmark-gpu
-.PHONY: lint format docs lock outdated setup
+.PHONY: lint style types format docs lock outdated setup
 
 report: $(READY)
 	snakemake
@@ -32,8 +32,8 @@ cost: $(READY)
 # Three tiers; what belongs to which stands in tests/conftest.py. Each uses up to four cores by itself.
 PYTEST := pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-# After each change: format, lint, and all tests that need no trained model and start no process.
-quick: lint
+# After each change: format, lint without types, and all tests that need no trained model and start no process.
+quick: style
 	$(PYTEST) -m "not middle and not slow" tests/unit
 
 # Every stage and every promise once for real.
@@ -82,11 +82,17 @@ benchmark: $(READY)
 benchmark-gpu: $(READY)
 	python benchmarks/gpu.py
 
-lint: $(READY)
+lint: style types
+
+style: $(READY)
 	ruff format --check $(SOURCES)
 	ruff check $(SOURCES)
 	snakefmt --check Snakefile workflow/rules
 	snakemake --lint
+
+# Which rules are checked stands in pyproject.toml.
+types: $(READY)
+	basedpyright
 
 format: $(READY)
 	ruff format $(SOURCES)

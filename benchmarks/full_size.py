@@ -102,11 +102,11 @@ def generate(folder: Path, work: Path) -> dict:
 
 
 def _alone(arguments: list[str], what: str) -> dict:
-    """What a part of this script found in a process of its own, with its peak memory (GiB). Raises SystemExit."""
-    found = subprocess.run([sys.executable, __file__, *arguments, "--part", what], stdout=subprocess.PIPE, text=True)
-    if found.returncode:
-        raise SystemExit(f"{what} failed with exit status {found.returncode}")
-    return json.loads(found.stdout.splitlines()[-1])
+    """What a part of this script measured in a process of its own, with its peak memory (GiB). Raises SystemExit."""
+    process = subprocess.run([sys.executable, __file__, *arguments, "--part", what], stdout=subprocess.PIPE, text=True)
+    if process.returncode:
+        raise SystemExit(f"{what} failed with exit status {process.returncode}")
+    return json.loads(process.stdout.splitlines()[-1])
 
 
 def main(folder: Path, threads: int) -> None:
@@ -115,20 +115,20 @@ def main(folder: Path, threads: int) -> None:
         arguments = ["--folder", str(folder), "--work", work, "--threads", str(threads)]
 
         def measure(what: str) -> dict:
-            found = _alone(arguments, what)
-            seconds = f", {found['seconds']:.1f} s" if "seconds" in found else ""
-            on_gpu = f", {found['gpu']:.1f} GiB of the GPU" if found["gpu"] else ""
-            print(f"  {what}: {found['peak']:.1f} GiB at most{on_gpu}{seconds}", flush=True)
-            if found["peak"] > LIMIT:
+            result = _alone(arguments, what)
+            seconds = f", {result['seconds']:.1f} s" if "seconds" in result else ""
+            on_gpu = f", {result['gpu']:.1f} GiB of the GPU" if result["gpu"] else ""
+            print(f"  {what}: {result['peak']:.1f} GiB at most{on_gpu}{seconds}", flush=True)
+            if result["peak"] > LIMIT:
                 too_much.append(what)
-            return found
+            return result
 
         counts = {part: count for part, count in _alone(arguments, "write").items() if part in PARAMETERS}
         assert counts == PARAMETERS, f"not Stable Diffusion v1.4: {counts}"
         print(f"Stable Diffusion v1.4, {SIDE} pixels, batches of one, gradient checkpointing", flush=True)
         measure("encode")
-        found = measure("generate")
-        print(f"    {1 / found['seconds']:.3g} images/s of {found['steps']} steps", flush=True)
+        result = measure("generate")
+        print(f"    {1 / result['seconds']:.3g} images/s of {result['steps']} steps", flush=True)
         for kind in KINDS:
             ours, loop = measure(f"finetune {kind}"), measure(f"plain {kind}")
             print(f"    a step is {loop['seconds'] / ours['seconds']:.2f}x as fast as the plain loop's", flush=True)
@@ -142,13 +142,13 @@ if __name__ == "__main__":
     parser.add_argument("--threads", type=int, default=2, help="CPU threads")
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--part", help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    torch.set_num_threads(given.threads)
-    if given.part:
-        name, *rest = given.part.split()
-        result = globals()[name](given.folder, given.work, *rest)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    if options.part:
+        name, *rest = options.part.split()
+        result = globals()[name](options.folder, options.work, *rest)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         gpu = torch.cuda.max_memory_reserved() / 2**30 if torch.cuda.is_available() else 0
         print("\n" + json.dumps(result | {"peak": peak, "gpu": gpu}))
     else:
-        main(given.folder, given.threads)
+        main(options.folder, options.threads)

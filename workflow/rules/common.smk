@@ -18,6 +18,10 @@ from augbench.study.sections.audit import REFERENCES
 
 logs.share_library()
 
+# A module's prefix changes inputs and outputs, but not the paths in parameters and in the user's configuration.
+if workflow.modifier.path_modifier.replace_prefix("results/report.html") != "results/report.html":
+    raise WorkflowError("augbench writes into results/: leave out `prefix` or `replace_prefix` of the module augbench")
+
 # The configuration's own methods join the table.
 table = load_configfile(workflow.source_path("../../config/methods.yaml"))
 update_config(table, config)

@@ -3,12 +3,10 @@
 import difflib
 import functools
 import re
-from importlib.util import find_spec
-from pathlib import Path
+
+from augbench.core.package_data import package_folder
 
 SMALL = "small_cnn"
-
-
 SMALL_PARAMETERS = 100_000  # of small_cnn, about
 
 
@@ -29,7 +27,7 @@ def parameters_of(name: str) -> int:
 
 
 def _sources() -> list[str]:
-    folder = Path(find_spec("torchvision").origin).parent / "models"
+    folder = package_folder("torchvision") / "models"
     return [file.read_text("utf-8") for file in folder.glob("*.py")]
 
 

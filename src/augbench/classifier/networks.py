@@ -1,6 +1,7 @@
 """A classifier as it computes: on a GPU or the CPU, in one process or several that share each batch."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -48,7 +49,8 @@ class Network:
         group = collectives.group()
         self.device, self.process, self.processes = group.device, group.process_index, group.num_processes
         self.mixed = self.device.type == "cuda"
-        self.module = build(model, classes).to(self.device, memory_format=torch.channels_last)
+        module: Any = build(model, classes)  # torch does not declare that `to` takes a memory format
+        self.module = module.to(self.device, memory_format=torch.channels_last)
         self.trained = self.module
         if self.processes > 1:
             self.trained = torch.nn.parallel.DistributedDataParallel(self.module)

@@ -1,5 +1,7 @@
 """What the processes of one training do together."""
 
+from typing import Any
+
 from augbench.core import processes
 
 
@@ -9,7 +11,7 @@ def has_gpu() -> bool:
     return torch.cuda.is_available()
 
 
-def group():
+def group() -> Any:
     """Which of the processes this one is: accelerate's ``process_index``, ``num_processes``, ``device``, ..."""
     from accelerate import PartialState
 

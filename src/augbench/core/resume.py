@@ -34,7 +34,7 @@ def identity(module: str, settings: object, paths: Iterable[str | Path] = ()) ->
 
 
 def _plain(value: object) -> object:
-    """What stands for a value that is no JSON: a section's own values, by name, or a text."""
+    """What stands for a value that is not JSON: a section's own values, by name, or a text."""
     return value.model_dump(mode="json") if isinstance(value, BaseModel) else str(value)
 
 

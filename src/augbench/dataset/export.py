@@ -18,7 +18,8 @@ PER_SHARD = 1000  # images
 NAME = 100  # characters of a folder's name
 # Formats of images that leave as they came, with the extension by which readers know them; others leave as PNG.
 EXTENSIONS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "BMP": "bmp", "TIFF": "tif"}
-FACTS = ("prompt", "seed", "candidate", "url", "similarity", "sha256")  # columns of provenance
+# Columns of provenance.
+FACTS = ("prompt", "seed", "candidate", "cluster", "start_image", "url", "similarity", "sha256")
 
 
 def export(
@@ -117,11 +118,11 @@ def _facts(row) -> dict:
 
 
 def _rows(table: pd.DataFrame) -> Iterator:
-    """Rows as attributes; ``class``, which is no name in Python, is ``_class``."""
+    """Rows as attributes; ``class``, a reserved word in Python, is ``_class``."""
     from types import SimpleNamespace
 
-    for values in table.to_dict("records"):
-        yield SimpleNamespace(_class=values.pop("class"), **values)
+    for values in table.rename(columns={"class": "_class"}).to_dict("records"):
+        yield SimpleNamespace(**{str(name): value for name, value in values.items()})
 
 
 def _write_folders(folder: Path, table: pd.DataFrame, names: Mapping[str, str], with_metadata: bool) -> None:
@@ -147,7 +148,7 @@ def _write_shards(folder: Path, table: pd.DataFrame, labels: Mapping[str, int], 
         with images.ShardWriter(folder / f"train-{number:06d}.tar") as shard:
             for row, extension, data in _encoded(_rows(table.iloc[start : start + PER_SHARD])):
                 facts = {"folder": names[row._class]} | _facts(row)
-                shard.add(row.name, {extension: data, "cls": str(labels[row._class]), "json": facts}, of=extension)
+                shard.add(row.name, {extension: data, "cls": str(labels[row._class]), "json": facts}, image=extension)
 
 
 def _card(table: pd.DataFrame, classes: int, card_info: Mapping[str, str]) -> str:

@@ -50,7 +50,7 @@ def finetune(
     ``rate`` is a factor on the learning rates. Under ``accelerate launch`` the processes share each batch. Raises
     SystemExit(143) at SIGTERM, when the state is saved.
     """
-    goal, folder = Goal.of(method.candidates, settings), Path(folder)
+    goal, folder = Goal.for_candidates(method.candidates, settings), Path(folder)
     partial = folder.parent / f".{folder.name}.partial"
     with explained():
         trainer = Trainer(inputs, method, settings, rate=rate, seed=seed)
@@ -94,7 +94,7 @@ class Goal:
     first_epochs: int  # that are trained whatever the validation loss
 
     @classmethod
-    def of(cls, candidate_names: Sequence[str], settings: Finetune) -> "Goal":
+    def for_candidates(cls, candidate_names: Sequence[str], settings: Finetune) -> "Goal":
         epochs = {name: int(name[6:]) for name in candidate_names if name.startswith("epoch-")}
         names = [name for name in candidate_names if epochs.get(name, 0) <= settings.max_epochs]
         numbered = [epochs[name] for name in names if name in epochs]
@@ -171,7 +171,7 @@ def _finish(partial: Path, folder: Path, history: Sequence[Mapping], names: Sequ
     for file in partial.glob("*.safetensors"):
         if file.stem not in names and file.name != STATE:
             file.unlink()
-    rows = [{"candidate": name} | history[epoch_of(name, history) - 1] for name in names]
+    rows = [{"candidate": name, **history[epoch_of(name, history) - 1]} for name in names]
     write_csv(partial / "history.csv", pd.DataFrame(history))
     write_csv(partial / "candidates.csv", pd.DataFrame(rows, columns=["candidate", *history[0]]))
     shutil.rmtree(folder, ignore_errors=True)

@@ -167,9 +167,7 @@ def read(path: str | Path, table: pd.DataFrame) -> dict:
     posteriors = load_file(path)
     ids = json.loads(bytes(posteriors.pop("image_ids").numpy())) if "image_ids" in posteriors else []
     if ids != list(table["image_id"]):
-        raise ValueError(
-            f"{path} holds latents of other images than the image table; remove it, and they are made again"
-        )
+        raise ValueError(f"{path} holds latents of other images than the image table; remove it, and it is built again")
     return posteriors
 
 

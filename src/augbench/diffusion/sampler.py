@@ -4,6 +4,7 @@ import inspect
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import pandas as pd
 import PIL.Image
@@ -17,6 +18,7 @@ from augbench.diffusion.text_encodings import TextEncodings
 from augbench.models.backbones import SafetyChecker, in_enough_precision, load_pipeline
 from augbench.study.methods import Method
 from augbench.study.sections.diffusion import Generate
+from augbench.study.starts import Generated
 
 DECODED = 8  # images that the VAE decodes at a time; a T4 has no room for more at 512 pixels
 SMALLER = "write a smaller `generate: {image_size: ...}`, or take a GPU with more memory"
@@ -56,13 +58,17 @@ class Sampler:
         self.denoised_at_a_time = Portions(settings.batch_size, "images to denoise (`generate.batch_size`)", SMALLER)
         self.decoded_at_a_time = Portions(DECODED, "images to decode", SMALLER)
         self.method, self.settings, self.training = method, settings, None
-        self.pipeline = load_pipeline(pipeline_folder)
+        self.pipeline: Any = load_pipeline(pipeline_folder)
         self.checker = SafetyChecker(pipeline_folder)
         self.device, self.dtype = self.pipeline.device, self.pipeline.unet.dtype
         self.use({})
-        if method.start.begins_from_images:
+        if self.start.begins_from_images:
             scaling = self.pipeline.vae.config.scaling_factor
             self.training = latents.start_images(train_latents, train, scaling)
+
+    @property
+    def start(self) -> Generated:
+        return cast(Generated, self.method.start)  # methods with other starts have no sampler
 
     def use(self, candidate: Mapping, name: str = "base") -> "Sampler":
         """Take a fine-tuning's result (:mod:`augbench.study.parts`) in place of another of the same method; ``name``
@@ -94,7 +100,7 @@ class Sampler:
             guides = torch.cat([self.encode([""] * len(rows)), guides])
         scheduler.set_timesteps(self.settings.steps)  # on the CPU: a scheduler that reads them must not wait for a GPU
         noise = torch.stack([self.noise(row["seed"]) for row in rows])
-        begin, timesteps = self.method.start.begin(rows, noise, scheduler, self.settings, self.training)
+        begin, timesteps = self.start.begin(rows, noise, scheduler, self.settings, self.training)
         current = begin.to(self.device, self.dtype)
         fresh = step_noise(scheduler, [row["seed"] for row in rows])
         for step, step_there in zip(timesteps, timesteps.to(self.device), strict=True):
@@ -126,7 +132,7 @@ class Sampler:
         pixels = (decoded / 2 + 0.5).clamp(0, 1).mul(255).round().to(torch.uint8)
         return [PIL.Image.fromarray(each) for each in pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy()]
 
-    def draw(self, rows: Sequence[dict], key: tuple) -> list:
+    def draw(self, rows: list[dict], key: tuple) -> list:
         """Pictures of a batch, those that the safety checker refuses drawn again with the next seed (section 3), and
         from another start image where they start from one.
 
@@ -140,7 +146,7 @@ class Sampler:
                 for i in waiting:
                     seed = derive(*key, rows[i]["class"], rows[i]["index"], attempt)
                     rows[i] |= {"seed": seed, "replaced": attempt}
-                    rows[i] |= self.method.start.choose(rows[i], key, attempt, self.training)
+                    rows[i] |= self.start.choose(rows[i], key, attempt, self.training)
                 drawn = self.denoise([rows[i] for i in waiting])
                 refused = self.checker.unsafe(drawn)
                 for i, picture in zip(waiting, drawn, strict=True):
@@ -153,7 +159,7 @@ class Sampler:
     def _refusal(self, row: Mapping) -> str:
         """A sentence for an image that was refused too often: why, and what the user of such a method can change."""
         draws = self.settings.max_replacements + 1
-        cause, remedy = self.method.start.refused(row, draws, self.training) or self.method.guide.refused(row)
+        cause, remedy = self.start.refused(row, draws, self.training) or self.method.guide.refused(row)
         return (
             f"the safety checker refused {draws} draws {cause} of the class {row['class']}; "
             f"{remedy}, or raise `generate.max_replacements`"

@@ -181,7 +181,7 @@ def _write_batch(path: Path, rows: Sequence[Mapping], pictures: Sequence, work: 
             data = images.encode(picture, work.format, work.quality)
             members = {extension: data, "txt": row["prompt"], "json": facts}
             # Not the class's own name: WebDataset ends a sample's name at its first dot.
-            writer.add(f"{row['number']:04d}-{row['index']:05d}", members, of=extension)
+            writer.add(f"{row['number']:04d}-{row['index']:05d}", members, image=extension)
 
 
 def _join(copied: Sequence[Mapping], parts: Sequence[tuple[str, str, Path]], shard: Path, table: str | Path) -> None:
@@ -192,7 +192,7 @@ def _join(copied: Sequence[Mapping], parts: Sequence[tuple[str, str, Path]], sha
         for method, candidate, file in parts:
             for name, members in images.read_shard(file):
                 of = images.picture_in(members)
-                offset, length = writer.add(f"{candidate.replace('.', '_')}-{name}", members, of=of)
+                offset, length = writer.add(f"{candidate.replace('.', '_')}-{name}", members, image=of)
                 facts = json.loads(members["json"])
                 row = {
                     "image_id": f"{method}/{candidate}/{facts['class']}-{facts['index']:05d}",
@@ -216,6 +216,6 @@ def _copy(rows: Sequence[Mapping], writer: images.ShardWriter, shard: Path) -> l
             of = images.picture_in(sample)
             if row := wanted.get(sample[of].offset):
                 members = {extension: member.data for extension, member in sample.items()}
-                offset, length = writer.add(name, members, of=of)
+                offset, length = writer.add(name, members, image=of)
                 copied.append(dict(row) | {"path": str(shard), "offset": offset, "length": length})
     return copied

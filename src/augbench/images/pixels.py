@@ -5,6 +5,7 @@ import functools
 import io
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from augbench.core import files
 from augbench.images import folders
@@ -36,7 +37,7 @@ def _pillow():
     from PIL import Image
 
     if folders.reads_heif():
-        import pillow_heif
+        import pillow_heif  # pyright: ignore[reportMissingImports] (an extra)
 
         pillow_heif.register_heif_opener()
     return Image
@@ -152,7 +153,7 @@ def _reason(data: bytes, error: Exception) -> str:
     if data.startswith(files.POINTER):
         return "it is a Git LFS pointer; fetch the file itself with `git lfs pull`"
     words = " ".join(str(error).split())
-    return "it is no image that Pillow knows" if "BytesIO object" in words else words or type(error).__name__
+    return "Pillow does not know it as an image" if "BytesIO object" in words else words or type(error).__name__
 
 
 def _orientation(image) -> int:
@@ -178,16 +179,20 @@ def _rgb(image):
     if image.mode.startswith("I") or image.mode == "F":
         image = _eight_bits(image)
     if image.mode == "LAB":
-        from PIL import ImageCms
-
-        spaces = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
-        image = ImageCms.profileToProfile(image, *spaces, outputMode="RGB")
+        image = _from_lab(image)
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         if image.mode == "La":
             image = image.convert("LA")
         image = image.convert("RGBA")
         image = _pillow().alpha_composite(_pillow().new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
+
+
+def _from_lab(image) -> Any:
+    from PIL import ImageCms
+
+    spaces = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+    return ImageCms.profileToProfile(image, *spaces, outputMode="RGB")
 
 
 def _eight_bits(image):

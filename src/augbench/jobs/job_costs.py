@@ -205,7 +205,7 @@ class JobCosts:
 
     def index_pool(self) -> Need:
         """Building an index takes more memory than searching it: 4G, say, in words of the configuration."""
-        size = self.study.pool.memory
+        size = self.files.pool.memory
         return Need(2 * HOUR, 2000 + 2 * float(size[:-1]) * {"M": 1, "G": 1000}[size[-1]])
 
     # Retrieval.

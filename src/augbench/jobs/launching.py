@@ -106,12 +106,12 @@ def _launcher(folder: Path, processes: int, machines: int, threads: int) -> list
 def _first_machine() -> str:
     """The address of the first of this SLURM job's machines."""
 
-    def told(*command: str) -> str:
+    def output(*command: str) -> str:
         return subprocess.check_output(command, text=True, timeout=60)
 
-    nodes = told("squeue", "--noheader", "--job", os.environ["SLURM_JOB_ID"], "--format", "%N").strip()
-    first = told("scontrol", "show", "hostnames", nodes).split()[0]
-    return re.search(r"NodeAddr=(\S+)", told("scontrol", "show", "node", first))[1]
+    nodes = output("squeue", "--noheader", "--job", os.environ["SLURM_JOB_ID"], "--format", "%N").strip()
+    first = output("scontrol", "show", "hostnames", nodes).split()[0]
+    return re.findall(r"NodeAddr=(\S+)", output("scontrol", "show", "node", first))[0]
 
 
 @contextlib.contextmanager
@@ -145,7 +145,7 @@ def _handing_on_sigterm(process: subprocess.Popen, here: bool) -> Iterator[list]
 def _main(path: str) -> None:
     call = read_json(path)
     if group().num_processes != call["processes"]:
-        raise RuntimeError(f"accelerate made {group().num_processes} processes of {call['processes']}")
+        raise RuntimeError(f"accelerate started {group().num_processes} of {call['processes']} processes")
     job = {name: _unpacked(packed) for name, packed in call["job"].items()}
     if not group().process_index:
         job["progress"] = progress()

@@ -34,7 +34,7 @@ def print_error(kind: type[BaseException], error: BaseException, trace) -> None:
     What the user's files, configuration or network can cause is raised by augbench, with what to do about it.
     """
     place = traceback.extract_tb(trace)[-1] if trace else None
-    raised_here = place and Path(place.filename).is_relative_to(PACKAGE) and place.line.startswith("raise ")
+    raised_here = place and Path(place.filename).is_relative_to(PACKAGE) and (place.line or "").startswith("raise ")
     if isinstance(error, files.BadInput) or (raised_here and str(error)):
         print(f"error: {error}", file=sys.stderr, flush=True)
     else:
@@ -73,7 +73,7 @@ def _note_attempt(log: Path) -> None:
     def end() -> None:
         if os.getpid() != process:  # a copy of this process
             return
-        spent = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+        spent = [resource.getrusage(processes) for processes in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
         note_attempt(seconds=time.time() - begun, cpu_seconds=sum(each.ru_utime + each.ru_stime for each in spent))
 
     atexit.register(end)
@@ -92,5 +92,5 @@ def note_attempt(**facts: float) -> None:
 
 def share_library() -> None:
     """Let jobs find augbench also in an environment that holds nothing but its packages (``--sdm conda``)."""
-    given = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(PACKAGE.parent), given]))
+    existing = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(PACKAGE.parent), existing]))

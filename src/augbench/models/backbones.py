@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from augbench.core import finite
 from augbench.core.files import whole
@@ -109,9 +110,8 @@ class SafetyChecker:
         gpu = torch.cuda.is_available()
         self._device, self._dtype = ("cuda", torch.float16) if gpu else ("cpu", torch.float32)
         folder = Path(pipeline_folder)
-        model, loaded = StableDiffusionSafetyChecker.from_pretrained(
-            folder / "safety_checker", output_loading_info=True
-        )
+        result: Any = StableDiffusionSafetyChecker.from_pretrained(folder / "safety_checker", output_loading_info=True)
+        model, loaded = result
         if missing := sorted(loaded["missing_keys"]):  # transformers would fill them with random numbers
             raise RuntimeError(f"the safety checker in {folder} has no weights {missing[0]}; give another backbone")
         self._model = model.to(self._device, self._dtype).eval()

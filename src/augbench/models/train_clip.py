@@ -97,7 +97,7 @@ class _Objective(torch.nn.Module):
     which of them each image has; these stay on the CPU, where a batch is put together.
     """
 
-    def __init__(self, model: CLIPModel, tokens, lengths, caption_of):
+    def __init__(self, model, tokens, lengths, caption_of):
         super().__init__()
         self.model, self.tokens, self.lengths, self.caption_of = model, tokens, lengths, caption_of
         self.word_head = torch.nn.Linear(model.config.vision_config.hidden_size, int(tokens.max()) + 1)

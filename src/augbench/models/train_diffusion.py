@@ -7,7 +7,7 @@ of the given CLIP, scheduler, and a safety checker fitted to the words that mark
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -53,7 +53,7 @@ def train_vae(
     torch.manual_seed(derive(seed, "vae", "weights"))
     pool = CaptionedPool(shards, settings.image_size)
     channels = settings.vae_channels
-    vae = AutoencoderKL(
+    vae: Any = AutoencoderKL(
         down_block_types=["DownEncoderBlock2D"] * len(channels),
         up_block_types=["UpDecoderBlock2D"] * len(channels),
         block_out_channels=channels,
@@ -114,7 +114,7 @@ def train_unet(
     determinism.require(strict=True)
     pool = CaptionedPool(shards, settings.image_size)
     device = best_device()
-    vae = AutoencoderKL.from_pretrained(vae_folder).eval().to(device)
+    vae: Any = AutoencoderKL.from_pretrained(vae_folder).eval().to(device)
     text_encoder = CLIPTextModel.from_pretrained(clip_folder).eval().to(device)
     with whole(folder) as temporary:
         write_tokenizer(temporary / "tokenizer", settings.text_tokens)
@@ -220,9 +220,9 @@ def train_safety_checker(
     torch.set_num_threads(threads)
     determinism.require(strict=True)
     torch.manual_seed(derive(seed, "safety", "weights"))
-    clip = CLIPModel.from_pretrained(clip_folder).eval()
+    clip: Any = CLIPModel.from_pretrained(clip_folder).eval()
     pool = CaptionedPool(shards, clip.config.vision_config.image_size)
-    checker = StableDiffusionSafetyChecker(CLIPConfig(**clip.config.to_dict(), attn_implementation="eager"))
+    checker = StableDiffusionSafetyChecker(CLIPConfig(**clip.config.to_dict() | {"attn_implementation": "eager"}))
     checker.vision_model.load_state_dict(clip.vision_model.state_dict())
     checker.visual_projection.load_state_dict(clip.visual_projection.state_dict())
     for weights in (checker.concept_embeds_weights, checker.special_care_embeds_weights):

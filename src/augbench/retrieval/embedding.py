@@ -93,7 +93,7 @@ def _copy_for_clip(shard: str | Path, copy: Path) -> pd.DataFrame:
                 continue
             data, offset = sample[kind]
             try:
-                writer.add(f"{len(keys):09d}", {"jpg": images.as_seen(data, f"{key} in {shard}")}, of="jpg")
+                writer.add(f"{len(keys):09d}", {"jpg": images.as_seen(data, f"{key} in {shard}")}, image="jpg")
             except ValueError as error:
                 unreadable += 1
                 print(f"left out: {error}", flush=True)
@@ -184,5 +184,5 @@ def build_index(
             nb_cores=threads,
         )
         if built is None:  # autofaiss only logs why
-            raise RuntimeError(f"autofaiss built no index within {memory}; see above, or give `pool.memory` more")
+            raise RuntimeError(f"autofaiss built no index within {memory}; see above, or raise `pool.memory`")
         faiss.write_index(built, str(temporary / "image.index"))

@@ -1,8 +1,8 @@
 """What becomes of each neighbour: its fate, and the class that it is used for."""
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -56,7 +56,8 @@ def before_download(rows: pd.DataFrame, min_aesthetic: float | None, owners: Map
     first = rows["duplicate_of"].fillna(rows["id"])  # of a group of duplicates
     used = {group: image for group, image in zip(first, rows["id"], strict=True) if image in owners and group >= 0}
     addresses, fates, reasons = [], [], []
-    for row, group in zip(rows.itertuples(), first, strict=True):
+    named: Iterator[Any] = rows.itertuples()
+    for row, group in zip(named, first, strict=True):
         fate, reason = PENDING, ""
         address = f"{row.path}:{row.offset}" if isinstance(row.path, str) else row.url
         if row.id in owners:

@@ -4,6 +4,7 @@ import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -45,7 +46,7 @@ def shape(folder: str | Path) -> tuple[int, list[str]]:
                 import h5py
 
                 with h5py.File(file, "r") as opened:
-                    data = opened["dataset"]
+                    data: Any = opened["dataset"]
                     parts.append((max((len(data[name]) for name in data), default=0), set(data)))
             elif file.suffix == ".arrow":
                 opened = _opened(file)
@@ -287,7 +288,7 @@ def _from_hdf5(path: Path, wanted: Sequence[str]) -> Callable:
     import h5py
     import pyarrow as pa
 
-    data = h5py.File(path, "r")["dataset"]
+    data: Any = h5py.File(path, "r")["dataset"]
     names = [name for name in wanted if name in data]
 
     def rows(ids):

@@ -253,7 +253,7 @@ def _write_image(writer: images.ShardWriter, number: int, row: Mapping, settings
     facts = {"class": row["class"], "url": row["url"], "sha256": row["sha256"]}
     members = {extension: data, "txt": row["caption"] or "", "json": facts}
     # By number: neither a class's name nor anything from the web is a part of a file's name.
-    offset, length = writer.add(f"{number:04d}-{row['rank']:06d}", members, of=extension)
+    offset, length = writer.add(f"{number:04d}-{row['rank']:06d}", members, image=extension)
     return {
         "image_id": f"retrieval/{row['class']}/{row['id']}",
         "class": row["class"],

@@ -269,7 +269,7 @@ def test_what_is_not_kept_is_read_at_a_reduced_size_from_files_and_tars(large_ph
     rows = []
     with images.ShardWriter(tmp_path / "photos.tar") as shard:
         for row in large_photos.itertuples():
-            offset, length = shard.add(row.image_id, {"jpg": images.load_bytes(row)}, of="jpg")
+            offset, length = shard.add(row.image_id, {"jpg": images.load_bytes(row)}, image="jpg")
             where = {"path": str(tmp_path / "photos.tar"), "offset": offset, "length": length}
             rows.append({"image_id": row.image_id, "class": "a"} | where)
     rows_of = list(large_photos.itertuples())

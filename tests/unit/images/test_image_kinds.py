@@ -204,7 +204,7 @@ def test_damaged_exif_never_makes_an_image_unreadable(noise, orientation, form):
     ("data", "reason"),
     [
         (b"", "it is empty"),
-        (b"<html>", "it is no image that Pillow knows"),
+        (b"<html>", "Pillow does not know it as an image"),
         (b"version https://git-lfs.github.com/spec/v1\n", "it is a Git LFS pointer; fetch the file itself"),
         (encoded(COLOUR)[:60], "."),
         (b"\xff\xd8\xff\xe0" + bytes(50), "."),

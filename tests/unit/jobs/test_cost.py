@@ -18,7 +18,7 @@ IMAGENET = [1300] * 895 + [732] + [1124] * 103 + [1163]
 CALTECH = [119] * 257
 # Jobs that go on from a state, from finished batches or from cached downloads and verdicts when they are begun again.
 RESUMABLE = {"finetune", "generate", "generate_screened", "classify", "screen", "judge", "retrieve", "retrieve_further"}
-RESUMABLE |= {"encode_latents"}
+RESUMABLE |= {"encode_latents", "domain_gap"}
 
 
 @pytest.fixture

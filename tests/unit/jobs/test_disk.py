@@ -94,7 +94,7 @@ class Web:
 
     identity = ("web",)
 
-    def neighbours(self, queries, counts, threshold, *, diversity=0.0, of=()):
+    def neighbours(self, queries, counts, threshold, *, diversity=0.0, among=()):
         for query, count in zip(queries, counts, strict=True):
             ids = [1000 * int(query) + i for i in range(count)]
             table = pd.DataFrame({"id": ids, "similarity": 0.9, "url": [f"http://x/{i}.jpg" for i in ids]})
@@ -109,7 +109,7 @@ def fetch_list(urls, folder, *_):
     with images.ShardWriter(folder / "0.tar") as writer:
         for i, url in enumerate(urls):
             data = Sampler.pictures.jpeg(800, 600)
-            place = writer.add(f"{i:09d}", {"jpg": data, "json": {"url": url}}, of="jpg")
+            place = writer.add(f"{i:09d}", {"jpg": data, "json": {"url": url}}, image="jpg")
             rows.append((url, "fetched", "", str(folder / "0.tar"), *place, f"{i}-{url}"))
     table = pd.DataFrame(rows, columns=download.COLUMNS).astype({"offset": "Int64", "length": "Int64"})
     table.to_parquet(folder / "fetched.parquet")
