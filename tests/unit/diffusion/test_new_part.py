@@ -104,11 +104,6 @@ def test_it_is_trained_saved_and_sampled_from(world, target, tmp_path, monkeypat
 
     decode, latents = sampler._decode, []
 
-<<<<<<< HEAD
-    first = drawn({name: 300 * value for name, value in one.items()})
-    assert drawn({name: 300 * value for name, value in two.items()}) != first
-    assert drawn({name: 300 * value for name, value in one.items()}) == first
-=======
     def recorded(denoised, rows):
         latents.append(denoised.clone())
         return decode(denoised, rows)
@@ -119,4 +114,3 @@ def test_it_is_trained_saved_and_sampled_from(world, target, tmp_path, monkeypat
     first, second, again = latents
     assert torch.equal(first, again)
     assert not torch.equal(first, second)
->>>>>>> libraries
