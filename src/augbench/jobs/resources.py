@@ -37,7 +37,7 @@ TABLES = {
     "hash_added": (500, 500),
     "audit": (500, 400),
     "domain_gap": (6000, 500),
-    "retrieve": (4000, 400),
+    "retrieve": (5000, 400),
     "resample": (500, 300),
     "classify": (1000, 600),
     "classifier_process": (500, 120),  # each of a training's, beside the job that starts them

@@ -37,7 +37,7 @@ from augbench.retrieval.ledger import (
 from augbench.study import classes
 from augbench.study.sections.retrieval import Pool, Retrieval
 
-AT_ONCE = 100_000  # rows of neighbours with their texts in memory: some 100 MB
+AT_ONCE = 100_000  # neighbours with their texts and verdicts in memory: less than 1 GB
 
 
 class Outputs(NamedTuple):
