@@ -167,7 +167,7 @@ class JobCosts:
     # Models.
 
     def fetch_backbone(self) -> Need:
-        local = Path(self.study.backbone.model).is_dir()  # linked, not copied
+        local = Path(str(self.files.backbone.model)).is_dir()  # linked, not copied
         return Need(2 * HOUR, 2000, writes=0 if local else MODEL_BYTES)
 
     def train_clip(self) -> Need:
@@ -220,9 +220,9 @@ class JobCosts:
 
     def _retrieval(self, images: float, wanted: float) -> Need:
         """To retrieve so many ``images`` of those that are ``wanted``. Downloads and judging go side by side."""
-        study, section = self.study, self.study.retrieval
+        section = self.study.retrieval
         found = section.overfetch * images
-        downloads = not study.pool.source.is_local
+        downloads = not self.files.pool.source.is_local
         seconds = resources.retrieval(images) if downloads else resources.hashing(found)
         networks = (not self.files.trains_backbone) + (section.aesthetic_model is not None)
         judging = resources.judging(found, networks, section.threads, section.gpu)
@@ -246,7 +246,7 @@ class JobCosts:
 
     @property
     def _process(self) -> int:
-        return SMALL_PROCESS if self.study.backbone.train else PROCESS
+        return SMALL_PROCESS if self.files.backbone.train else PROCESS
 
     @property
     def _encoded(self) -> float:
@@ -268,12 +268,12 @@ class JobCosts:
     @functools.cached_property
     def _vae(self) -> tuple[int, int]:
         """Channels of the latents, and pixels of an image that one of theirs stands for, a side."""
-        section = self.study.backbone
+        section = self.files.backbone
         if section.train:
             return section.train.latent_channels, 2 ** (len(section.train.vae_channels) - 1)
-        if not Path(section.model).is_dir():
+        if not Path(str(section.model)).is_dir():
             return 4, 8
-        config = json.loads((Path(section.model) / "vae" / "config.json").read_text())
+        config = json.loads((Path(str(section.model)) / "vae" / "config.json").read_text())
         return config["latent_channels"], 2 ** (len(config["block_out_channels"]) - 1)
 
     def cluster(self) -> Need:
@@ -309,10 +309,11 @@ class JobCosts:
     @functools.cached_property
     def _backbone(self) -> tuple[int, int, float]:
         """Tokens and width of a text encoding, and bytes of the denoiser in half precision."""
-        section = self.study.backbone
+        section = self.files.backbone
         if section.train:
+            assert self.study.clip and self.study.clip.train  # whose text encoder it takes
             return section.train.text_tokens, self.study.clip.train.width, 0
-        folder = Path(section.model)
+        folder = Path(str(section.model))
         if not folder.is_dir():
             return 77, 768, UNET_BYTES / 2
         weights = sum(file.stat().st_size for file in (folder / "unet").glob("*.safetensors"))

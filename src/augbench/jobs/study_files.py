@@ -8,6 +8,7 @@ from augbench.dataset.class_table import class_keys
 from augbench.study import prompts
 from augbench.study.config import Config, Study, parts_of
 from augbench.study.methods import Method
+from augbench.study.sections.models import Backbone
 from augbench.study.sections.retrieval import Pool
 from augbench.study.sections.target import Target
 
@@ -218,6 +219,12 @@ class StudyFiles(Paths):
         return [self.split(name) for name in ("unused", "more_real") if name not in taken]
 
     # The pool.
+
+    @property
+    def backbone(self) -> Backbone:
+        """The backbone of a study that has one."""
+        assert self.study.backbone
+        return self.study.backbone
 
     @property
     def pool(self) -> Pool:

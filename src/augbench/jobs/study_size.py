@@ -33,10 +33,11 @@ def study_size(files: StudyFiles) -> StudySize:
     if all(Path(path).is_file() for path in [files.classes, *tables.values()]):
         train = tuple(row["train"] for row in classes.kept(files.classes))
         return StudySize(train, {split: _rows(path) for split, path in tables.items()})
-    if Path(table := files.target("images.parquet")).is_file():
-        counts = pd.read_parquet(table, columns=["class", "split"]).groupby(["split", "class"]).size()
-        images = {split: int(counts.get(split, pd.Series(dtype=int)).sum()) for split in splits.SPLITS}
-        return StudySize(tuple(int(count) for count in counts.get("train", ())), images)
+    if Path(files.target("images.parquet")).is_file():
+        table = pd.read_parquet(files.target("images.parquet"), columns=["class", "split"])
+        images = {split: int((table["split"] == split).sum()) for split in splits.SPLITS}
+        train = table[table["split"] == "train"].groupby("class").size()
+        return StudySize(tuple(train.tolist()), images)
     return expected_size(files)
 
 
@@ -50,8 +51,8 @@ def expected_size(files: StudyFiles) -> StudySize:
         layout = reader.layout(study.target)
         parts = [layout.train, *layout.own.values()]
         with ThreadPoolExecutor(AT_A_TIME) as pool:
-            counts = [list(pool.map(lambda key, part=part: _count(part(key)), layout.classes)) for part in parts]
-        counts, own = counts[0], dict(zip(layout.own, map(sum, counts[1:]), strict=True))
+            counted = [list(pool.map(lambda key, part=part: _count(part(key)), layout.classes)) for part in parts]
+        counts, own = counted[0], dict(zip(layout.own, map(sum, counted[1:]), strict=True))
     return size_of(counts, own, study.dataset)
 
 
