@@ -169,7 +169,9 @@ def score(material: Material, out: Path, weights: Path) -> dict:
     """Features of the pictures by the classifier in ``weights``."""
     from augbench.classifier import scoring
 
-    features, _ = scoring.score(weights, KEYS, images.read(material.table("train")), SETTINGS)
+    examine = scoring.examiner(weights, KEYS, SETTINGS)
+    batches = [batch.cpu() for batch, _ in examine(images.read(material.table("train")))]
+    features = torch.cat(batches).numpy()
     np.save(out / "features.npy", features)
     return {"features": features}
 
