@@ -170,8 +170,8 @@ def score(material: Material, out: Path, weights: Path) -> dict:
     from augbench.classifier import scoring
 
     examine = scoring.examiner(weights, KEYS, SETTINGS)
-    batches = [batch.cpu() for batch, _ in examine(images.read(material.table("train")))]
-    features = torch.cat(batches).numpy()
+    batches = [batch.cpu().numpy() for batch, _ in examine(images.read(material.table("train")))]
+    features = np.concatenate(batches)
     np.save(out / "features.npy", features)
     return {"features": features}
 
