@@ -167,8 +167,8 @@ def test_clips_initial_weights_are_drawn_here_whatever_transformers_would_draw(m
         raise AssertionError("transformers' own order of draws depends on its version")
 
     monkeypatch.setattr(modeling_clip.CLIPPreTrainedModel, "_init_weights", of_the_library)
-    settings = ClipTraining(image_size=32, patch_size=8, width=64, layers=2, heads=2, projection=32, text_tokens=16)
-    torch.manual_seed(1)
+    sizes = {"image_size": 32, "patch_size": 8, "width": 64, "layers": 2, "heads": 2, "projection": 32}
+    settings = ClipTraining(**sizes, text_tokens=16, steps=1, batch_size=1, learning_rate=1e-3)
     weights = train_clip._untrained(settings).state_dict()
     wanted = {  # standard deviations (Radford et al. 2021, section 2.4, and their code)
         "text_model.embeddings.token_embedding.weight": 0.02,
