@@ -90,10 +90,7 @@ def files_of(folder, plan, **further):
         for m in plan.methods
     }
     named["generated"] = {
-        m: [
-            f"{folder}/images/{m}/{kind}/shard-0.parquet"
-            for kind in (["screen", "selected"] if m in plan.finetuned else ["base"])
-        ]
+        m: [f"{folder}/images/{m}/{'selected' if m in plan.finetuned else 'base'}/shard-0.parquet"]
         for m in plan.generating
     }
     named["finetunings"] = {m: [f"{folder}/finetune/{m}/lr-{rate}" for rate in (1, 2, 4)] for m in plan.finetuned}
@@ -178,22 +175,24 @@ def make_results(folder, keys=("a", EVIL)):
 
 
 def _write_generated(made):
+    """Of a fine-tuned method the chosen candidate's images, and some of others."""
     facts = {
-        "clip_prompts/base/shard-0": {"prompt": lambda i: f"{EVIL} {i}"},
-        "ft/selected/shard-0": {
+        "clip_prompts": {"prompt": lambda i: f"{EVIL} {i}"},
+        "ft-selected": {
             "prompt": lambda i: f"A photo of {EVIL} (cluster {i % 2 + 1} of 2, learned)",
             "cluster": lambda i: i % 2,
             "candidate": lambda i: "lr-2_epoch-2",
         },
-        "ft/screen/shard-0": {
+        "ft-screen": {
             "prompt": lambda i: f"A photo of {EVIL} (cluster 1 of 2, learned)",
             "cluster": lambda i: 0,
             "candidate": lambda i: f"lr-2_epoch-{i % 2 + 1}",
         },
     }
-    for name, of in facts.items():
-        table = _images(made.folder, name.replace("/", "-"), made.keys, **of)
-        images.write(made.folder / "images" / f"{name}.parquet", table)
+    tables = {name: _images(made.folder, name, made.keys, **of) for name, of in facts.items()}
+    images.write(made.folder / "images" / "clip_prompts" / "base" / "shard-0.parquet", tables["clip_prompts"])
+    selected = pd.concat([tables["ft-screen"], tables["ft-selected"]], ignore_index=True)
+    images.write(made.folder / "images" / "ft" / "selected" / "shard-0.parquet", selected)
 
 
 def _write_finetuned(made):
