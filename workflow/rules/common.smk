@@ -18,6 +18,12 @@ from augbench.study.sections.audit import REFERENCES
 
 logs.share_library()
 
+
+def script_file(name):
+    """A user's script, or else one of augbench's own, such as examples/affine.py."""
+    return name if Path(name).is_file() else workflow.source_path(f"../../{name}")
+
+
 # The configuration's own methods join the table.
 table = load_configfile(workflow.source_path("../../config/methods.yaml"))
 update_config(table, config)
@@ -26,7 +32,7 @@ try:
     # Each job of a run reads this file again; it need not look at the whole target again.
     crowded, remarks = [], []
     if workflow.is_main_process:
-        crowded = checks.check_world(CONFIG)
+        crowded = checks.check_world(CONFIG, script_file=script_file)
         remarks = checks.remarks(CONFIG)
 except (configuration.ConfigError, ValueError) as error:
     raise WorkflowError(str(error))

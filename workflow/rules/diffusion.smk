@@ -176,6 +176,7 @@ rule select:
 rule generate:
     input:
         backbone=ANY.model("backbone"),
+        safety=lambda w: files_of(w).safety,
         classes=rules.dataset.output.classes,
         train=lambda w: ANY.split("train") if METHODS[w.method].start.begins_from_images else [],
         latents=lambda w: rules.encode_latents.output.train if METHODS[w.method].start.begins_from_images else [],

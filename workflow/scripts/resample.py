@@ -17,6 +17,7 @@ splits = resample(
     splits=len(snakemake.output),
     order=snakemake.params.order,
     seed_key=(snakemake.params.seed, "resample", snakemake.wildcards.method),
+    allow_fewer=snakemake.params.allow_fewer,
 )
 for path, split in zip(snakemake.output, splits, strict=True):
     images.write(path, split)

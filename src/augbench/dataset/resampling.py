@@ -18,6 +18,7 @@ def resample(
     splits: int,
     order: str,
     seed_key: Sequence,
+    allow_fewer: bool = False,
 ) -> list[pd.DataFrame]:
     """Draw ``splits`` sets with ``ratio`` times as many images per class as the target (paper, section 3).
 
@@ -29,6 +30,7 @@ def resample(
         ``listed``, the first of each class, so that all splits are equal, and a class with too few is left out
         (paper, Figure 5B); or ``all``, every image whatever the ratio
     seed_key : what the draws are derived from, together with split (from 1) and class
+    allow_fewer : of a class with too few images for a ``random`` draw all are taken
 
     Returns image tables with classes in the order of ``counts``. Raises ValueError for an unknown order, and
     when a class has too few images, naming it; of ``listed`` ones when all have.
@@ -42,7 +44,7 @@ def resample(
     drawn = []
     for split in range(1, splits + 1):
         parts = [
-            _pick(groups.get(key, missing), key, added_count(count, ratio), order, (*seed_key, split, key))
+            _pick(groups.get(key, missing), key, added_count(count, ratio), order, (*seed_key, split, key), allow_fewer)
             for key, count in counts.items()
         ]
         if order == "listed" and counts and all(part.empty for part in parts):
@@ -51,14 +53,14 @@ def resample(
     return drawn
 
 
-def _pick(group: pd.DataFrame, key: str, number: int, order: str, seed_key: tuple) -> pd.DataFrame:
+def _pick(group: pd.DataFrame, key: str, number: int, order: str, seed_key: tuple, allow_fewer: bool) -> pd.DataFrame:
     if order == "all":
         if group.empty:
             raise ValueError(f"class {key!r}: at least one image is wanted, there is none")
         return group
     if order == "listed":
         return group.iloc[: number if len(group) >= number else 0]
-    if len(group) < number:
+    if len(group) < number and not allow_fewer:
         raise ValueError(f"class {key!r}: {number} images are wanted, there are {len(group)}")
     chosen = generator(*seed_key).permutation(len(group))[:number]
     return group.iloc[sorted(chosen)]

@@ -11,7 +11,7 @@ from augbench.core import finite
 from augbench.core.seeds import derive, torch_generator
 from augbench.diffusion import latents
 from augbench.diffusion.text_encodings import TextEncodings
-from augbench.models.backbones import SafetyChecker, load_pipeline
+from augbench.models.backbones import load_pipeline, safety_checker
 from augbench.study.methods import Method
 from augbench.study.sections.diffusion import Generate
 
@@ -37,7 +37,8 @@ class Sampler:
     """A diffusion model in memory, ready to turn batches of rows into pictures.
 
     ``train`` and ``train_latents`` are the training images and the file of their posteriors
-    (:mod:`augbench.diffusion.latents`), for methods that begin from them. An empty prompt is not guided.
+    (:mod:`augbench.diffusion.latents`), for methods that begin from them; ``safety`` is the folder of the safety
+    checker, if there is one. An empty prompt is not guided.
     """
 
     def __init__(
@@ -47,11 +48,12 @@ class Sampler:
         settings: Generate,
         train: pd.DataFrame | None = None,
         train_latents: str | Path | None = None,
+        safety: str | Path | None = None,
     ):
         torch.set_num_threads(settings.threads)
         self.method, self.settings, self.training = method, settings, None
         self.pipeline = load_pipeline(pipeline_folder)
-        self.checker = SafetyChecker(pipeline_folder)
+        self.checker = safety_checker(safety)
         self.device, self.dtype = self.pipeline.device, self.pipeline.unet.dtype
         self.use({})
         if method.start.begins_from_images:

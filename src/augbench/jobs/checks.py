@@ -4,22 +4,32 @@ import itertools
 import os
 import shutil
 import unicodedata
+from collections.abc import Callable
 from pathlib import Path
 
 from augbench.core.files import BadInput
+from augbench.dataset import added, splits
 from augbench.dataset import checks as target_checks
-from augbench.dataset import splits
 from augbench.dataset.class_table import class_keys, class_table
 from augbench.models import local_files
 from augbench.retrieval import guard, index, metadata
+from augbench.study import classes
 from augbench.study.config import Config, ConfigError, Study
+from augbench.study.layouts import layout_of
 from augbench.study.sources import COLUMNS
 
 ENOUGH = 50  # images of a class, of which each split gets one whatever the shares
 
+LISTED = 100_000  # images of a set that was made elsewhere of which a plan reads class and source
+DECODED = 16_000_000  # bytes of them that a plan decodes
 
-def check_world(config: Config, results: Path = Path("results")) -> list[str]:
+
+def check_world(
+    config: Config, results: Path = Path("results"), script_file: Callable[[str], str | Path] = Path
+) -> list[str]:
     """What can be known before any work starts about data and disk. Raises ConfigError.
+
+    ``script_file`` : the name of a user's script -> where it lies
 
     Returns a sentence for each study for which the disk has too little room: a plan may be made all the same.
     """
@@ -40,6 +50,7 @@ def check_world(config: Config, results: Path = Path("results")) -> list[str]:
         further = next((name for name, start in zip(study.methods, starts, strict=True) if start.split), None)
         check_target(study, place, prompted=prompted, further=further)
         check_models(config, study, place)
+        check_added(study, place, script_file)
         check_pool(study, place)
         check_audit(study, place)
         try:
@@ -72,18 +83,18 @@ def remarks(config: Config) -> list[str]:
             continue
         if not_taken := folders.told(target_checks.left_out(study.target)):
             sentences.append(f"studies.{name}: not taken from {study.target.path}: {not_taken}")
-        classes = class_table(study.target).to_dict("records")
+        class_rows = class_table(study.target).to_dict("records")
         for method in study.methods:
             conditioning = config.methods[method].conditioning
             try:
-                lacking = [words for class_info in classes if (words := _lacking(prompts, conditioning, class_info))]
+                lacking = [words for class_info in class_rows if (words := _lacking(prompts, conditioning, class_info))]
             except ValueError as error:
                 raise ConfigError(f"studies.{name}.methods: {method}: {error}") from None
             if lacking:
                 words = " or ".join(dict.fromkeys(word for words in lacking for word in words))
                 sentences.append(
-                    f"studies.{name}: {len(lacking)} of {len(classes)} classes have no {words}; {method} leaves that "
-                    "out of their prompts; a CSV with columns class,lemmas,hypernyms,definition, named as "
+                    f"studies.{name}: {len(lacking)} of {len(class_rows)} classes have no {words}; {method} leaves "
+                    "that out of their prompts; a CSV with columns class,lemmas,hypernyms,definition, named as "
                     "`target: {classes: ...}`, would say it"
                 )
     return sentences
@@ -170,6 +181,44 @@ def check_names(study: Study, place: str) -> None:
             )
 
 
+def check_added(study: Study, place: str, script_file: Callable[[str], str | Path] = Path) -> None:
+    """Whether the images that were made elsewhere can be added, as far as the first of them tell. Raises ConfigError.
+
+    What a script makes, and what the job alone can know, is checked when it is there.
+    """
+    for method, section in study.added.items():
+        if method not in study.methods:
+            continue
+        if section.script:
+            if not Path(script_file(section.script)).is_file():
+                raise ConfigError(f"{place}.added.{method}.script: there is no file {section.script}")
+            continue
+        try:
+            keys = class_keys(study.target)
+            rows = list(itertools.islice(layout_of(section.path).rows(Path(section.path)), LISTED + 1))
+            table = added.read(method, section.path, keys, rows)
+            if study.target.unreadable == "stop":
+                added.check_readable(table, at_most=DECODED)
+            if study.target.reader.is_built_in:
+                continue
+            if study.target.unreadable == "stop" and table["source"].any():
+                added.start_images(table, splits.split(study.target, study.dataset, study.seed, decode=False))
+            if len(rows) <= LISTED and not section.allow_fewer:
+                added.check_counts(table, _wanted(study, method), section.path)
+        except ValueError as error:
+            raise ConfigError(f"{place}.added.{method}: {error}") from None
+
+
+def _wanted(study: Study, method: str) -> dict[str, int]:
+    """Class -> images that a method adds to it at its largest ratio."""
+    layout, own = study.target.reader.layout(study.target), _own_splits(study)
+    ratio = max(study.wanted_ratios(method))
+    counts = {key: sum(1 for _ in layout.train(key)) for key in layout.classes}
+    return {
+        key: classes.added(splits.sizes(count, study.dataset, own)["train"], ratio) for key, count in counts.items()
+    }
+
+
 def check_pool(study: Study, place: str) -> None:
     """Whether what the pool and retrieval name is there. Raises ConfigError."""
     head = study.retrieval.aesthetic_model
@@ -203,10 +252,13 @@ def check_models(config: Config, study: Study, place: str) -> None:
     """
     try:
         part = "backbone"
-        if any(config.methods[method].start.sections for method in study.methods):
-            model = study.backbone.model
+        model = study.backbone.model if study.backbone else None
+        if any(config.methods[method].start.is_checked for method in study.methods):
             if model is not None and local_files.is_folder(model, "backbone"):
-                local_files.check_pipeline(model)
+                local_files.check_pipeline(model, study.safety.is_backbones)
+            part, model = "safety", study.safety.named
+            if model is not None and local_files.is_folder(model, "safety checker"):
+                local_files.check_safety_checker(model)
         part = "clip"
         if study.clip and study.clip.model is not None:
             local_files.check_clip(study.clip.model)

@@ -14,7 +14,7 @@ from augbench import images
 from augbench.core.files import whole, write_csv
 from augbench.digits import server
 from augbench.models import aesthetics, clip
-from augbench.models.backbones import SafetyChecker
+from augbench.models.backbones import safety_checker
 from augbench.retrieval import download, index, search, service
 from augbench.retrieval.inspection import Inspection
 from augbench.retrieval.ledger import LEDGER, assign_images, before_download, count_fates
@@ -168,14 +168,15 @@ class Inputs(NamedTuple):
     """Files that a method's retrieval reads.
 
     classes, images : class table and all images of the target, before retrieval says which classes stay
-    safety : folder of the safety checker; index : of a clip-retrieval folder, unless a service is asked
+    safety : folder of the safety checker, if there is one
+    index : of a clip-retrieval folder, unless a service is asked
     head : of aesthetic scores, for pictures; web : image table of the built-in web
     kept, main : of more than the main ratio: class table with what is excluded, and the main ratio's ledger
     """
 
     classes: str | Path
     images: str | Path
-    safety: str | Path
+    safety: str | Path | None = None
     index: str | Path | None = None
     head: str | Path | None = None
     web: str | Path | None = None
@@ -215,7 +216,7 @@ def retrieve_method(
             pd.DataFrame({"class": table["class"], "query": asked, "count": table["class"].map(counts)}),
             search.CachedSearch(source, work / "neighbours", settings.duplicate_threshold, method["diversity"]),
             functools.partial(download.fetch, work=work / "downloads", settings=settings, owner=name, proxy=proxy),
-            Inspection(SafetyChecker(inputs.safety), settings, score),
+            Inspection(safety_checker(inputs.safety), settings, score),
             outputs,
             settings,
             main=pd.read_parquet(inputs.main) if inputs.main else None,

@@ -10,6 +10,8 @@ from augbench.study.config import Config, Study, kinds_in
 from augbench.study.methods import Method
 from augbench.study.sections.base import Section
 
+METHOD = "METHOD"  # stands for a method's name where there is a section for each
+
 
 def markdown() -> str:
     """The reference of every key, as config/README.md holds it."""
@@ -28,7 +30,8 @@ def markdown() -> str:
                 kind for kind in kinds_in(field.annotation) if isinstance(kind, type) and issubclass(kind, Section)
             ]
             if inner:
-                sections.append((f"{place}.{key}", inner[0]))
+                of_each = f".{METHOD}" if getattr(field.annotation, "__origin__", None) is dict else ""
+                sections.append((f"{place}.{key}{of_each}", inner[0]))
                 lines.append(f"| `{key}` | section | | see below |")
                 continue
             default = "required" if field.is_required() else f"`{yaml_value(field.default)}`"

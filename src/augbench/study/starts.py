@@ -4,6 +4,7 @@ Nothing else in the program compares a start with a string: it asks the object. 
 of ``STARTS``. Schedulers and latents are passed in; torch is imported by those methods alone that need it.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 
 from augbench.core.seeds import generator
@@ -18,6 +19,8 @@ class Start:
     is_real = False  # what classifiers are trained on is real images of the target alone
     is_generated = False  # by the diffusion model
     is_retrieved = False  # found in the pool
+    is_external = False  # made elsewhere: the study says where they lie
+    is_checked = False  # by the safety checker, before they are added
     begins_from_images = False  # the diffusion model denoises noised training images rather than noise
     needs_conditioning = False
     can_be_trained = False  # parts of the diffusion model can be fine-tuned for it
@@ -79,6 +82,7 @@ class Generated(Start):
     """
 
     is_generated = True
+    is_checked = True
     sections = ("backbone",)
 
     def tables(self, files, method):
@@ -137,8 +141,9 @@ class Pool(Start):
     name = "pool"
     meaning = "nearest neighbours of the prompt in the pool"
     is_retrieved = True
+    is_checked = True
     needs_conditioning = True
-    sections = ("backbone", "clip", "pool")
+    sections = ("clip", "pool")
     order = "listed"
     paper_stage = "retrieve"
 
@@ -152,7 +157,21 @@ class Pool(Start):
         return [files.retrieved(method, extension, further=True)]
 
 
-STARTS: dict[str, Start] = {start.name: start for start in (TargetOnly(), MoreReal(), Noise(), Image(), Pool())}
+class Folder(Start):
+    name = "folder"
+    meaning = "images made elsewhere, by any tool: the study says where they lie, in `added`"
+    is_external = True
+
+    def tables(self, files, method):
+        return [files.added_images(method)]
+
+    def enough(self, study):
+        return math.inf  # all there are, at any ratio
+
+
+STARTS: dict[str, Start] = {
+    start.name: start for start in (TargetOnly(), MoreReal(), Noise(), Image(), Pool(), Folder())
+}
 
 
 def start_image(positions: Sequence[int], key: tuple, row: Mapping, attempt: int) -> int:

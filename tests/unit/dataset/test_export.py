@@ -92,7 +92,7 @@ def test_an_imagefolder_has_metadata_and_a_card(tables, tmp_path):
     assert {line["file_name"] for line in lines} == {
         str(path.relative_to(train)) for path in train.rglob("*") if path.is_file() and path.name != "metadata.jsonl"
     }
-    added = [line for line in lines if line["source"] == "added"]
+    added = [line for line in lines if line["origin"] == "added"]
     assert {(line["prompt"], line["seed"]) for line in added} == {(f"<b>{key}", 2**62) for key in KEYS}
     head = (tmp_path / "out" / "README.md").read_text().split("---\n")[1]
     assert yaml.safe_load(head)["pretty_name"] == "mine, augmented by Retrieval: [x](y)"

@@ -1,6 +1,7 @@
 """The configuration: defaults are the paper's, the files of this repository are valid, the reference is current."""
 
 import json
+import math
 from pathlib import Path
 
 import jsonschema
@@ -164,7 +165,7 @@ def test_ratios_of_a_method_are_the_studys_and_those_of_its_scaling():
     assert study.wanted_ratios("clip_prompts") == [1]
     assert study.main_times == 3
     enough = {name: start.enough(study) for name, start in STARTS.items()}
-    assert enough == {"none": None, "more_real": None, "noise": 3, "image": 3, "pool": 1}
+    assert enough == {"none": None, "more_real": None, "noise": 3, "image": 3, "pool": 1, "folder": math.inf}
     for wrong in ("more_real", "retrieval_diverse"):
         raw["studies"]["digits"]["scaling"]["methods"] = [wrong]
         with pytest.raises(config.ConfigError, match=f"scaling.methods: '{wrong}' is not one of the study's methods"):
