@@ -82,3 +82,11 @@ def test_too_few_images_are_named():
 def test_order_must_be_known():
     with pytest.raises(ValueError, match="random, listed, all"):
         resample(pool(crow=20), COUNTS, ratio=1, splits=1, order="nearest", seed_key=KEY)
+
+
+def test_where_fewer_are_allowed_a_class_with_too_few_gives_all_it_has():
+    few = pool(crow=3, owl=20)
+    for split in resample(few, COUNTS, ratio=1, splits=2, order="random", seed_key=KEY, allow_fewer=True):
+        assert split["class"].value_counts().to_dict() == {"crow": 3, "owl": 9}
+    (none,) = resample(pool(owl=1), COUNTS, ratio=1, splits=1, order="random", seed_key=KEY, allow_fewer=True)
+    assert none["class"].value_counts().to_dict() == {"owl": 1}

@@ -134,6 +134,26 @@ def test_models_are_pretrained_or_trained_here():
     assert files(methods=["none"], clip=None, backbone=None, pool=None).clip_name is None
 
 
+def test_the_safety_checker_is_the_backbones_or_named_or_none():
+    assert files(safety={"model": "none"}).safety == []
+    assert files(safety={"model": "owner/checker"}).safety == f"{S}/safety_checker"
+    retrieving = files(methods=["none", "retrieval"], backbone=None, safety={"model": "none"})
+    assert (retrieving.safety, retrieving.generating) == ([], [])
+
+
+def test_images_made_elsewhere_suffice_for_all_ratios():
+    scaling = {"methods": ["affine"], "ratios": [0.5, 9]}
+    study = files(methods=["none", "affine"], added={"affine": "data"}, scaling=scaling)
+    assert (study.external, study.place("affine"), study.allows_fewer("affine")) == (["affine"], "data", False)
+    assert study.ratios("affine") == ["1", "0.5", "9"] and study.further_ratio("affine") is None
+    tables = [f"{S}/added/affine/images.parquet"]
+    assert study.image_tables("affine", "9") == study.image_tables("affine", "1") == tables
+    assert study.first_added_set("affine") == [f"{S}/augmentation/affine/x1/split-1.parquet"]
+    assert study.first_added_set("none") == []
+    scripted = files(methods=["affine"], added={"affine": {"script": "x.py", "allow_fewer": True}})
+    assert (scripted.place("affine"), scripted.allows_fewer("affine")) == (f"{S}/added/affine/output", True)
+
+
 def test_the_digits_world_makes_its_own_target():
     study = files(target={"reader": "digits"})
     assert (study.target_section.path, study.target_section.classes) == (

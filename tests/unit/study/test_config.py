@@ -175,6 +175,57 @@ def test_ratios_of_a_method_are_the_studys_and_those_of_its_scaling():
         config.parse(raw)
 
 
+BIRDS = {"methods": ["none"], "target": {"reader": "folder", "path": "birds"}}
+
+
+def refused(**sections) -> str:
+    with pytest.raises(config.ConfigError) as error:
+        birds(**sections)
+    return str(error.value)
+
+
+def birds(**sections) -> config.Study:
+    raw = load("config/methods.yaml") | {"studies": {"birds": BIRDS | sections}}
+    return config.parse(raw).studies["birds"]
+
+
+def test_a_study_says_where_images_lie_that_were_made_elsewhere():
+    study = birds(methods=["none", "affine"], added={"affine": "data/affine"})
+    assert study.added["affine"] == birds(methods=["affine"], added={"affine": {"path": "data/affine"}}).added["affine"]
+    assert config.Study(**study.model_dump()) == study
+    assert "say where the images of affine lie, e.g. `added: {affine: data/mine}`" in refused(methods=["affine"])
+    assert "no method 'afine' whose images are made elsewhere, with `start: folder`, did you mean 'affine'?" in refused(
+        added={"afine": "data"}
+    )
+    for entry in ({}, {"path": "data", "script": "x.py"}):
+        assert "studies.birds.added.affine: a method of `added` takes either `path` or `script`" in refused(
+            methods=["affine"], added={"affine": entry}
+        )
+    assert "studies.birds.added.affine.pth: there is no such key, did you mean 'path'?" in refused(
+        added={"affine": {"pth": "data"}}
+    )
+
+
+def test_the_schema_takes_a_path_for_a_section():
+    schema = json.loads((ROOT / "config" / "schema.json").read_text())
+    for entry, fits in (("data", True), ({"path": "data", "allow_fewer": True}, True), ({"paths": "data"}, False)):
+        study = BIRDS | {"added": {"affine": entry}}
+        errors = list(jsonschema.Draft202012Validator(schema).iter_errors({"studies": {"birds": study}}))
+        assert (not errors) == fits
+
+
+def test_retrieval_needs_no_diffusion_model_but_an_answer_on_safety():
+    sections = {"methods": ["none", "retrieval"], "clip": {"model": "ViT-B/32"}, "pool": {"source": "digits"}}
+    assert (
+        "studies.birds.safety: the images of retrieval are checked by what a backbone ships, and the study has no "
+        "`backbone`: write `safety: {model: CompVis/stable-diffusion-safety-checker}`, or `safety: {model: none}`"
+    ) in refused(**sections)
+    for model in ("none", "CompVis/stable-diffusion-safety-checker"):
+        assert birds(**sections, safety={"model": model}).backbone is None
+    assert birds(**sections, backbone={"model": "x/y"}).safety.model == "auto"
+    assert birds().safety.is_backbones  # nothing is checked where nothing is retrieved or generated
+
+
 def test_what_classes_lack_is_said_and_disables_nothing_else(tmp_path):
     from PIL import Image
 
