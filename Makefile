@@ -1,12 +1,16 @@
 # `make report` builds the default study's report, `make test` passes the tests; both set everything up first.
-PYTHON ?= $(shell for p in python3.11 python3.12 python3; do \
-	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null && echo $$p && break; done)
+# The newest Python that the tests have seen goes first. One that is on the PATH may be a shim that cannot run, or a
+# Debian package without venv.
+USABLE := -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' >/dev/null 2>&1
+FIRST = $(shell for p in $(1); do $$p $(USABLE) && echo $$p && break; done)
+PYTHON ?= $(call FIRST,python3.13 python3.12 python3.11 python3.14 python3)
+OLDEST ?= $(call FIRST,python3.11 python3.12 python3.13 python3.14)
 VENV := .venv
 READY := $(VENV)/ready
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
-SOURCES := src tests workflow/scripts benchmarks slurm/restart
+SOURCES := src tests workflow/scripts benchmarks envs slurm/restart
 
-.PHONY: report report-all new-study quick test test-all test-slow test-cluster check benchmark lint format docs lock setup
+.PHONY: report report-all new-study quick test test-all test-slow test-oldest test-cluster check benchmark lint format docs lock outdated setup
 
 report: $(READY)
 	snakemake
@@ -34,11 +38,17 @@ test: $(READY)
 # Everything: the above, and what takes long.
 test-all: test
 	$(MAKE) test-slow
+	$(MAKE) test-oldest
 
 # What `make test` leaves out. A SLURM cluster with fake GPUs is started on this machine, and pages are opened in Debian's
 # Chromium; skipped where root or the packages are missing. With CI=true root installs them.
 test-slow: $(READY)
 	$(PYTEST) -m slow tests/unit tests/workflow tests/browser tests/cluster/test_runs.py
+
+# The unit tests with the oldest Python on this machine, in an environment of its own.
+test-oldest:
+	$(MAKE) $(VENV)-oldest/ready VENV=$(VENV)-oldest PYTHON=$(OLDEST)
+	PATH="$(CURDIR)/$(VENV)-oldest/bin:$$PATH" $(PYTEST) -m "not slow" tests/unit
 
 # All tests on the cluster, also those that injure it: about an hour.
 test-cluster: $(READY)
@@ -73,26 +83,34 @@ docs: $(READY)
 	python -c "from augbench.study.reference import markdown; print(markdown(), end='')" > config/README.md
 	python -c "from augbench.study.reference import json_schema; print(json_schema(), end='')" > config/schema.json
 
+# What the lock holds stays where it is; `make lock UPGRADE=1` takes the newest versions that are allowed.
 lock: $(READY)
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
-		--no-emit-index-url --no-annotate --no-header --quiet --output-file requirements.lock
-	$(MAKE) envs/augbench.yaml
+		--no-emit-index-url --no-annotate --no-header --quiet $(if $(UPGRADE),--upgrade) --output-file requirements.lock
+	$(MAKE) envs/augbench.post-deploy.sh
 
-# Snakemake copies the file elsewhere before conda reads it, so it cannot point to the lock: it holds the same pins.
-envs/augbench.yaml: requirements.lock
-	printf '%s\n' '# Made from requirements.lock by `make lock`, for `snakemake --sdm conda`.' 'channels: [conda-forge]' \
-		'dependencies:' '  - python=3.11' '  - pip' '  - pip:' > $@
-	sed -n "s/^\([A-Za-z0-9._-]*==[^ ]*\)\( ; .*\)\{0,1\} \\\\$$/      - \"\1\2\"/p" $< >> $@
+# Snakemake copies the script elsewhere before it runs it, so the script cannot point to the lock: it ends with it.
+envs/augbench.post-deploy.sh: requirements.lock
+	sed '/^# The lock:$$/q' $@ > $@.new
+	cat $< >> $@.new
+	mv $@.new $@
+
+# Which packages have newer versions than the lock, what holds them back, and which overrides are no longer needed.
+outdated: $(READY)
+	python envs/outdated.py
 
 setup: $(READY)
 
-# uv installs the lock in half a minute where pip takes several; it comes from the lock itself. Compiled modules
-# spare each of a study's hundred processes seconds of imports, also where Python may not write them itself.
+# uv installs the lock in half a minute where pip takes several and would refuse the overrides of pyproject.toml; it comes
+# from the lock itself. `sync` resolves nothing: what the lock does not hold goes. Compiled modules spare each of a study's
+# hundred processes seconds of imports, also where Python may not write them itself.
 $(READY): requirements.lock pyproject.toml
-	@test -n "$(PYTHON)" || { echo "augbench needs Python 3.11 or 3.12; give its path: make PYTHON=/path/to/python3.11"; exit 1; }
+	@"$(PYTHON)" $(USABLE) || { echo "augbench needs Python 3.11 to 3.14 with its venv module, and" \
+		"$(or $(PYTHON),what is here) is not that: install it, e.g. apt install python3-venv, or give its path:" \
+		"make PYTHON=/path/to/python3.13"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	sed -n '/^uv==/,/[^\\]$$/p' requirements.lock > $(VENV)/uv.txt
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(VENV)/uv.txt
-	$(VENV)/bin/uv pip install --quiet --compile-bytecode --python $(VENV)/bin/python --require-hashes -r requirements.lock
+	$(VENV)/bin/uv pip sync --quiet --compile-bytecode --python $(VENV)/bin/python --require-hashes requirements.lock
 	$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --no-deps --no-build-isolation -e .
 	@touch $@

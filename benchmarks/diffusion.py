@@ -261,7 +261,7 @@ def plain_sampling(folder: Path, prompts: list[str], side: int, steps: int) -> f
     from diffusers import StableDiffusionPipeline
 
     gpu = torch.cuda.is_available()
-    pipeline = StableDiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float16 if gpu else torch.float32)
+    pipeline = StableDiffusionPipeline.from_pretrained(folder, dtype=torch.float16 if gpu else torch.float32)
     pipeline.to("cuda" if gpu else "cpu").set_progress_bar_config(disable=True)
     pipeline(prompts[0], height=side, width=side, num_inference_steps=1)
     start = _now()

@@ -51,6 +51,7 @@ def small_clip(folder: Path, width: int) -> str:
 
 def build(folder: Path, count: int, width: int) -> None:
     """An index of random directions whose lists can be memory-mapped, and its metadata."""
+    import faiss
     from autofaiss import build_index
 
     random = np.random.default_rng(1)
@@ -63,16 +64,16 @@ def build(folder: Path, count: int, width: int) -> None:
         names = [f"http://example.org/{start + i}.jpg" for i in range(rows)]
         table = pd.DataFrame({"url": names, "caption": "a caption of some length, as captions have", "aesthetic": 6.0})
         table.to_parquet(folder / f"index/metadata/{part:04d}.parquet")
-    build_index(
+    index, _ = build_index(
         embeddings=str(folder / "vectors"),
-        index_path=str(folder / "index" / "image.index"),
-        index_infos_path=str(folder / "infos.json"),
+        save_on_disk=False,
         index_key="IVF1024,Flat",
         index_param="nprobe=16",
         max_index_memory_usage="8G",
         current_memory_available="16G",
         should_be_memory_mappable=True,
     )
+    faiss.write_index(index, str(folder / "index" / "image.index"))
 
 
 class Memory:
@@ -101,7 +102,10 @@ def serve(folder: Path, model: str) -> tuple[subprocess.Popen, str]:
     arguments = {"indices_paths": str(folder / "indices.json"), "port": port, "clip_model": model, "use_jit": False}
     arguments |= {"enable_faiss_memory_mapping": True, "enable_mclip_option": False}
     arguments |= {"provide_aesthetic_embeddings": False, "columns_to_return": ["url", "caption", "aesthetic"]}
-    command = "import sys, json; from clip_retrieval.clip_back import clip_back; clip_back(**json.loads(sys.argv[1]))"
+    command = (
+        "import sys, json; from clip_retrieval.clip_back import clip_back; from augbench.models import clip; "
+        "clip.read_folders(); clip_back(**json.loads(sys.argv[1]))"
+    )
     process = subprocess.Popen([sys.executable, "-c", command, json.dumps(arguments)], stderr=subprocess.DEVNULL)
     while True:
         with socket.socket() as probe:

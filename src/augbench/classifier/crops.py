@@ -168,6 +168,7 @@ class Batches:
             sampler=self.requests,
             num_workers=self.workers,
             persistent_workers=True,
+            multiprocessing_context="fork",  # the only one that takes closures; Python 3.14 has another by default
         )
         for batch in self.loader:
             if isinstance(batch, ValueError):

@@ -60,6 +60,20 @@ def ended_on_error() -> Iterator[None]:
         raise
 
 
+@contextlib.contextmanager
+def forked() -> Iterator[None]:
+    """Have :mod:`multiprocessing` fork within the block, as it does by itself until Python 3.14.
+
+    For a library that hands its processes functions that cannot be pickled.
+    """
+    usual = multiprocessing.get_start_method()
+    multiprocessing.set_start_method("fork", force=True)
+    try:
+        yield
+    finally:
+        multiprocessing.set_start_method(usual, force=True)
+
+
 def answer(ask: Callable[[], object], seconds: float):
     """What ``ask`` returns or raises, within so many seconds; raises TimeoutError after them.
 

@@ -83,7 +83,7 @@ def load_pipeline(folder: str | Path):
 
     gpu = torch.cuda.is_available()
     dtype = torch.float16 if gpu else torch.float32
-    pipeline = StableDiffusionPipeline.from_pretrained(folder, torch_dtype=dtype, **UNCHECKED)
+    pipeline = StableDiffusionPipeline.from_pretrained(folder, dtype=dtype, **UNCHECKED)
     if gpu:
         pipeline.unet.to(memory_format=torch.channels_last)
     return pipeline.to("cuda" if gpu else "cpu")
@@ -115,7 +115,12 @@ class SafetyChecker:
         logging.get_logger(StableDiffusionSafetyChecker.__module__).setLevel(logging.ERROR)
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         folder = Path(pipeline_folder)
-        self._model = StableDiffusionSafetyChecker.from_pretrained(folder / "safety_checker").to(self._device).eval()
+        model, loaded = StableDiffusionSafetyChecker.from_pretrained(
+            folder / "safety_checker", output_loading_info=True
+        )
+        if missing := sorted(loaded["missing_keys"]):  # transformers would fill them with random numbers
+            raise RuntimeError(f"the safety checker in {folder} has no weights {missing[0]}; give another backbone")
+        self._model = model.to(self._device).eval()
         finite.check_weights(self._model, f"the safety checker in {folder}", "give another backbone")
         self._processor = CLIPImageProcessor.from_pretrained(folder / "feature_extractor")
 

@@ -18,6 +18,7 @@ class Clip:
         import torch
         from all_clip import load_clip
 
+        read_folders()
         place = model.partition("hf_clip:")[2]
         #: What its embeddings depend on.
         self.identity = [model, *_state_of(place)]
@@ -53,6 +54,27 @@ class Clip:
                 vectors = encode(prepare(batch).to(self.device))
                 parts.append((vectors / vectors.norm(dim=-1, keepdim=True)).cpu().float().numpy())
         return np.concatenate(parts)
+
+
+def read_folders() -> None:
+    """Have clip-retrieval, in this process, read transformers' CLIP folders (``hf_clip:FOLDER``).
+
+    Its all_clip takes what ``get_text_features`` and ``get_image_features`` return for tensors; since transformers 5
+    they are objects that hold one.
+    """
+    from all_clip import hf_clip, main
+
+    def load(*settings):
+        model, prepare, tokenize = hf_clip.load_hf_clip(*settings)
+        for name in ("get_text_features", "get_image_features"):
+            setattr(model.inner_model, name, _pooled(getattr(model.inner_model, name)))
+        return model, prepare, tokenize
+
+    main._CLIP_REGISTRY["hf_clip:"] = load
+
+
+def _pooled(features: Callable) -> Callable:
+    return lambda inputs: features(inputs).pooler_output
 
 
 def _state_of(folder: str) -> list:

@@ -12,11 +12,10 @@ def write_tokenizer(folder: str | Path, length: int) -> None:
 
     ``length`` is the number of tokens that texts are padded or cut to.
     """
-    import open_clip  # takes seconds
+    from open_clip.tokenizer import bytes_to_unicode, default_bpe  # takes seconds
     from transformers import CLIPTokenizer
-    from transformers.models.clip.tokenization_clip import bytes_to_unicode
 
-    packed = Path(open_clip.__file__).parent / "bpe_simple_vocab_16e6.txt.gz"
+    packed = Path(default_bpe())
     merges = gzip.decompress(packed.read_bytes()).decode("utf-8").split("\n")[1 : 49152 - 256 - 2 + 1]
     letters = list(bytes_to_unicode().values())
     tokens = letters + [letter + "</w>" for letter in letters] + ["".join(merge.split()) for merge in merges]
@@ -26,4 +25,4 @@ def write_tokenizer(folder: str | Path, length: int) -> None:
     vocabulary, rules = folder / "vocab.json", folder / "merges.txt"
     vocabulary.write_text(json.dumps({token: i for i, token in enumerate(tokens)}, ensure_ascii=False))
     rules.write_text("\n".join(["#version: 0.2", *merges]) + "\n", encoding="utf-8")
-    CLIPTokenizer(str(vocabulary), str(rules), model_max_length=length).save_pretrained(folder)
+    CLIPTokenizer.from_pretrained(folder, model_max_length=length).save_pretrained(folder)

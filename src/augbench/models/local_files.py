@@ -194,8 +194,9 @@ def _check_clip_folder(folder: Path) -> None:
     )
     if config.get("model_type") != "clip":
         raise ValueError(f"{folder} is a {config.get('model_type')}, but a CLIP is needed")
-    if not (folder / "preprocessor_config.json").is_file():
-        raise ValueError(f"{folder} has no preprocessor_config.json")
+    names = ("processor_config.json", "preprocessor_config.json")  # the second before transformers 5
+    if not any((folder / name).is_file() for name in names):
+        raise ValueError(f"{folder} has no {names[0]}")
     check_weights(folder, "model")
 
 

@@ -106,7 +106,7 @@ class _Objective(torch.nn.Module):
         distinct, own = torch.unique(self.caption_of[batch], return_inverse=True)
         seen = model.vision_model(normalised(pixels)).pooler_output
         pictures = normalize(model.visual_projection(seen))
-        texts = normalize(model.get_text_features(self.tokens[distinct, : self.lengths[distinct].max()]))
+        texts = normalize(model.get_text_features(self.tokens[distinct, : self.lengths[distinct].max()]).pooler_output)
         loss = _contrast(model.logit_scale.exp() * pictures @ texts.T, own)
         words = torch.zeros(len(distinct), self.word_head.out_features).scatter_(1, self.tokens[distinct], 1.0)
         naming = binary_cross_entropy_with_logits(self.word_head(seen), words[own], reduction="none")

@@ -213,7 +213,7 @@ def train_safety_checker(
     clip = CLIPModel.from_pretrained(clip_folder).eval()
     pool = CaptionedPool(shards, clip.config.vision_config.image_size)
     checker = StableDiffusionSafetyChecker(CLIPConfig(**clip.config.to_dict(), attn_implementation="eager"))
-    checker.vision_model.load_state_dict(clip.vision_model.state_dict(), strict=False)
+    checker.vision_model.load_state_dict(clip.vision_model.state_dict())
     checker.visual_projection.load_state_dict(clip.visual_projection.state_dict())
     for weights in (checker.concept_embeds_weights, checker.special_care_embeds_weights):
         weights.data.fill_(2.0)  # a cosine never reaches it: this slot never fires

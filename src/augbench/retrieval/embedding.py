@@ -1,7 +1,6 @@
 """The pool in CLIP space: embeds its shards with clip-retrieval and builds the index."""
 
 import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import pandas as pd
 from augbench import images
 from augbench.core import files, finite, processes, resume
 from augbench.core.files import BadInput, whole
-from augbench.models import captioned_pool
+from augbench.models import captioned_pool, clip
 from augbench.retrieval.metadata import PLACE
 
 
@@ -136,7 +135,9 @@ def _infer(shard: Path, clip_model: str, folder: Path, batch_size: int) -> None:
     """Run clip-retrieval's inference on a shard of images under the extension jpg."""
     from clip_retrieval.clip_inference.main import main as clip_inference
 
-    with processes.ended_on_error():  # its processes for statistics would be waited for without end
+    clip.read_folders()
+    # Its reader cannot be pickled, and its processes for statistics would be waited for without end.
+    with processes.forked(), processes.ended_on_error():
         clip_inference(
             input_dataset=str(shard),
             output_folder=str(folder),
@@ -165,16 +166,16 @@ def build_index(
     if not embeddings:
         raise BadInput("no shard of the pool holds an image that can be read; see the logs of embed_pool")
     import autofaiss
+    import faiss
 
-    with whole(folder) as temporary, tempfile.TemporaryDirectory() as infos:
+    with whole(folder) as temporary:
         (temporary / "metadata").mkdir(parents=True)
         for part, embedded in enumerate(embeddings):
             for file in sorted(Path(embedded, "metadata").iterdir()):
                 shutil.copyfile(file, temporary / "metadata" / f"{part:04d}-{file.name}")
         built, _ = autofaiss.build_index(
             embeddings=[str(Path(part, "img_emb")) for part in embeddings],
-            index_path=str(temporary / "image.index"),
-            index_infos_path=f"{infos}/infos.json",  # timings again
+            save_on_disk=False,  # it would also write timings as JSON, and fails at that with numpy 2
             index_key="Flat" if exact else None,
             max_index_memory_usage=memory,
             current_memory_available=f"{2 * float(memory[:-1]):g}{memory[-1]}",  # building takes more than searching
@@ -183,3 +184,4 @@ def build_index(
         )
         if built is None:  # autofaiss only logs why
             raise RuntimeError(f"autofaiss built no index within {memory}; see above, or give `pool.memory` more")
+        faiss.write_index(built, str(temporary / "image.index"))

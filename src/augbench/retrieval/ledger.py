@@ -111,11 +111,15 @@ def _known_so_far(neighbours: Mapping, known: Mapping, taken: pd.DataFrame | Non
                 **{"class": key, "rank": range(len(rows)), "place": place},
                 fate=[fact.get("fate") or fate for fact, fate in zip(facts, rows["fate"], strict=True)],
                 reason=[fact.get("reason") or reason for fact, reason in zip(facts, rows["reason"], strict=True)],
-                aesthetic=[fact.get("aesthetic", own) for fact, own in zip(facts, rows["aesthetic"], strict=True)],
+                aesthetic=pd.Series(
+                    [fact.get("aesthetic", own) for fact, own in zip(facts, rows["aesthetic"], strict=True)],
+                    rows.index,
+                    float,
+                ),
                 sha256=[fact.get("sha256") for fact in facts],
             )
         )
-    return pd.concat(tables, ignore_index=True)
+    return pd.concat([rows for rows in tables if len(rows)] or tables[:1], ignore_index=True)
 
 
 def _matched(offers: Mapping[str, list], counts: Mapping[str, int]) -> dict[str, tuple]:

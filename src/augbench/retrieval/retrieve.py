@@ -115,13 +115,12 @@ def _bytes_of(rows: pd.DataFrame, fetch: Callable[[list[str]], pd.DataFrame]) ->
     local = rows[here][["address", "path", "offset", "length"]].assign(fate="fetched", reason="")
     local["sha256"] = [hashlib.sha256(images.load_bytes(row)).hexdigest() for row in local.itertuples()]
     web = fetch(sorted(rows.loc[~here, "address"])).rename(columns={"url": "address"})
-    return pd.concat([local, web], ignore_index=True) if len(local) else web
+    return pd.concat([part for part in (local, web) if len(part)] or [web], ignore_index=True)
 
 
 def _check_scores(tables: Sequence[pd.DataFrame]) -> None:
     """Raise ValueError when not one neighbour has an aesthetic score."""
-    scores = pd.concat([rows["aesthetic"] for rows in tables])
-    if len(scores) and scores.isna().all():
+    if any(len(rows) for rows in tables) and all(rows["aesthetic"].isna().all() for rows in tables):
         raise ValueError(
             "no image of the pool has an aesthetic score, by which retrieval.min_aesthetic could discard it; name a "
             "model that scores pictures, `retrieval: {aesthetic_model: HEAD.pth}`, or write `min_aesthetic: null` to "

@@ -57,7 +57,6 @@ def attach(text_encoder, words):
             learned = self.words[(tokens - size).clamp(min=0)].to(known.dtype)
             return torch.where((tokens >= size)[..., None], learned, known)
 
-    embeddings = text_encoder.text_model.embeddings
-    table = getattr(embeddings.token_embedding, "table", embeddings.token_embedding)
-    embeddings.token_embedding = WithPseudoWords(table, words)
+    embedding = text_encoder.get_input_embeddings()
+    text_encoder.set_input_embeddings(WithPseudoWords(getattr(embedding, "table", embedding), words))
     return text_encoder

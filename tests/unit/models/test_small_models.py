@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from augbench import images
-from augbench.models import train_clip
-from augbench.models.backbones import SafetyChecker, resolve
+from augbench.models import train_clip, train_diffusion
+from augbench.models.backbones import SafetyChecker, load_pipeline, resolve
 from augbench.study.sections.models import ClipTraining
 
 
@@ -25,11 +25,11 @@ def test_the_tokenizer_is_clips(world):
 
 def test_the_loss_is_clips_where_no_two_images_share_a_caption():
     import torch
-    from transformers.models.clip.modeling_clip import clip_loss
+    from transformers.models.clip.modeling_clip import image_text_contrastive_loss
 
     per_image = torch.randn(7, 7, generator=torch.Generator().manual_seed(0))
     order = torch.tensor([3, 0, 6, 1, 5, 2, 4])
-    expected = clip_loss(per_image.T)  # the i-th caption is the i-th image's
+    expected = image_text_contrastive_loss(per_image.T)  # the i-th caption is the i-th image's
     assert train_clip._contrast(per_image[:, order], order.argsort()).item() == pytest.approx(expected.item())
 
 
@@ -67,6 +67,21 @@ def test_the_pipeline_loads_as_stable_diffusion_with_its_safety_checker(world):
     assert len(result.nsfw_content_detected) == 1
 
 
+def test_the_safety_checker_starts_as_clips_image_encoder(world, tmp_path):
+    import torch
+    from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
+    from transformers import CLIPModel
+
+    # Nothing marks a caption, so nothing is trained.
+    train_diffusion.train_safety_checker([world.shard], world.clip, tmp_path, unsafe_words=[], seed=1, threads=1)
+    checker = StableDiffusionSafetyChecker.from_pretrained(tmp_path / "safety_checker")
+    clip = CLIPModel.from_pretrained(world.clip)
+    for part in ("vision_model", "visual_projection"):
+        ours, theirs = (getattr(model, part).state_dict() for model in (checker, clip))
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
 def test_the_safety_checker_fires_on_the_planted_concept(world):
     """On pictures whose caption says it; `make check` shows the same for silent ones, in a web of real size."""
     planted = pd.read_parquet(world.planted)
@@ -81,6 +96,28 @@ def test_the_safety_checker_fires_on_the_planted_concept(world):
     assert len(told) > 10
     assert sum(told) / len(told) > 0.9
     assert sum(harmless) / len(harmless) < 0.05
+
+
+def test_a_safety_checker_without_some_of_its_weights_is_refused(world, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    folder = shutil.copytree(world.safety, tmp_path / "safety")
+    file = folder / "safety_checker" / "model.safetensors"
+    weights = load_file(file)
+    del weights["visual_projection.weight"]
+    save_file(weights, file, {"format": "pt"})
+    with pytest.raises(RuntimeError, match=r"the safety checker in .* has no weights visual_projection\.weight; give"):
+        SafetyChecker(folder)
+
+
+def test_the_pipelines_text_encoder_is_clips(world):
+    import torch
+    from transformers import CLIPModel
+
+    ours, theirs = load_pipeline(world.backbone).text_encoder, CLIPModel.from_pretrained(world.clip).text_model
+    theirs = theirs.state_dict()
+    assert ours.state_dict().keys() == theirs.keys()
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.state_dict().items())
 
 
 def test_a_local_backbone_is_linked_without_touching_it(world, tmp_path):

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import multiprocessing
 import re
 import runpy
 import shutil
@@ -66,7 +67,7 @@ def test_neighbours_are_the_most_similar(world, folder, index):
     model, tokenizer = CLIPModel.from_pretrained(world.clip).eval(), CLIPTokenizer.from_pretrained(world.clip)
     tokens = tokenizer("A photo of three,trey.", padding="max_length", return_tensors="pt").input_ids
     with torch.no_grad():
-        query = torch.nn.functional.normalize(model.get_text_features(tokens)).numpy()[0]
+        query = torch.nn.functional.normalize(model.get_text_features(tokens).pooler_output).numpy()[0]
     vectors = np.load(folder / "embeddings/img_emb/000000.npy").astype(np.float32)
     scores = vectors @ query
     assert found["similarity"].to_numpy() == pytest.approx(np.sort(scores)[::-1][:20], abs=1e-5)
@@ -142,7 +143,10 @@ def service(world, folder):
         "use_jit": False,
         "provide_aesthetic_embeddings": False,
     }
-    command = "import sys, json; from clip_retrieval.clip_back import clip_back; clip_back(**json.loads(sys.argv[1]))"
+    command = (
+        "import sys, json; from clip_retrieval.clip_back import clip_back; from augbench.models import clip; "
+        "clip.read_folders(); clip_back(**json.loads(sys.argv[1]))"
+    )
     process = subprocess.Popen([sys.executable, "-c", command, json.dumps(arguments)])
     try:
         wait_for(lambda: listening(port), process, 600)
@@ -518,6 +522,36 @@ def test_a_list_of_urls_becomes_a_shard(world, tmp_path, monkeypatch):
     listed[["TEXT"]].to_parquet(tmp_path / "c.parquet")
     with pytest.raises(ValueError, match=r"has no column url or URL \(it has TEXT\)"):
         pools.url_list([tmp_path / "c.parquet"], 0, 1)
+
+
+@pytest.mark.slow
+def test_embedding_does_not_need_python_to_fork_by_default(world, tmp_path):
+    usual = multiprocessing.get_start_method()
+    multiprocessing.set_start_method("forkserver", force=True)  # the default since Python 3.14
+    try:
+        pool = embedded(world, [world.shard], tmp_path)
+        assert multiprocessing.get_start_method() == "forkserver"
+    finally:
+        multiprocessing.set_start_method(usual, force=True)
+    assert pool.index.ntotal > 100
+
+
+@pytest.mark.middle
+def test_autofaiss_chooses_an_index_for_large_pools(tmp_path):
+    """Approximate and tuned: almost every vector is its own nearest neighbour."""
+    import faiss
+
+    vectors = np.random.default_rng(0).normal(size=(3000, 16)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    for name in ("img_emb", "metadata"):
+        (tmp_path / "part" / name).mkdir(parents=True)
+    np.save(tmp_path / "part/img_emb/000000.npy", vectors)
+    pd.DataFrame({"url": [f"http://h/{i}" for i in range(3000)]}).to_parquet(tmp_path / "part/metadata/000000.parquet")
+    embedding.build_index([tmp_path / "part"], tmp_path / "index", exact=False, memory="1G", threads=1)
+    assert sorted(file.name for file in (tmp_path / "index").iterdir()) == ["image.index", "metadata"]
+    index = faiss.read_index(str(tmp_path / "index/image.index"))
+    assert index.ntotal == 3000
+    assert (index.search(vectors, 1)[1][:, 0] == np.arange(3000)).mean() > 0.9
 
 
 @pytest.mark.slow
