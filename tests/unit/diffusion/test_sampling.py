@@ -270,6 +270,8 @@ def test_a_checker_that_refuses_everything_is_an_error(world, rows, tmp_path):
     with pytest.raises(RuntimeError, match=f"^{re.escape(wanted)}$"):
         make(world, tmp_path, rows, backbone=backbone, max_replacements=2)
     assert not (tmp_path / "shard.tar").exists()
+    unchecked = Sampler(backbone, METHOD, SETTINGS)
+    assert len(unchecked.draw([dict(rows[0])], KEY)) == 1
 
 
 def refusing(refused, method, most=50, classes=None, draw=lambda row: row["start"]):
