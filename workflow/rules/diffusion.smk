@@ -199,14 +199,15 @@ rule generate:
     resources:
         mem_mb=memory(6000),
         runtime=lambda w, input, attempt: costs.minutes(
-            costs_of(w).sampling_seconds(costs_of(w).images_to_generate(w.method, w.purpose, input.classes)), attempt
+            costs_of(w).sampling_seconds(w.method, costs_of(w).images_to_generate(w.method, w.purpose, input.classes)),
+            attempt,
         ),
         gpu=1,
     params:
         seed=setting("seed"),
-        settings=setting("generate"),
+        settings=lambda w: files_of(w).generation(w.method).model_dump(),
         method=method_row,
-        times=setting("main_times"),
+        times=lambda w: files_of(w).main_times(w.method),
         ratio=setting("main_ratio"),
         further=lambda w: files_of(w).further_ratio(w.method) if w.purpose == "further" else None,
         parts=lambda w: files_of(w).generation_jobs,

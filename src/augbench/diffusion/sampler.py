@@ -81,7 +81,7 @@ class Sampler:
         guidance = self.settings.guidance if any(row["prompt"] for row in rows) else 1.0
         guides = self.method.guide.encodings(rows, self.encode, self.candidate).to(self.device, self.dtype)
         if guidance > 1:
-            guides = torch.cat([self.encode([""] * len(rows)), guides])
+            guides = torch.cat([self.encode([self.settings.negative_prompt] * len(rows)), guides])
         scheduler.set_timesteps(self.settings.steps, device=self.device)
         noise = torch.stack([self.noise(row["seed"]) for row in rows])
         begin, timesteps = self.method.start.begin(rows, noise, scheduler, self.settings, self.training)

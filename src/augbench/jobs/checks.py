@@ -13,7 +13,7 @@ from augbench.dataset import checks as target_checks
 from augbench.dataset.class_table import class_keys, class_table
 from augbench.models import local_files
 from augbench.retrieval import guard, index, metadata
-from augbench.study import classes
+from augbench.study import classes, prompts
 from augbench.study.config import Config, ConfigError, Study
 from augbench.study.layouts import layout_of
 from augbench.study.sources import COLUMNS
@@ -51,6 +51,7 @@ def check_world(
         check_target(study, place, prompted=prompted, further=further)
         check_models(config, study, place)
         check_added(study, place, script_file)
+        check_prompts(config, study, place)
         check_pool(study, place)
         check_audit(study, place)
         try:
@@ -72,7 +73,6 @@ def remarks(config: Config) -> list[str]:
     Raises ConfigError when nothing is left of a method's templates.
     """
     from augbench.images import folders
-    from augbench.study import prompts
 
     sentences = []
     for name, study in config.studies.items():
@@ -87,7 +87,7 @@ def remarks(config: Config) -> list[str]:
         for method in study.methods:
             conditioning = config.methods[method].conditioning
             try:
-                lacking = [words for class_info in class_rows if (words := _lacking(prompts, conditioning, class_info))]
+                lacking = [words for class_info in class_rows if (words := _lacking(conditioning, class_info))]
             except ValueError as error:
                 raise ConfigError(f"studies.{name}.methods: {method}: {error}") from None
             if lacking:
@@ -100,7 +100,7 @@ def remarks(config: Config) -> list[str]:
     return sentences
 
 
-def _lacking(prompts, conditioning: str | None, class_info: dict) -> list[str]:
+def _lacking(conditioning: str | None, class_info: dict) -> list[str]:
     words = prompts.lacking(conditioning, class_info)
     if words:
         prompts.usable(conditioning, class_info)
@@ -243,6 +243,19 @@ def check_pool(study: Study, place: str) -> None:
             f"{place}.retrieval.min_aesthetic: the images of {path} have no aesthetic scores; name a model that scores "
             "pictures, `aesthetic_model: HEAD.pth`, or write `min_aesthetic: null` to take images whatever their score"
         )
+
+
+def check_prompts(config: Config, study: Study, place: str) -> None:
+    """Whether files of prompts have those of each class, and of no other. Raises ConfigError."""
+    if study.target.reader.is_built_in:
+        return
+    for method in study.methods:
+        conditioning = config.methods[method].conditioning
+        if conditioning and prompts.is_prompt_file(conditioning):
+            try:
+                prompts.check_classes(conditioning, class_table(study.target).to_dict("records"))
+            except ValueError as error:
+                raise ConfigError(f"{place}.methods: {method}: {error}") from None
 
 
 def check_models(config: Config, study: Study, place: str) -> None:

@@ -49,17 +49,18 @@ class JobCosts:
 
     def _count_images(self, method: str, classes_csv: str, changed: float) -> dict[str, int]:
         study, kept = self.study, classes.kept(classes_csv)
-        fixed, further = study.generate.images_per_class, self.files.further_ratio(method) or 0
+        fixed, further = self.files.generation(method).images_per_class, self.files.further_ratio(method) or 0
+        times = self.files.main_times(method)
         first = sum(classes.added(row["train"], study.main_ratio) for row in kept)
         main, every = (
-            sum(classes.generated(row["train"], times, fixed) for row in kept)
-            for times in (study.main_times, max(study.main_times, further))
+            sum(classes.generated(row["train"], each, fixed) for row in kept) for each in (times, max(times, further))
         )
         compared = len(self.files.methods[method].candidates) * first
         return {"base": main, "screen": compared, "selected": main, "further": every - main}
 
-    def sampling_seconds(self, images: float) -> float:
-        return resources.sampling(images, self.study.generate.steps, self.study.generate.image_size)
+    def sampling_seconds(self, method: str, images: float) -> float:
+        section = self.files.generation(method)
+        return resources.sampling(images, section.steps, section.image_size)
 
     def classifier_seconds(self, images: float, runs: float = 1) -> float:
         """One classifier after the other, each on all GPUs of the job."""

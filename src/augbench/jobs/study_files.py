@@ -7,7 +7,8 @@ from pathlib import Path
 from augbench.dataset.class_table import class_keys
 from augbench.study import prompts
 from augbench.study.config import Config, Study, parts_of
-from augbench.study.methods import Method
+from augbench.study.methods import GENERATION, Method
+from augbench.study.sections.diffusion import Generate
 from augbench.study.sections.target import Target
 
 RESULTS = "results"
@@ -190,9 +191,17 @@ class StudyFiles(Paths):
         return [name for name, method in self.methods.items() if method.start.is_external]
 
     def method_row(self, method: str) -> dict:
-        """What of a method's row of the method table its images depend on, and a digest of its templates."""
-        row = self.methods[method].model_dump(exclude={"title", "family"})
+        """What of a method's row of the method table its images depend on, beside what :meth:`generation` holds, and a
+        digest of its templates."""
+        row = self.methods[method].model_dump(exclude={"title", "family", *GENERATION})
         return row | {"texts": _digest_of_templates(row["conditioning"])}
+
+    def generation(self, method: str) -> Generate:
+        """The section ``generate`` as it holds for a method."""
+        return self.methods[method].generation(self.study.generate)
+
+    def main_times(self, method: str) -> float:
+        return self.study.main_times(self.methods[method])
 
     def is_trained(self, method: str) -> bool:
         return bool(self.methods[method].trained)
@@ -204,7 +213,7 @@ class StudyFiles(Paths):
 
     def further_ratio(self, method: str) -> float | None:
         """The ratio for which a method needs images beyond those of the main one; None if it needs none."""
-        enough = self.methods[method].start.enough(self.study)
+        enough = self.methods[method].start.enough(self.study, self.methods[method])
         largest = max(self.study.wanted_ratios(method))
         return None if enough is None or largest <= enough else largest
 

@@ -63,10 +63,10 @@ class Study(Section):
         further = {*self.ratios, *(self.scaling.ratios if method in self.scaling.methods else [])}
         return [self.main_ratio, *sorted(further - {self.main_ratio})]
 
-    @property
-    def main_times(self) -> float:
-        """Images generated for a class, as a multiple of its training images, from which the main ratio's are drawn."""
-        return max(self.generate.times, self.main_ratio)
+    def main_times(self, method: Method) -> float:
+        """Images that a method generates for a class, as a multiple of its training images, from which the main
+        ratio's are drawn."""
+        return max(method.generation(self.generate).times, self.main_ratio)
 
     @field_validator("methods")
     @classmethod
@@ -96,7 +96,8 @@ class Config(Section):
             self._check_added(name, study)
             self._check_safety(name, study)
             for method in study.scaling.methods:
-                if method not in study.methods or self.methods[method].start.enough(study) is None:
+                row = self.methods.get(method)
+                if method not in study.methods or row.start.enough(study, row) is None:
                     raise ValueError(
                         f"studies.{name}.scaling.methods: {method!r} is not one of the study's methods that can add "
                         "more images"

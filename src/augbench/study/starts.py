@@ -39,8 +39,8 @@ class Start:
         """The image tables that a method adds from at the main ratio, by the study's files (``StudyFiles``)."""
         return []
 
-    def enough(self, study) -> float | None:
-        """The ratio up to which the images of the main one suffice; None where no further ones can be had."""
+    def enough(self, study, method) -> float | None:
+        """The ratio up to which a method's images of the main one suffice; None where no further ones can be had."""
         return None
 
     def further(self, files, method: str, extension: str) -> list[str]:
@@ -78,7 +78,7 @@ class Generated(Start):
     """Images of the diffusion model; a draw begins from noise unless a class below says otherwise.
 
     ``training`` are the training images as :class:`augbench.diffusion.latents.StartImages`, or None where
-    ``begins_from_images`` is false; ``settings`` is the section ``generate`` of the configuration.
+    ``begins_from_images`` is false; ``settings`` is the section ``generate`` as it holds for the method.
     """
 
     is_generated = True
@@ -88,8 +88,8 @@ class Generated(Start):
     def tables(self, files, method):
         return files.generated(method, "parquet")
 
-    def enough(self, study):
-        return study.main_times
+    def enough(self, study, method):
+        return study.main_times(method)
 
     def further(self, files, method, extension):
         return files.shards(method, "further", extension)
@@ -120,14 +120,17 @@ class Noise(Generated):
 
 class Image(Generated):
     name = "image"
-    meaning = "the diffusion model denoises a noised training image (Boomerang)"
+    meaning = "the diffusion model denoises a noised training image (Boomerang, Real Guidance, DA-Fusion)"
     begins_from_images = True
+    can_be_trained = True
 
     def choose(self, row, key, attempt, training):
         position = start_image(training.positions.get(row["class"], ()), key, row, attempt)
         return {"start": position, "start_image": training.image_ids[position]}
 
     def begin(self, rows, noise, scheduler, settings, training):
+        if settings.noise_share == 1:  # of the image nothing is left
+            return super().begin(rows, noise, scheduler, settings, training)
         timesteps = last_steps(scheduler, max(1, round(settings.noise_share * settings.steps)))
         images = training.latents[[row["start"] for row in rows]]
         return scheduler.add_noise(images, noise, timesteps[:1].cpu().repeat(len(rows))), timesteps
@@ -150,7 +153,7 @@ class Pool(Start):
     def tables(self, files, method):
         return [files.retrieved(method, "parquet")]
 
-    def enough(self, study):
+    def enough(self, study, method):
         return study.main_ratio
 
     def further(self, files, method, extension):
@@ -165,7 +168,7 @@ class Folder(Start):
     def tables(self, files, method):
         return [files.added_images(method)]
 
-    def enough(self, study):
+    def enough(self, study, method):
         return math.inf  # all there are, at any ratio
 
 

@@ -312,6 +312,28 @@ def test_a_source_in_a_held_out_split_is_refused_before_any_work(animals, tmp_pa
             assert f"affine/cat/0.png was made from {cat['image_id']}, an image of the {split} split" in said
 
 
+def test_prompts_of_each_class_are_checked_before_any_work(animals, tmp_path):
+    file = tmp_path / "prompts.json"
+    mine = {"title": "CuPL", "family": "prompting", "start": "noise", "conditioning": str(file)}
+    sections = {"target": {"reader": "folder", "path": str(animals)}, "classifier": {"model": "small_cnn"}}
+    sections |= {"methods": ["none", "cupl"], "backbone": {"model": "owner/name"}}
+    for prompts, sentence in (
+        ({"cat": ["a cat"], "Dog": ["a dog"]}, ""),
+        ({"cat": ["a cat"]}, "has no prompts of the class 'dog'"),
+        (
+            {"cat": ["a cat"], "dog": ["a dog"], "catt": ["x"]},
+            "prompts of 'catt', which is no class of the target; is it",
+        ),
+    ):
+        file.write_text(json.dumps(prompts))
+        raw = config.parse({"methods": METHODS | {"cupl": mine}, "studies": {"s": sections}})
+        if sentence:
+            said = refusal(raw, tmp_path)
+            assert said.startswith(f"studies.s.methods: cupl: {file} ") and sentence in said
+        else:
+            assert checks.check_world(raw, tmp_path / "results") == []
+
+
 def test_a_script_has_to_be_there(animals, tmp_path):
     raw = with_added(animals, {"script": "examples/afine.py"})
     assert refusal(raw, tmp_path) == "studies.s.added.affine.script: there is no file examples/afine.py"

@@ -141,6 +141,14 @@ def test_the_safety_checker_is_the_backbones_or_named_or_none():
     assert (retrieving.safety, retrieving.generating) == ([], [])
 
 
+def test_a_methods_own_settings_of_generation_are_no_part_of_what_it_is_trained_by():
+    study = files(methods=["boomerang", "da_fusion_25", "da_fusion_75"], generate={"noise_share": 0.2, "times": 4})
+    shares = {name: study.generation(name).noise_share for name in study.methods}
+    assert shares == {"boomerang": 0.2, "da_fusion_25": 0.25, "da_fusion_75": 0.75}
+    assert study.method_row("da_fusion_25") == study.method_row("da_fusion_75")
+    assert study.main_times("boomerang") == 4 and study.is_trained("da_fusion_25")
+
+
 def test_images_made_elsewhere_suffice_for_all_ratios():
     scaling = {"methods": ["affine"], "ratios": [0.5, 9]}
     study = files(methods=["none", "affine"], added={"affine": "data"}, scaling=scaling)
