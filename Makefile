@@ -8,7 +8,7 @@ OLDEST ?= $(call FIRST,python3.11 python3.12 python3.13 python3.14)
 VENV := .venv
 READY := $(VENV)/ready
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
-SOURCES := src tests workflow/scripts benchmarks envs slurm/restart
+SOURCES := src tests workflow/scripts benchmarks examples envs slurm/restart
 
 .PHONY: report report-all new-study quick test test-all test-slow test-oldest test-cluster check benchmark lint format docs lock outdated setup
 

@@ -197,11 +197,12 @@ def check_added(study: Study, place: str, script_file: Callable[[str], str | Pat
             keys = class_keys(study.target)
             rows = list(itertools.islice(layout_of(section.path).rows(Path(section.path)), LISTED + 1))
             table = added.read(method, section.path, keys, rows)
-            if study.target.unreadable == "stop":
-                added.check_readable(table, at_most=DECODED)
+            if study.target.unreadable == "skip":
+                continue  # which images there are, of the target and of these, is known when all are decoded
+            added.check_readable(table, at_most=DECODED)
             if study.target.reader.is_built_in:
                 continue
-            if study.target.unreadable == "stop" and table["source"].any():
+            if table["source"].any():
                 added.start_images(table, splits.split(study.target, study.dataset, study.seed, decode=False))
             if len(rows) <= LISTED and not section.allow_fewer:
                 added.check_counts(table, _wanted(study, method), section.path)

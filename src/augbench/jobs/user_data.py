@@ -92,8 +92,8 @@ class UserData:
     @functools.cached_property
     def added(self) -> dict[str, str]:
         """Of the images of each method that were made elsewhere, and the tables that name them."""
-        places = {name: section.path for name, section in self.study.added.items() if section.path}
-        return {name: digest(layout_of(path).files(Path(path))) for name, path in places.items()}
+        places = {name: section.path for name, section in self.study.added.items() if name in self.study.methods}
+        return {name: digest(layout_of(path).files(Path(path))) for name, path in places.items() if path}
 
     @functools.cached_property
     def safety(self) -> str:

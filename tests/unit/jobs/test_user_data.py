@@ -37,11 +37,11 @@ def filled(tmp_path, monkeypatch):
 
 def digests(**sections) -> dict:
     """Place -> its digest, read anew as each plan does."""
-    study = {"methods": ["none"], "target": {"reader": "folder", "path": "data"}}
+    study = {"methods": ["none", "mine"], "target": {"reader": "folder", "path": "data"}}
     study |= {"audit": {"references": {"web": "other"}, "detector": "detector.pt"}, "backbone": {"model": "sd"}}
     study |= {"clip": {"model": "hf_clip:clip"}, "pool": {"source": "index", "path": "index"}}
     study |= {"retrieval": {"aesthetic_model": "head.pth"}}
-    study |= {"added": {"mine": "mine"}, "safety": {"model": "checker"}}
+    study |= {"added": {"mine": "mine", "unused": "nowhere"}, "safety": {"model": "checker"}}
     data = user_data.UserData(Study(**study | sections))
     places = ("target", "references", "added", "safety", "pool", "aesthetic_model", "backbone", "clip", "detector")
     return {place: getattr(data, place) for place in places}
