@@ -25,8 +25,8 @@ def read(method: str, path: str | Path, classes: Sequence[str], rows: Iterable[A
     """The images at ``path``, in any layout of :data:`augbench.study.layouts.LAYOUTS`, as an image table with the
     column ``source``: what each was made from, as its maker wrote it, or empty.
 
-    ``rows``: some of them. Raises BadInput with one sentence: there is nothing, an image is there twice, or of a class
-    that is not one of ``classes``.
+    ``rows``: some of them. Raises BadInput with one sentence: there is nothing, an image is there twice, has a name
+    that is no text, or a class that is not one of ``classes``.
     """
     rows = layout_of(path).rows(Path(path)) if rows is None else rows
     names, seen, lines, sources = _known_labels(classes), set(), [], []
@@ -34,6 +34,8 @@ def read(method: str, path: str | Path, classes: Sequence[str], rows: Iterable[A
         if row.name in seen:
             raise BadInput(f"{files.printable(path)} has {files.printable(row.name)} twice; keep one of them")
         seen.add(row.name)
+        if not folders.is_text(row.path):
+            raise BadInput(f"the name of {files.printable(row.path)} is not UTF-8; rename it")
         key = names.get(same_name(row.label))
         if key is None:
             raise BadInput(_unknown_class(row, path, names))
@@ -150,8 +152,6 @@ def unreadable(table: pd.DataFrame, at_most: int | None = None) -> dict[str, str
     faults, size = {}, 0
     for row in table.itertuples():
         try:
-            if not folders.is_text(row.path):
-                raise BadInput(f"the name of {files.printable(row.path)} is not UTF-8")
             data = images.load_bytes(row)
             images.decode(data, images.name_of(row))
         except (ValueError, OSError) as error:

@@ -9,6 +9,7 @@ import functools
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -141,9 +142,15 @@ class ClassFolders(Layout):
 
     def rows(self, path):
         """``CLASS/*``, or ``train/CLASS/*`` where there is no other folder, as augbench's exports have it."""
-        known = _exported_classes(path, "folder")
+        known, left_out = _exported_classes(path, "folder"), Counter()
         root = _inner(path)
-        for folder in folders.subfolders(root):
+        classes = folders.subfolders(root, left_out)
+        if not classes and left_out["images beside the class folders"]:
+            raise BadInput(
+                f"the images of {files.printable(root)} lie in no class folders: sort them into CLASS/, or write a "
+                "list with the columns path,class"
+            )
+        for folder in classes:
             for file in sorted(folders.images(folder)):
                 if not (known and REAL.fullmatch(file.name)):
                     yield AddedImage(os.path.relpath(file, root), known.get(folder.name, folder.name), str(file))

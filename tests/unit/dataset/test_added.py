@@ -53,6 +53,11 @@ def test_an_image_twice_and_none_at_all_are_refused():
         added.read("mine", "data", KEYS, [])
 
 
+def test_a_name_that_is_no_text_is_refused():
+    with pytest.raises(BadInput, match=r"the name of caf\\xe9.png is not UTF-8; rename it"):
+        added.read("mine", "data", KEYS, [AddedImage("x", "cat", b"caf\xe9.png".decode(errors="surrogateescape"))])
+
+
 def test_what_is_known_of_an_image_stands_in_the_table():
     facts = {"prompt": "a cat", "seed": "12", "model": "SDXL", "licence": "CC0"}
     rows = [row("cat", "1.png", **facts), row("cat", "2.png", seed=str(2**64)), row("cat", "3.png", seed="abc")]

@@ -84,6 +84,7 @@ FAULTS = {
     "damaged shard": (lambda at: picture(at / "a.png").rename(at / "a.tar"), "the shard .*a.tar cannot be read"),
     "odd metadata": (lambda at: picture(at / "metadata.jsonl.png").rename(at / "metadata.jsonl"), "metadata.jsonl"),
     "no class": (lambda at: lines(at, '{"file_name": "1.png"}'), "row 1 has no class, and its file lies in no folder"),
+    "flat": (lambda at: picture(at / "1.png"), "the images of .*set lie in no class folders: sort them into CLASS/"),
     "no path": (lambda at: lines(at, '{"label": "a"}'), "row 1 has no path"),
     "no object": (lambda at: lines(at, '{"file_name": "a/1.png"}\n["a"]\n7'), "line 3 is no JSON object"),
 }

@@ -26,12 +26,12 @@ def _origin(results: StudyResults, method: str) -> dict:
     if start.is_external:
         place = settings.added[method]
         table = results.external(method)
-        row["origin"] = f"{counted(len(table), 'image')} {_made_by(table)}, {place.path or place.script}"
+        row["origin"] = f"{counted(len(table), 'image')} {_makers(table)}, {place.path or place.script}"
         row["short"] = _short(results, method, table)
     return row
 
 
-def _made_by(table: pd.DataFrame) -> str:
+def _makers(table: pd.DataFrame) -> str:
     """What is known of who made images, and of their terms."""
     models, licences = (", ".join(sorted(set(table[name].dropna()) - {""})) for name in ("model", "licence"))
     return "made elsewhere" + f" by {models}" * bool(models) + f" (licence: {licences})" * bool(licences)
