@@ -85,7 +85,9 @@ rule run_script:
 rule list_added:
     input:
         place=lambda w: (
-            ancient(files_of(w).place(w.method)) if study_of(w).added[w.method].path else files_of(w).place(w.method)
+            ancient(files_of(w).added_place(w.method))
+            if study_of(w).added[w.method].path
+            else files_of(w).added_place(w.method)
         ),
         classes=rules.dataset.output.classes,
         target=rules.split_target.output.images,

@@ -21,7 +21,9 @@ from augbench.study.readers.layout import HELD_OUT, same_name
 LARGEST_SEED = 2**63 - 1  # that an image table holds
 
 
-def read(method: str, path: str | Path, classes: Sequence[str], rows: Iterable[AddedImage] | None = None):
+def read(
+    method: str, path: str | Path, classes: Sequence[str], rows: Iterable[AddedImage] | None = None
+) -> pd.DataFrame:
     """The images at ``path``, in any layout of :data:`augbench.study.layouts.LAYOUTS`, as an image table with the
     column ``source``: what each was made from, as its maker wrote it, or empty.
 

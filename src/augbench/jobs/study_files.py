@@ -341,7 +341,7 @@ class StudyFiles(Paths):
             return []
         return self.methods[method].start.further(self, method, extension)
 
-    def place(self, method: str) -> str:
+    def added_place(self, method: str) -> str:
         """Where the images of a method lie that were made elsewhere, or what a script makes of them."""
         return self.study.added[method].path or self.added(method, "output")
 

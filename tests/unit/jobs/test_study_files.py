@@ -152,14 +152,14 @@ def test_a_methods_own_settings_of_generation_are_no_part_of_what_it_is_trained_
 def test_images_made_elsewhere_suffice_for_all_ratios():
     scaling = {"methods": ["affine"], "ratios": [0.5, 9]}
     study = files(methods=["none", "affine"], added={"affine": "data"}, scaling=scaling)
-    assert (study.external, study.place("affine"), study.allows_fewer("affine")) == (["affine"], "data", False)
+    assert (study.external, study.added_place("affine"), study.allows_fewer("affine")) == (["affine"], "data", False)
     assert study.ratios("affine") == ["1", "0.5", "9"] and study.further_ratio("affine") is None
     tables = [f"{S}/added/affine/images.parquet"]
     assert study.image_tables("affine", "9") == study.image_tables("affine", "1") == tables
     assert study.first_added_set("affine") == [f"{S}/augmentation/affine/x1/split-1.parquet"]
     assert study.first_added_set("none") == []
     scripted = files(methods=["affine"], added={"affine": {"script": "x.py", "allow_fewer": True}})
-    assert (scripted.place("affine"), scripted.allows_fewer("affine")) == (f"{S}/added/affine/output", True)
+    assert (scripted.added_place("affine"), scripted.allows_fewer("affine")) == (f"{S}/added/affine/output", True)
 
 
 def test_the_digits_world_makes_its_own_target():
