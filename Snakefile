@@ -27,6 +27,7 @@ include: "workflow/rules/report.smk"
 
 
 track_changes(workflow)
+share_gpus(workflow)
 
 
 rule all:

@@ -37,9 +37,9 @@ def search(scale: float) -> None:
     i, j, _ = duplicates.pairs(a, b, threads=2)
     ours = time.monotonic() - start
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    few = random.choice(len(a), 100, replace=False)
-    few[:10] = len(a) - 1 - np.arange(10)
-    for row in few:
+    rows = random.choice(len(a), 100, replace=False)
+    rows[:10] = len(a) - 1 - np.arange(10)
+    for row in rows:
         true = np.flatnonzero(np.bincount(np.nonzero(_bits(a[row] ^ b))[0], minlength=len(b)) < duplicates.RADIUS)
         assert set(j[i == row]) == set(true)
     print(f"{len(a):,} x {len(b):,}: {len(i):,} pairs in {ours:.1f} s; a subset is brute force's", flush=True)
@@ -65,8 +65,8 @@ def hash_speed(folder: Path | None) -> None:
             folder = Path(name)
             random = np.random.default_rng(0)
             for number in range(100):
-                few = Image.fromarray(random.integers(0, 256, (60, 80, 3), dtype=np.uint8))
-                few.resize((500, 375), Image.Resampling.BICUBIC).save(folder / f"{number}.jpg", quality=90)
+                picture = Image.fromarray(random.integers(0, 256, (60, 80, 3), dtype=np.uint8))
+                picture.resize((500, 375), Image.Resampling.BICUBIC).save(folder / f"{number}.jpg", quality=90)
         table = references.folder_table(folder)
         best = {"ours": np.inf, "loop": np.inf, "floor": np.inf}
         for _ in range(5):
@@ -119,17 +119,17 @@ def detectors(pairs: Path, folder: Path, model: str | None) -> None:
     near = list(zip(*duplicates.alike(*vectors, LEAST), strict=True))
     likeness = np.array([vectors[0][i] @ vectors[1][j] for i, j in near])
     for at in np.arange(LEAST, 1, 0.05):
-        found = {pair for pair, like in zip(near, likeness, strict=True) if like >= at}
-        curves["embedding"].append((at, *_judge(found, truth)))
+        candidates = {pair for pair, like in zip(near, likeness, strict=True) if like >= at}
+        curves["embedding"].append((at, *_judge(candidates, truth)))
     for name, points in curves.items():
-        for at, precision, recall, found in points:
-            print(f"{name} {at:g}: {found} candidates, precision {precision:.1%}, recall {recall:.1%}")
+        for at, precision, recall, count in points:
+            print(f"{name} {at:g}: {count} candidates, precision {precision:.1%}, recall {recall:.1%}")
     _draw(curves, Path(__file__).parent / "audit.svg")
 
 
-def _judge(found: set, truth: set) -> tuple[float, float, int]:
-    right = len(found & truth)
-    return right / len(found) if found else 1.0, right / len(truth), len(found)
+def _judge(candidates: set, truth: set) -> tuple[float, float, int]:
+    right = len(candidates & truth)
+    return right / len(candidates) if candidates else 1.0, right / len(truth), len(candidates)
 
 
 def _draw(curves: dict, path: Path) -> None:
@@ -154,10 +154,10 @@ def main() -> None:
     what = parser.add_subparsers(dest="what", required=True)
     what.add_parser("search").add_argument("--scale", type=float, default=1.0, help="of both sets")
     what.add_parser("hashing").add_argument("--folder", type=Path, help="of images, instead of made ones")
-    given = what.add_parser("detectors")
-    given.add_argument("pairs", type=Path)
-    given.add_argument("--images", type=Path, required=True, help="folder with test and train")
-    given.add_argument("--model", help="a TorchScript file, or a CLIP as clip-retrieval names it; else one is trained")
+    detect = what.add_parser("detectors")
+    detect.add_argument("pairs", type=Path)
+    detect.add_argument("--images", type=Path, required=True, help="folder with test and train")
+    detect.add_argument("--model", help="a TorchScript file, or a CLIP as clip-retrieval names it; else one is trained")
     options = parser.parse_args()
     if options.what == "search":
         search(options.scale)

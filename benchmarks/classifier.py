@@ -51,7 +51,7 @@ def packed(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     rows = []
     with images.ShardWriter(path) as shard:
         for i, row in enumerate(table.itertuples()):
-            offset, length = shard.add(f"{i:06d}", {"jpg": images.load_bytes(row)}, of="jpg")
+            offset, length = shard.add(f"{i:06d}", {"jpg": images.load_bytes(row)}, image="jpg")
             rows.append({"image_id": row.image_id, "class": row[2], "path": str(path)})
             rows[-1] |= {"offset": offset, "length": length}
     return images.table(rows)
@@ -90,18 +90,20 @@ def measure(folder: Path, workers: int) -> None:
     with tempfile.TemporaryDirectory() as name:
         tables = {"files": table, "tar": packed(table, Path(name) / "photos.tar")}
         sides = {
-            what: training_batches(of, SIDE, SCALE, True, (0, "benchmark"), workers) for what, of in tables.items()
+            what: training_batches(photos, SIDE, SCALE, True, (0, "benchmark"), workers)
+            for what, photos in tables.items()
         }
         loader = plain_loader(folder, workers)
         assert len(loader.dataset) == len(table)
         speeds = {what: [] for what in (*sides, "plain")}
         for epoch in range(ROUNDS + 1):  # the first warms up
-            found = {what: ours(data, epoch) for what, data in sides.items()} | {"plain": plain(loader)}
+            round_speeds = {what: ours(data, epoch) for what, data in sides.items()} | {"plain": plain(loader)}
             if epoch:
                 print(
-                    "  " + ", ".join(f"{what} {speed:.0f}" for what, speed in found.items()) + " images/s", flush=True
+                    "  " + ", ".join(f"{what} {speed:.0f}" for what, speed in round_speeds.items()) + " images/s",
+                    flush=True,
                 )
-                for what, speed in found.items():
+                for what, speed in round_speeds.items():
                     speeds[what].append(speed)
     for what in sides:
         ratios = [a / b for a, b in zip(speeds[what], speeds["plain"], strict=True)]
@@ -115,11 +117,13 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, nargs="?", help="class folders of JPEGs")
     parser.add_argument("--workers", type=int, default=min(8, os.cpu_count() or 1))
-    given = parser.parse_args()
-    print(f"{platform.machine()}, {os.cpu_count()} cores, {given.workers} workers, crops of {SIDE} pixels", flush=True)
-    if given.folder:
-        measure(given.folder, given.workers)
+    options = parser.parse_args()
+    print(
+        f"{platform.machine()}, {os.cpu_count()} cores, {options.workers} workers, crops of {SIDE} pixels", flush=True
+    )
+    if options.folder:
+        measure(options.folder, options.workers)
     else:
-        with tempfile.TemporaryDirectory() as made:
-            make_photos(Path(made), 96)
-            measure(Path(made), given.workers)
+        with tempfile.TemporaryDirectory() as photos:
+            make_photos(Path(photos), 96)
+            measure(Path(photos), options.workers)

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from augbench import images
 
-SIDE, TEMPERATURE, SPREAD = 32, 0.05, 1.0
+SIDE, TEMPERATURE, ENTROPY_WEIGHT = 32, 0.05, 1.0
 
 
 class Network(torch.nn.Module):
@@ -46,20 +46,20 @@ def altered(pixels: torch.Tensor, random: torch.Generator) -> torch.Tensor:
     turn = torch.zeros(count, 2, 3)
     turn[:, 0, 0], turn[:, 1, 1], turn[:, :, 2] = scale[:, 0] * mirror, scale[:, 1], shift
     grid = F.affine_grid(turn, list(pixels.shape), align_corners=False)
-    found = F.grid_sample(pixels, grid, padding_mode="reflection", align_corners=False)
+    moved = F.grid_sample(pixels, grid, padding_mode="reflection", align_corners=False)
     gain, offset = uniform(0.6, 1.4, count, 3, 1, 1), uniform(-0.3, 0.3, count, 3, 1, 1)
     gain, offset = (
         0.3 * part + 0.7 * part.mean(1, keepdim=True) for part in (gain, offset)
     )  # mostly all colours alike
     return (
-        found * gain
+        moved * gain
         + offset
-        + 0.1 * torch.rand(count, 1, 1, 1, generator=random) * torch.randn(found.shape, generator=random)
+        + 0.1 * torch.rand(count, 1, 1, 1, generator=random) * torch.randn(moved.shape, generator=random)
     )
 
 
 def train(table: pd.DataFrame, path: Path, steps: int = 800, batch: int = 128) -> None:
-    """Train on a table's images and write a TorchScript model, as ``augbench.audit.embeddings.scripted`` takes it."""
+    """Train on a table's images and write a TorchScript model, as ``copy_detectors.scripted`` takes it."""
     from augbench.models.copy_detectors import DEVIATION, MEAN
 
     torch.manual_seed(0)
@@ -70,15 +70,15 @@ def train(table: pd.DataFrame, path: Path, steps: int = 800, batch: int = 128) -
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.01, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
     for step in range(steps):
-        few = torch.from_numpy(pixels[torch.randperm(len(pixels), generator=random)[:batch].numpy()])
-        few = (few.permute(0, 3, 1, 2).float() / 255 - mean) / deviation
-        vectors = model(torch.cat([altered(few, random) for _ in range(2)]))
+        chunk = torch.from_numpy(pixels[torch.randperm(len(pixels), generator=random)[:batch].numpy()])
+        chunk = (chunk.permute(0, 3, 1, 2).float() / 255 - mean) / deviation
+        vectors = model(torch.cat([altered(chunk, random) for _ in range(2)]))
         like = vectors @ vectors.T
         like.fill_diagonal_(-1.0)
         partner = torch.arange(2 * batch).roll(batch)
         other = like.detach().scatter(1, partner[:, None], -1.0).argmax(1)
-        spread = -(vectors - vectors[other]).norm(dim=1).clamp(min=1e-6).log().mean()
-        loss = F.cross_entropy(like / TEMPERATURE, partner) + SPREAD * spread
+        entropy_loss = -(vectors - vectors[other]).norm(dim=1).clamp(min=1e-6).log().mean()
+        loss = F.cross_entropy(like / TEMPERATURE, partner) + ENTROPY_WEIGHT * entropy_loss
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

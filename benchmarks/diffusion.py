@@ -1,6 +1,6 @@
 """How fast fine-tuning and sampling are against what a user would write with diffusers, measured in one run.
 
-    python benchmarks/diffusion.py            # a tiny pipeline; on a GPU also one of Stable Diffusion v1.4's size
+    python benchmarks/diffusion.py            # a tiny pipeline; benchmarks/gpu.py takes one of Stable Diffusion's size
 
 Prints ratios: both sides run in turn, on the same images, steps and precision, so that the machine's speed
 cancels. Weights are random where that does not matter for time.
@@ -18,27 +18,20 @@ from pathlib import Path
 import pandas as pd
 import torch
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "helpers"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
+from random_pipelines import CLASSES, write, write_classes, write_pictures
+
 from augbench import images
-from augbench.core.files import write_csv
 from augbench.diffusion import finetuning, latents, sampling
 from augbench.diffusion.sampler import Sampler
 from augbench.diffusion.sampling_plan import batches
 from augbench.diffusion.trainer import mixed_precision
-from augbench.digits import data
 from augbench.models import backbones
 from augbench.study import config
 
 ROOT = Path(__file__).parents[1]
 ROUNDS = 3
-SCHEDULER = {  # as published with Stable Diffusion v1.4; this scheduler has no clip_sample
-    "beta_start": 0.00085,
-    "beta_end": 0.012,
-    "beta_schedule": "scaled_linear",
-    "skip_prk_steps": True,
-    "steps_offset": 1,
-    "set_alpha_to_one": False,
-}
 
 
 def method(name: str, **changes) -> config.Method:
@@ -47,13 +40,13 @@ def method(name: str, **changes) -> config.Method:
     return config.Method(**(yaml.safe_load((ROOT / "config/methods.yaml").read_text())["methods"][name] | changes))
 
 
-def finetune(folder: Path, work: Path, table, classes, name: str, settings: config.Finetune, progress=None) -> None:
+def finetune(folder: Path, work: Path, table, name: str, settings: config.Finetune, progress=None) -> None:
     """Fine-tune a method to its last epoch on images with their latents in ``work``; one image makes the validation
     set."""
     place = work / f"finetune-{time.time_ns()}"
     place.mkdir()
     paths = {"backbone": folder, "classes": place / "classes.csv"}
-    write_csv(paths["classes"], pd.DataFrame(classes).assign(train=1, excluded=""))
+    write_classes(paths["classes"])
     stored = latents.read(work / "latents.safetensors", table)
     for split, rows in (("train", table), ("validation", table.iloc[:1])):
         paths |= {split: place / f"{split}.parquet", f"{split}_latents": place / f"{split}.safetensors"}
@@ -73,89 +66,12 @@ def finetune(folder: Path, work: Path, table, classes, name: str, settings: conf
     )
 
 
-# --- pipelines ------------------------------------------------------------------------------------------
-
-
-def write_pipeline(folder: Path, size: str) -> None:
-    """A pipeline of random weights: ``v1.4``, Stable Diffusion's configuration, or ``tiny``, the digits study's."""
-    from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-    from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
-    from transformers import CLIPConfig, CLIPImageProcessor, CLIPTextConfig, CLIPTextModel, CLIPTokenizer
-
-    from augbench.models.clip_tokenizer import write_tokenizer
-
-    full = size == "v1.4"
-    torch.manual_seed(0)
-    width = 768 if full else 96
-    text = {"hidden_size": width, "intermediate_size": 4 * width, "projection_dim": width}
-    text |= (
-        {"num_hidden_layers": 12, "num_attention_heads": 12}
-        if full
-        else {"num_hidden_layers": 2, "num_attention_heads": 3}
-    )
-    vision = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16}
-    vision |= {"image_size": 224, "patch_size": 14, "projection_dim": 768}
-    if not full:
-        vision = {"hidden_size": 96, "intermediate_size": 384, "num_hidden_layers": 2, "num_attention_heads": 3}
-        vision |= {"image_size": 32, "patch_size": 8, "projection_dim": 64}
-    channels = (320, 640, 1280, 1280) if full else (48, 64)
-    vae_channels = (128, 256, 512, 512) if full else (16, 32, 32)
-    write_tokenizer(folder / "tokenizer", 77 if full else 20)
-    unet = UNet2DConditionModel(
-        sample_size=64 if full else 8,
-        block_out_channels=channels,
-        down_block_types=["CrossAttnDownBlock2D"] * (len(channels) - 1) + ["DownBlock2D"],
-        up_block_types=["UpBlock2D"] + ["CrossAttnUpBlock2D"] * (len(channels) - 1),
-        layers_per_block=2 if full else 1,
-        attention_head_dim=8 if full else 2,
-        norm_num_groups=32 if full else 16,
-        cross_attention_dim=width,
-    )
-    vae = AutoencoderKL(
-        down_block_types=["DownEncoderBlock2D"] * len(vae_channels),
-        up_block_types=["UpDecoderBlock2D"] * len(vae_channels),
-        block_out_channels=vae_channels,
-        layers_per_block=2 if full else 1,
-        latent_channels=4,
-        norm_num_groups=32 if full else 8,
-        sample_size=512 if full else 32,
-    )
-    checker = StableDiffusionSafetyChecker(
-        CLIPConfig(vision_config=vision, projection_dim=vision["projection_dim"], attn_implementation="eager")
-    )
-    for weights in (checker.concept_embeds_weights, checker.special_care_embeds_weights):
-        weights.data.fill_(2.0)  # never fires: random pictures are to be drawn once
-    side = {"height": vision["image_size"], "width": vision["image_size"]}
-    StableDiffusionPipeline(
-        vae=vae,
-        text_encoder=CLIPTextModel(CLIPTextConfig(**text)),
-        tokenizer=CLIPTokenizer.from_pretrained(folder / "tokenizer"),
-        unet=unet,
-        scheduler=PNDMScheduler(**SCHEDULER),
-        safety_checker=checker,
-        feature_extractor=CLIPImageProcessor(size={"shortest_edge": vision["image_size"]}, crop_size=side),
-    ).save_pretrained(folder)
-
-
-def target(folder: Path, side: int, count: int) -> pd.DataFrame:
-    """Pictures of two classes at ``side`` pixels."""
-    data.write_target(folder / "digits", folder / "classes.csv", seed=0, test=600, web=600)
-    rows = []
-    for key in ("three", "six"):
-        for i, path in enumerate(sorted((folder / "digits" / "train" / key).glob("*.png"))[: count // 2]):
-            file = folder / f"{key}-{i}.png"
-            images.decode(path.read_bytes()).resize((side, side)).save(file)
-            rows.append({"image_id": file.stem, "class": key, "path": str(file)})
-    return images.table(rows)
-
-
 # --- fine-tuning ----------------------------------------------------------------------------------------
 
 
 def plain_finetuning(
     folder: Path,
     table: pd.DataFrame,
-    classes: list,
     steps: int,
     batch: int,
     trained: list,
@@ -179,7 +95,7 @@ def plain_finetuning(
     optimizer = torch.optim.AdamW([*weights, *([extra] if extra.requires_grad else [])], lr=1e-6)
     scaler = torch.amp.GradScaler(device, enabled=precision == "fp16")
     schedule = DDPMScheduler.from_config(pipeline.scheduler.config)
-    names = {about["class"]: about["lemmas"] for about in classes}
+    names = {row["class"]: row["lemmas"] for row in CLASSES}
 
     def step(rows):
         pixels = torch.stack([pil_to_tensor(images.load(row)) for row in rows]).to(device).float() / 127.5 - 1
@@ -209,7 +125,7 @@ def plain_finetuning(
     return steps / (_now() - start)
 
 
-def our_finetuning(folder: Path, work: Path, table, classes, name: str, epochs: int, batch: int) -> float:
+def our_finetuning(folder: Path, work: Path, table, name: str, epochs: int, batch: int) -> float:
     """Steps per second of the fine-tuner; one image makes the validation set."""
     if not (work / "latents.safetensors").exists():
         side = images.load(next(table.itertuples())).size[0]
@@ -221,7 +137,7 @@ def our_finetuning(folder: Path, work: Path, table, classes, name: str, epochs: 
         batch_size=batch, images_at_a_time=batch, max_epochs=epochs + 2, patience=99, validation_images=1,
         gradient_checkpointing=False, threads=torch.get_num_threads(),
     )  # fmt: skip
-    finetune(folder, work, table, classes, name, settings, progress=lambda *_: ticks.append(_now()))
+    finetune(folder, work, table, name, settings, progress=lambda *_: ticks.append(_now()))
     # Without the first epoch, which warms up, and the last, which writes its candidate.
     return epochs * -(-len(table) // batch) / (ticks[epochs] - ticks[0])
 
@@ -315,18 +231,17 @@ def measure(size: str, side: int, batch: int, count: int, drawn: int, steps: int
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
         folder = work / "pipeline"
-        write_pipeline(folder, size)
-        table = target(work, side, count)
-        classes = [{"class": "three", "lemmas": "three, trey"}, {"class": "six", "lemmas": "six, half a dozen"}]
+        write(folder, size)
+        table = write_pictures(work / "pictures", side, count)
         print(f"{size}, {side} pixels, batches of {batch}", flush=True)
         for name in ("ft_conditioning", "imagic", "textual_inversion"):
             trained = [part.name for part in method(name).trained]
             ours, plain, limit = [], [], []
             for _ in range(ROUNDS):
                 limit.append(denoiser_alone(folder, side, 12, batch, trained))
-                ours.append(our_finetuning(folder, work, table, classes, name, epochs, batch))
+                ours.append(our_finetuning(folder, work, table, name, epochs, batch))
                 total = epochs * -(-len(table) // batch)
-                plain.append(plain_finetuning(folder, table, classes, total, batch, trained))
+                plain.append(plain_finetuning(folder, table, total, batch, trained))
             _report(f"fine-tuning, {name}", ours, plain, "steps/s")
             most = statistics.median(b / a for a, b in zip(plain, limit, strict=True))
             print(f"    a U-Net and nothing else would be {most:.2f}x", flush=True)
@@ -348,5 +263,3 @@ if __name__ == "__main__":
     gpu = torch.cuda.is_available()
     print(f"{torch.cuda.get_device_name() if gpu else platform.machine()}, torch {torch.__version__}")
     measure("tiny", side=32, batch=16, count=96, drawn=32, steps=25, epochs=3)
-    if gpu:
-        measure("v1.4", side=512, batch=8, count=48, drawn=64, steps=50, epochs=2)

@@ -18,11 +18,11 @@ from pathlib import Path
 
 import diffusion
 import torch
-from diffusion import _now, method, plain_finetuning, target, write_pipeline
+from diffusion import _now, method, plain_finetuning
+from random_pipelines import PARAMETERS, parameters, write_pictures
+from random_pipelines import write as write_pipeline
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 from augbench import images
-from augbench.core.files import whole
 from augbench.diffusion import finetuning, latents, sampling, trainer
 from augbench.diffusion.sampler import Sampler
 from augbench.diffusion.sampling_plan import batches
@@ -30,14 +30,12 @@ from augbench.study.sections.diffusion import Finetune, Generate
 
 LIMIT = 20  # GiB of a process, as the smallest machine we mean to serve has them
 SIDE = 512
-PARAMETERS = {"unet": 859_520_964, "vae": 83_653_863, "text_encoder": 123_060_480}  # as published
 KINDS = {
     "conditioning": "ft_conditioning",
     "conditioning+unet": "imagic",
     "pseudo_word": "textual_inversion",
     "pseudo_word+unet": "pseudoword_dm",
 }
-CLASSES = [{"class": "three", "lemmas": "three, trey"}, {"class": "six", "lemmas": "six, half a dozen"}]
 
 
 class _Measured(trainer.Trainer):
@@ -59,17 +57,10 @@ class _Measured(trainer.Trainer):
 
 def write(folder: Path, work: Path) -> dict:
     """The pipeline, unless it is there, and the two pictures with their posteriors. Returns the parts' parameters."""
-    from safetensors import safe_open
-
     if not folder.exists():
-        with whole(folder) as temporary:
-            write_pipeline(temporary, "v1.4")
-    counts = {}
-    for part in PARAMETERS:
-        with safe_open(next((folder / part).glob("*.safetensors")), "pt") as file:
-            counts[part] = sum(torch.Size(file.get_slice(name).get_shape()).numel() for name in file.keys())  # noqa: SIM118
-    images.write(work / "images.parquet", target(work, SIDE, 2))
-    return counts
+        write_pipeline(folder, "v1.4")
+    images.write(work / "images.parquet", write_pictures(work / "pictures", SIDE, 2))
+    return parameters(folder)
 
 
 def encode(folder: Path, work: Path) -> dict:
@@ -84,14 +75,14 @@ def finetune(folder: Path, work: Path, kind: str) -> dict:
     settings = Finetune(
         batch_size=1, images_at_a_time=1, max_epochs=1, validation_images=1, threads=torch.get_num_threads()
     )
-    diffusion.finetune(folder, work, images.read(work / "images.parquet"), CLASSES, KINDS[kind], settings)
+    diffusion.finetune(folder, work, images.read(work / "images.parquet"), KINDS[kind], settings)
     return {"seconds": _Measured.seconds[-1]}
 
 
 def plain(folder: Path, work: Path, kind: str) -> dict:
     """Seconds of a step of the plain loop, with gradient checkpointing as well, after another one."""
     table = images.read(work / "images.parquet")
-    return {"seconds": 1 / plain_finetuning(folder, table, CLASSES, 1, 1, kind.split("+"), True)}
+    return {"seconds": 1 / plain_finetuning(folder, table, 1, 1, kind.split("+"), True)}
 
 
 def generate(folder: Path, work: Path) -> dict:
@@ -111,11 +102,11 @@ def generate(folder: Path, work: Path) -> dict:
 
 
 def _alone(arguments: list[str], what: str) -> dict:
-    """What a part of this script found in a process of its own, with its peak memory (GiB). Raises SystemExit."""
-    found = subprocess.run([sys.executable, __file__, *arguments, "--part", what], stdout=subprocess.PIPE, text=True)
-    if found.returncode:
-        raise SystemExit(f"{what} failed with exit status {found.returncode}")
-    return json.loads(found.stdout.splitlines()[-1])
+    """What a part of this script measured in a process of its own, with its peak memory (GiB). Raises SystemExit."""
+    process = subprocess.run([sys.executable, __file__, *arguments, "--part", what], stdout=subprocess.PIPE, text=True)
+    if process.returncode:
+        raise SystemExit(f"{what} failed with exit status {process.returncode}")
+    return json.loads(process.stdout.splitlines()[-1])
 
 
 def main(folder: Path, threads: int) -> None:
@@ -124,19 +115,20 @@ def main(folder: Path, threads: int) -> None:
         arguments = ["--folder", str(folder), "--work", work, "--threads", str(threads)]
 
         def measure(what: str) -> dict:
-            found = _alone(arguments, what)
-            seconds = f", {found['seconds']:.1f} s" if "seconds" in found else ""
-            print(f"  {what}: {found['peak']:.1f} GiB at most{seconds}", flush=True)
-            if found["peak"] > LIMIT:
+            result = _alone(arguments, what)
+            seconds = f", {result['seconds']:.1f} s" if "seconds" in result else ""
+            on_gpu = f", {result['gpu']:.1f} GiB of the GPU" if result["gpu"] else ""
+            print(f"  {what}: {result['peak']:.1f} GiB at most{on_gpu}{seconds}", flush=True)
+            if result["peak"] > LIMIT:
                 too_much.append(what)
-            return found
+            return result
 
         counts = {part: count for part, count in _alone(arguments, "write").items() if part in PARAMETERS}
         assert counts == PARAMETERS, f"not Stable Diffusion v1.4: {counts}"
         print(f"Stable Diffusion v1.4, {SIDE} pixels, batches of one, gradient checkpointing", flush=True)
         measure("encode")
-        found = measure("generate")
-        print(f"    {1 / found['seconds']:.3g} images/s of {found['steps']} steps", flush=True)
+        result = measure("generate")
+        print(f"    {1 / result['seconds']:.3g} images/s of {result['steps']} steps", flush=True)
         for kind in KINDS:
             ours, loop = measure(f"finetune {kind}"), measure(f"plain {kind}")
             print(f"    a step is {loop['seconds'] / ours['seconds']:.2f}x as fast as the plain loop's", flush=True)
@@ -150,12 +142,13 @@ if __name__ == "__main__":
     parser.add_argument("--threads", type=int, default=2, help="CPU threads")
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--part", help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    torch.set_num_threads(given.threads)
-    if given.part:
-        name, *rest = given.part.split()
-        result = globals()[name](given.folder, given.work, *rest)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    if options.part:
+        name, *rest = options.part.split()
+        result = globals()[name](options.folder, options.work, *rest)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-        print("\n" + json.dumps(result | {"peak": peak}))
+        gpu = torch.cuda.max_memory_reserved() / 2**30 if torch.cuda.is_available() else 0
+        print("\n" + json.dumps(result | {"peak": peak, "gpu": gpu}))
     else:
-        main(given.folder, given.threads)
+        main(options.folder, options.threads)

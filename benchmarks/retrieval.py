@@ -40,7 +40,9 @@ def shard_of(path: Path, count: int) -> None:
     with images.ShardWriter(path) as writer:
         for number in range(count):
             caption = f"noise {number}"
-            writer.add(f"{number:09d}", {"png": encoded[number % 64], "txt": caption, "json": {"n": number}}, of="png")
+            writer.add(
+                f"{number:09d}", {"png": encoded[number % 64], "txt": caption, "json": {"n": number}}, image="png"
+            )
 
 
 def small_clip(folder: Path, width: int) -> str:

@@ -4,7 +4,8 @@
 - **middle** (`make test` runs it too): a test marked ``middle``, or one that uses the tiny world or a clone.
 - **slow** (`make test-all` runs it too): a test marked ``slow``.
 
-`tests/study` belongs to none: it compares the results of `make report` with what was planted (`make check`).
+`tests/study` belongs to none: it compares the results of `make report` with what was planted (`make check`); nor does
+`tests/gpu` (`make test-gpu`). No other test sees a GPU: in half precision results are not those that are expected.
 """
 
 import multiprocessing.process
@@ -17,6 +18,14 @@ import tiny_world
 
 # Tests run side by side, a core each; with more threads they would wait for each other. What tests start inherits it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+GPU_TESTS = Path(__file__).parent / "gpu"
+
+
+def pytest_configure(config):
+    if not all(Path(place.split("::")[0]).resolve().is_relative_to(GPU_TESTS) for place in config.args):
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # also for what tests start
+
 
 MIDDLE = {
     "world",

@@ -522,6 +522,11 @@ def _image(rng: random.Random) -> bytes:
     return damaged(rng, data) if rng.random() < 0.5 else data
 
 
+def _opened(data: bytes, name: str) -> None:
+    with images.open_image(data, name) as source:
+        source.decode(at_least=source.size)
+
+
 def images_(rng: random.Random, root: Path, results: Path) -> list[Step]:
     """Images of all formats, whole and damaged."""
     file = root / f"image{rng.choice(['.png', '.jpg', '.tif', '', '.bin'])}"
@@ -534,7 +539,7 @@ def images_(rng: random.Random, root: Path, results: Path) -> list[Step]:
         lambda: hashes.shrunk(row),
         lambda: images.portable(data, 32, 10_000),
         lambda: images.as_seen(data, str(file)),
-        lambda: images.upright(data, str(file)),
+        lambda: _opened(data, str(file)),
         lambda: (images.size_of(file), images.is_image(file)),
         lambda: pools.pack([file], results / "pool.tar", max_image_size=32, max_pixels=10_000),
     ]

@@ -30,7 +30,13 @@ print("parameters:", *rules.count.params.keys(), *rules.split_target.params.keys
 
 
 def snakemake(folder, *arguments, program=("-c", PLANNER)):
-    done = subprocess.run(
+    done = run(folder, *arguments, program=program)
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def run(folder, *arguments, program=("-c", PLANNER)):
+    return subprocess.run(
         [sys.executable, *program, "--cores", "2", *arguments],
         cwd=folder,
         text=True,
@@ -38,8 +44,6 @@ def snakemake(folder, *arguments, program=("-c", PLANNER)):
         stderr=subprocess.STDOUT,
         timeout=600,
     )
-    assert done.returncode == 0, done.stdout
-    return done.stdout
 
 
 @pytest.fixture
@@ -77,6 +81,16 @@ def test_as_a_module_its_rules_are_planned_and_others_are_left_alone(own_workflo
     said = snakemake(own_workflow, "--dry-run", "counts.txt")
     assert "rule count" in said and "rule split_target" in said
     assert "parameters: first second third target dataset seed data code named" in said
+
+
+@pytest.mark.middle
+@pytest.mark.parametrize("statement", ['prefix: "sub"', 'replace_prefix: {"results/": "sub/"}'])
+def test_a_prefix_of_the_module_is_refused(own_workflow, statement):
+    text = MODULE.replace('    config: config["augbench"]', f'    config: config["augbench"]\n    {statement}')
+    (own_workflow / "Snakefile").write_text(text)
+    done = run(own_workflow, "--dry-run", "counts.txt")
+    assert done.returncode and "augbench writes into results/: leave out `prefix` or `replace_prefix`" in done.stdout
+    assert "Traceback" not in done.stdout
 
 
 @pytest.mark.slow

@@ -11,12 +11,16 @@ from augbench.jobs import checks, logs, status, user_data
 from augbench.jobs import resources as costs
 from augbench.jobs.job_costs import JobCosts, rows
 from augbench.jobs.report_files import leaves, measured_jobs, report_files
-from augbench.jobs.rules import numbered_rule, touched, track_changes, value_at
+from augbench.jobs.rules import numbered_rule, share_gpus, touched, track_changes, value_at
 from augbench.jobs.study_files import Paths, StudyFiles
 from augbench.study import config as configuration
 from augbench.study.sections.audit import REFERENCES
 
 logs.share_library()
+
+# A module's prefix changes inputs and outputs, but not the paths in parameters and in the user's configuration.
+if workflow.modifier.path_modifier.replace_prefix("results/report.html") != "results/report.html":
+    raise WorkflowError("augbench writes into results/: leave out `prefix` or `replace_prefix` of the module augbench")
 
 
 def script_file(name):

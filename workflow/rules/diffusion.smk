@@ -29,6 +29,7 @@ rule encode_latents:
     params:
         image_size=setting("generate.image_size"),
         mirrored=setting("finetune.horizontal_flip"),
+        validation_images=setting("finetune.validation_images"),
         threads=setting("generate.threads"),
     message:
         "{wildcards.study}: encode the target's images as latents"

@@ -13,5 +13,6 @@ latents.encode(
     image_size=snakemake.params.image_size,
     mirrored=snakemake.params.mirrored,
     threads=snakemake.params.threads,
+    at_most={snakemake.input.validation: snakemake.params.validation_images},
     progress=progress(),
 )

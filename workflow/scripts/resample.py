@@ -12,7 +12,7 @@ if snakemake.input.get("selection"):  # of the images made for comparison, those
     added = added[added["candidate"] == files.read_json(snakemake.input.selection)["candidate"]]
 splits = resample(
     added,
-    {about["class"]: about["train"] for about in classes.kept(snakemake.input.classes)},
+    {row["class"]: row["train"] for row in classes.kept(snakemake.input.classes)},
     ratio=float(snakemake.wildcards.ratio),
     splits=len(snakemake.output),
     order=snakemake.params.order,

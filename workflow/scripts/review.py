@@ -6,14 +6,14 @@ import pandas as pd
 
 from augbench.audit import review
 
-given = snakemake.params
+params = snakemake.params
 review.write(
     snakemake.output[0],
     pd.read_parquet(snakemake.input.candidates),
     study=snakemake.wildcards.study,
     method=snakemake.wildcards.method,
-    title=given.title,
-    size=given.inspected,
-    in_full=given.in_full,
-    seed=given.seed,
+    title=params.title,
+    size=params.inspected,
+    in_full=params.in_full,
+    seed=params.seed,
 )

@@ -120,8 +120,8 @@ def audit(
 ) -> dict:
     """Compare added images with reference sets, e.g. ``{"test": ..., "validation": ...}`` (section 4.5).
 
-    ``ratios`` says which of the added images (ids) belong to which augmentation ratio, the main one first, which is
-    what people judge and the report tells of; without it, all belong to one.
+    ``ratios`` says which of the added images (ids) belong to which augmentation ratio, the main one first, which
+    people judge and the report describes; without it, all belong to one.
 
     A pair is a candidate when its hashes differ in fewer than ``radius`` bits or, with a second detector, when the
     cosine similarity of its embeddings is at least ``threshold``. Sets without images are left out.
@@ -165,7 +165,8 @@ def _counted(ratio: float, images: Collection[str], parts: Mapping, sizes: Mappi
 
 def _compare(added: Set, name: str, reference: Set, radius: int, threshold: float | None, threads: int):
     i, j, distance = pairs(added.hashes, reference.hashes, radius, threads)
-    if threshold is None:
+    # A set without images has no vectors.
+    if threshold is None or added.vectors is None or reference.vectors is None:
         return _candidates(added, name, reference, i, j, (distance, np.full(len(i), np.nan), ["hash"] * len(i)))
     width = len(reference.table)
     by_hash = i * width + j

@@ -3,8 +3,8 @@
 import difflib
 import functools
 import re
-from importlib.util import find_spec
-from pathlib import Path
+
+from augbench.core.package_data import package_folder
 
 SMALL = "small_cnn"
 
@@ -12,7 +12,7 @@ SMALL = "small_cnn"
 @functools.cache
 def known_models() -> list[str]:
     """``small_cnn`` and torchvision's classification models, without the seconds that importing it takes."""
-    folder = Path(find_spec("torchvision").origin).parent / "models"
+    folder = package_folder("torchvision") / "models"
     registered = re.compile(r"^@register_model\(\).*?^def (\w+)\(", re.MULTILINE | re.DOTALL)
     names = {name for file in folder.glob("*.py") for name in registered.findall(file.read_text("utf-8"))}
     return [SMALL, *sorted(names)]

@@ -4,16 +4,19 @@ import contextlib
 import copy
 import functools
 import math
+import os
 import random
 from collections.abc import Callable, Iterator, Sequence
 
 import pandas as pd
 
 from augbench import images
+from augbench.core import collectives, prefetch
 from augbench.core.seeds import derive
 
 RATIO = (3 / 4, 4 / 3)  # width / height of random crops
 MEMORY = 2 << 30  # bytes; decoded images of a set are kept up to here, else read again in every epoch
+READERS = 4  # that read ahead, at most, unless the configuration says how many
 
 
 def _load(row, at_least: tuple[int, int] | None = None):
@@ -57,11 +60,12 @@ def random_crop_of(row, image_size: int, crop_scale: tuple[float, float], horizo
     """:func:`random_crop` of a row's image, decoded at a reduced size where the crop has pixels to spare."""
     with _named(row):
         data, name = images.load_bytes(row), images.name_of(row)
-    (width, height), backwards = images.upright(data, name)
-    box, flip = _crop((width, height), crop_scale, horizontal_flip, key)
-    w, h = box[2] - box[0], box[3] - box[1]
-    needed = -(-width * image_size // w), -(-height * image_size // h)  # then the crop has image_size pixels a side
-    image = images.decode(data, name, at_least=needed)
+    with images.open_image(data, name) as source:
+        (width, height), backwards = source.size, source.is_backwards
+        box, flip = _crop(source.size, crop_scale, horizontal_flip, key)
+        w, h = box[2] - box[0], box[3] - box[1]
+        needed = -(-width * image_size // w), -(-height * image_size // h)  # the crop then has image_size pixels a side
+        image = source.decode(needed)
     reduction = round(width / image.width)  # the decoder takes 1, 2, 4 or 8
     # The decoder pads the last stored row and column, which is the first one of an image that it stored backwards.
     spare = image.width * reduction - width, image.height * reduction - height
@@ -118,47 +122,64 @@ class Batches:
     """Reads batches of an image table; ``prepare(row)`` is kept in memory if all fit, ``finish`` is not.
 
     A picture is ``finish(prepare(row), epoch, position)``, or ``fresh(row, epoch, position)``, if that is given and
-    nothing is kept. A request is (epoch, positions); its answer a uint8 tensor (batch, 3, size, size).
+    nothing is kept. A request is (epoch, positions); its answer a uint8 tensor (batch, 3, size, size), where there is a
+    GPU in pinned memory.
+
+    ``workers`` are the processes that read ahead; None: as many as there are cores, up to four, and none for a set that
+    fits into memory. What is in memory, threads prepare ahead, as many, where a GPU leaves them the cores.
     """
 
     def __init__(
-        self, table: pd.DataFrame, prepare: Callable, finish: Callable, workers: int, fresh: Callable | None = None
+        self,
+        table: pd.DataFrame,
+        prepare: Callable,
+        finish: Callable,
+        workers: int | None,
+        fresh: Callable | None = None,
     ):
         self.rows = list(table[["image_id", "path", "offset", "length"]].itertuples(index=False))
         self.prepare, self.finish, self.fresh, self.workers = prepare, finish, fresh, workers
-        self.kept, self.requests, self.loader = None, [], None
+        self.kept, self.requests, self.loader, self.pinned = None, [], None, collectives.has_gpu()
 
     def keep(self) -> "Batches":
         """Decode all images now, if they fit into memory."""
-        sample = self.rows[:: max(1, len(self.rows) // 16)]
-        pixels = [math.prod(self.prepare(row).size) for row in sample]
-        if 4 * len(self.rows) * sum(pixels) <= MEMORY * len(sample):  # Pillow takes 4 bytes a pixel
+        if self._fits:
             self.kept = [self.prepare(row) for row in self.rows]
         return self
+
+    @functools.cached_property
+    def _fits(self) -> bool:
+        """Whether all images fit into memory, decoded, by a sample of them."""
+        sample = self.rows[:: max(1, len(self.rows) // 16)]
+        pixels = [math.prod(self.prepare(row).size) for row in sample]
+        return 4 * len(self.rows) * sum(pixels) <= MEMORY * len(sample)  # Pillow takes 4 bytes a pixel
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, request):
         import numpy as np
-        import torch
 
         epoch, positions = request
-        batch = []
-        for position in map(int, positions):
-            if self.fresh and not self.kept:
-                picture = self.fresh(self.rows[position], epoch, position)
-            else:
-                image = self.kept[position] if self.kept else self.prepare(self.rows[position])
-                picture = self.finish(image, epoch, position)
-            batch.append(np.asarray(picture))
-        return torch.from_numpy(np.stack(batch)).permute(0, 3, 1, 2)
+        pictures = [np.asarray(self._picture(epoch, position)) for position in map(int, positions)]
+        batch = _allocate((len(pictures), *pictures[0].shape), self.pinned)
+        np.stack(pictures, out=batch.numpy())
+        return batch.permute(0, 3, 1, 2)
+
+    def _picture(self, epoch: int, position: int):
+        if self.fresh and not self.kept:
+            return self.fresh(self.rows[position], epoch, position)
+        image = self.kept[position] if self.kept else self.prepare(self.rows[position])
+        return self.finish(image, epoch, position)
 
     def stream(self, requests: list) -> Iterator:
         """The batches asked for, in that order."""
-        if self.kept or not self.workers:
-            yield from map(self.__getitem__, requests)
-            return
+        readers = default_readers() if self.workers is None else self.workers
+        if self.kept or not readers or (self.workers is None and self._fits):
+            return prefetch.ahead(self.__getitem__, requests, readers if self.pinned else 0)
+        return self._from_processes(requests, readers)
+
+    def _from_processes(self, requests: list, readers: int) -> Iterator:
         from torch.utils.data import DataLoader
 
         self.requests[:] = requests
@@ -166,8 +187,9 @@ class Batches:
             _Caught(copy.copy(self)),  # not self: in a cycle workers would be ended late and in any order
             batch_size=None,
             sampler=self.requests,
-            num_workers=self.workers,
+            num_workers=readers,
             persistent_workers=True,
+            pin_memory=self.pinned,  # by a thread of this process: its copies must not call a GPU
             multiprocessing_context="fork",  # the only one that takes closures; Python 3.14 has another by default
         )
         for batch in self.loader:
@@ -176,13 +198,26 @@ class Batches:
             yield batch
 
 
+def _allocate(shape: tuple, pinned: bool):
+    """An uint8 tensor; from pinned memory a GPU copies while the processor goes on."""
+    import torch
+
+    return torch.empty(shape, dtype=torch.uint8, pin_memory=pinned)
+
+
+def default_readers() -> int:
+    """How many processes or threads read ahead: this process's share of the job's cores, up to four."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(READERS, cores // collectives.group().num_processes))
+
+
 def training_batches(
     table: pd.DataFrame,
     image_size: int,
     crop_scale: tuple[float, float],
     horizontal_flip: bool,
     key: tuple,
-    workers: int,
+    workers: int | None,
 ) -> Batches:
     """Batches of random crops, each drawn from ``key``, its epoch and its position."""
 
@@ -201,6 +236,7 @@ class _Caught:
 
     def __init__(self, batches: Batches):
         self.batches = batches
+        self.batches.pinned = False
 
     def __getitem__(self, request):
         try:

@@ -1,5 +1,7 @@
 """A classifier as it computes: on a GPU or the CPU, in one process or several that share each batch."""
 
+from typing import Any
+
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
@@ -7,9 +9,11 @@ from torch.nn.functional import cross_entropy
 from augbench.classifier.architectures import SMALL, check_model
 from augbench.classifier.crops import Batches
 from augbench.core import collectives, finite
+from augbench.core.gpu_memory import Portions
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, in [0, 1]
 EVALUATION_BATCH = 256  # fixed, because the batch can change low bits of a result
+WITH_AUXILIARY_HEADS = {"googlenet", "inception_v3"}
 LOWER = "use a lower `classifier: {learning_rate: ...}`"  # the remedy for a training that diverges
 
 
@@ -20,7 +24,9 @@ def build(name: str, classes: int):
         return _small_cnn(classes)
     import torchvision  # takes seconds, which the small one need not wait for
 
-    return torchvision.models.get_model(name, weights=None, num_classes=classes)
+    # Heads that nothing trains: several processes would wait for their gradients.
+    options = {"aux_logits": False} if name in WITH_AUXILIARY_HEADS else {}
+    return torchvision.models.get_model(name, weights=None, num_classes=classes, **options)
 
 
 def _small_cnn(classes: int):
@@ -42,18 +48,25 @@ class Network:
         group = collectives.group()
         self.device, self.process, self.processes = group.device, group.process_index, group.num_processes
         self.mixed = self.device.type == "cuda"
-        self.module = build(model, classes).to(self.device, memory_format=torch.channels_last)
+        module: Any = build(model, classes)  # torch does not declare that `to` takes a memory format
+        self.module = module.to(self.device, memory_format=torch.channels_last)
         self.trained = self.module
         if self.processes > 1:
             self.trained = torch.nn.parallel.DistributedDataParallel(self.module)
         self.mean = 255 * torch.tensor(MEAN, device=self.device).view(3, 1, 1)
         self.std = 255 * torch.tensor(STD, device=self.device).view(3, 1, 1)
 
+    @property
+    def has_attention(self) -> bool:
+        """Attention's gradient on a GPU is the same each time only where all of a network's must be; other networks,
+        such as VGG, have a layer for which torch has no such gradient."""
+        return any(isinstance(module, nn.MultiheadAttention) for module in self.module.modules())
+
     def logits(self, pixels):
-        pixels = (pixels.to(self.device).float() - self.mean) / self.std
+        pixels = (pixels.to(self.device, non_blocking=True).float() - self.mean) / self.std
         with torch.autocast(self.device.type, torch.float16, enabled=self.mixed):
             output = (self.trained if self.module.training else self.module)(pixels)
-        return getattr(output, "logits", output).float()  # some models return auxiliary outputs in training
+        return output.float()
 
     def weights(self) -> dict:
         return {key: value.detach().cpu().contiguous().clone() for key, value in self.module.state_dict().items()}
@@ -62,20 +75,30 @@ class Network:
         """The part of a batch (or list of batches) that this process takes."""
         return batch[self.process :: self.processes]
 
-    def step(self, pixels, target, size: int, optimizer, scaler) -> tuple[float, int]:
+    def step(self, pixels, target, size: int, optimizer, scaler):
         """One step on this process's share of a batch of ``size`` images; returns the batch's summed loss (nats) and
-        how many of its images were recognised."""
-        import torch
+        how many of its images were recognised, float64 (2,), on the device: reading them would wait for the step.
 
+        Raises RuntimeError when the GPU's memory does not suffice: half a batch has batch statistics of its own, and
+        so other results.
+        """
+        try:
+            loss, correct = self._update(pixels, target, size, optimizer, scaler)
+        except torch.OutOfMemoryError:
+            raise RuntimeError(
+                f"the GPU's memory does not suffice for the {len(pixels)} images of a batch; write a lower "
+                "`classifier: {batch_size: ...}`, or let several GPUs share each batch, `classifier: {processes: ...}`"
+            ) from None
+        return collectives.total(torch.stack([loss.double(), correct.double()]))
+
+    def _update(self, pixels, target, size: int, optimizer, scaler) -> tuple:
         logits = self.logits(pixels)
         loss = cross_entropy(logits, target, reduction="sum")
         optimizer.zero_grad()
         scaler.scale(loss * self.processes / size).backward()  # gradients are averaged over the processes
         scaler.step(optimizer)
         scaler.update()
-        correct = (logits.argmax(1) == target).sum()
-        summed, correct = collectives.total(torch.stack([loss.detach().double(), correct.double()])).tolist()
-        return summed, int(correct)
+        return loss.detach(), (logits.argmax(1) == target).sum()
 
     def predict(self, data: Batches):
         """Predicted labels int64 (n,) and their softmax probabilities float32 (n,), the same in every process."""
@@ -88,10 +111,12 @@ class Network:
         labels = torch.zeros(len(data), dtype=torch.int64, device=self.device)
         shares = torch.zeros(len(data), device=self.device)
         mine = self.share(requests)
+        portions = Portions(EVALUATION_BATCH, "images to classify", "take a smaller `classifier: {image_size: ...}`")
         with torch.inference_mode():
             for (_, where), pixels in zip(mine, data.stream(mine), strict=True):
-                share, label = self.logits(pixels).softmax(1).max(1)
-                labels[where.start : where.stop], shares[where.start : where.stop] = label, share
+                scored = portions(lambda part: self.logits(part).softmax(1).max(1), pixels)
+                labels[where.start : where.stop] = torch.cat([label for _, label in scored])
+                shares[where.start : where.stop] = torch.cat([share for share, _ in scored])
         labels, shares = collectives.total(labels).cpu(), collectives.total(shares).cpu()
         finite.check(shares, "the classifier", [f"the image {row.image_id}" for row in data.rows], LOWER)
         return labels, shares

@@ -29,8 +29,8 @@ class Trainer:
     def train(self, sets: Mapping[str, pd.DataFrame], classes: Sequence[str], folder: str | Path, seed: int) -> None:
         """Train on ``sets`` (train, validation, test) into ``folder``, see :func:`augbench.classifier.training.train`;
         its state stays there."""
-        job = {"classes": list(classes), "folder": str(folder), "settings": self.settings, "seed": seed}
-        job |= {"save_minutes": self.save_minutes} | sets
+        job: dict = {"classes": list(classes), "folder": str(folder), "settings": self.settings, "seed": seed}
+        job |= {"save_minutes": self.save_minutes, **sets}
         self.launch(training.train, job, Path(folder) / ".processes", threads=self.settings.threads)
 
     def train_only(self, sets: Mapping[str, pd.DataFrame], classes: Sequence[str], folder: str | Path, seed: int):

@@ -48,5 +48,5 @@ def score(folder: str | Path, classes: Sequence[str], table: pd.DataFrame, setti
         linear[-1].register_forward_hook(lambda _, inputs, output: features.append(inputs[0].flatten(1).float().cpu()))
     else:
         network.module.register_forward_hook(lambda module, inputs, output: features.append(output.float().cpu()))
-    scored = predictions(network, table, classes, settings.model_copy(update={"workers": 0}))
+    scored = predictions(network, table, classes, settings)
     return torch.cat(features).numpy(), scored[["image_id", "class", "predicted", "correct"]]

@@ -18,14 +18,13 @@ from augbench.classifier.crops import training_batches
 from augbench.classifier.networks import LOWER, Network
 from augbench.classifier.schedule import epoch_order, plateau
 from augbench.classifier.scoring import WEIGHTS, evaluation_batches, predictions
-from augbench.core import collectives, resume
+from augbench.core import collectives, determinism, resume
 from augbench.core.files import whole, write_csv, write_json
 from augbench.core.seeds import derive
 from augbench.study.sections.classifier import Classifier
 
 MOMENTUM, WEIGHT_DECAY = 0.9, 1e-4
 STATE = "state.safetensors"
-START = {"batch": 0, "loss": 0.0, "correct": 0}  # of an epoch: batches done, their summed loss and hits
 WITHOUT_RESULTS = {"workers", "processes"}  # settings that change no result; the processes there really are do
 
 
@@ -63,8 +62,8 @@ def train(
     classes, folder = list(classes), Path(folder)
     torch.set_num_threads(settings.threads)
     torch.manual_seed(derive(seed, "classifier", "weights"))
-    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
     network = Network(settings.model, len(classes))
+    determinism.require(strict=network.has_attention)
     sets = {"training": train, "validation": validation, "test": test}
     labels = {name: _labels(table, classes, name) for name, table in sets.items()}
     _check_batches(len(train), settings.batch_size, network.processes)
@@ -126,8 +125,8 @@ def _labels(table: pd.DataFrame, classes: Sequence[str], name: str):
 class _Training:
     """A training from one epoch to the next.
 
-    ``history`` has a row for each epoch that is complete, ``position`` says how far the current one is, and ``best``
-    holds the weights of the best epoch.
+    ``history`` has a row for each epoch that is complete; of the current one ``batch`` counts the batches that are
+    done, and ``sums`` are their summed loss and hits, on the device. ``best`` holds the weights of the best epoch.
     """
 
     def __init__(self, network: Network, sets: Mapping, labels: Mapping, settings: Classifier, seed: int):
@@ -146,7 +145,7 @@ class _Training:
             network.module.parameters(), lr=settings.learning_rate, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY
         )
         self.history: list[dict] = []
-        self.position, self.best = dict(START), {}
+        self.batch, self.sums, self.best = 0, self._no_sums(), {}
         self.path, self.identity = None, ""
 
     def run(self, saver: resume.Saver, progress: Callable) -> bool:
@@ -154,7 +153,7 @@ class _Training:
         cap = self.settings.max_epochs
         while True:
             rate, best_epoch, stop = self._schedule()
-            if self.history and best_epoch == len(self.history) and not self.position["batch"]:
+            if self.history and best_epoch == len(self.history) and not self.batch:
                 self.best = self.network.weights()
             if stop or len(self.history) >= cap:
                 return not stop
@@ -175,7 +174,7 @@ class _Training:
         network, epoch, count = self.network, len(self.history) + 1, len(self.sets["training"])
         self.optimizer.param_groups[0]["lr"] = rate
         least = 2 * network.processes
-        order = epoch_order(count, self.settings.batch_size, self.seed, epoch, least)[self.position["batch"] :]
+        order = epoch_order(count, self.settings.batch_size, self.seed, epoch, least)[self.batch :]
         network.module.train()
         mine = [network.share(batch) for batch in order]
         pixels_of = self.images.stream([(epoch, part) for part in mine])
@@ -185,26 +184,26 @@ class _Training:
                 self.save()
                 collectives.group().wait_for_everyone()
                 saver.done()
-        if not math.isfinite(self.position["loss"]):
+        loss, correct = self.sums.tolist()
+        if not math.isfinite(loss):
             raise RuntimeError(f"the classifier's loss is not finite in epoch {epoch}; {LOWER}")
         truth = self.labels["validation"]
         accuracy = 100 * (network.predict(self.held_out)[0] == truth).sum().item() / len(truth)
-        row = {"epoch": epoch, "learning_rate": rate, "train_loss": self.position["loss"] / count}
-        row |= {"train_accuracy": 100 * self.position["correct"] / count, "validation_accuracy": accuracy}
+        row = {"epoch": epoch, "learning_rate": rate, "train_loss": loss / count}
+        row |= {"train_accuracy": 100 * int(correct) / count, "validation_accuracy": accuracy}
         self.history.append(row)
-        self.position = dict(START)
+        self.batch, self.sums = 0, self._no_sums()
         return accuracy
 
     def _step(self, epoch: int, size: int, part, pixels) -> None:
-        network, place = self.network, self.position["batch"]
-        torch.manual_seed(derive(self.seed, "classifier", "dropout", epoch, place, network.process))
-        target = self.labels["training"][torch.from_numpy(part)].to(network.device)
-        loss, correct = network.step(pixels, target, size, self.optimizer, self.scaler)
-        self.position = {
-            "batch": place + 1,
-            "loss": self.position["loss"] + loss,
-            "correct": self.position["correct"] + correct,
-        }
+        network = self.network
+        torch.manual_seed(derive(self.seed, "classifier", "dropout", epoch, self.batch, network.process))
+        target = self.labels["training"][torch.from_numpy(part)].to(network.device, non_blocking=True)
+        self.sums = self.sums + network.step(pixels, target, size, self.optimizer, self.scaler)
+        self.batch += 1
+
+    def _no_sums(self):
+        return torch.zeros(2, dtype=torch.float64, device=self.network.device)
 
     # All that a killed run needs to go on, in one file: weights, best weights, momentum, history, position.
 
@@ -221,14 +220,16 @@ class _Training:
             self.network.module.load_state_dict(groups["weights"])
             resume.restore_optimizer(self.optimizer, groups["momentum"])
             self.scaler.load_state_dict(note["scaler"])
-            self.history, self.position, self.best = note["history"], note["position"], groups["best"]
+            self.history, self.best, self.batch = note["history"], groups["best"], note["batch"]
+            self.sums = torch.tensor(note["sums"], dtype=torch.float64, device=self.network.device)
 
     def save(self) -> None:
         if self.network.process:
             return
         momentum = resume.optimizer_tensors(self.optimizer)
         groups = {"weights": self.network.module.state_dict(), "best": self.best, "momentum": momentum}
-        note = {"history": self.history, "position": self.position, "scaler": self.scaler.state_dict()}
+        note = {"history": self.history, "batch": self.batch, "sums": self.sums.tolist()}
+        note["scaler"] = self.scaler.state_dict()
         resume.save(self.path, self.identity, note, groups)
 
 

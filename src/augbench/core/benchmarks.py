@@ -23,8 +23,8 @@ class Measurement(NamedTuple):
     """What a job took. Seconds add up all attempts since the job was last done."""
 
     job: Job
-    seconds: float  # by the clock
-    cpu_seconds: float  # of all its processes; by the clock where an attempt was killed before it could note them
+    seconds: float  # by the clock, without those that it waited for a GPU
+    cpu_seconds: float  # of all its processes; ``seconds`` where an attempt was killed before it could note them
     last_seconds: float  # of the last attempt alone, by the clock
     ended: float  # seconds since 1970
     max_rss_mb: float  # resident memory, MiB; NaN where it was not measured
@@ -85,7 +85,8 @@ def _measurement(job: Job) -> Measurement:
 
 
 def _attempts(benchmark: Path, last: float) -> tuple[float, float]:
-    """Seconds by the clock and of processors over all attempts, by the job's own note beside its benchmark file.
+    """Seconds by the clock and of processors over all attempts, by the job's own note beside its benchmark file. Those
+    that a job waited for a GPU do not count.
 
     Snakemake samples a job's processor time and misses processes that end between two samples; its time by the clock,
     that of the ``last`` attempt, counts where there is no note.
@@ -94,8 +95,11 @@ def _attempts(benchmark: Path, last: float) -> tuple[float, float]:
     if not note.exists():
         return last, last
     rows = [row for row in files.read_json(note) if row["seconds"] is not None]
-    cores = (row["seconds"] if row["cpu_seconds"] is None else row["cpu_seconds"] for row in rows)
-    return sum(row["seconds"] for row in rows), sum(cores)
+    seconds = [max(0.0, row["seconds"] - row.get("waited", 0)) for row in rows]
+    cores = (
+        mine if row["cpu_seconds"] is None else row["cpu_seconds"] for row, mine in zip(rows, seconds, strict=True)
+    )
+    return sum(seconds), sum(cores)
 
 
 def _rows(path: str | Path) -> list[dict[str, str]]:

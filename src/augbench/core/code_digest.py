@@ -58,7 +58,7 @@ def _imports(file: Path, package: Path) -> tuple[Path, ...]:
             imported += [part for alias in node.names for part in _modules(package, f"{node.module}.{alias.name}")]
         elif isinstance(node, ast.Call) and ast.unparse(node.func) == BUNDLED:
             imported.append(package / "resources" / ast.literal_eval(node.args[0]))
-        elif isinstance(node, ast.Constant) and TEMPLATE.fullmatch(str(node.value)):
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and TEMPLATE.fullmatch(node.value):
             imported.append(package / "templates" / node.value)
     return tuple(dict.fromkeys(imported))
 

@@ -1,5 +1,7 @@
 """What the processes of one training do together."""
 
+from typing import Any
+
 from augbench.core import processes
 
 
@@ -9,7 +11,7 @@ def has_gpu() -> bool:
     return torch.cuda.is_available()
 
 
-def group():
+def group() -> Any:
     """Which of the processes this one is: accelerate's ``process_index``, ``num_processes``, ``device``, ..."""
     from accelerate import PartialState
 
@@ -26,8 +28,19 @@ def total(value):
     return value
 
 
+def from_first(value):
+    """The first process's tensor, in all processes."""
+    import torch
+
+    if group().num_processes > 1:
+        torch.distributed.broadcast(value, 0)
+    return value
+
+
 def any_process(mine: bool) -> bool:
     """Whether any process says so: what one process does alone, the others would wait for in vain."""
     import torch
 
+    if group().num_processes == 1:  # without a word to the GPU, which would first end what it has to do
+        return mine
     return total(torch.tensor([float(mine)], device=group().device)).item() > 0

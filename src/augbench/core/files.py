@@ -50,18 +50,19 @@ def whole(path: str | Path) -> Iterator[Path]:
         if temporary.is_dir():
             for file in temporary.rglob("*"):
                 if file.is_file():
-                    _flush(file)
+                    flush(file)
             if path.exists():  # a folder cannot be renamed onto a folder that is not empty
                 path.rename(scratch / "old")
         else:
-            _flush(temporary)
+            flush(temporary)
         temporary.replace(path)
-        _flush(path.parent)
+        flush(path.parent)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
+    """Have the system write a file, or a folder's names, to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

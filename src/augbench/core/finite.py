@@ -1,4 +1,4 @@
-"""Numbers that are none: what a model gives as NaN or infinite is an error where it appears, and never a result."""
+"""NaN and infinite numbers are an error where a model first gives them, and never become a result."""
 
 from collections.abc import Sequence
 
@@ -15,11 +15,11 @@ def check(values, what: str, names: Sequence[str], advice: str = "") -> None:
     if bad:
         others = f" and {len(bad) - 1} others" if len(bad) > 1 else ""
         end = f"; {advice}" if advice else ""
-        raise RuntimeError(f"{what} gives numbers that are none (NaN or infinite) for {names[bad[0]]}{others}{end}")
+        raise RuntimeError(f"{what} gives NaN or infinite numbers for {names[bad[0]]}{others}{end}")
 
 
 def bad_items(values) -> list[int]:
-    """The places along the first axis that have a number that is none."""
+    """Positions along the first axis that hold NaN or infinity."""
     if hasattr(values, "detach"):
         import torch
 
@@ -38,4 +38,4 @@ def check_weights(module, what: str, advice: str) -> None:
     """
     for name, value in module.state_dict().items():
         if value.is_floating_point() and not value.isfinite().all():
-            raise RuntimeError(f"{what} has weights that are no numbers (NaN or infinite), in {name}; {advice}")
+            raise RuntimeError(f"{what} has NaN or infinite weights in {name}; {advice}")

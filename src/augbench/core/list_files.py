@@ -7,13 +7,16 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.compute
 import pyarrow.parquet as pq
 
 from augbench.core import files, texts
 from augbench.core.files import BadInput
+
+compute: Any = pyarrow.compute  # it makes its functions as it is imported, where no type checker sees them
 
 SEPARATORS = ",;\t|"
 HEAD = 1 << 20  # bytes in which the first row ends
@@ -42,7 +45,7 @@ def read(path: str | Path, columns: Mapping[str, Sequence[str]], needed: Sequenc
         table = _parquet(path, columns, needed) if head == b"PAR1" else _csv(path, columns, needed)
     except pa.ArrowException as error:
         raise BadInput(f"{files.printable(path)} cannot be read: {_first_line(error)}") from None
-    return pa.table({name: pc.utf8_trim_whitespace(table[name]) for name in table.column_names})
+    return pa.table({name: compute.utf8_trim_whitespace(table[name]) for name in table.column_names})
 
 
 def _first_line(error: Exception) -> str:
@@ -169,7 +172,7 @@ def _refuse_other_kinds(path: Path, head: bytes) -> None:
     if head.lstrip()[:1] in (b"{", b"["):
         raise BadInput(f"{files.printable(path)} is JSON; write a CSV or Parquet file")
     if texts.encoding(head) == "utf-8" and b"\0" in head:
-        raise BadInput(f"{files.printable(path)} is no text: it holds zero bytes; save it as CSV in UTF-8")
+        raise BadInput(f"{files.printable(path)} is not text: it holds zero bytes; save it as CSV in UTF-8")
 
 
 def _header(
@@ -198,7 +201,7 @@ def _parquet(path: Path, columns: Mapping[str, Sequence[str]], needed: Sequence[
     _complete(places, needed, names, path)
     check_types(file, [names[place] for place in places.values()], path)
     table = file.read(columns=[names[place] for place in places.values()])
-    return pa.table({name: pc.fill_null(text(table[names[place]]), "") for name, place in places.items()})
+    return pa.table({name: compute.fill_null(text(table[names[place]]), "") for name, place in places.items()})
 
 
 def open_parquet(path: str | Path) -> pq.ParquetFile:
@@ -220,7 +223,7 @@ def open_parquet(path: str | Path) -> pq.ParquetFile:
             problem = f"it is damaged or cut off ({_first_line(error)}); copy it again"
         else:
             problem = "write it with pandas' to_parquet"
-        raise BadInput(f"{shown} is no Parquet file: {problem}") from None
+        raise BadInput(f"{shown} is not a Parquet file: {problem}") from None
 
 
 def check_types(file: pq.ParquetFile, names: Sequence[str], path: str | Path) -> None:

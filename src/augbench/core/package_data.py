@@ -4,6 +4,7 @@ Prompt templates and published figures are found from any working directory. A u
 same name, below ``resources/`` in the working directory, take the place of the package's.
 """
 
+from importlib.util import find_spec
 from pathlib import Path
 
 BUNDLED = Path(__file__).parents[1] / "resources"
@@ -25,6 +26,14 @@ def as_input(name: str) -> str:
 def own_or_bundled(name: str) -> Path:
     """The user's file ``resources/NAME`` where there is one, else the package's, whether or not it exists."""
     return OWN / name if (OWN / name).is_file() else BUNDLED / name
+
+
+def package_folder(name: str) -> Path:
+    """The folder of an installed package, without importing it. Raises ModuleNotFoundError."""
+    spec = find_spec(name)
+    if not spec or not spec.origin:
+        raise ModuleNotFoundError(f"there is no package {name}", name=name)
+    return Path(spec.origin).parent
 
 
 def stems(folder: str) -> list[str]:

@@ -5,7 +5,8 @@ import time
 
 def progress(every: float = 10.0):
     """A callback (done, total, note) that prints share, rate and remaining time at most every few seconds."""
-    start = last = None
+    start: float | None = None
+    last = 0.0
 
     def report(done: int, total: int, note: str = "") -> None:
         nonlocal start, last

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from augbench.core import code_digest
+from augbench.core import code_digest, tensor_file
 from augbench.core.files import whole
 
 
@@ -34,25 +34,19 @@ def identity(module: str, settings: object, paths: Iterable[str | Path] = ()) ->
 
 
 def _plain(value: object) -> object:
-    """What stands for a value that is no JSON: a section's own values, by name, or a text."""
+    """What stands for a value that is not JSON: a section's own values, by name, or a text."""
     return value.model_dump(mode="json") if isinstance(value, BaseModel) else str(value)
 
 
 def save(path: str | Path, fingerprint: str, note: Mapping, groups: Mapping[str, Mapping]) -> None:
-    """Write named groups of named tensors, no two of which share memory, and a JSON ``note`` into one safetensors file.
+    """Write named groups of named tensors and a JSON ``note`` into one safetensors file.
 
-    Tensors that are contiguous and on the CPU are written from where they are: a trained Stable Diffusion with its
-    optimiser is 10 GB, which must not be there twice.
+    One tensor after the other: a trained Stable Diffusion with its optimiser is 10 GB, which must not be there twice,
+    nor all at once in the memory of a machine that has it on its GPU.
     """
-    from safetensors.torch import save_file
-
-    tensors = {
-        f"{group}/{name}": tensor.detach().cpu().contiguous()
-        for group, members in groups.items()
-        for name, tensor in members.items()
-    }
+    tensors = {f"{group}/{name}": tensor for group, members in groups.items() for name, tensor in members.items()}
     with whole(path) as temporary:
-        save_file(tensors, temporary, {"identity": fingerprint, "note": json.dumps(note)})
+        tensor_file.write(temporary, tensors, {"identity": fingerprint, "note": json.dumps(note)})
 
 
 def load(path: str | Path, fingerprint: str, groups: Iterable[str]) -> tuple[dict, dict[str, dict]] | None:
@@ -64,6 +58,7 @@ def load(path: str | Path, fingerprint: str, groups: Iterable[str]) -> tuple[dic
     tensors = {group: {} for group in groups}
     with safe_open(path, "pt") as file:
         if file.metadata()["identity"] != fingerprint:
+            print(f"{path} is of another computation (settings, inputs, code, torch or GPU): starting anew", flush=True)
             return None
         for name in file.keys():  # noqa: SIM118
             group, key = name.split("/", 1)
@@ -78,10 +73,18 @@ def optimizer_tensors(optimizer) -> dict:
 
 
 def restore_optimizer(optimizer, tensors: Mapping) -> None:
+    """Take the buffers of :func:`optimizer_tensors`, each laid out in memory as its parameter: a file knows one order
+    only, and fused optimisers want the same of all."""
+    import torch
+
+    parameters = [weights for group in optimizer.param_groups for weights in group["params"]]
     state = {}
     for name, value in tensors.items():
-        parameter, buffer = name.split(".", 1)
-        state.setdefault(int(parameter), {})[buffer] = value
+        number, buffer = name.split(".", 1)
+        like = parameters[int(number)]
+        if value.shape == like.shape:
+            value = torch.empty_like(like, dtype=value.dtype).copy_(value)
+        state.setdefault(int(number), {})[buffer] = value
     optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
 
 

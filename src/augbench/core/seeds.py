@@ -33,7 +33,7 @@ def torch_generator(seed: int):
     import torch
 
     words = np.random.MT19937(seed).state["state"]["key"]
-    made = torch.Generator().manual_seed(0)
-    state = made.get_state()
+    random = torch.Generator().manual_seed(0)
+    state = random.get_state()
     state.numpy()[TWISTER : TWISTER + 8 * len(words)].view(np.uint64)[:] = words
-    return made.set_state(state)
+    return random.set_state(state)

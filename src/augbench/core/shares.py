@@ -1,9 +1,10 @@
-"""A rule's input files come as one list: whose each of them is."""
+"""Deals out the files of a rule's input, which come as one list, among methods or ratios."""
 
 from collections.abc import Sequence
 from typing import TypeVar
 
-Key, Item = TypeVar("Key"), TypeVar("Item")
+Key = TypeVar("Key")
+Item = TypeVar("Item")
 
 
 def shares(keys: Sequence[Key], items: Sequence[Item]) -> dict[Key, list[Item]]:

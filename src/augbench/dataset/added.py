@@ -82,8 +82,8 @@ def _seed(text: str | None) -> int | None:
 
 def shortfall(table: pd.DataFrame, wanted: Mapping[str, int]) -> dict[str, tuple[int, int]]:
     """Class -> images that it has and those that it should have, of the classes that have too few."""
-    counts = table["class"].value_counts()
-    return {key: (int(counts.get(key, 0)), count) for key, count in wanted.items() if counts.get(key, 0) < count}
+    counts = table["class"].value_counts().to_dict()
+    return {key: (counts.get(key, 0), count) for key, count in wanted.items() if counts.get(key, 0) < count}
 
 
 def check_counts(table: pd.DataFrame, wanted: Mapping[str, int], path: str | Path) -> None:
@@ -109,7 +109,7 @@ def start_images(table: pd.DataFrame, target: pd.DataFrame) -> list[str | None]:
 
     Raises BadInput naming an image that was made from one of the validation or test split, or may have been.
     """
-    if not table["source"].any():
+    if not any(table["source"]):
         return [None] * len(table)
     by_name: dict[str, list] = {}
     for row in target[["image_id", "class", "path", "split"]].itertuples(index=False, name=None):
@@ -152,12 +152,12 @@ def _common_end(one: Sequence[str], two: Sequence[str]) -> int:
 def unreadable(table: pd.DataFrame, at_most: int | None = None) -> dict[str, str]:
     """``image_id`` -> why it cannot be read; of the first images alone, ``at_most`` so many bytes of them."""
     faults, size = {}, 0
-    for row in table.itertuples():
+    for name, row in zip(table["image_id"], table.itertuples(), strict=True):
         try:
             data = images.load_bytes(row)
             images.decode(data, images.name_of(row))
         except (ValueError, OSError) as error:
-            faults[row.image_id] = str(error)
+            faults[name] = str(error)
             continue
         size += len(data)
         if at_most is not None and size > at_most:

@@ -30,7 +30,7 @@ def check(target) -> None:
     for key in layout.classes:
         layout.left_out.clear()
         if next(iter(layout.train(key)), None) is None:
-            instead = f" but {told}" if (told := folders.told(layout.left_out)) else ""
+            instead = f" but {kinds}" if (kinds := folders.left_out_message(layout.left_out)) else ""
             raise BadInput(f"the class {key} of {target.path} holds no image{instead}; remove it or fill it")
     for part, files_of in layout.own.items():
         if all(next(iter(files_of(key)), None) is None for key in layout.classes):
@@ -55,7 +55,7 @@ def _check_paths(layout: Layout, target) -> None:
     paths = list(itertools.islice(every, LOOKED_AT))
     missing = [path for path in paths if not path.is_file()]
     if missing and re.match("[a-z]+://?", os.path.relpath(missing[0], layout.root)):
-        raise BadInput(f"{target.path} names addresses, not files; download the images first")
+        raise BadInput(f"{target.path} lists URLs, not files; download the images first")
     if len(missing) == len(paths):
         raise BadInput(
             f"there is no file {files.printable(missing[0])}, nor any other of {target.path}; its paths are relative "
@@ -64,12 +64,12 @@ def _check_paths(layout: Layout, target) -> None:
     if missing and target.unreadable == "stop":
         raise BadInput(
             f"there is no file {files.printable(missing[0])}, which {target.path} names ({len(missing)} of "
-            f"{len(paths)} files are missing); take these rows away, or set `unreadable: skip`"
+            f"{len(paths)} files are missing); remove these rows, or set `unreadable: skip`"
         )
 
 
 def left_out(target) -> Counter:
-    """What of the first 100,000 images of a target and what lies among them is not taken, by kind."""
+    """Counts of the files that are ignored among a target's first 100,000 images, by kind."""
     layout = target.reader.layout(target)
     every = (file for part in (layout.train, *layout.own.values()) for key in layout.classes for file in part(key))
     for _ in itertools.islice(every, LISTED):

@@ -18,9 +18,8 @@ PER_SHARD = 1000  # images
 NAME = 100  # characters of a folder's name
 # Formats of images that leave as they came, with the extension by which readers know them; others leave as PNG.
 EXTENSIONS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "BMP": "bmp", "TIFF": "tif"}
-# Columns of provenance, and what an export calls them. Methods that begin from a training image have a source.
-FACTS = {name: name for name in ("prompt", "seed", "candidate", "url", "similarity", "sha256", "model", "licence")}
-FACTS |= {"start_image": "source"}
+# Columns of provenance.
+FACTS = ("prompt", "seed", "candidate", "cluster", "start_image", "url", "similarity", "sha256", "model", "licence")
 
 
 def export(
@@ -111,7 +110,7 @@ def _encoded(rows) -> Iterator[tuple]:
 
 def _facts(row) -> dict:
     """What is known of an image, as plain values."""
-    facts = {called: getattr(row, name) for name, called in FACTS.items()}
+    facts = {name: getattr(row, name) for name in FACTS}
     facts = {
         name: value.item() if hasattr(value, "item") else value for name, value in facts.items() if pd.notna(value)
     }
@@ -119,11 +118,11 @@ def _facts(row) -> dict:
 
 
 def _rows(table: pd.DataFrame) -> Iterator:
-    """Rows as attributes; ``class``, which is no name in Python, is ``_class``."""
+    """Rows as attributes; ``class``, a reserved word in Python, is ``_class``."""
     from types import SimpleNamespace
 
-    for values in table.to_dict("records"):
-        yield SimpleNamespace(_class=values.pop("class"), **values)
+    for values in table.rename(columns={"class": "_class"}).to_dict("records"):
+        yield SimpleNamespace(**{str(name): value for name, value in values.items()})
 
 
 def _write_folders(folder: Path, table: pd.DataFrame, names: Mapping[str, str], with_metadata: bool) -> None:
@@ -135,7 +134,7 @@ def _write_folders(folder: Path, table: pd.DataFrame, names: Mapping[str, str], 
         (folder / "train" / place).write_bytes(data)
         lines.append({"file_name": place, "label": names[row._class], **_facts(row)})
     if with_metadata:
-        keys = ["file_name", "label", "class", "origin", "image_id", *FACTS.values()]
+        keys = ["file_name", "label", "class", "origin", "image_id", *FACTS]
         with open(folder / "train" / "metadata.jsonl", "w", encoding="utf-8") as handle:
             # The same keys in each line, as readers want it.
             handle.writelines(
@@ -149,7 +148,7 @@ def _write_shards(folder: Path, table: pd.DataFrame, labels: Mapping[str, int], 
         with images.ShardWriter(folder / f"train-{number:06d}.tar") as shard:
             for row, extension, data in _encoded(_rows(table.iloc[start : start + PER_SHARD])):
                 facts = {"folder": names[row._class]} | _facts(row)
-                shard.add(row.name, {extension: data, "cls": str(labels[row._class]), "json": facts}, of=extension)
+                shard.add(row.name, {extension: data, "cls": str(labels[row._class]), "json": facts}, image=extension)
 
 
 def _card(table: pd.DataFrame, classes: int, card_info: Mapping[str, str]) -> str:
@@ -167,8 +166,8 @@ def _card(table: pd.DataFrame, classes: int, card_info: Mapping[str, str]) -> st
         f"augmentation ratio {card_info['ratio']}: the set that the first classifier run of the study was trained on."
         "\n\n"
         "`train/metadata.jsonl` says of each image its class, whether it is real or added (`origin`), and where it "
-        "comes from: prompt and seed of a generated one, the training image that it begins from (`source`), URL and "
-        "similarity of a retrieved one. `classes.csv` has the names of "
+        "comes from: prompt and seed of a generated one, the training image that it begins from (`start_image`), URL "
+        "and similarity of a retrieved one. `classes.csv` has the names of "
         "the classes.\n\nRetrieved images are other people's: whoever passes them on needs the right to do so. "
         "Generated ones are under the terms of the diffusion model.\n"
     )

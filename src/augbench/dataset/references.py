@@ -27,7 +27,7 @@ def folder_table(folder: str | Path, unreadable: str = "stop") -> pd.DataFrame:
     elif odd := next((file for file in paths if not folders.is_text(file)), None):
         raise BadInput(f"the name of {files.printable(odd)} is not UTF-8; rename it, or set `unreadable: skip`")
     if left_out:
-        print(f"not taken: {folders.told(left_out)}", flush=True)
+        print(f"ignored: {folders.left_out_message(left_out)}", flush=True)
     names = [os.path.relpath(file, folder) for file in paths]
     return images.table(
         {"image_id": name, "class": name.rpartition(os.sep)[0], "path": str(file)}

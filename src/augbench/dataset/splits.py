@@ -56,7 +56,7 @@ def split(target, dataset, seed: int, decode: bool = True) -> pd.DataFrame:
     for file in unreadable:
         print(f"left out: {file}", flush=True)
     if layout.left_out and decode:
-        print(f"not taken: {folders.told(layout.left_out)}", flush=True)
+        print(f"ignored: {folders.left_out_message(layout.left_out)}", flush=True)
     return table.sort_values("image_id", ignore_index=True)
 
 
@@ -75,7 +75,7 @@ def sizes(count: int, dataset, own: Collection[str] = ()) -> dict[str, int]:
         if "test" in own:
             wanted["train"] -= excess
             break
-        largest = max([name for name in ("test", "validation") if name in wanted], key=wanted.get)
+        largest = max([name for name in ("test", "validation") if name in wanted], key=lambda name: wanted[name])
         if not wanted[largest]:
             break
         wanted[largest] -= 1

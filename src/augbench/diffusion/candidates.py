@@ -3,15 +3,14 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from augbench.core import tensor_file
 from augbench.core.files import whole
 
 
-def save(path: str | Path, candidate: Mapping) -> None:
-    """Write a candidate as safetensors."""
-    from safetensors.torch import save_file
-
+def save(path: str | Path, candidate: Mapping, floats=None) -> None:
+    """Write a candidate as safetensors, floating-point numbers in the type ``floats`` or as they are."""
     with whole(path) as temporary:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in candidate.items()}, temporary)
+        tensor_file.write(temporary, candidate, floats=floats)
 
 
 def load(path: str | Path) -> dict:

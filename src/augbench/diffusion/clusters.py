@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -23,7 +24,7 @@ def inception_embeddings() -> Callable[[list], object]:
 
     weights = Inception_V3_Weights.DEFAULT
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = inception_v3(weights=None, aux_logits=True, transform_input=True, init_weights=False)
+    model: Any = inception_v3(weights=None, aux_logits=True, transform_input=True, init_weights=False)
     # Not torchvision's own way, which would unpickle whatever the file holds.
     model.load_state_dict(torch.hub.load_state_dict_from_url(weights.url, check_hash=True, weights_only=True))
     model.to(device).eval()
@@ -90,7 +91,8 @@ def read_sizes(path: str | Path, k: int) -> dict[str, list[int]]:
     members = pd.read_parquet(path)
     chosen = members[(members["k"] == k) & (members["split"] == "train")]
     return {
-        key: group["cluster"].value_counts().sort_index().tolist() for key, group in chosen.groupby("class", sort=False)
+        str(key): group["cluster"].value_counts().sort_index().tolist()
+        for key, group in chosen.groupby("class", sort=False)
     }
 
 

@@ -15,12 +15,14 @@ from augbench.core import collectives, resume
 from augbench.core.files import write_csv
 from augbench.core.seeds import generator
 from augbench.diffusion import candidates
+from augbench.diffusion.memory_limit import explained
 from augbench.diffusion.trainer import START, FinetuneInputs, Trainer
 from augbench.study import prompts
 from augbench.study.methods import Method
 from augbench.study.sections.diffusion import Finetune
 
 STATE = "state.safetensors"
+PATIENCE = 20  # steps in a row whose loss is not finite: then the learning rate diverges
 
 
 def finetune(
@@ -40,40 +42,45 @@ def finetune(
     ``candidates.csv`` (candidate, epoch, train_loss, validation_loss) and ``history.csv`` (epoch, both losses).
     Training ends when the validation loss, taken with the same noise in each epoch, has not fallen for
     ``settings.patience`` epochs, or after ``settings.max_epochs``; a method without best candidates is trained as far
-    as its last epoch is named. A loss that is not finite ends it as well: both losses of that epoch are infinite and
+    as its last epoch is named. A step whose loss is not finite, as when float16 overflows, is left out. After
+    ``PATIENCE`` of them in a row, or a validation loss that is not finite, both losses of the epoch are infinite and
     there is no candidate, so that other learning rates are preferred. A killed run goes on from the last state and ends
-    with the same bytes.
+    with the same bytes; on another kind of GPU it begins anew.
 
     ``rate`` is a factor on the learning rates. Under ``accelerate launch`` the processes share each batch. Raises
     SystemExit(143) at SIGTERM, when the state is saved.
     """
-    goal = Goal.of(method.candidates, settings)
-    trainer = Trainer(inputs, method, settings, rate=rate, seed=seed)
-    folder = Path(folder)
+    goal, folder = Goal.for_candidates(method.candidates, settings), Path(folder)
     partial = folder.parent / f".{folder.name}.partial"
-    fingerprint = fingerprint_of(inputs, method, settings, rate, seed, trainer.accelerator.num_processes)
-    with resume.saver(save_minutes) as saver:
-        run = _Run(trainer, partial, fingerprint, saver)
-        names = goal.names
-        while not goal.is_reached(run.history):
-            if not run.epoch():
-                names = []
-                break
-            run.keep(name for name in names if epoch_of(name, run.history) == len(run.history))
-            latest = run.history[-1]
-            losses = f"{latest['train_loss']:.4f} {latest['validation_loss']:.4f}"
-            progress(len(run.history), goal.last_epoch, f"epochs, losses {losses}")
-            run.save_if_due()
+    with explained():
+        trainer = Trainer(inputs, method, settings, rate=rate, seed=seed)
+        computers = [trainer.group.num_processes, *trainer.hardware()]
+        fingerprint = fingerprint_of(inputs, method, settings, rate, seed, computers)
+        with resume.saver(save_minutes) as saver:
+            run = _Run(trainer, partial, fingerprint, saver)
+            names = goal.names
+            while not goal.is_reached(run.history):
+                if not run.epoch():
+                    names = []
+                    break
+                run.keep(name for name in names if epoch_of(name, run.history) == len(run.history))
+                latest = run.history[-1]
+                losses = f"{latest['train_loss']:.4f} {latest['validation_loss']:.4f}"
+                progress(len(run.history), goal.last_epoch, f"epochs, losses {losses}")
+                run.save_if_due()
     if trainer.is_main:
         _finish(partial, folder, run.history, names)
-    trainer.accelerator.end_training()
+    trainer.group.destroy_process_group()
 
 
 def fingerprint_of(
-    inputs: FinetuneInputs, method: Method, settings: Finetune, rate: float, seed: int, processes: int
+    inputs: FinetuneInputs, method: Method, settings: Finetune, rate: float, seed: int, computers: Sequence
 ) -> str:
-    """What a fine-tuning computes from, as a digest: a state is resumed only by a run with the same."""
-    facts = [method.model_dump(), prompts.digest(method.conditioning), settings.model_dump(), rate, seed, processes]
+    """What a fine-tuning computes from, as a digest: a state is resumed only by a run with the same.
+
+    ``computers``: the number of processes, the precision and the name of the GPU, on which low bits depend.
+    """
+    facts = [method.model_dump(), prompts.digest(method.conditioning), settings.model_dump(), rate, seed, *computers]
     return resume.identity(__name__, facts, inputs.model_dump(exclude_none=True).values())
 
 
@@ -87,7 +94,7 @@ class Goal:
     first_epochs: int  # that are trained whatever the validation loss
 
     @classmethod
-    def of(cls, candidate_names: Sequence[str], settings: Finetune) -> "Goal":
+    def for_candidates(cls, candidate_names: Sequence[str], settings: Finetune) -> "Goal":
         epochs = {name: int(name[6:]) for name in candidate_names if name.startswith("epoch-")}
         names = [name for name in candidate_names if epochs.get(name, 0) <= settings.max_epochs]
         numbered = [epochs[name] for name in names if name in epochs]
@@ -111,39 +118,51 @@ class _Run:
             shutil.rmtree(partial, ignore_errors=True)
 
     def epoch(self) -> bool:
-        """Train for an epoch, or its rest, and note both losses; returns whether they are finite."""
+        """Train for an epoch, or its rest, and note both losses; returns whether the learning rate does not diverge."""
         trainer, epoch = self.trainer, len(self.history) + 1
         size, count = trainer.settings.batch_size, len(trainer.tables["train"])
         order = generator(trainer.seed, "finetune", "order", epoch).permutation(count)
-        for step in range(self.position["step"], math.ceil(count / size)):
-            loss = trainer.step(order[step * size : (step + 1) * size], epoch, step)
-            self.position = {"step": step + 1, "loss": self.position["loss"] + loss}
-            if not math.isfinite(loss):
+        batches = [(order[start : start + size], epoch, step) for step, start in enumerate(range(0, count, size))]
+        for step in range(self.position["step"], len(batches)):
+            loss = trainer.step(*batches[step], batches[step + 1] if step + 1 < len(batches) else None)
+            self._note(loss, len(batches[step][0]))
+            if self.position["skipped"] == PATIENCE:
                 break
             self.save_if_due()
-        train_loss = self.position["loss"] / count
-        validation_loss = trainer.validation_loss() if math.isfinite(train_loss) else math.inf
-        is_finite = math.isfinite(train_loss) and math.isfinite(validation_loss)
-        if not is_finite:
-            print(f"the loss is not finite in epoch {epoch}: this learning rate diverges", flush=True)
+        train_loss = self.position["loss"] / self.position["images"] if self.position["images"] else math.inf
+        diverges = self.position["skipped"] == PATIENCE
+        validation_loss = math.inf if diverges else trainer.validation_loss()
+        if not math.isfinite(validation_loss):
+            print(f"losses are not finite in epoch {epoch}: this learning rate diverges", flush=True)
             train_loss = validation_loss = math.inf
         self.history.append({"epoch": epoch, "train_loss": train_loss, "validation_loss": validation_loss})
-        self.position = dict(START)
-        return is_finite
+        self.position = START | {"skipped": self.position["skipped"]}
+        return math.isfinite(validation_loss)
+
+    def _note(self, loss: float, images: int) -> None:
+        """Count a step that is done; one whose loss is not finite changed nothing and counts for nothing."""
+        position = self.position
+        if math.isfinite(loss):
+            position |= {"loss": position["loss"] + loss, "images": position["images"] + images, "skipped": 0}
+        else:
+            position |= {"skipped": position["skipped"] + 1}
+            print(f"the loss of step {position['step'] + 1} is not finite: the step is left out", flush=True)
+        self.position = position | {"step": position["step"] + 1}
 
     def keep(self, names: Iterable[str]) -> None:
         """Write the model as it is now as these candidates."""
         names = list(names)
-        if self.trainer.is_main and names:
-            candidate = self.trainer.model.candidate()
+        if not names:
+            return
+        candidate = self.trainer.model.candidate()
+        if self.trainer.is_main:
             for name in names:
-                candidates.save(self.partial / f"{name}.safetensors", candidate)
+                candidates.save(self.partial / f"{name}.safetensors", candidate, self.trainer.candidate_type)
 
     def save_if_due(self) -> None:
         if collectives.any_process(self.saver.due()):  # they leave together
-            if self.trainer.is_main:
-                self.trainer.save(self.partial / STATE, self.fingerprint, self.history, self.position)
-            self.trainer.accelerator.wait_for_everyone()
+            self.trainer.save(self.partial / STATE, self.fingerprint, self.history, self.position)
+            self.trainer.group.wait_for_everyone()
             self.saver.done()
 
 
@@ -152,7 +171,7 @@ def _finish(partial: Path, folder: Path, history: Sequence[Mapping], names: Sequ
     for file in partial.glob("*.safetensors"):
         if file.stem not in names and file.name != STATE:
             file.unlink()
-    rows = [{"candidate": name} | history[epoch_of(name, history) - 1] for name in names]
+    rows = [{"candidate": name, **history[epoch_of(name, history) - 1]} for name in names]
     write_csv(partial / "history.csv", pd.DataFrame(history))
     write_csv(partial / "candidates.csv", pd.DataFrame(rows, columns=["candidate", *history[0]]))
     shutil.rmtree(folder, ignore_errors=True)

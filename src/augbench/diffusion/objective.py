@@ -1,7 +1,9 @@
 """Stable Diffusion's training objective, on latents."""
 
+from typing import Any
 
-def noise_schedule(scheduler):
+
+def noise_schedule(scheduler) -> Any:
     """The training noise of a pipeline's scheduler, whatever sampler that is."""
     from diffusers import DDPMScheduler
 

@@ -1,21 +1,27 @@
 """The sampler: a diffusion model that turns planned rows into pictures, wherever conditioning and start come from."""
 
 import inspect
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import pandas as pd
+import PIL.Image
 import torch
 
 from augbench.core import finite
+from augbench.core.gpu_memory import Portions
 from augbench.core.seeds import derive, torch_generator
 from augbench.diffusion import latents
 from augbench.diffusion.text_encodings import TextEncodings
-from augbench.models.backbones import load_pipeline, safety_checker
+from augbench.models.backbones import in_enough_precision, load_pipeline, safety_checker
 from augbench.study.methods import Method
 from augbench.study.sections.diffusion import Generate
+from augbench.study.starts import Generated
 
 DECODED = 8  # images that the VAE decodes at a time; a T4 has no room for more at 512 pixels
+SMALLER = "write a smaller `generate: {image_size: ...}`, or take a GPU with more memory"
 
 
 def step_noise(scheduler, seeds: Sequence[int]) -> dict:
@@ -51,21 +57,28 @@ class Sampler:
         safety: str | Path | None = None,
     ):
         torch.set_num_threads(settings.threads)
+        self.denoised_at_a_time = Portions(settings.batch_size, "images to denoise (`generate.batch_size`)", SMALLER)
+        self.decoded_at_a_time = Portions(DECODED, "images to decode", SMALLER)
         self.method, self.settings, self.training = method, settings, None
-        self.pipeline = load_pipeline(pipeline_folder)
+        self.pipeline: Any = load_pipeline(pipeline_folder)
         self.checker = safety_checker(safety)
         self.device, self.dtype = self.pipeline.device, self.pipeline.unet.dtype
         self.use({})
-        if method.start.begins_from_images:
+        if self.start.begins_from_images:
             scaling = self.pipeline.vae.config.scaling_factor
             self.training = latents.start_images(train_latents, train, scaling)
 
-    def use(self, candidate: Mapping) -> "Sampler":
-        """Take a fine-tuning's result (:mod:`augbench.study.parts`) in place of another of the same method."""
+    @property
+    def start(self) -> Generated:
+        return cast(Generated, self.method.start)  # methods with other starts have no sampler
+
+    def use(self, candidate: Mapping, name: str = "base") -> "Sampler":
+        """Take a fine-tuning's result (:mod:`augbench.study.parts`) in place of another of the same method; ``name``
+        is for messages."""
         if candidate:
             for part in self.method.trained:
                 part.load(self.pipeline, candidate)
-        self.candidate = candidate
+        self.candidate, self.name = candidate, name
         self.encode = TextEncodings(self.pipeline.tokenizer, self.pipeline.text_encoder, self.method.guide)
         return self
 
@@ -77,37 +90,51 @@ class Sampler:
 
     def denoise(self, rows: Sequence[Mapping]) -> list:
         """The pictures of a batch of rows, as RGB ``PIL.Image``; rows have ``seed`` and what their start notes."""
+        portions = self.denoised_at_a_time(lambda part: self._decode(self._denoised(part), part), rows)
+        return list(itertools.chain.from_iterable(portions))
+
+    def _denoised(self, rows: Sequence[Mapping]):
+        """The latents of rows, (n, channels, height, width)."""
         scheduler = self.pipeline.scheduler
         guidance = self.settings.guidance if any(row["prompt"] for row in rows) else 1.0
         guides = self.method.guide.encodings(rows, self.encode, self.candidate).to(self.device, self.dtype)
         if guidance > 1:
             guides = torch.cat([self.encode([self.settings.negative_prompt] * len(rows)), guides])
-        scheduler.set_timesteps(self.settings.steps, device=self.device)
+        scheduler.set_timesteps(self.settings.steps)  # on the CPU: a scheduler that reads them must not wait for a GPU
         noise = torch.stack([self.noise(row["seed"]) for row in rows])
-        begin, timesteps = self.method.start.begin(rows, noise, scheduler, self.settings, self.training)
+        begin, timesteps = self.start.begin(rows, noise, scheduler, self.settings, self.training)
         current = begin.to(self.device, self.dtype)
         fresh = step_noise(scheduler, [row["seed"] for row in rows])
-        for step in timesteps:
+        for step, step_there in zip(timesteps, timesteps.to(self.device), strict=True):
             inputs = scheduler.scale_model_input(torch.cat([current] * 2) if guidance > 1 else current, step)
-            output = self.pipeline.unet(inputs, step, encoder_hidden_states=guides, return_dict=False)[0]
+            output = self.pipeline.unet(inputs, step_there, encoder_hidden_states=guides, return_dict=False)[0]
             if guidance > 1:
                 without, towards = output.chunk(2)
                 output = without + guidance * (towards - without)
             current = scheduler.step(output, step, current, return_dict=False, **fresh)[0]
-        return self._decode(current, rows)
+        return current
 
     def _decode(self, denoised, rows: Sequence[Mapping]) -> list:
         """The pictures of latents. Raises RuntimeError naming the images for which a model gives no numbers."""
         vae = self.pipeline.vae
-        names = [f"image {row['index']} of class {row['class']}, prompt {row['prompt']!r}" for row in rows]
+        names = [
+            f"image {row['index']} of class {row['class']}, candidate {self.name}, prompt {row['prompt']!r}"
+            for row in rows
+        ]
         precision = f"its weights may be damaged, or too large for {str(self.dtype).removeprefix('torch.')}"
         finite.check(denoised, "the denoiser (unet)", names, precision)
-        parts = (denoised / vae.config.scaling_factor).split(DECODED)
-        decoded = torch.cat([vae.decode(part, return_dict=False)[0].float() for part in parts])
-        finite.check(decoded, "the decoder (vae)", names, precision)
-        return self.pipeline.image_processor.postprocess(decoded, output_type="pil")
 
-    def draw(self, rows: Sequence[dict], key: tuple) -> list:
+        def decode(part):
+            return vae.decode(part, return_dict=False)[0].float()
+
+        scaled = denoised / vae.config.scaling_factor
+        decoded = torch.cat(self.decoded_at_a_time(lambda part: in_enough_precision(vae, decode, part), scaled))
+        finite.check(decoded, "the decoder (vae)", names, "its weights may be damaged")
+        # As bytes they leave the GPU in a quarter of the time.
+        pixels = (decoded / 2 + 0.5).clamp(0, 1).mul(255).round().to(torch.uint8)
+        return [PIL.Image.fromarray(each) for each in pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy()]
+
+    def draw(self, rows: list[dict], key: tuple) -> list:
         """Pictures of a batch, those that the safety checker refuses drawn again with the next seed (section 3), and
         from another start image where they start from one.
 
@@ -121,7 +148,7 @@ class Sampler:
                 for i in waiting:
                     seed = derive(*key, rows[i]["class"], rows[i]["index"], attempt)
                     rows[i] |= {"seed": seed, "replaced": attempt}
-                    rows[i] |= self.method.start.choose(rows[i], key, attempt, self.training)
+                    rows[i] |= self.start.choose(rows[i], key, attempt, self.training)
                 drawn = self.denoise([rows[i] for i in waiting])
                 refused = self.checker.unsafe(drawn)
                 for i, picture in zip(waiting, drawn, strict=True):
@@ -134,7 +161,7 @@ class Sampler:
     def _refusal(self, row: Mapping) -> str:
         """A sentence for an image that was refused too often: why, and what the user of such a method can change."""
         draws = self.settings.max_replacements + 1
-        cause, remedy = self.method.start.refused(row, draws, self.training) or self.method.guide.refused(row)
+        cause, remedy = self.start.refused(row, draws, self.training) or self.method.guide.refused(row)
         return (
             f"the safety checker refused {draws} draws {cause} of the class {row['class']}; "
             f"{remedy}, or raise `generate.max_replacements`"

@@ -81,7 +81,7 @@ def work_of(inputs: GenerateInputs, share: Share, method: Method, settings: Gene
     sampler = functools.cache(lambda: Sampler(inputs.backbone, method, settings, train, inputs.latents, inputs.safety))
     return [
         Work(
-            lambda file=file: sampler().use(candidates.load(file) if file else {}),
+            lambda name=name, file=file: sampler().use(candidates.load(file) if file else {}, name),
             cut,
             key,
             name,
@@ -158,7 +158,7 @@ def _write_batch(path: Path, rows: Sequence[Mapping], pictures: Sequence) -> Non
             facts = {name: row[name] for name in ("class", "index", *PROVENANCE) if name in row}
             members = {"png": images.encode_png(picture), "txt": row["prompt"], "json": facts}
             # Not the class's own name: WebDataset ends a sample's name at its first dot.
-            writer.add(f"{row['number']:04d}-{row['index']:05d}", members, of="png")
+            writer.add(f"{row['number']:04d}-{row['index']:05d}", members, image="png")
 
 
 def _join(parts: Sequence[tuple[str, str, Path]], shard: Path, table: str | Path) -> None:
@@ -167,7 +167,7 @@ def _join(parts: Sequence[tuple[str, str, Path]], shard: Path, table: str | Path
     with whole(shard) as temporary, images.ShardWriter(temporary) as writer:
         for method, candidate, file in parts:
             for name, members in images.read_shard(file):
-                offset, length = writer.add(f"{candidate.replace('.', '_')}-{name}", members, of="png")
+                offset, length = writer.add(f"{candidate.replace('.', '_')}-{name}", members, image="png")
                 facts = json.loads(members["json"])
                 row = {
                     "image_id": f"{method}/{candidate}/{facts['class']}-{facts['index']:05d}",

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from augbench.core import finite
 from augbench.study.parts import PROMPT, Guide
 
-KEPT = 4096  # encodings in memory; one of Stable Diffusion's takes 118 KB
+KEPT = 4096  # encodings in the host's memory; one of Stable Diffusion's takes 118 KB
 
 
 class TextEncodings:
@@ -32,5 +32,5 @@ class TextEncodings:
                 tokens = self.guide.tokenize(self.tokenizer, *map(list, zip(*padded, strict=True)))
                 encodings = self.text_encoder(tokens.to(self.text_encoder.device))[0][: len(part)]
                 finite.check(encodings, "the text encoder", [f"the prompt {text!r}" for text, _ in part])
-                self.known |= dict(zip(part, encodings.clone(), strict=True))
-        return torch.stack([self.known[key] for key in keys])
+                self.known |= dict(zip(part, encodings.to("cpu", copy=True), strict=True))
+        return torch.stack([self.known[key] for key in keys]).to(self.text_encoder.device)

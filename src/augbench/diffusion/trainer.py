@@ -4,21 +4,20 @@ Every random choice is derived from (seed, epoch, step) and drawn for the whole 
 processes nor a restart changes it.
 """
 
-import contextlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
 
 from augbench import images
-from augbench.core import resume
-from augbench.core.processes import forget_launchers
+from augbench.core import collectives, determinism, resume
 from augbench.core.seeds import derive, generator, torch_generator
 from augbench.diffusion import clusters, latents
+from augbench.diffusion.memory_limit import MemoryLimit
 from augbench.diffusion.objective import losses, noise_schedule, sample_posterior
+from augbench.diffusion.optimizer import Optimizer
 from augbench.diffusion.trained_model import TrainedModel
 from augbench.models.backbones import UNCHECKED
 from augbench.study import classes
@@ -27,8 +26,11 @@ from augbench.study.parts import Part
 from augbench.study.sections.base import Inputs
 from augbench.study.sections.diffusion import Finetune
 
-LARGEST_NORM = 1.0  # of a step's gradient; larger ones are scaled down to it
-START = {"step": 0, "loss": 0.0}  # of an epoch: steps done, and the summed loss of their images
+PRECISIONS = {"fp16": torch.float16, "bf16": torch.bfloat16}
+MEMORY_FORMAT = torch.channels_last  # of the denoiser on a GPU, whose convolutions are made for it
+TOLERATED = 0.05  # share of the validation images whose loss may overflow
+# Of an epoch: steps done; images with a finite loss, and its sum; steps in a row without one, also of epochs before.
+START = {"step": 0, "loss": 0.0, "images": 0, "skipped": 0}
 
 
 class FinetuneInputs(Inputs):
@@ -43,12 +45,13 @@ class FinetuneInputs(Inputs):
     clusters: str | None = None
 
 
-class MicroBatch(NamedTuple):
-    """Images of one forward pass; what their losses count, and whether it is this process's last of the batch."""
+class Batch(NamedTuple):
+    """A batch of images, the same in every process: latents, noise and timesteps, on the CPU, and guides."""
 
-    tensors: list  # latents, noise, timesteps and guides, on the device
-    weight: float
-    is_last: bool
+    latents: torch.Tensor
+    noise: torch.Tensor
+    timesteps: torch.Tensor
+    guides: torch.Tensor
 
 
 def scaled_rates(method: Method, settings: Finetune, rate: float) -> dict[Part, float]:
@@ -58,100 +61,136 @@ def scaled_rates(method: Method, settings: Finetune, rate: float) -> dict[Part, 
 
 
 class Trainer:
-    """Steps and losses of a fine-tuning; ``tables`` holds the training and validation images."""
+    """Steps and losses of a fine-tuning; ``tables`` holds the training images, and the validation images that its loss
+    is taken over."""
 
     def __init__(self, inputs: FinetuneInputs, method: Method, settings: Finetune, *, rate: float, seed: int):
-        torch.set_num_threads(settings.threads)
-        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
-        self.settings, self.seed = settings, seed
-        forget_launchers()
-        ddp = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
-        self.accelerator = Accelerator(mixed_precision=mixed_precision(), kwargs_handlers=[ddp])
-        device, precision = self.accelerator.device, self.accelerator.mixed_precision
+        from diffusers import StableDiffusionPipeline
 
-        self.tables = {name: images.read(getattr(inputs, name)) for name in ("train", "validation")}
+        torch.set_num_threads(settings.threads)
+        determinism.require(strict=True)
+        self.settings, self.seed, self.precision = settings, seed, mixed_precision()
+        self.group = collectives.group()
+
+        validation = latents.sample(images.read(inputs.validation), settings.validation_images)
+        self.tables = {"train": images.read(inputs.train), "validation": validation}
         self.posteriors = {
             name: latents.read(getattr(inputs, f"{name}_latents"), table) for name, table in self.tables.items()
         }
-        pipeline = _load(inputs.backbone, method, device, precision)
+        pipeline = StableDiffusionPipeline.from_pretrained(inputs.backbone, **UNCHECKED)
         self.scaling, self.schedule = pipeline.vae.config.scaling_factor, noise_schedule(pipeline.scheduler)
         class_rows = classes.kept(inputs.classes)
-        self.model = TrainedModel(pipeline, class_rows, method, settings)
+        self.model = _placed(pipeline, class_rows, method, settings, self.device, self.precision)
         members = clusters.read_members(inputs.clusters, method.clusters, self.tables) if inputs.clusters else {}
         self.guides = {
             name: method.guide.of_images(table, class_rows, method, members.get(name), self.model)
             for name, table in self.tables.items()
         }
 
-        rates = scaled_rates(method, settings, rate)
-        self.optimizer = torch.optim.AdamW(
-            [
-                {"params": group, "lr": rates[part], "weight_decay": part.weight_decay}
-                for part, group in self.model.groups.items()
-            ],
-            fused=device.type == "cpu",  # which would loop over the tensors; on a GPU they go together by themselves
-        )
-        # Not the optimiser: accelerate's wrapper would unscale and step it out of sight of the micro-batches.
-        self.denoiser = self.accelerator.prepare_model(self.model)
-        self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+        self.optimizer = Optimizer(self.model, scaled_rates(method, settings, rate))
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
+        share = -(-settings.batch_size // self.group.num_processes)
+        self.memory = MemoryLimit(self.model.unet, settings, share, self.device)
+        self._ahead: tuple | None = None  # the next batch, with what it is drawn by
+
+    @property
+    def device(self) -> torch.device:
+        return self.group.device
 
     @property
     def is_main(self) -> bool:
-        return self.accelerator.is_main_process
+        return self.group.is_main_process
 
-    def step(self, positions, epoch: int, step: int) -> float:
-        """One step on the images at these positions, shared by all processes; returns their summed loss."""
-        key, total = (self.seed, "finetune", epoch, step), 0.0
+    @property
+    def candidate_type(self) -> torch.dtype | None:
+        """Of the numbers in candidates: on a GPU the sampler's float16, half the size; None for all as they are."""
+        return torch.float16 if self.precision in PRECISIONS else None
+
+    def step(self, positions, epoch: int, step: int, upcoming: tuple | None = None) -> float:
+        """One step on the images at these positions, shared by all processes; returns their summed loss.
+
+        Where that is not finite nothing changes, nor where the gradient is not: in float16 the next one is then scaled
+        less, otherwise the loss counts as infinite. ``upcoming`` are these arguments of the next step: its batch is
+        drawn while the GPU computes.
+        """
+        batch = self._training_batch(positions, epoch, step)
         self.model.train()
-        for part in self._micro_batches("train", torch.from_numpy(positions), (*key, "noise"), key):
-            # DDP averages over processes. Only a batch's last pass is sent to the others: they may have fewer.
-            with contextlib.nullcontext() if part.is_last else self.accelerator.no_sync(self.denoiser):
-                each = part.weight * self._losses(part)
-                self.scaler.scale(each.sum() * self.accelerator.num_processes / len(positions)).backward()
-            total += each.detach().sum()
+        self.model.begin(batch.guides)
+        total = self.memory.within(lambda: self._gradients(batch))
+        if upcoming:
+            self._ahead = upcoming, self._training_batch(*upcoming)
+        self.optimizer.join()
         self.scaler.unscale_(self.optimizer)
-        torch.nn.utils.clip_grad_norm_(
-            [weights for group in self.model.groups.values() for weights in group], LARGEST_NORM
-        )
-        self.scaler.step(self.optimizer)
+        loss, norm = torch.cat([collectives.total(total), self.optimizer.clip().reshape(1)]).tolist()
+        if math.isfinite(loss) and math.isfinite(norm):
+            self.optimizer.step()
         self.scaler.update()
-        self.optimizer.zero_grad()
-        return self.accelerator.reduce(total.reshape(1), "sum").item()
+        self.optimizer.clear()
+        self.model.end()
+        return loss if math.isfinite(norm) or self.scaler.is_enabled() else math.inf
+
+    def _gradients(self, batch: Batch) -> torch.Tensor:
+        """Compute the gradients of this process's share of a batch; returns its summed loss, (1,)."""
+        self.optimizer.clear()
+        total = torch.zeros(1, device=self.device)
+        for part in self._micro_batches(batch):
+            each = self._losses(part)
+            self.scaler.scale(each.sum() / len(batch.noise)).backward()
+            total += each.detach().sum()
+        return total
 
     def validation_loss(self) -> float:
-        """The mean loss of the validation images, or so many of them, with the same noise each time."""
-        count, batch_size = len(self.tables["validation"]), 2 * self.settings.batch_size
-        chosen = list(range(0, count, -(-count // self.settings.validation_images)))
-        order = generator(self.seed, "finetune", "validation").permutation(chosen)
-        total = torch.zeros(1, device=self.accelerator.device)
+        """The mean loss of the validation images, with the same noise each time.
+
+        Images whose loss is not finite are left out, unless they are more than ``TOLERATED``: then it is infinite.
+        """
+        batch_size = 2 * self.settings.batch_size
+        order = generator(self.seed, "finetune", "validation").permutation(len(self.tables["validation"]))
+        sums = torch.zeros(2, device=self.device)  # of finite losses, and how many others there are
         self.model.eval()
         with torch.no_grad():
             for start in range(0, len(order), batch_size):
                 key = (self.seed, "finetune", "validation", start)
                 positions = torch.from_numpy(order[start : start + batch_size])
-                for part in self._micro_batches("validation", positions, key, key, stratified=True):
-                    total += part.weight * self._losses(part).sum()
-        return self.accelerator.reduce(total, "sum").item() / len(order)
+                batch = self._batch("validation", positions, key, key, stratified=True)
+                self.model.begin(batch.guides)
+                sums += self.memory.within(lambda batch=batch: self._validated(batch))
+        self.model.end()
+        loss, left_out = collectives.total(sums).tolist()
+        if left_out:
+            print(f"the loss of {left_out:.0f} of {len(order)} validation images is not finite", flush=True)
+        return loss / (len(order) - left_out) if left_out <= TOLERATED * len(order) else math.inf
 
-    def _losses(self, part: MicroBatch):
-        with self.accelerator.autocast():
-            return losses(self.denoiser, self.schedule, *part.tensors)
+    def _validated(self, batch: Batch) -> torch.Tensor:
+        sums = torch.zeros(2, device=self.device)
+        for part in self._micro_batches(batch):
+            each = self._losses(part)
+            is_finite = each.isfinite()
+            sums += torch.stack([each.where(is_finite, 0.0).sum(), (~is_finite).sum().float()])
+        return sums
 
-    def _micro_batches(
-        self, split: str, positions, noise_key: tuple, guide_key: tuple, stratified: bool = False
-    ) -> Iterator[MicroBatch]:
-        """This process's share of a batch, one forward pass after the other."""
-        drawn = self._noised(split, positions, noise_key, stratified)
-        batch = (*drawn, self.guides[split](positions, *guide_key))
-        mine = list(range(self.accelerator.process_index, len(positions), self.accelerator.num_processes))
-        weight = 1.0
-        if not mine:  # fewer images than processes: take part with one that counts nothing
-            mine, weight = [0], 0.0
-        size = self.settings.images_at_a_time
-        for start in range(0, len(mine), size):
-            part = mine[start : start + size]
-            tensors = [tensor[part].to(self.accelerator.device) for tensor in batch]
-            yield MicroBatch(tensors, weight, start + size >= len(mine))
+    def _losses(self, part: Batch):
+        dtype = PRECISIONS.get(self.precision, torch.float32)
+        # Each weight is cast once in a pass: kept, its half-precision copies would only fill the memory.
+        with torch.autocast(self.device.type, dtype, enabled=self.precision in PRECISIONS, cache_enabled=False):
+            return losses(self.model, self.schedule, *part)
+
+    def _training_batch(self, positions, epoch: int, step: int) -> Batch:
+        drawn, self._ahead = self._ahead, None
+        if drawn and drawn[0][1:] == (epoch, step):
+            return drawn[1]
+        key = (self.seed, "finetune", epoch, step)
+        return self._batch("train", torch.from_numpy(positions), (*key, "noise"), key)
+
+    def _batch(self, split: str, positions, noise_key: tuple, guide_key: tuple, stratified: bool = False) -> Batch:
+        return Batch(*self._noised(split, positions, noise_key, stratified), self.guides[split](positions, *guide_key))
+
+    def _micro_batches(self, batch: Batch) -> Iterator[Batch]:
+        """This process's share of a batch on its device, one forward pass after the other."""
+        mine = list(range(self.group.process_index, len(batch.noise), self.group.num_processes))
+        for start in range(0, len(mine), self.memory.images):
+            part = mine[start : start + self.memory.images]
+            yield Batch(*(tensor[part].to(self.device) for tensor in batch))
 
     def _noised(self, split: str, positions, key: tuple, stratified: bool) -> tuple:
         """Latents, noise and timesteps of a whole batch, which every process draws.
@@ -174,9 +213,12 @@ class Trainer:
         return sample_posterior(parameters, for_latents, self.scaling), noise, timesteps
 
     def save(self, path: Path, fingerprint: str, history: Sequence[Mapping], position: Mapping) -> None:
+        """Write what :meth:`restore` goes on from. All processes call it, and the first writes."""
         note = {"history": history, "position": position, "scaler": self.scaler.state_dict()}
-        groups = {"trained": self.model.candidate(), "optimizer": resume.optimizer_tensors(self.optimizer)}
-        resume.save(path, fingerprint, note, groups)
+        note |= {"memory": self.memory.state()}
+        groups = {"trained": self.model.state(), "optimizer": self.optimizer.tensors()}
+        if self.is_main:
+            resume.save(path, fingerprint, note, groups)
 
     def restore(self, path: Path, fingerprint: str) -> tuple[list[dict], dict]:
         """History and position in the epoch of a run of the same fingerprint; empty if there is none."""
@@ -185,10 +227,15 @@ class Trainer:
             return [], dict(START)
         note, groups = kept
         self.model.restore(groups["trained"])
-        resume.restore_optimizer(self.optimizer, groups["optimizer"])
+        self.optimizer.restore(groups["optimizer"])
         self.scaler.load_state_dict(note["scaler"])
+        self.memory.restore(note["memory"])
         print(f"going on in epoch {len(note['history']) + 1}, step {note['position']['step']}", flush=True)
         return note["history"], note["position"]
+
+    def hardware(self) -> list[str]:
+        """What low bits depend on: the precision, and the name of the GPU, if any."""
+        return [self.precision, torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"]
 
 
 def mixed_precision() -> str:
@@ -198,15 +245,15 @@ def mixed_precision() -> str:
     return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
 
 
-def _load(folder: str | Path, method: Method, device, precision: str):
-    """The pipeline without its safety checker; on a GPU what stays frozen is in half precision."""
-    from diffusers import StableDiffusionPipeline
+def _placed(pipeline, class_rows: Sequence[Mapping], method: Method, settings: Finetune, device, precision: str):
+    """The model on its device; on a GPU what stays frozen is in half precision.
 
-    pipeline = StableDiffusionPipeline.from_pretrained(folder, **UNCHECKED)
+    What is trained begins as the text encoder computes it in full precision.
+    """
+    pipeline.text_encoder.to(device)
+    model = TrainedModel(pipeline, class_rows, method, settings)
+    if precision in PRECISIONS:
+        model.cast_frozen(PRECISIONS[precision])
     if device.type == "cuda":
-        frozen = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(precision, torch.float32)
-        full = any(part.needs_full_precision for part in method.trained)
-        pipeline.text_encoder.to(device, frozen)
-        pipeline.unet.to(device, torch.float32 if full else frozen)
-        pipeline.unet.to(memory_format=torch.channels_last)
-    return pipeline
+        model.unet.to(memory_format=MEMORY_FORMAT)
+    return model.to(device)

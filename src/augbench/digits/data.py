@@ -8,6 +8,7 @@ that tests compare results with; no stage reads it.
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -64,9 +65,11 @@ def scans() -> tuple[np.ndarray, np.ndarray]:
     """The 1,797 scanned digits of scikit-learn: ink uint8 (1797, 32, 32), 255 = full ink; value int (1797,)."""
     from sklearn.datasets import load_digits
 
-    data = load_digits()
+    data: Any = load_digits()
     small = (data.images / 16 * 255).round().astype(np.uint8)
-    ink = np.stack([np.asarray(Image.fromarray(image).resize((SIDE, SIDE), Image.BICUBIC)) for image in small])
+    ink = np.stack(
+        [np.asarray(Image.fromarray(image).resize((SIDE, SIDE), Image.Resampling.BICUBIC)) for image in small]
+    )
     return ink, data.target
 
 
@@ -124,7 +127,7 @@ def _type(text: str, style: str, rng: np.random.Generator) -> np.ndarray:
     canvas = Image.new("L", (2 * SIDE, 2 * SIDE))
     shift = rng.uniform(-1, 1, 2)
     ImageDraw.Draw(canvas).text((SIDE + shift[0], SIDE + shift[1]), text, fill=255, font=font, anchor="mm")
-    canvas = canvas.rotate(rng.uniform(-8, 8), Image.BICUBIC)
+    canvas = canvas.rotate(rng.uniform(-8, 8), Image.Resampling.BICUBIC)
     return np.asarray(canvas.crop((SIDE // 2, SIDE // 2, SIDE + SIDE // 2, SIDE + SIDE // 2)))
 
 
@@ -190,7 +193,7 @@ def write_web(shard: str | Path, web: str | Path, ledger: str | Path, settings: 
         for kind in pictures.kinds:
             facts, data, caption = pictures.next(kind)
             described = {"url": facts["url"], "text": caption, "aesthetic": facts["aesthetic"]}
-            offset, length = writer.add(facts["key"], {"png": data, "txt": caption, "json": described}, of="png")
+            offset, length = writer.add(facts["key"], {"png": data, "txt": caption, "json": described}, image="png")
             if not facts["dead"]:
                 place = {"path": str(shard), "offset": offset, "length": length}
                 served.append({"image_id": f"web/{facts['key']}", **place, "url": facts["url"]})
@@ -265,7 +268,7 @@ def _draw(kind, ink, value, web_scans, unsafe, rng) -> tuple[Image.Image, str, s
         index = rng.choice(web_scans)
         shows, style = keys[value[index]], "handwritten"
         colours = INKS[int(rng.choice(len(INKS), p=[0.7] + [0.06] * 5))]
-        strokes = np.asarray(Image.fromarray(ink[index]).rotate(rng.uniform(-8, 8), Image.BICUBIC))
+        strokes = np.asarray(Image.fromarray(ink[index]).rotate(rng.uniform(-8, 8), Image.Resampling.BICUBIC))
         name = _called(shows, rng)
     else:
         colours = INKS[int(rng.integers(len(INKS)))]

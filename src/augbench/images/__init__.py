@@ -8,9 +8,9 @@ from augbench.images.pixels import (
     grey,
     is_image,
     is_plain,
+    open_image,
     portable,
     size_of,
-    upright,
 )
 from augbench.images.shards import (
     IMAGE_KEYS,
@@ -41,6 +41,7 @@ __all__ = [
     "load_bytes",
     "member_places",
     "name_of",
+    "open_image",
     "picture_in",
     "portable",
     "read",
@@ -48,6 +49,5 @@ __all__ = [
     "samples",
     "size_of",
     "table",
-    "upright",
     "write",
 ]

@@ -72,8 +72,9 @@ def images(folder: str | Path, left_out: Counter | None = None) -> Iterator[Path
     until a large folder is read.
 
     Links to files and to folders are followed; each real folder is read once, under its own name where it has one
-    here, and none that holds the folder itself. A link that leads nowhere is an image if it is named like one. Files
-    that are none are counted in ``left_out`` by kind, see :func:`told`. Raises BadInput naming what cannot be listed.
+    here, and none that holds the folder itself. A link that leads nowhere is an image if it is named like one. Other
+    files are counted in ``left_out`` by kind, see :func:`left_out_message`. Raises BadInput naming what cannot be
+    listed.
     """
     left_out = Counter() if left_out is None else left_out
     root = os.path.realpath(folder)
@@ -145,8 +146,8 @@ def _looks_like_one(path: str) -> bool:
     return is_image(path)
 
 
-def told(left_out: Counter) -> str:
-    """What was not taken, by kind, e.g. ``12 .txt, 3 .heic (`pip install augbench[heif]` reads them)``; or empty."""
+def left_out_message(left_out: Counter) -> str:
+    """What is left out, by kind, e.g. ``12 .txt, 3 .heic (`pip install augbench[heif]` reads them)``; or empty."""
     kinds = sorted(left_out.items(), key=lambda item: (-item[1], item[0]))
     parts = [f"{count} {kind}{_advice(kind)}" for kind, count in kinds[:8]]
     if rest := sum(count for _, count in kinds[8:]):

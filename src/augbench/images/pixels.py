@@ -3,7 +3,9 @@
 import contextlib
 import functools
 import io
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from augbench.core import files
 from augbench.images import folders
@@ -35,7 +37,7 @@ def _pillow():
     from PIL import Image
 
     if folders.reads_heif():
-        import pillow_heif
+        import pillow_heif  # pyright: ignore[reportMissingImports] (an extra)
 
         pillow_heif.register_heif_opener()
     return Image
@@ -78,11 +80,35 @@ def _seen(image, max_pixels: int | None, at_least: tuple[int, int] | None = None
     """:func:`decode` of an image that Pillow opened."""
     if max_pixels and image.width * image.height > max_pixels:
         raise TooManyPixels(f"too many pixels: {image.width} x {image.height}")
-    orientation = _orientation(image)
-    if at_least:
-        image.draft(None, at_least[::-1] if orientation in LYING else at_least)
-    seen = _rgb(image)
-    return seen.transpose(_pillow().Transpose[TURNS[orientation]]) if orientation in TURNS else seen
+    return OpenedImage(image).decode(at_least)
+
+
+class OpenedImage:
+    """An image whose head was read: how large it is as a viewer shows it, before a pixel is decoded (but of a PNG,
+    whose EXIF may stand behind its pixels).
+
+    ``size`` is its width and height, ``is_backwards`` whether it is stored from right to left and from bottom to top.
+    """
+
+    def __init__(self, image):
+        self._image, self._orientation = image, _orientation(image)
+        self.size = image.size[::-1] if self._orientation in LYING else image.size
+        self.is_backwards = self._orientation in (2, 3, 6, 7), self._orientation in (3, 4, 7, 8)
+
+    def decode(self, at_least: tuple[int, int] | None = None):
+        """The pixels, as :func:`decode` gives them; once."""
+        if at_least:
+            self._image.draft(None, at_least[::-1] if self._orientation in LYING else at_least)
+        seen = _rgb(self._image)
+        turn = TURNS.get(self._orientation)
+        return seen.transpose(_pillow().Transpose[turn]) if turn else seen
+
+
+@contextlib.contextmanager
+def open_image(data: bytes, name: str = "image") -> Iterator[OpenedImage]:
+    """An image whose size decides how it is decoded. Raises ValueError like :func:`decode`, in the block as well."""
+    with _opened(data, name) as image:
+        yield OpenedImage(image)
 
 
 def grey(data: bytes, name: str = "image"):
@@ -106,14 +132,6 @@ def is_plain(image) -> bool:
     )
 
 
-def upright(data: bytes, name: str = "image") -> tuple[tuple[int, int], tuple[bool, bool]]:
-    """Width and height of the upright image, without decoding it, and whether it is stored from right to left and from
-    bottom to top. Raises ValueError like :func:`decode`."""
-    with _opened(data, name) as image:
-        turned = _orientation(image)
-        return image.size[::-1] if turned in LYING else image.size, (turned in (2, 3, 6, 7), turned in (3, 4, 7, 8))
-
-
 @contextlib.contextmanager
 def _opened(data: bytes, name: str):
     """The image that Pillow opens. Raises BadInput naming it, also for what its decoding in the block raises."""
@@ -135,7 +153,7 @@ def _reason(data: bytes, error: Exception) -> str:
     if data.startswith(files.POINTER):
         return "it is a Git LFS pointer; fetch the file itself with `git lfs pull`"
     words = " ".join(str(error).split())
-    return "it is no image that Pillow knows" if "BytesIO object" in words else words or type(error).__name__
+    return "Pillow does not know it as an image" if "BytesIO object" in words else words or type(error).__name__
 
 
 def _orientation(image) -> int:
@@ -161,16 +179,20 @@ def _rgb(image):
     if image.mode.startswith("I") or image.mode == "F":
         image = _eight_bits(image)
     if image.mode == "LAB":
-        from PIL import ImageCms
-
-        spaces = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
-        image = ImageCms.profileToProfile(image, *spaces, outputMode="RGB")
+        image = _from_lab(image)
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         if image.mode == "La":
             image = image.convert("LA")
         image = image.convert("RGBA")
         image = _pillow().alpha_composite(_pillow().new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
+
+
+def _from_lab(image) -> Any:
+    from PIL import ImageCms
+
+    spaces = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+    return ImageCms.profileToProfile(image, *spaces, outputMode="RGB")
 
 
 def _eight_bits(image):

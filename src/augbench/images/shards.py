@@ -20,7 +20,7 @@ class ShardWriter:
     Each sample is a group of members ``key.extension``. Usage::
 
         with whole(path) as temporary, ShardWriter(temporary) as shard:
-            offset, length = shard.add("000017", {"png": data, "txt": "a caption"}, of="png")
+            offset, length = shard.add("000017", {"png": data, "txt": "a caption"}, image="png")
     """
 
     def __init__(self, path: str | Path):
@@ -32,8 +32,8 @@ class ShardWriter:
     def __exit__(self, *_):
         self._tar.close()
 
-    def add(self, key: str, members: dict[str, bytes | str | dict], of: str) -> tuple[int, int]:
-        """Append one sample; returns offset and length in bytes of the member ``of``.
+    def add(self, key: str, members: dict[str, bytes | str | dict], image: str) -> tuple[int, int]:
+        """Append one sample; returns offset and length in bytes of the member with the extension ``image``.
 
         Text is stored as UTF-8, a dict as JSON.
         """
@@ -45,17 +45,17 @@ class ShardWriter:
             member = tarfile.TarInfo(f"{key}.{extension}")
             member.size = len(data)
             self._tar.addfile(member, io.BytesIO(data))
-            if extension == of:
+            if extension == image:
                 end = self._tar.offset
                 where = (end - -(-len(data) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE, len(data))
         return where
 
 
 class Member(NamedTuple):
-    """A file in a shard: its bytes (None where they were not read), the place of the first of them in the shard, and
+    """A file in a shard: its bytes (empty where they were not read), the place of the first of them in the shard, and
     their number."""
 
-    data: bytes | None
+    data: bytes
     offset: int
     length: int
 
@@ -68,11 +68,11 @@ def samples(path: str | Path, read: Collection[str] | None = None) -> Iterator[t
     wanted; None: all. Raises BadInput naming the shard when it is damaged.
     """
 
-    def bytes_of(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes | None:
+    def bytes_of(tar, member) -> bytes:
         wanted = read is None or member.name.rpartition(".")[2].lower() in read
-        return tar.extractfile(member).read() if wanted else None
+        return tar.extractfile(member).read() if wanted else b""
 
-    key, sample = None, {}
+    key, sample = "", {}
     for member, data in _members(path, bytes_of):
         if not (parts := NAME.fullmatch(member.name)) or META.match(member.name):
             continue
@@ -105,7 +105,7 @@ def _members(path: str | Path, read: Callable = lambda tar, member: None) -> Ite
         raise files.BadInput(f"the shard {files.printable(path)} cannot be read: {_fault(path, error)}") from None
 
 
-def _fault(path: str | Path, error: Exception) -> str:
+def _fault(path: str | Path, error: Exception | str) -> str:
     """What is wrong with a shard that cannot be read, and what to do."""
     try:
         with open(path, "rb") as file:

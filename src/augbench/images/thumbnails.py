@@ -16,12 +16,12 @@ def thumbnail(row, text: str, side: int = THUMBNAIL, limit: int = 1 << 20) -> di
     ``limit`` is the size in bytes, before Base64, that is kept to by a lower quality. ``src`` is None for an image
     that cannot be read.
     """
-    about = {"alt": text, "image_id": row.image_id}
+    facts = {"alt": text, "image_id": row.image_id}
     try:
         picture = images.load(row)
     except (OSError, ValueError):
-        return about | {"src": None, "alt": f"{text} (cannot be read)", "small": False}
-    return about | encoded(picture, side, limit)
+        return facts | {"src": None, "alt": f"{text} (cannot be read)", "small": False}
+    return facts | encoded(picture, side, limit)
 
 
 def encoded(picture, side: int = THUMBNAIL, limit: int = 1 << 20) -> dict:

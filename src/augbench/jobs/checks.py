@@ -67,7 +67,7 @@ def check_world(
 
 
 def remarks(config: Config) -> list[str]:
-    """Sentences on what a study goes without: files that are no images, and what templates ask for and its classes do
+    """Sentences on what a study lacks: files that are not images, and what templates ask for and its classes do
     not have.
 
     Raises ConfigError when nothing is left of a method's templates.
@@ -77,12 +77,16 @@ def remarks(config: Config) -> list[str]:
     sentences = []
     for name, study in config.studies.items():
         sentences += check_proxy(study, f"studies.{name}")
-        if study.pool and study.pool.path and (kinds := folders.told(study.pool.source.left_out(study.pool.path))):
-            sentences.append(f"studies.{name}: not taken from {study.pool.path}: {kinds}")
+        if (
+            study.pool
+            and study.pool.path
+            and (kinds := folders.left_out_message(study.pool.source.left_out(study.pool.path)))
+        ):
+            sentences.append(f"studies.{name}: ignored in {study.pool.path}: {kinds}")
         if study.target.reader.is_built_in:
             continue
-        if not_taken := folders.told(target_checks.left_out(study.target)):
-            sentences.append(f"studies.{name}: not taken from {study.target.path}: {not_taken}")
+        if ignored := folders.left_out_message(target_checks.left_out(study.target)):
+            sentences.append(f"studies.{name}: ignored in {study.target.path}: {ignored}")
         class_rows = class_table(study.target).to_dict("records")
         for method in study.methods:
             conditioning = config.methods[method].conditioning
@@ -94,8 +98,8 @@ def remarks(config: Config) -> list[str]:
                 words = " or ".join(dict.fromkeys(word for words in lacking for word in words))
                 sentences.append(
                     f"studies.{name}: {len(lacking)} of {len(class_rows)} classes have no {words}; {method} leaves "
-                    "that out of their prompts; a CSV with columns class,lemmas,hypernyms,definition, named as "
-                    "`target: {classes: ...}`, would say it"
+                    "that out of their prompts; to supply it, name a CSV with the columns "
+                    "class,lemmas,hypernyms,definition as `target: {classes: ...}`"
                 )
     return sentences
 
@@ -202,7 +206,7 @@ def check_added(study: Study, place: str, script_file: Callable[[str], str | Pat
             added.check_readable(table, at_most=DECODED)
             if study.target.reader.is_built_in:
                 continue
-            if table["source"].any():
+            if any(table["source"]):
                 added.start_images(table, splits.split(study.target, study.dataset, study.seed, decode=False))
             if len(rows) <= LISTED and not section.allow_fewer:
                 added.check_counts(table, _wanted(study, method), section.path)

@@ -20,6 +20,9 @@ def rows(*tables: str) -> int:
     return sum(ParquetFile(table).metadata.num_rows for table in tables)
 
 
+SMALL = 64  # pixels a side, up to which the images of a classifier are taken to fit into memory: none reads them ahead
+
+
 class JobCosts:
     """Seconds, bytes and cores of the jobs of one study."""
 
@@ -36,7 +39,10 @@ class JobCosts:
     def classifier_cores(self) -> int:
         """Of each process of a training, and of what reads images for it."""
         section = self.study.classifier
-        return section.processes * (section.threads + section.workers)
+        workers = section.workers
+        if workers is None:
+            workers = crops.READERS if section.image_size > SMALL else 0
+        return section.processes * (section.threads + workers)
 
     @property
     def finetuning_cores(self) -> int:
@@ -100,5 +106,5 @@ class JobCosts:
     @property
     def index_bytes(self) -> float:
         """Building an index takes more memory than searching it: 4G, say, in words of the configuration."""
-        size = self.study.pool.memory
+        size = self.files.pool.memory
         return 2 * float(size[:-1]) * {"M": 1e6, "G": 1e9}[size[-1]]

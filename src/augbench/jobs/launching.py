@@ -43,7 +43,8 @@ def run(
     call = {"function": [function.__module__, function.__name__], "processes": processes}
     call["job"] = {name: _packed(name, value, folder) for name, value in job.items()}
     write_json(folder / "call.json", call)
-    command = [*_launcher(processes, machines, threads), "-m", __name__, str(folder / "call.json")]
+    write_json(folder / ACCELERATE, SETTINGS)
+    command = [*_launcher(folder, processes, machines, threads), "-m", __name__, str(folder / "call.json")]
     environment = without_launchers(os.environ) | {OURS: str(processes)}
     if not has_gpu():  # without it accelerate takes processes on a machine without a GPU for strangers to each other
         environment["ACCELERATE_USE_CPU"] = "true"
@@ -79,9 +80,13 @@ def _unpacked(packed: Mapping) -> object:
     return packed["value"]
 
 
-def _launcher(processes: int, machines: int, threads: int) -> list[str]:
+ACCELERATE = "accelerate.json"  # without this file the user's own settings for accelerate would count
+SETTINGS = {"distributed_type": "MULTI_GPU"}  # in it; all else stands on the command line
+
+
+def _launcher(folder: Path, processes: int, machines: int, threads: int) -> list[str]:
     """The command that starts the processes: accelerate here, or once on each machine of the SLURM job."""
-    accelerate = [sys.executable, "-m", "accelerate.commands.launch"]
+    accelerate = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(folder / ACCELERATE)]
     options = ["--num_processes", str(processes), "--num_machines", str(machines), "--mixed_precision", "no"]
     options += ["--dynamo_backend", "no", "--num_cpu_threads_per_process", str(threads)]
     options.append("--multi_gpu")  # on CPUs as well: with --cpu accelerate starts a single process, whatever it is told
@@ -97,12 +102,12 @@ def _launcher(processes: int, machines: int, threads: int) -> list[str]:
 def _first_machine() -> str:
     """The address of the first of this SLURM job's machines."""
 
-    def told(*command: str) -> str:
+    def output(*command: str) -> str:
         return subprocess.check_output(command, text=True, timeout=60)
 
-    nodes = told("squeue", "--noheader", "--job", os.environ["SLURM_JOB_ID"], "--format", "%N").strip()
-    first = told("scontrol", "show", "hostnames", nodes).split()[0]
-    return re.search(r"NodeAddr=(\S+)", told("scontrol", "show", "node", first))[1]
+    nodes = output("squeue", "--noheader", "--job", os.environ["SLURM_JOB_ID"], "--format", "%N").strip()
+    first = output("scontrol", "show", "hostnames", nodes).split()[0]
+    return re.findall(r"NodeAddr=(\S+)", output("scontrol", "show", "node", first))[0]
 
 
 @contextlib.contextmanager
@@ -136,7 +141,7 @@ def _handing_on_sigterm(process: subprocess.Popen, here: bool) -> Iterator[list]
 def _main(path: str) -> None:
     call = read_json(path)
     if group().num_processes != call["processes"]:
-        raise RuntimeError(f"accelerate made {group().num_processes} processes of {call['processes']}")
+        raise RuntimeError(f"accelerate started {group().num_processes} of {call['processes']} processes")
     job = {name: _unpacked(packed) for name, packed in call["job"].items()}
     if not group().process_index:
         job["progress"] = progress()

@@ -34,7 +34,7 @@ def print_error(kind: type[BaseException], error: BaseException, trace) -> None:
     What the user's files, configuration or network can cause is raised by augbench, with what to do about it.
     """
     place = traceback.extract_tb(trace)[-1] if trace else None
-    raised_here = place and Path(place.filename).is_relative_to(PACKAGE) and place.line.startswith("raise ")
+    raised_here = place and Path(place.filename).is_relative_to(PACKAGE) and (place.line or "").startswith("raise ")
     if isinstance(error, files.BadInput) or (raised_here and str(error)):
         print(f"error: {error}", file=sys.stderr, flush=True)
     else:
@@ -52,8 +52,9 @@ def _note_attempt(log: Path) -> None:
 
     Snakemake samples a job's processor time, and the processes that ended between two samples are missing in it. The
     note, NAME.attempts.json, is a list: attempts since the job was last done, with ``begun`` (seconds since 1970),
-    ``seconds`` and ``cpu_seconds``, user and system of the process and of its children that ended. An attempt that was
-    killed lasted until its log's last line; its ``cpu_seconds`` are null.
+    ``seconds`` and ``cpu_seconds``, user and system of the process and of its children that ended, and what
+    :func:`note_attempt` adds. An attempt that was killed lasted until its log's last line, and its ``cpu_seconds`` are
+    null.
     """
     note, benchmark = beside_benchmark(log, ".attempts.json"), beside_benchmark(log, ".tsv")
     attempts = files.read_json(note) if note.exists() else []
@@ -63,23 +64,33 @@ def _note_attempt(log: Path) -> None:
         if attempt["seconds"] is None:
             ended = log.stat().st_mtime if log.exists() else attempt["begun"]
             attempt["seconds"] = max(0.0, ended - attempt["begun"])
-    mine = {"begun": time.time(), "seconds": None, "cpu_seconds": None}
-    attempts.append(mine)
-    files.write_json(note, attempts)
+    begun = time.time()
+    attempts.append({"begun": begun, "seconds": None, "cpu_seconds": None})
+    _NOTED[:] = [(note, attempts)]
+    note_attempt()
     process = os.getpid()
 
     def end() -> None:
         if os.getpid() != process:  # a copy of this process
             return
-        spent = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-        mine["seconds"] = time.time() - mine["begun"]
-        mine["cpu_seconds"] = sum(each.ru_utime + each.ru_stime for each in spent)
-        files.write_json(note, attempts)
+        spent = [resource.getrusage(processes) for processes in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+        note_attempt(seconds=time.time() - begun, cpu_seconds=sum(each.ru_utime + each.ru_stime for each in spent))
 
     atexit.register(end)
 
 
+_NOTED: list = []  # the note of this process's job and the attempts in it, once there is one
+
+
+def note_attempt(**facts: float) -> None:
+    """Add facts to the note of this attempt at its job, e.g. ``waited``, seconds that it waited for a GPU; nothing
+    where none is kept."""
+    for note, attempts in _NOTED:
+        attempts[-1] |= facts
+        files.write_json(note, attempts)
+
+
 def share_library() -> None:
     """Let jobs find augbench also in an environment that holds nothing but its packages (``--sdm conda``)."""
-    given = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(PACKAGE.parent), given]))
+    existing = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(PACKAGE.parent), existing]))

@@ -6,9 +6,10 @@
 import argparse
 import itertools
 import math
+import os
 import re
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from augbench.study import classes, config
 from augbench.study.parts import PARTS
 from augbench.study.readers import reader_of
 
+EDITOR = "# yaml-language-server: $schema="  # begins a line that editors read
 LOOKED_AT = 500  # images whose size is read, spread over all classes
 SCARCE = 5  # images of a class below which there is nothing to split, whatever the shares
 PNG = 1.5  # bytes per pixel of a generated image
@@ -33,28 +35,29 @@ METHODS = ["none", "simple_prompt", "clip_prompts"]  # what needs no pool and no
 @dataclass(frozen=True)
 class TargetInfo:
     """What a folder or list holds: images per class, sides (pixels, the shorter ones) of some, held-out splits of its
-    own, and what was not taken (a sentence, or empty)."""
+    own, and what is ignored among them (a sentence, or empty)."""
 
     target: config.Target
     counts: dict[str, int]
     sides: list[int]
     own: frozenset[str]
-    not_taken: str
+    ignored: str
 
 
 def examine(path: str, top_folders: str | None = None) -> TargetInfo:
-    """Count a folder's images and read some sizes. Raises ValueError with one sentence when there is no study in it.
+    """Count a folder's images and read some sizes. Raises ValueError with one sentence when no study can be made of it.
 
     ``top_folders`` : ``splits`` or ``classes``, where their names do not say
     """
-    section = config.Target(reader=reader_of(Path(path)).name, path=str(path), folders=top_folders)
+    row = {"reader": reader_of(Path(path)).name, "path": str(path), "folders": top_folders}
+    section = config.Target.model_validate(row)
     target_checks.check(section)
     layout = section.reader.layout(section)
     files = {key: sorted(layout.train(key)) for key in layout.classes}
     for images_of in layout.own.values():
         for key in layout.classes:
             for _ in images_of(key):
-                pass  # read for what lies among them and is not taken
+                pass  # read to count what is ignored among them
     least = _least(layout.own)
     scarce = next((key for key, mine in files.items() if len(mine) < least), None)
     if scarce is not None and len(layout.own) < 2:
@@ -70,7 +73,7 @@ def examine(path: str, top_folders: str | None = None) -> TargetInfo:
     if not sides:
         raise ValueError(f"none of the images of {path} that were looked at can be read")
     counts = {key: len(mine) for key, mine in files.items()}
-    return TargetInfo(section, counts, sides, frozenset(layout.own), folders.told(layout.left_out))
+    return TargetInfo(section, counts, sides, frozenset(layout.own), folders.left_out_message(layout.left_out))
 
 
 def _shares(own: Collection[str]) -> dict[str, float]:
@@ -131,32 +134,30 @@ def estimate(info: TargetInfo, study: dict) -> dict[str, float]:
     }
 
 
-def text(name: str, info: TargetInfo) -> str:
-    """The configuration file."""
+def text(name: str, info: TargetInfo, folder: str | Path = "config") -> str:
+    """The configuration file, to be written into a folder."""
     study = suggestion(info)
     cost = estimate(info, study)
     dump = {key: _block(key, value) for key, value in study.items()}
     dump["methods"] = "methods:\n" + "\n".join(f"  - {method}" for method in METHODS)
-    most, least = max(info.counts, key=info.counts.get), min(info.counts, key=info.counts.get)
     counts = info.counts
     generating = len(METHODS) - 1
     own = " and ".join(f"a {name} set" for name in ("validation", "test") if name in info.own)
     test = f"{own} of its own" if own else "no test set: augbench splits"
     facts = [
         f"{len(counts)} classes, {sum(counts.values())} images to train on, {test}.",
-        f"The largest class is {most!r} ({counts[most]}), the smallest {least!r} ({counts[least]}), "
-        f"{counts[most] / counts[least]:.1f} times smaller.",
-        f"Shorter sides of {len(info.sides)} images: {info.sides[0]} to {info.sides[-1]} pixels, half of them below "
-        f"{info.sides[len(info.sides) // 2]}.",
-        *([f"Not taken: {info.not_taken}."] if info.not_taken else []),
+        _sizes(counts),
+        f"Shorter sides of {len(info.sides)} images: {_range(info.sides)}.",
+        *([f"Ignored: {info.ignored}."] if info.ignored else []),
     ]
     price = [
         f"{cost['training']:.0f} training images; each generating method makes {cost['images']:.0f} images, "
-        f"about {_hours(cost['hours'])} of a T4 and {cost['gigabytes']:.1f} GB; here {generating} do.",
+        f"about {_hours(cost['hours'])} of a T4 and {cost['gigabytes']:.1f} GB; {generating} of the methods do.",
         f"Each method trains {study['runs']} classifiers, about {_hours(cost['classifier_hours'])} of a T4.",
         f"Fine-tuning a method would take up to {_hours(cost['finetuning_hours'])} of a V100.",
     ]
     lines = [
+        *_editor_line(folder),
         f"# A study of {_plain(info.target.path)}, written by `make new-study`; every key is in config/README.md.",
         "#",
         f"#   snakemake --configfile config/{name}.yaml -n     # the plan",
@@ -182,13 +183,39 @@ def text(name: str, info: TargetInfo) -> str:
         lines += [f"    {line}" for line in block.splitlines()]
         if key == "methods":
             lines += [
-                "    # Retrieval, the paper's best, needs a pool of images: take away the comments below, name it, and",
+                "    # Retrieval, the paper's best, needs a pool of images: uncomment the lines below, name it, and",
                 "    # add `- retrieval` to the list. Fine-tuned methods: `- textual_inversion`, `- pseudoword_dm`.",
                 "    # clip: {model: ViT-L/14} # the CLIP of the index",
-                "    # pool: {source: index, path: FOLDER} # or folder, shards, urls, service: see README.md",
+                "    # pool: {source: index, path: FOLDER} # or folder, shards, urls, service: see docs/pools.md",
                 "    # Images that another tool made are a method as well: see docs/methods.md.",
             ]
     return "\n".join(lines) + "\n"
+
+
+def _editor_line(folder: str | Path) -> list[str]:
+    """The line that tells editors by which schema they complete and check keys; none where the checkout is not here."""
+    schema = Path(__file__).parents[3] / "config" / "schema.json"
+    if not schema.is_file():
+        return []
+    return [f"{EDITOR}{_plain(Path(os.path.relpath(schema, folder)).as_posix())}"]
+
+
+def _sizes(counts: Mapping[str, int]) -> str:
+    """How many images the classes have, as a sentence."""
+    most, least = max(counts, key=lambda name: counts[name]), min(counts, key=lambda name: counts[name])
+    if counts[most] == counts[least]:
+        return f"Each class has {counts[most]} of them."
+    return (
+        f"The largest class is {most!r} ({counts[most]}), the smallest {least!r} ({counts[least]}), "
+        f"{counts[most] / counts[least]:.1f} times smaller."
+    )
+
+
+def _range(sides: Sequence[int]) -> str:
+    """Sorted lengths in words."""
+    if sides[0] == sides[-1]:
+        return f"{sides[0]} pixels"
+    return f"{sides[0]} to {sides[-1]} pixels, {sides[len(sides) // 2]} in the median"
 
 
 def _block(key: str, value) -> str:
@@ -213,11 +240,11 @@ def write(path: str, name: str, folder: str | Path = "config", top_folders: str 
         raise ValueError(f"NAME={name} may hold letters, digits, _ and . only, e.g. NAME=birds")
     file = Path(folder) / f"{name}.yaml"
     if file.exists():
-        raise FileExistsError(f"{file} is there already; give another NAME or remove it")
+        raise FileExistsError(f"{file} exists already; choose another NAME or remove it")
     info = examine(path, top_folders)
     study = config.Study.model_validate(suggestion(info))
     checks.check_target(study, f"studies.{name}", prompted=True, further=None)
-    configuration = text(name, info)
+    configuration = text(name, info, folder)
     file.parent.mkdir(parents=True, exist_ok=True)
     with open(file, "x", encoding="utf-8") as handle:  # also when another has just written it
         handle.write(configuration)
@@ -235,7 +262,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (ValueError, OSError, config.ConfigError) as error:
         asked = " (`make new-study` takes it as FOLDERS=...)" if "`folders: " in str(error) else ""
         sys.exit(f"{error}{asked}")
-    head = [line.removeprefix("# ") for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("# ")]
+    lines = path.read_text(encoding="utf-8").splitlines()
+    head = [line[2:] for line in lines if line.startswith("# ") and not line.startswith(EDITOR)]
     print("\n".join(head[1:]), f"\nwritten: {path}", sep="\n")
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from augbench.core import code_digest
+from augbench.jobs import gpus
 from augbench.study.sections.base import Section
 
 digest_of = functools.cache(code_digest.digest)
@@ -67,6 +68,14 @@ def touched(file: str) -> str:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     return file
+
+
+def share_gpus(workflow) -> None:
+    """Let so many jobs with a GPU run at once as this machine has GPUs, unless the profile or the command line says how
+    many: a job that waits for one would hold its cores. On a cluster its scheduler knows."""
+    is_local = workflow.resource_settings.nodes is None
+    if workflow.is_main_process and is_local and (count := gpus.usable()):
+        workflow.global_resources.setdefault("gpu", count)
 
 
 def numbered_rule(name: str, place: int, settings) -> str:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from augbench.core import benchmarks, files, pages
 
 EVERY = 10  # seconds between two pages
-TOLD = 60  # seconds between two lines of the same stage in the terminal
+PRINT_EVERY = 60  # seconds between two lines of the same stage in the terminal
 TAIL = 30  # lines of a failed job's log
 # Loads the page again, which a reader can pause; a refresh by the page's head could not be.
 RELOAD = """
@@ -86,7 +86,7 @@ class Progress:
         path = existing[0] if existing else ""
         self.failure = Failure(job.stage, job.study, job.method, path, tail(path) if path else "")
 
-    def of(self, study: str) -> dict[int, Job]:
+    def jobs_in(self, study: str) -> dict[int, Job]:
         """A study's jobs, and those of all studies together."""
         return {key: job for key, job in self.jobs.items() if job.study in (study, "")}
 
@@ -94,7 +94,7 @@ class Progress:
         """Per stage, in the order in which their last jobs come: numbers of jobs by state, seconds of a job (None
         where no job was measured) and of all that is left to do, one after the other."""
         counts_of: dict[str, Counter] = {}
-        for key, job in (self.jobs if study is None else self.of(study)).items():
+        for key, job in (self.jobs if study is None else self.jobs_in(study)).items():
             counts_of.setdefault(job.stage, Counter())[self.states[key]] += 1
         rows, last = [], {job.stage: place for place, job in enumerate(self.jobs.values())}
         for stage, counts in sorted(counts_of.items(), key=lambda item: last[item[0]]):
@@ -112,7 +112,7 @@ class Progress:
     def methods(self, study: str) -> dict[str, dict[str, str]]:
         """Method -> stage -> "done/all" and how many run or failed, for the jobs that belong to a method."""
         counts: dict[str, dict[str, Counter]] = {}
-        for key, job in self.of(study).items():
+        for key, job in self.jobs_in(study).items():
             if job.method:
                 counts.setdefault(job.method, {}).setdefault(job.stage, Counter())[self.states[key]] += 1
         return {method: {stage: _cell(each) for stage, each in stages.items()} for method, stages in counts.items()}
@@ -208,13 +208,14 @@ class Watch(logging.Handler):
         self, jobs: Mapping[int, Job], studies: Iterable[str], folder: str | Path = "results", clock=time.monotonic
     ):
         super().__init__()
-        self.clock, self.folder, self.logger = clock, Path(folder), None
+        self.clock, self.folder = clock, Path(folder)
+        self.logger: logging.Logger | None = None
         self.progress = Progress(jobs, clock())
         known = {job.study for job in self.progress.jobs.values()}
         self.studies = [study for study in studies if study in known]
         self.guard = threading.Lock()
         self.over = threading.Event()
-        self.told: dict[str, str] = lines(self.progress)
+        self.printed: dict[str, str] = lines(self.progress)
         self.thread = threading.Thread(target=self._run, daemon=True)
 
     def start(self, logger: logging.Logger) -> None:
@@ -224,14 +225,15 @@ class Watch(logging.Handler):
         self.thread.start()
 
     def emit(self, record: logging.LogRecord) -> None:
-        event, now = str(getattr(record, "event", "")), self.clock()
+        facts, now = vars(record), self.clock()
         with self.guard:
-            if event == "job_started":
-                self.progress.started(record.jobs, now)
-            elif event == "job_finished":
-                self.progress.finished(record.job_id, now)
-            elif event == "job_error":
-                self.progress.failed(record.jobid, record.log)
+            match str(facts.get("event", "")):
+                case "job_started":
+                    self.progress.started(facts["jobs"], now)
+                case "job_finished":
+                    self.progress.finished(facts["job_id"], now)
+                case "job_error":
+                    self.progress.failed(facts["jobid"], facts["log"])
 
     def _run(self) -> None:
         ended, last = False, self.clock()
@@ -243,7 +245,7 @@ class Watch(logging.Handler):
             if ended:
                 return
             ended = self.over.wait(EVERY)
-            if self.clock() - last >= TOLD:
+            if self.clock() - last >= PRINT_EVERY:
                 last = self.clock()
                 self.tell()
 
@@ -256,17 +258,18 @@ class Watch(logging.Handler):
             files.write_text(self.folder / study / "status.html", text)
 
     def tell(self) -> None:
-        """Print the lines of the stages that changed since they were last told."""
+        """Print the lines of the stages that changed since they were last printed."""
         with self.guard:
             now = lines(self.progress)
         for stage, line in now.items():
-            if line != self.told.get(stage):
+            if line != self.printed.get(stage):
                 print(line, file=sys.stderr, flush=True)
-        self.told = now
+        self.printed = now
 
     def stop(self, end: str) -> None:
         """The run has ended: ``finished`` or ``failed``."""
-        self.logger.removeHandler(self)
+        if self.logger:
+            self.logger.removeHandler(self)
         with self.guard:
             self.progress.end = end
         self.over.set()

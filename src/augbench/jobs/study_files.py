@@ -9,6 +9,7 @@ from augbench.study import prompts
 from augbench.study.config import Config, Study, parts_of
 from augbench.study.methods import GENERATION, Method
 from augbench.study.sections.diffusion import Generate
+from augbench.study.sections.retrieval import Pool
 from augbench.study.sections.target import Target
 
 RESULTS = "results"
@@ -235,14 +236,20 @@ class StudyFiles(Paths):
 
     # The pool.
 
+    @property
+    def pool(self) -> Pool:
+        """The pool of a study that has one."""
+        assert self.study.pool
+        return self.study.pool
+
     @functools.cached_property
     def pool_files(self) -> list[str]:
         """What a pool consists of that lies at a path: images, shards or lists of URLs."""
-        return self.study.pool.source.files(self.study.pool.path)
+        return self.pool.source.files(self.pool.path) if self.pool.path else []
 
     @property
     def pool_shards(self) -> list[str]:
-        source = self.study.pool.source
+        source = self.pool.source
         if source.is_built_in:
             return [self.digits("web.tar")]
         if not source.is_packed:
@@ -262,10 +269,9 @@ class StudyFiles(Paths):
     @property
     def index(self) -> list[str]:
         """The index of the pool; none where a service has it."""
-        pool = self.study.pool
-        if pool.source.brings_index:
-            return [pool.path]
-        return [] if pool.source.is_remote else [self.pool_index]
+        if self.pool.source.brings_index:
+            return [str(self.pool.path)]
+        return [] if self.pool.source.is_remote else [self.pool_index]
 
     @property
     def ledgers(self) -> list[str]:
@@ -281,7 +287,7 @@ class StudyFiles(Paths):
     @property
     def clip(self) -> list[str]:
         """The folder of the CLIP that is trained here, if one is."""
-        return [self.model("clip")] if self.study.clip.train else []
+        return [self.model("clip")] if self.study.clip and self.study.clip.train else []
 
     @property
     def clip_name(self) -> str | None:

@@ -41,8 +41,8 @@ def digest_of_target(section: Target) -> str:
 
 
 def _tables(section: Target) -> list[str]:
-    lists = [section.path] if section.reader.names_files else []
-    return lists + [place for place in (section.ground_truth, section.classes) if place]
+    lists = section.path if section.reader.names_files else None
+    return [place for place in (lists, section.ground_truth, section.classes) if place]
 
 
 def _digest_of_place(place: str | Path | None) -> str:

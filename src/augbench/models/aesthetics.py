@@ -1,4 +1,4 @@
-"""Aesthetic scores of pictures by a LAION head, for pools that know none of their own."""
+"""Aesthetic scores of pictures by a LAION head, for pools without scores of their own."""
 
 import itertools
 import re

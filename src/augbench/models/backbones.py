@@ -2,7 +2,9 @@
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from augbench.core import finite
 from augbench.core.files import whole
@@ -59,7 +61,9 @@ def _fetch(model: str, folder: Path, what: str, patterns: list[str]) -> None:
     from huggingface_hub import snapshot_download
 
     try:
-        snapshot_download(model, local_dir=folder, allow_patterns=patterns)
+        # Most repositories hold the same weights several times; of these, only the plain ones are read.
+        variants = ["*.fp16*", "*.non_ema*"]
+        snapshot_download(model, local_dir=folder, allow_patterns=patterns, ignore_patterns=variants)
     except Exception as error:  # of several libraries, for a network, a hub or a licence
         words = " ".join(str(error).split())[:300]
         raise ValueError(f"{model} cannot be fetched from the hub: {words}; or give a {what}'s folder") from None
@@ -89,6 +93,35 @@ def load_pipeline(folder: str | Path):
     return pipeline.to("cuda" if gpu else "cpu")
 
 
+def load_vae(folder: str | Path):
+    """The autoencoder of the pipeline in ``folder``, alone; on a GPU in half precision."""
+    import torch
+    from diffusers import AutoencoderKL
+
+    gpu = torch.cuda.is_available()
+    vae = AutoencoderKL.from_pretrained(Path(folder) / "vae", dtype=torch.float16 if gpu else torch.float32)
+    return vae.to("cuda" if gpu else "cpu")
+
+
+def in_enough_precision(model, compute: Callable, inputs):
+    """``compute(inputs)``, a tensor of items that ``model`` gives for a tensor of its own precision. Where that is
+    float16, items with numbers that it could not hold are computed again in float32."""
+    import torch
+
+    outputs = compute(inputs)
+    if model.dtype != torch.float16 or not (bad := finite.bad_items(outputs)):
+        return outputs
+    print(
+        f"{len(bad)} of {len(inputs)} images are computed again in float32, for which float16 is too small", flush=True
+    )
+    model.float()
+    try:
+        outputs[bad] = compute(inputs[bad].float()).to(outputs.dtype)
+    finally:
+        model.half()
+    return outputs
+
+
 class NoChecker:
     """Stands for the safety checker of a study that has none."""
 
@@ -113,14 +146,14 @@ class SafetyChecker:
 
         # It would say "a black image will be returned", which is not what happens here.
         logging.get_logger(StableDiffusionSafetyChecker.__module__).setLevel(logging.ERROR)
-        self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        gpu = torch.cuda.is_available()
+        self._device, self._dtype = ("cuda", torch.float16) if gpu else ("cpu", torch.float32)
         folder = Path(pipeline_folder)
-        model, loaded = StableDiffusionSafetyChecker.from_pretrained(
-            folder / "safety_checker", output_loading_info=True
-        )
+        result: Any = StableDiffusionSafetyChecker.from_pretrained(folder / "safety_checker", output_loading_info=True)
+        model, loaded = result
         if missing := sorted(loaded["missing_keys"]):  # transformers would fill them with random numbers
             raise RuntimeError(f"the safety checker in {folder} has no weights {missing[0]}; give another backbone")
-        self._model = model.to(self._device).eval()
+        self._model = model.to(self._device, self._dtype).eval()
         finite.check_weights(self._model, f"the safety checker in {folder}", "give another backbone")
         self._processor = CLIPImageProcessor.from_pretrained(folder / "feature_extractor")
 
@@ -131,7 +164,8 @@ class SafetyChecker:
         refused = []
         for start in range(0, len(pictures), batch_size):
             part = pictures[start : start + batch_size]
-            pixels = self._processor(part, return_tensors="pt").pixel_values.to(self._device)
+            pixels = self._processor(part, return_tensors="pt").pixel_values
+            pixels = pixels.to(self._device, self._dtype)
             # The checker blackens what it is given to blacken; only its verdict is wanted here.
             _, flags = self._model(clip_input=pixels, images=[np.zeros((1, 1, 3)) for _ in part])
             refused += [bool(flag) for flag in flags]

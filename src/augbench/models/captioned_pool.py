@@ -68,3 +68,10 @@ class CaptionedPool:
 def normalised(pixels):
     """uint8 0..255 -> float32 -1..1, as the small models see pixels."""
     return pixels.float().div(127.5).sub(1)
+
+
+def best_device() -> str:
+    """Where a small model is trained: on the GPU, where there is one."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from augbench import images
-from augbench.core import finite
+from augbench.core import finite, prefetch
 
 BATCH = 64  # pictures
 
@@ -19,6 +19,7 @@ class Clip:
         from all_clip import load_clip
 
         read_folders()
+        emulate_no_bfloat16()
         place = model.partition("hf_clip:")[2]
         #: What its embeddings depend on.
         self.identity = [model, *_state_of(place)]
@@ -51,8 +52,8 @@ class Clip:
         parts = []
         with torch.inference_mode():
             for batch in batches:
-                vectors = encode(prepare(batch).to(self.device))
-                parts.append((vectors / vectors.norm(dim=-1, keepdim=True)).cpu().float().numpy())
+                vectors = encode(prepare(batch).to(self.device)).float()  # a length in half precision is off by 0.4%
+                parts.append((vectors / vectors.norm(dim=-1, keepdim=True)).cpu().numpy())
         return np.concatenate(parts)
 
 
@@ -77,6 +78,29 @@ def _pooled(features: Callable) -> Callable:
     return lambda inputs: features(inputs).pooler_output
 
 
+def emulate_no_bfloat16() -> None:
+    """Have clip-retrieval, in this process, load CLIPs in float16 where the GPU only emulates bfloat16 (V100, T4).
+
+    Its all_clip asks torch for bfloat16, which counts an emulated one unless told not to.
+    """
+    import torch
+    from all_clip import main
+
+    if not torch.cuda.is_available() or torch.cuda.is_bf16_supported(including_emulation=False):
+        return
+
+    def in_float16(load: Callable) -> Callable:
+        def load_in_float16(*settings):
+            model, *rest = load(*settings)
+            if getattr(model, "dtype", None) == torch.bfloat16:
+                model.dtype = torch.float16
+            return model, *rest
+
+        return load_in_float16
+
+    main._CLIP_REGISTRY.update({prefix: in_float16(load) for prefix, load in main._CLIP_REGISTRY.items()})
+
+
 def _state_of(folder: str) -> list:
     """Name, size and time of the files of a CLIP's folder; none of what is not here."""
     if not folder or not Path(folder).is_dir():
@@ -90,11 +114,14 @@ def embed(table: pd.DataFrame, embedder: Callable[[list], object], progress: Cal
     :meth:`Clip.pictures`. Raises RuntimeError naming an image of which it makes no numbers."""
     import numpy as np
 
-    parts = []
-    for start in range(0, len(table), BATCH):
-        pictures = [images.load(row) for row in table.iloc[start : start + BATCH].itertuples()]
+    def pictures_from(start: int) -> list:
+        return [images.load(row) for row in table.iloc[start : start + BATCH].itertuples()]
+
+    parts, done = [], 0
+    for pictures in prefetch.ahead(pictures_from, range(0, len(table), BATCH)):
         parts.append(embedder(pictures))
-        progress(start + len(pictures), len(table), "images embedded")
+        done += len(pictures)
+        progress(done, len(table), "images embedded")
     vectors = np.concatenate(parts)
     finite.check(vectors, "the embedding model", [images.name_of(row) for row in table.itertuples()])
     return vectors

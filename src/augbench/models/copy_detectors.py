@@ -25,7 +25,7 @@ def scripted(path: str | Path, side: int) -> Callable[[list], np.ndarray]:
         model = torch.jit.load(str(path), map_location=device).eval()
     except (RuntimeError, ValueError, OSError) as error:
         said = str(error).strip().splitlines()[0]
-        raise ValueError(f"{path} is no TorchScript model (torch.jit.save makes one): {said}") from None
+        raise ValueError(f"{path} is not a TorchScript model (torch.jit.save makes one): {said}") from None
     prepare = v2.Compose(
         [
             v2.Resize((side, side), antialias=True),

@@ -9,8 +9,9 @@ import difflib
 import functools
 import json
 import re
-from importlib.util import find_spec
 from pathlib import Path
+
+from augbench.core.package_data import package_folder
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 WEIGHTS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".onnx")
@@ -119,10 +120,12 @@ def check_safetensors(file: Path) -> None:
             raise ValueError(f"{file} is a Git LFS pointer and not the weights; run `git lfs pull` there")
         length = int.from_bytes(start, "little")
         try:
-            head = json.loads(opened.read(length)) if len(start) == 8 and 8 + length <= size else None
+            if len(start) < 8 or 8 + length > size:
+                raise ValueError("its head is cut off")
+            head = json.loads(opened.read(length))
             ends = [tensor["data_offsets"][1] for name, tensor in head.items() if name != "__metadata__"]
         except (ValueError, AttributeError, KeyError, TypeError):
-            raise ValueError(f"{file} is no safetensors file, or is cut off") from None
+            raise ValueError(f"{file} is not a safetensors file, or is cut off") from None
     if size != 8 + length + max(ends, default=0):
         raise ValueError(f"{file} is cut off: it has {size} bytes and should have {8 + length + max(ends, default=0)}")
 
@@ -135,7 +138,7 @@ def _json(file: Path, lacking: str) -> dict:
     except ValueError:
         content = None
     if not isinstance(content, dict):
-        raise ValueError(f"{file} is no JSON object")
+        raise ValueError(f"{file} is not a JSON object")
     return content
 
 
@@ -206,7 +209,7 @@ def clip_width(name: str) -> int | None:
     if kind in ("", "openai_clip"):
         return OPENAI_WIDTHS.get(rest)
     if kind == "open_clip":
-        file = _package("open_clip") / "model_configs" / f"{rest.partition('/')[0]}.json"
+        file = package_folder("open_clip") / "model_configs" / f"{rest.partition('/')[0]}.json"
         return json.loads(file.read_text(encoding="utf-8")).get("embed_dim") if file.is_file() else None
     if kind == "hf_clip" and (Path(rest) / "config.json").is_file():
         return _json(Path(rest) / "config.json", "").get("projection_dim", 512)  # transformers' default
@@ -234,7 +237,7 @@ def openai_clips() -> list[str]:
 @functools.cache
 def open_clips() -> dict[str, list[str]]:
     """open_clip's models and their checkpoints, read from its sources: importing it takes seconds."""
-    folder = _package("open_clip")
+    folder = package_folder("open_clip")
     values: dict[str, ast.expr] = {}
 
     def keys(node: ast.expr) -> dict[str, ast.expr]:
@@ -242,7 +245,8 @@ def open_clips() -> dict[str, list[str]]:
         if isinstance(node, ast.Name):
             return keys(values[node.id]) if node.id in values else {}
         if isinstance(node, ast.Dict):
-            return {key.value: value for key, value in zip(node.keys, node.values, strict=True) if key}
+            items = zip(node.keys, node.values, strict=True)
+            return {str(key.value): value for key, value in items if isinstance(key, ast.Constant)}
         if isinstance(node, ast.Call):
             return {word.arg: word.value for word in node.keywords if word.arg}
         return {}
@@ -252,10 +256,6 @@ def open_clips() -> dict[str, list[str]]:
             values[node.targets[0].id] = node.value
     known = {file.stem: [] for file in sorted((folder / "model_configs").glob("*.json"))}
     return known | {model: list(keys(checkpoints)) for model, checkpoints in keys(values["_PRETRAINED"]).items()}
-
-
-def _package(name: str) -> Path:
-    return Path(find_spec(name).origin).parent
 
 
 def _meant(word: str, known) -> str:

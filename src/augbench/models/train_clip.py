@@ -13,10 +13,10 @@ import torch
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, normalize
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor, CLIPTokenizer
 
-from augbench.core import finite
+from augbench.core import determinism, finite
 from augbench.core.files import whole
 from augbench.core.seeds import derive
-from augbench.models.captioned_pool import CaptionedPool, normalised
+from augbench.models.captioned_pool import CaptionedPool, best_device, normalised
 from augbench.models.clip_tokenizer import BOS, EOS, write_tokenizer
 from augbench.study.sections.models import ClipTraining
 
@@ -41,6 +41,7 @@ def train(
     however many tokens captions are cut for training.
     """
     torch.set_num_threads(settings.threads)
+    determinism.require(strict=True)
     torch.manual_seed(derive(seed, "clip", "weights"))
     with whole(folder) as temporary:
         write_tokenizer(temporary, POSITIONS)
@@ -53,11 +54,11 @@ def train(
         ).input_ids
         lengths = (tokens != EOS).sum(1) + 1
         full, tokens = _use_small_vocabulary(model, tokens)
-        objective = _Objective(model, tokens, lengths, torch.from_numpy(caption_of))
+        objective = _Objective(model, tokens, lengths, torch.from_numpy(caption_of)).to(best_device())
         order = np.random.default_rng(derive(seed, "clip", "order"))
         _optimise(objective, pool.pixels, settings, order, progress)
         finite.check_weights(model, "the trained CLIP", "use a lower `clip: {train: {learning_rate: ...}}`")
-        _restore_vocabulary(model, full)
+        _restore_vocabulary(model.cpu(), full)
         model.eval().save_pretrained(temporary)
         side = {"height": settings.image_size, "width": settings.image_size}
         processor = CLIPImageProcessor(
@@ -93,22 +94,23 @@ class _Objective(torch.nn.Module):
     """The loss of a batch: CLIP's contrast of images and captions, and how well images name their captions' words.
 
     ``tokens`` (captions, length) and ``lengths`` (captions,) are of the distinct captions, ``caption_of`` (images,)
-    which of them each image has.
+    which of them each image has; these stay on the CPU, where a batch is put together.
     """
 
-    def __init__(self, model: CLIPModel, tokens, lengths, caption_of):
+    def __init__(self, model, tokens, lengths, caption_of):
         super().__init__()
         self.model, self.tokens, self.lengths, self.caption_of = model, tokens, lengths, caption_of
         self.word_head = torch.nn.Linear(model.config.vision_config.hidden_size, int(tokens.max()) + 1)
 
     def forward(self, pixels, batch):
-        model = self.model
+        model, device = self.model, self.model.device
         distinct, own = torch.unique(self.caption_of[batch], return_inverse=True)
-        seen = model.vision_model(normalised(pixels)).pooler_output
+        tokens, own = self.tokens[distinct].to(device), own.to(device)
+        seen = model.vision_model(normalised(pixels.to(device))).pooler_output
         pictures = normalize(model.visual_projection(seen))
-        texts = normalize(model.get_text_features(self.tokens[distinct, : self.lengths[distinct].max()]).pooler_output)
+        texts = normalize(model.get_text_features(tokens[:, : self.lengths[distinct].max()]).pooler_output)
         loss = _contrast(model.logit_scale.exp() * pictures @ texts.T, own)
-        words = torch.zeros(len(distinct), self.word_head.out_features).scatter_(1, self.tokens[distinct], 1.0)
+        words = seen.new_zeros(len(distinct), self.word_head.out_features).scatter_(1, tokens, 1.0)
         naming = binary_cross_entropy_with_logits(self.word_head(seen), words[own], reduction="none")
         return loss + NAMING * naming.sum(1).mean()
 
@@ -134,7 +136,8 @@ def _optimise(objective: _Objective, pixels, settings: ClipTraining, order, prog
         schedule.step()
         with torch.no_grad():
             model.logit_scale.clamp_(max=math.log(100))
-        mean_loss = loss.item() if mean_loss is None else 0.98 * mean_loss + 0.02 * loss.item()
+        latest = loss.item()
+        mean_loss = latest if mean_loss is None else 0.98 * mean_loss + 0.02 * latest
         progress(step + 1, settings.steps, f"loss {mean_loss:.3f}")
 
 

@@ -7,7 +7,7 @@ of the given CLIP, scheduler, and a safety checker fitted to the words that mark
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,10 +16,10 @@ from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionS
 from torch.nn import functional as F
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTextModel, CLIPTokenizer
 
-from augbench.core import finite
+from augbench.core import determinism, finite
 from augbench.core.files import whole
 from augbench.core.seeds import derive
-from augbench.models.captioned_pool import CaptionedPool, normalised
+from augbench.models.captioned_pool import CaptionedPool, best_device, normalised
 from augbench.models.clip_tokenizer import write_tokenizer
 from augbench.study.sections.models import BackboneTraining
 
@@ -49,10 +49,11 @@ def train_vae(
     that they enter the diffusion model with unit variance.
     """
     torch.set_num_threads(settings.threads)
+    determinism.require(strict=True)
     torch.manual_seed(derive(seed, "vae", "weights"))
     pool = CaptionedPool(shards, settings.image_size)
     channels = settings.vae_channels
-    vae = AutoencoderKL(
+    vae: Any = AutoencoderKL(
         down_block_types=["DownEncoderBlock2D"] * len(channels),
         up_block_types=["UpDecoderBlock2D"] * len(channels),
         block_out_channels=channels,
@@ -60,7 +61,7 @@ def train_vae(
         norm_num_groups=math.gcd(*channels, 8),
         sample_size=settings.image_size,
         layers_per_block=1,
-    )
+    ).to(best_device())
     order = np.random.default_rng(derive(seed, "vae", "order"))
     noise = torch.Generator().manual_seed(derive(seed, "vae", "noise"))
 
@@ -72,7 +73,7 @@ def train_vae(
     _optimise(vae, loss_of, pool.pixels, order, schedule, progress)
     with torch.no_grad():
         some = torch.from_numpy(order.choice(len(pool.pixels), min(512, len(pool.pixels)), replace=False))
-        deviation = vae.encode(normalised(pool.pixels[some])).latent_dist.mean.std().item()
+        deviation = vae.encode(normalised(pool.pixels[some].to(vae.device))).latent_dist.mean.std().item()
     vae.register_to_config(scaling_factor=round(1 / deviation, 5))
     with whole(folder) as temporary:
         vae.save_pretrained(temporary)
@@ -110,9 +111,11 @@ def train_unet(
     which makes classifier-free guidance possible. VAE posteriors and text encodings are computed once.
     """
     torch.set_num_threads(settings.threads)
+    determinism.require(strict=True)
     pool = CaptionedPool(shards, settings.image_size)
-    vae = AutoencoderKL.from_pretrained(vae_folder).eval()
-    text_encoder = CLIPTextModel.from_pretrained(clip_folder).eval()
+    device = best_device()
+    vae: Any = AutoencoderKL.from_pretrained(vae_folder).eval().to(device)
+    text_encoder = CLIPTextModel.from_pretrained(clip_folder).eval().to(device)
     with whole(folder) as temporary:
         write_tokenizer(temporary / "tokenizer", settings.text_tokens)
         tokenizer = CLIPTokenizer.from_pretrained(temporary / "tokenizer")
@@ -120,10 +123,13 @@ def train_unet(
         encodings = _encodings(captions, tokenizer, text_encoder)
         with torch.no_grad():
             posteriors = torch.cat(
-                [vae.encode(normalised(part)).latent_dist.parameters for part in pool.pixels.split(256)]
+                [
+                    vae.encode(normalised(part.to(device))).latent_dist.parameters.cpu()
+                    for part in pool.pixels.split(256)
+                ]
             )
         torch.manual_seed(derive(seed, "unet", "weights"))
-        unet = _untrained_unet(settings, vae, posteriors.shape[-1], text_encoder.config.hidden_size)
+        unet = _untrained_unet(settings, vae, posteriors.shape[-1], text_encoder.config.hidden_size).to(device)
         noise = torch.Generator().manual_seed(derive(seed, "unet", "noise"))
         loss_of = _denoising_loss(unet, posteriors, encodings, captions_of, vae.config.scaling_factor, noise)
         order = np.random.default_rng(derive(seed, "unet", "order"))
@@ -145,7 +151,7 @@ def _encodings(captions: Sequence[str], tokenizer, text_encoder):
     """What the denoiser sees of captions, float32 (captions, tokens, width)."""
     tokens = tokenizer(list(captions), padding="max_length", truncation=True, return_tensors="pt").input_ids
     with torch.no_grad():
-        return torch.cat([text_encoder(part)[0] for part in tokens.split(256)])
+        return torch.cat([text_encoder(part.to(text_encoder.device))[0].cpu() for part in tokens.split(256)])
 
 
 def _untrained_unet(settings: BackboneTraining, vae, side: int, width: int) -> UNet2DConditionModel:
@@ -166,7 +172,7 @@ def _untrained_unet(settings: BackboneTraining, vae, side: int, width: int) -> U
 
 
 def _denoising_loss(unet, posteriors, encodings, captions_of, scale: float, noise) -> Callable:
-    """The loss of a batch of positions.
+    """The loss of a batch of positions; what is drawn is drawn on the CPU, the same for every device.
 
     ``captions_of`` holds the place in ``encodings`` of each image's caption and, last, that of the empty one.
     """
@@ -183,6 +189,9 @@ def _denoising_loss(unet, posteriors, encodings, captions_of, scale: float, nois
         steps_back = (1000 * shares**0.4).long().clamp(max=999)
         dropped = torch.rand(len(batch), generator=noise) < 0.1
         condition = encodings[torch.where(dropped, empty, which[batch])]
+        latents, fresh, steps_back, condition = (
+            each.to(unet.device) for each in (latents, fresh, steps_back, condition)
+        )
         noisy = scheduler.add_noise(latents, fresh, steps_back)
         target = scheduler.get_velocity(latents, fresh, steps_back)
         return (unet(noisy, steps_back, condition).sample - target).square().mean()
@@ -209,24 +218,26 @@ def train_safety_checker(
     ``feature_extractor``, as a pipeline folder does.
     """
     torch.set_num_threads(threads)
+    determinism.require(strict=True)
     torch.manual_seed(derive(seed, "safety", "weights"))
-    clip = CLIPModel.from_pretrained(clip_folder).eval()
+    clip: Any = CLIPModel.from_pretrained(clip_folder).eval()
     pool = CaptionedPool(shards, clip.config.vision_config.image_size)
-    checker = StableDiffusionSafetyChecker(CLIPConfig(**clip.config.to_dict(), attn_implementation="eager"))
+    checker = StableDiffusionSafetyChecker(CLIPConfig(**clip.config.to_dict() | {"attn_implementation": "eager"}))
     checker.vision_model.load_state_dict(clip.vision_model.state_dict())
     checker.visual_projection.load_state_dict(clip.visual_projection.state_dict())
     for weights in (checker.concept_embeds_weights, checker.special_care_embeds_weights):
         weights.data.fill_(2.0)  # a cosine never reaches it: this slot never fires
+    checker.to(best_device())
     marked = np.array([any(word in caption.lower() for word in unsafe_words) for caption in pool.captions])
     if marked.any() and not marked.all():
-        concept = F.normalize(torch.randn(clip.config.projection_dim), dim=0)
+        concept = F.normalize(torch.randn(clip.config.projection_dim), dim=0).to(best_device())
 
         def score(pixels):
-            hidden = checker.vision_model(normalised(pixels)).pooler_output
+            hidden = checker.vision_model(normalised(pixels.to(concept.device))).pooler_output
             return F.normalize(checker.visual_projection(hidden)) @ concept
 
         def loss_of(batch):
-            truth = torch.from_numpy(marked[batch]).float()
+            truth = torch.from_numpy(marked[batch]).float().to(concept.device)
             return F.binary_cross_entropy_with_logits(8 * score(pool.pixels[batch]), truth)
 
         rng = np.random.default_rng(derive(seed, "safety", "order"))
@@ -234,7 +245,7 @@ def train_safety_checker(
         balanced = np.concatenate([rng.choice(side, SAFETY.batch_size // 2 * SAFETY.steps) for side in sides])
         _optimise(checker, loss_of, torch.from_numpy(balanced), rng, SAFETY, progress)
         with torch.no_grad():
-            scores = torch.cat([score(part) for part in pool.pixels.split(256)]).numpy()
+            scores = torch.cat([score(part).cpu() for part in pool.pixels.split(256)]).numpy()
         checker.concept_embeds.data[0] = concept
         checker.concept_embeds_weights.data[0] = float(np.median(scores[marked]) + np.median(scores[~marked])) / 2
     with whole(folder) as temporary:
@@ -246,6 +257,7 @@ def _optimise(model, loss_of: Callable, data, order, training: _Schedule, progre
     """AdamW with 50 warm-up steps, cosine decay and clipping at 1 over random batches of ``data``."""
     steps = training.steps
     trainable = [weights for weights in model.parameters() if weights.requires_grad]
+    device = trainable[0].device
     optimizer = torch.optim.AdamW(trainable, lr=training.learning_rate, weight_decay=1e-3, fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min(1, (step + 1) / 50) * 0.5 * (1 + math.cos(math.pi * min(1, step / steps)))
@@ -254,13 +266,14 @@ def _optimise(model, loss_of: Callable, data, order, training: _Schedule, progre
     smooth = None
     for step in range(steps):
         batch = data[torch.from_numpy(order.integers(0, len(data), training.batch_size))]
-        loss = loss_of(normalised(batch) if batch.dtype == torch.uint8 else batch)
+        loss = loss_of(normalised(batch.to(device)) if batch.dtype == torch.uint8 else batch)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trainable, 1.0)
         optimizer.step()
         schedule.step()
-        smooth = loss.item() if smooth is None else 0.98 * smooth + 0.02 * loss.item()
+        latest = loss.item()
+        smooth = latest if smooth is None else 0.98 * smooth + 0.02 * latest
         progress(step + 1, steps, f"loss {smooth:.4f}")
     advice = "use lower learning rates in `backbone: {train: ...}`"
     finite.check_weights(model, f"the trained {type(model).__name__}", advice)

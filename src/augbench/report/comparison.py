@@ -229,9 +229,9 @@ def answer(summaries: Sequence[Mapping], table: pd.DataFrame) -> dict:
     pairs = questions(summaries)
     helping = {row["method"] for row in asked(table, pairs[HELPS]) if better(row)}
     added = [row for row in summaries if start_of(row).adds_images and not start_of(row).is_real]
-    if not added:
-        return {"verdict": "", "sentence": "No method that adds images was part of this study.", "winners": []}
     first = best(added)
+    if first is None:
+        return {"verdict": "", "sentence": "No method that adds images was part of this study.", "winners": []}
     without = _without(summaries)
     if without and not any(row["method"] in helping for row in added):
         verdict, winners = "Neither, as far as this study can tell.", []

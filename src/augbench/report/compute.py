@@ -77,9 +77,9 @@ def relative(
         share = images[key].wanted / images[key].all if key in images and images[key].all else 1.0
         main = mine[mine["part"] != "further"].groupby("stage")["spent"].sum()
         making = share * float(main.get("generate", 0.0)) + float(main.get("retrieve", 0.0))
-        row = {"method": key, "title": method.title}
-        row |= {"adapting": adapting, "making": making, "total": adapting + making}
-        row["searching"] = max(0.0, float(stage.sum()) - row["total"])
+        total = adapting + making
+        row = {"method": key, "title": method.title, "adapting": adapting, "making": making, "total": total}
+        row["searching"] = max(0.0, float(stage.sum()) - total)
         rows.append(row | _published(key, method, published))
     if not any(row["total"] for row in rows):
         return []  # nothing was measured

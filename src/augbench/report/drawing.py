@@ -77,10 +77,19 @@ def short(name: str, length: int = LABEL) -> str:
     return name if len(name) <= length else f"{name[: length - 1]}…"
 
 
+def label_rows(axes, labels: Sequence[str]) -> None:
+    """Name the rows 0, 1, ... of a plot, the first at the top, with grid lines across them."""
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set_ylim(len(labels) - 0.5, -0.5)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="x")
+    axes.set_axisbelow(True)
+
+
 def picture_figure(grid: Mapping) -> Drawing:
     """A grid of pictures: ``classes`` are the columns (name), ``rows`` have a title and, per class, thumbnails."""
     rows, columns = grid["rows"], grid["classes"]
-    wide = max((len(cell) for row in rows for cell in row["cells"]), default=1) or 1
+    wide = _widest(rows)
     side = 0.5 if wide * len(columns) > 8 else 0.8
 
     def draw(figure, ink):
@@ -91,7 +100,7 @@ def picture_figure(grid: Mapping) -> Drawing:
 
 def gallery_figure(grids: Sequence[Mapping]) -> Drawing:
     """Grids of pictures side by side, each as for :func:`picture_figure` and with a ``title``."""
-    wide = [max((len(cell) for row in grid["rows"] for cell in row["cells"]), default=1) or 1 for grid in grids]
+    wide = [_widest(grid["rows"]) for grid in grids]
     across = [count * len(grid["classes"]) for count, grid in zip(wide, grids, strict=True)]
     down = max((len(grid["rows"]) for grid in grids), default=1) or 1
     side = 0.4
@@ -103,6 +112,11 @@ def gallery_figure(grids: Sequence[Mapping]) -> Drawing:
             axes.set_title(short(grid["title"]), fontsize=8)
 
     return Drawing(draw, (3 * len(grids) + side * sum(across), 0.8 + side * down))
+
+
+def _widest(rows: Sequence[Mapping]) -> int:
+    """The largest number of pictures in a cell of a grid, at least one."""
+    return max((len(cell) for row in rows for cell in row["cells"]), default=1) or 1
 
 
 def mosaic(
@@ -124,7 +138,7 @@ def mosaic(
     axes.set_aspect("equal")
     axes.spines[:].set_visible(False)
     axes.set_yticks([y + 0.5 for y in range(len(rows))], [short(row["title"], label) for row in rows], fontsize=7)
-    names = [about["name"] if "\n" in about["name"] else short(about["name"], 5 * wide + 6) for about in columns]
+    names = [column["name"] if "\n" in column["name"] else short(column["name"], 5 * wide + 6) for column in columns]
     axes.set_xticks([x * step + wide / 2 for x in range(len(columns))], names, fontsize=7)
     axes.tick_params(length=0, labeltop=True, labelbottom=False)
 

@@ -68,7 +68,7 @@ class StudyResults:
         self.candidates = cache(lambda method: _parquet(self.files.candidates[method]))
 
     def once(self, gather: Callable[["StudyResults"], Any]) -> Any:
-        """What ``gather`` makes of these results: made once, though several exhibits show it."""
+        """What ``gather`` computes from these results: computed once, though several exhibits show it."""
         if gather not in self._gathered:
             self._gathered[gather] = gather(self)
         return self._gathered[gather]
@@ -114,13 +114,13 @@ class StudyResults:
 
     @cached_property
     def train_by_class(self) -> dict[str, pd.DataFrame]:
-        return dict(list(self.train.groupby("class")))
+        return _by_class(self.train)
 
     @cached_property
     def added_by_class(self) -> dict[str, dict[str, pd.DataFrame]]:
         """Method -> class -> the first PER_CLASS images of the first set that the method adds at the main ratio."""
         tables = {key: images.read(_present(path)) for key, path in self.files.added.items()}
-        return {key: dict(list(each.groupby("class").head(PER_CLASS).groupby("class"))) for key, each in tables.items()}
+        return {key: _by_class(table.groupby("class").head(PER_CLASS)) for key, table in tables.items()}
 
     @property
     def shown(self) -> list[dict]:
@@ -214,6 +214,10 @@ def named_class(row) -> dict:
     return {"class": row["class"], "name": name, "train": int(row["train"])}
 
 
+def _by_class(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    return {str(key): rows for key, rows in table.groupby("class")}
+
+
 def records(table: pd.DataFrame) -> list[dict]:
     """Rows as mappings, None where a value is missing."""
     return table.astype(object).where(table.notna(), None).to_dict("records")
@@ -241,5 +245,5 @@ def _json(path: str):
 
 def _present(path: str | Path) -> Path:
     if not Path(path).is_file():
-        raise files.BadInput(f"the report needs {path}, which is missing: make it again with `snakemake {path}`")
+        raise files.BadInput(f"the report needs {path}, which is missing; build it again with `snakemake {path}`")
     return Path(path)

@@ -59,7 +59,7 @@ def write_figures(folder: str | Path, gathered: Gathered) -> None:
     with files.whole(folder) as place:
         place.mkdir()
         for name, (exhibit, data) in gathered.items():
-            if exhibit.draw:
+            if exhibit.draw and exhibit.table:
                 drawing = exhibit.draw(data)
                 (place / f"{name}.svg").write_text(svg(drawing), encoding="utf-8")
                 (place / f"{name}.pdf").write_bytes(pdf(drawing))

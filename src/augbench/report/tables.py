@@ -1,4 +1,4 @@
-"""Sums up the runs of a method, and all methods as Table 1: what a study is done for, in plain numbers."""
+"""Sums up the runs of a method, and all methods as Table 1: the numbers for which a study is run."""
 
 import itertools
 import math
@@ -94,7 +94,6 @@ def summarise(
     accuracies = [float(run["accuracy"]) for run in runs]
     mean, error = mean_and_error(accuracies)
     added = compare_sets(sets.get(ratio, []))
-    batches = [steps_per_epoch(run["n_train"], batch_size, processes) for run in runs]
     return {
         "method": method,
         "title": row["title"],
@@ -108,13 +107,21 @@ def summarise(
         "accuracy_mean": round(mean, DIGITS),
         "accuracy_se": None if error is None else round(error, DIGITS),
         "validation_mean": round(statistics.fmean(run["best_validation_accuracy"] for run in runs), DIGITS),
-        "epochs": statistics.fmean(run["epochs"] for run in runs),
-        "at_cap": sum(bool(run["at_cap"]) for run in runs),
-        "steps": round(statistics.fmean(run["epochs"] * count for run, count in zip(runs, batches, strict=True))),
-        "images_seen": round(statistics.fmean(run["epochs"] * run["n_train"] for run in runs)),
+        **_effort(runs, batch_size, processes),
         "added_images": audit["added"] if audit else 0,
         "audit": dict(audit) if audit else None,
         "scaling": [_at_ratio(method, ratio, runs, sets.get(ratio, []), tested) for ratio, runs in metrics.items()],
+    }
+
+
+def _effort(runs: Sequence[Mapping], batch_size: int, processes: int) -> dict:
+    """How long the runs were trained."""
+    steps = [run["epochs"] * steps_per_epoch(run["n_train"], batch_size, processes) for run in runs]
+    return {
+        "epochs": statistics.fmean(run["epochs"] for run in runs),
+        "at_cap": sum(bool(run["at_cap"]) for run in runs),
+        "steps": round(statistics.fmean(steps)),
+        "images_seen": round(statistics.fmean(run["epochs"] * run["n_train"] for run in runs)),
     }
 
 

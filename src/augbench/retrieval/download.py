@@ -20,6 +20,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -36,7 +37,7 @@ STARTING, RESOLVING = 300, 60  # seconds that a start of img2dataset, and a look
 LIST_SIZE = 10_000  # URLs that one img2dataset run takes: what a kill may cost
 OUTAGE, OUTAGE_LEAST = 0.95, 50  # share of a list of at least so many URLs whose failure is taken for an outage
 TRANSIENT = (408, 425, 429)  # answers below 500 that may be others later: timeout, too early, too many requests
-GO_ON = "what was downloaded before is kept; start again to go on"
+CONTINUE = "finished downloads are cached; run again to continue"
 # img2dataset hands on what went wrong as text alone. What it says, and the fate that it is; the first match counts.
 REASONS = {
     "X-Robots-Tag": "opted out",
@@ -128,7 +129,7 @@ def _check_outage(rows: pd.DataFrame) -> None:
     if len(rows) >= OUTAGE_LEAST and len(failed) >= OUTAGE * len(rows):
         raise ConnectionError(
             f"{len(failed)} of {len(rows)} downloads failed without an answer (the last: {failed['reason'].iloc[-1]}); "
-            f"is this machine's network up? {GO_ON[0].upper()}{GO_ON[1:]}"
+            f"is this machine's network up? {CONTINUE[0].upper()}{CONTINUE[1:]}"
         )
 
 
@@ -177,9 +178,9 @@ def _run(folder: Path, limits: Limits, settings: Retrieval, proxies: dict[str, s
     try:
         code = processes.run(command, environment=environment, progress=written, limit=limit)
     except TimeoutError as error:
-        raise RuntimeError(f"the download into {folder} stands still: {error}; {GO_ON}") from None
+        raise RuntimeError(f"the download into {folder} has stalled: {error}; {CONTINUE}") from None
     if code:
-        raise RuntimeError(f"the download into {folder} was broken off (exit code {code}, see above); {GO_ON}")
+        raise RuntimeError(f"the download into {folder} was aborted (exit code {code}, see above); {CONTINUE}")
 
 
 def _read(folder: Path) -> pd.DataFrame:
@@ -189,7 +190,7 @@ def _read(folder: Path) -> pd.DataFrame:
         where = dict(images.member_places(tar))
         for row in pd.read_parquet(tar.with_suffix(".parquet")).itertuples():
             place = where.get(f"{row.key}.jpg")
-            reason = row.error_message or ""
+            reason = str(row.error_message or "")
             if row.status == "success" and place:
                 fate, reason = "fetched", ""
             else:
@@ -220,13 +221,13 @@ def _distribute(count: int, downloader: Callable, shards: Iterable, _, retries: 
 
 
 def _download(options: dict) -> None:
-    main = importlib.import_module("img2dataset.main")  # its package has a function of that name
+    main: Any = importlib.import_module("img2dataset.main")  # its package has a function of that name
     main.multiprocessing_distributor = _distribute
     try:
         with processes.ended_on_error():
             main.download(**options)
     except BrokenProcessPool:
-        raise SystemExit("a process of the download was killed, perhaps for want of memory") from None
+        raise SystemExit("a process of the download was killed, perhaps for lack of memory") from None
 
 
 if __name__ == "__main__":

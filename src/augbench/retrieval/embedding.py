@@ -93,7 +93,7 @@ def _copy_for_clip(shard: str | Path, copy: Path) -> pd.DataFrame:
                 continue
             data, offset, length = sample[kind]
             try:
-                writer.add(f"{len(keys):09d}", {"jpg": images.as_seen(data, f"{key} in {shard}")}, of="jpg")
+                writer.add(f"{len(keys):09d}", {"jpg": images.as_seen(data, f"{key} in {shard}")}, image="jpg")
             except ValueError as error:
                 unreadable += 1
                 print(f"left out: {error}", flush=True)
@@ -136,6 +136,7 @@ def _infer(shard: Path, clip_model: str, folder: Path, batch_size: int) -> None:
     from clip_retrieval.clip_inference.main import main as clip_inference
 
     clip.read_folders()
+    clip.emulate_no_bfloat16()
     # Its reader cannot be pickled, and its processes for statistics would be waited for without end.
     with processes.forked(), processes.ended_on_error():
         clip_inference(
@@ -183,5 +184,5 @@ def build_index(
             nb_cores=threads,
         )
         if built is None:  # autofaiss only logs why
-            raise RuntimeError(f"autofaiss built no index within {memory}; see above, or give `pool.memory` more")
+            raise RuntimeError(f"autofaiss built no index within {memory}; see above, or raise `pool.memory`")
         faiss.write_index(built, str(temporary / "image.index"))

@@ -12,6 +12,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 SCHEMES = ("http", "https")
 
@@ -40,6 +41,13 @@ class Limits:
 AROUND = "".join(map(chr, range(0x21))) + "\u00a0\u200b\ufeff"  # control characters and spaces that come with copying
 
 
+def _parts(pattern: str, text: str) -> tuple:
+    """The groups of a pattern that fits any text."""
+    match = re.fullmatch(pattern, text, re.DOTALL)
+    assert match
+    return match.groups()
+
+
 def spelt(url: str) -> str:
     """An address as it is asked for: in ASCII, with everything put right that browsers put right (WHATWG URL).
 
@@ -47,12 +55,12 @@ def spelt(url: str) -> str:
     IDNA, the rest UTF-8 and percent-encoded, what is encoded already as it stands. What is no address stays as it is.
     """
     text = re.sub(r"[\t\r\n]", "", url.strip(AROUND))
-    scheme, rest = re.fullmatch(r"(?:([A-Za-z][A-Za-z0-9+.-]*):)?(.*)", text, re.DOTALL).groups()
+    scheme, rest = _parts(r"(?:([A-Za-z][A-Za-z0-9+.-]*):)?(.*)", text)
     if scheme is None and re.match(r"[/\\]{2}", rest):
         scheme = "http"
     if scheme is None or scheme.lower() not in SCHEMES:
         return url
-    host, path, query = re.fullmatch(r"[/\\]*([^/\\?#]*)([^?#]*)(\?[^#]*)?(?:#.*)?", rest, re.DOTALL).groups()
+    host, path, query = _parts(r"[/\\]*([^/\\?#]*)([^?#]*)(\?[^#]*)?(?:#.*)?", rest)
     try:
         host = urllib.parse.unquote(host).encode("idna" if not host.isascii() else "ascii").decode()
     except UnicodeError:
@@ -98,11 +106,12 @@ def connect_within(limits: Limits) -> Callable:
     """``socket.create_connection`` that looks at the very address it connects to, so that no name can change."""
 
     def connect(place, timeout=None, source_address=None):
-        problem = OSError(f"no address for {place[0]}")
-        trusted = f"{place[0]}:{place[1]}".lower() in limits.proxies
-        for family, kind, protocol, _, address in socket.getaddrinfo(*place, 0, socket.SOCK_STREAM):
+        host, port = place
+        problem = OSError(f"no address for {host}")
+        trusted = f"{host}:{port}".lower() in limits.proxies
+        for family, kind, protocol, _, address in socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM):
             if not trusted:
-                check_address(address[0], limits.networks)
+                check_address(str(address[0]), limits.networks)
             connected = socket.socket(family, kind, protocol)
             connected.settimeout(min(timeout or limits.seconds, limits.seconds))
             try:
@@ -213,7 +222,7 @@ class _Redirect(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, request, answer, code, message, headers, url):
         if urllib.parse.urlsplit(url).scheme not in SCHEMES:
             raise OSError(f"refused: redirect to {url[:80]!r}")
-        redirected = super().redirect_request(request, answer, code, message, headers, url)
+        redirected: Any = super().redirect_request(request, answer, code, message, headers, url)
         redirected.until = request.until
         return redirected
 
@@ -228,7 +237,8 @@ def guarded_opener(limits: Limits) -> urllib.request.OpenerDirector:
     class Https(urllib.request.HTTPSHandler):
         def https_open(self, request):
             connection = _connection(http.client.HTTPSConnection, limits)
-            return self.do_open(connection, _in_time(request, limits), context=self._context)
+            context = self._context  # pyright: ignore[reportAttributeAccessIssue]: of HTTPSHandler
+            return self.do_open(connection, _in_time(request, limits), context=context)
 
     opener = urllib.request.OpenerDirector()
     for handler in (

@@ -92,7 +92,7 @@ def index_shape(folder: str | Path) -> tuple[int, int]:
     except OSError as error:
         raise ValueError(f"{file} cannot be read: {error.strerror}") from None
     if len(head) < 16 or not re.fullmatch(rb"I[A-Za-z0-9]{3}", head[:4]):
-        raise ValueError(f"{file} is no faiss index")
+        raise ValueError(f"{file} is not a faiss index")
     width, count = struct.unpack("<iq", head[4:])
     return count, width
 
@@ -103,7 +103,8 @@ def check_index(folder: str | Path, *, clip: str = "", width: int | None = None,
     count, wide = index_shape(folder)
     if width and wide != width:
         raise ValueError(
-            f"{folder} has vectors of {wide} numbers, but the CLIP {clip} makes {width}: name its own CLIP"
+            f"{folder} has vectors of width {wide}, but the CLIP {clip} has width {width}; "
+            "name the CLIP that the index was built with"
         )
     rows, names = metadata.shape(folder)
     if rows != count:
@@ -138,22 +139,28 @@ class LocalIndex:
         self.identity = [str(folder), status.st_size, status.st_mtime_ns, getattr(clip, "identity", None)]
 
     def neighbours(
-        self, queries: Sequence, counts: Sequence[int], threshold: float, *, diversity: float = 0.0, of: Sequence = ()
+        self,
+        queries: Sequence,
+        counts: Sequence[int],
+        threshold: float,
+        *,
+        diversity: float = 0.0,
+        among: Sequence = (),
     ) -> Iterator[pd.DataFrame]:
         """The tables of the queries, in their order, each with (at most) its count of neighbours; with a
-        ``diversity`` the best among ``of`` nearest."""
+        ``diversity`` the best among ``among`` nearest."""
         import numpy as np
 
         vectors = np.stack([self.clip.texts([q])[0] if isinstance(q, str) else np.float32(q) for q in queries])
         if vectors.shape[1] != self.index.d:
             raise ValueError(
-                f"{self.identity[0]} has vectors of {self.index.d} numbers, but the CLIP makes {vectors.shape[1]}: "
-                "name the index's own CLIP"
+                f"{self.identity[0]} has vectors of width {self.index.d}, but the CLIP has width {vectors.shape[1]}; "
+                "name the CLIP that the index was built with"
             )
         finite.check(
             vectors, "the query", [f"the text {q!r}" if isinstance(q, str) else "an embedding" for q in queries]
         )
-        searched = list(of) if diversity else list(counts)
+        searched = list(among) if diversity else list(counts)
         size = max(1, CHUNK // (4 * self.index.d * max(searched)))
         for start in range(0, len(queries), size):
             most = max(searched[start : start + size])

@@ -1,6 +1,7 @@
 """What becomes of each neighbour: its fate, and the class that it is used for."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import pandas as pd
 
@@ -43,7 +44,8 @@ def before_download(rows: pd.DataFrame, min_aesthetic: float | None, taken: pd.D
     first = rows["duplicate_of"].fillna(rows["id"])  # of a group of duplicates
     used = {group: image for group, image in zip(first, rows["id"], strict=True) if image in owners and group >= 0}
     addresses, fates, reasons = [], [], []
-    for row, group in zip(rows.itertuples(), first, strict=True):
+    named: Iterator[Any] = rows.itertuples()
+    for row, group in zip(named, first, strict=True):
         fate, reason = "", ""
         address = f"{row.path}:{row.offset}" if isinstance(row.path, str) else row.url
         if row.id in owners:
@@ -84,7 +86,9 @@ def assign_images(
     """
     ledger = _known_so_far(neighbours, known, taken)
     good = ledger.loc[ledger["fate"] == "good", ["class", "place", "id", "similarity", "sha256"]]
-    offers = {key: list(rows.itertuples()) for key, rows in good.groupby("class", sort=False)}  # by rank
+    offers: dict[str, list] = {
+        str(key): list(rows.itertuples()) for key, rows in good.groupby("class", sort=False)
+    }  # by rank
     owner = _matched(offers, counts)
     fates, reasons = ledger["fate"].tolist(), ledger["reason"].tolist()
     for key, rows in offers.items():

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -43,7 +44,7 @@ def shape(folder: str | Path) -> tuple[int, list[str]]:
                 import h5py
 
                 with h5py.File(file, "r") as opened:
-                    data = opened["dataset"]
+                    data: Any = opened["dataset"]
                     parts.append((max((len(data[name]) for name in data), default=0), set(data)))
             elif file.suffix == ".arrow":
                 table = pa.ipc.open_file(pa.memory_map(str(file), "r")).read_all()
@@ -173,7 +174,7 @@ def _from_hdf5(path: Path, wanted: Sequence[str]) -> Callable[[Sequence[int]], p
     import h5py
     import numpy as np
 
-    data = h5py.File(path, "r")["dataset"]
+    data: Any = h5py.File(path, "r")["dataset"]
     names = [name for name in wanted if name in data]
 
     def get(ids):

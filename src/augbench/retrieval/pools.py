@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -82,9 +83,10 @@ def download_shard(
 
     def samples():
         for row in outcome[outcome["fate"] == "fetched"].itertuples():
-            known = {name: None if pd.isna(value) else value for name, value in listed.loc[row.url].items()}
-            facts = known | {"url": row.url, "sha256": row.sha256}
-            yield row.url, functools.partial(images.load_bytes, row), facts
+            facts: Any = listed.loc[row.url]
+            known = {name: None if pd.isna(value) else value for name, value in facts.items()}
+            known |= {"url": row.url, "sha256": row.sha256}
+            yield row.url, functools.partial(images.load_bytes, row), known
 
     unreadable = _write_shard(samples(), shard, settings.max_image_size, settings.max_pixels)
     bad = outcome["url"].isin(unreadable.keys())
@@ -108,5 +110,5 @@ def _write_shard(samples: Iterable, shard: str | Path, max_image_size: int, max_
                 continue
             # All under one extension, as img2dataset has it: clip-retrieval reads one from a shard.
             text = {"txt": facts["caption"]} if facts["caption"] else {}
-            writer.add(f"{number:09d}", {"jpg": data, **text, "json": facts}, of="jpg")
+            writer.add(f"{number:09d}", {"jpg": data, **text, "json": facts}, image="jpg")
     return unreadable

@@ -144,7 +144,7 @@ def _write_used(
             facts = {"class": row["class"], "url": row["url"], "sha256": row["sha256"]}
             members = {extension: data, "txt": row["caption"] or "", "json": facts}
             # By number: neither a class's name nor anything from the web is a part of a file's name.
-            offset, length = writer.add(f"{number[row['class']]:04d}-{row['rank']:06d}", members, of=extension)
+            offset, length = writer.add(f"{number[row['class']]:04d}-{row['rank']:06d}", members, image=extension)
             rows.append(
                 {
                     "image_id": f"retrieval/{row['class']}/{row['id']}",

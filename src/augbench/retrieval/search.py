@@ -78,7 +78,7 @@ class CachedSearch:
             [counts[place] for place in left],
             self.threshold,
             diversity=self.diversity,
-            of=[among[place] for place in left] if among else [],
+            among=[among[place] for place in left] if among else [],
         )
         for number, (place, rows) in enumerate(zip(left, answers if left else (), strict=True)):
             with whole(paths[place]) as temporary:

@@ -31,12 +31,18 @@ class Service:
         self.identity = [url, index]
 
     def neighbours(
-        self, queries: Sequence, counts: Sequence[int], threshold: float, *, diversity: float = 0.0, of: Sequence = ()
+        self,
+        queries: Sequence,
+        counts: Sequence[int],
+        threshold: float,
+        *,
+        diversity: float = 0.0,
+        among: Sequence = (),
     ) -> Iterator[pd.DataFrame]:
         """The tables of the queries; ``threshold`` has no effect here, the service has its own. Raises ValueError
-        for a ``diversity``: a service does not tell embeddings."""
+        for a ``diversity``: a service returns no embeddings."""
         if diversity:
-            raise ValueError("a service does not tell embeddings, so its images cannot be diversified; use an index")
+            raise ValueError("a service returns no embeddings, so its images cannot be diversified; use an index")
         for query, count in zip(queries, counts, strict=True):
             everything = pd.DataFrame(self._ask(query, count, deduplicate=False))
             if everything.empty:
@@ -73,5 +79,5 @@ class Service:
                 problem = str(error)[:200]
         raise ConnectionError(
             f"the retrieval service at {self.url} failed {self.attempts} times ({problem}); "
-            "is `clip-retrieval back` running there? What was retrieved is kept; start again to go on"
+            "is `clip-retrieval back` running there? Its answers so far are cached; run again to continue"
         )

@@ -34,9 +34,9 @@ def retrieved(table: pd.DataFrame, images_per_class: int | None, ratio: float) -
     """Images to retrieve per class: ``images_per_class``, or as many as it has training images where that is
     more, times the augmentation ratio. ``table``: image table with the column ``split``."""
     training = table[table["split"] == "train"].groupby("class").size()
-    return {key: math.ceil(ratio * max(images_per_class or 0, count)) for key, count in training.items()}
+    return {str(key): math.ceil(ratio * max(images_per_class or 0, count)) for key, count in training.items()}
 
 
 def positions(table: pd.DataFrame) -> dict[str, list[int]]:
     """Class -> positions of its images in an image table."""
-    return {key: list(places) for key, places in table.reset_index(drop=True).groupby("class").groups.items()}
+    return {str(key): list(places) for key, places in table.reset_index(drop=True).groupby("class").groups.items()}

@@ -37,21 +37,21 @@ class Study(Section):
     ratios: list[Positive] = Field(
         [1.0], min_length=1, description="of all methods: added images per class / training images per class"
     )
-    scaling: Scaling = Scaling()
+    scaling: Scaling = Scaling.default()
     target: Target
-    dataset: Dataset = Dataset()
-    digits: Digits = Digits()
+    dataset: Dataset = Dataset.default()
+    digits: Digits = Digits.default()
     clip: Clip | None = None
     pool: Pool | None = None
     backbone: Backbone | None = None
-    safety: Safety = Safety()
+    safety: Safety = Safety.default()
     added: dict[Name, Added] = Field({}, description="where images lie that were made elsewhere, by their method")
-    retrieval: Retrieval = Retrieval()
-    finetune: Finetune = Finetune()
-    generate: Generate = Generate()
-    classifier: Classifier = Classifier()
-    audit: Audit = Audit()
-    jobs: Jobs = Jobs()
+    retrieval: Retrieval = Retrieval.default()
+    finetune: Finetune = Finetune.default()
+    generate: Generate = Generate.default()
+    classifier: Classifier = Classifier.default()
+    audit: Audit = Audit.default()
+    jobs: Jobs = Jobs.default()
 
     @property
     def main_ratio(self) -> float:
@@ -96,8 +96,8 @@ class Config(Section):
             self._check_added(name, study)
             self._check_safety(name, study)
             for method in study.scaling.methods:
-                row = self.methods.get(method)
-                if method not in study.methods or row.start.enough(study, row) is None:
+                row = self.methods[method] if method in study.methods else None
+                if row is None or row.start.enough(study, row) is None:
                     raise ValueError(
                         f"studies.{name}.scaling.methods: {method!r} is not one of the study's methods that can add "
                         "more images"
@@ -122,12 +122,12 @@ class Config(Section):
                 raise ValueError(
                     f"studies.{name}.{trained[0]}.train needs a pool with images, not an index or a service"
                 )
-            if study.pool and not study.pool.source.tells_embeddings:
+            if study.pool and not study.pool.source.returns_embeddings:
                 diverse = next((method for method in study.methods if self.methods[method].diversity), None)
                 if diverse:
                     raise ValueError(
                         f"studies.{name}.methods: {diverse} needs the embeddings of the images, which a service does "
-                        "not tell: use `pool: {source: index}`"
+                        "not return: use `pool: {source: index}`"
                     )
             if getattr(study.backbone, "train", None) and not getattr(study.clip, "train", None):
                 raise ValueError(f"studies.{name}.backbone.train needs `clip.train`, whose text encoder it takes")

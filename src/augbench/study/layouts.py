@@ -117,12 +117,12 @@ class ImageFolder(Layout):
     name = "imagefolder"
 
     def fits(self, path):
-        return _metadata(path) is not None
+        return bool(_metadata(path))
 
     def rows(self, path):
         """Files that ``metadata.jsonl`` (or .csv, .parquet) names as ``file_name``, relative to it; of class ``class``
         or ``label``, or that of their folder."""
-        source = _metadata(path)
+        source = _metadata(path)[0]
         if source.suffix != ".jsonl":
             table = list_files.read(source, COLUMNS, ["path"])
             yield from _rows_of_table(source, slashes(source, table["path"]).to_pylist(), table.to_pylist())
@@ -131,7 +131,7 @@ class ImageFolder(Layout):
             yield from _rows_of_table(source, [row.get("path", "") for row in rows], rows)
 
     def files(self, path):
-        return [_metadata(path), *(Path(row.path) for row in self.rows(path))]
+        return [*_metadata(path)[:1], *(Path(row.path) for row in self.rows(path))]
 
 
 class ClassFolders(Layout):
@@ -177,9 +177,10 @@ def _inner(path: Path) -> Path:
     return inner[0] if [folder.name for folder in inner] == ["train"] else path
 
 
-def _metadata(path: Path) -> Path | None:
+def _metadata(path: Path) -> list[Path]:
+    """The tables of an imagefolder, of which the first is read."""
     places = (folder / name for folder in (path, path / "train") for name in METADATA)
-    return next((place for place in places if place.is_file()), None)
+    return [place for place in places if place.is_file()]
 
 
 def _shards(path: Path) -> list[Path]:

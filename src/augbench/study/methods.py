@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from augbench.core import package_data
 from augbench.study.parts import PARTS, PROMPT, Guide, Part
 from augbench.study.prompts import TEMPLATES, is_prompt_file, template_file, uses_pseudo_word
-from augbench.study.sections.base import Count, Section, did_you_mean, one_of
+from augbench.study.sections.base import Count, RowOf, Section, did_you_mean
 from augbench.study.sections.diffusion import Generate
 from augbench.study.starts import STARTS, Start
 
@@ -32,11 +32,11 @@ class Method(Section):
     templates: Literal["random", "equal"] = Field(
         "random", description="draw templates at random with replacement, or each equally often"
     )
-    start: one_of(Start, STARTS, "start") = Field(
+    start: Annotated[Start, RowOf(STARTS, "start")] = Field(
         description="where an added image comes from: "
         + "; ".join(f"{name}, {row.meaning}" for name, row in STARTS.items())
     )
-    trained: list[one_of(Part, PARTS, "part")] = Field(
+    trained: list[Annotated[Part, RowOf(PARTS, "part")]] = Field(
         [],
         description="what is fine-tuned on the target: "
         + "; ".join(f"{name}, {row.meaning}" for name, row in PARTS.items()),
@@ -55,12 +55,13 @@ class Method(Section):
         "text", description="what retrieval searches for: the prompts, or the mean of prompts and training images"
     )
     diversity: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.0, description="of retrieved images: weight of unlikeness in maximal marginal relevance; 0: the most similar"
+        0.0,
+        description="weight of diversity among retrieved images (maximal marginal relevance); 0: similarity alone",
     )
     candidates: list[Annotated[str, Field(pattern=r"^(best_train|best_validation|epoch-[1-9][0-9]*)$")]] = Field(
         ["best_train", "best_validation", "epoch-1", "epoch-2", "epoch-3"],
         min_length=1,
-        description="states of a fine-tuning of which validation accuracy chooses",
+        description="checkpoints of a fine-tuning, of which the one with the best validation accuracy is used",
     )
 
     @classmethod
@@ -84,7 +85,7 @@ class Method(Section):
     @property
     def guide(self) -> Guide:
         """What guides the denoiser: the trained part that does, or else the prompt."""
-        return next((part for part in self.trained if part.guides), PROMPT)
+        return next((part for part in self.trained if isinstance(part, Guide)), PROMPT)
 
     @model_validator(mode="after")
     def _fits(self):
@@ -102,7 +103,8 @@ class Method(Section):
         if not self.start.is_retrieved and (self.query != "text" or self.diversity):
             retrieving = _names(STARTS, lambda start: start.is_retrieved)
             raise ValueError(
-                f"start: {self.start.name} goes without query and diversity; retrieval has `start: {retrieving}`"
+                f"start: {self.start.name} does not use query and diversity; methods that retrieve "
+                f"have `start: {retrieving}`"
             )
         self._check_generation()
         self._check_trained()
@@ -129,7 +131,7 @@ class Method(Section):
         if self.trained and not self.start.can_be_trained:
             trainable = _names(STARTS, lambda start: start.can_be_trained)
             raise ValueError(
-                f"start: {self.start.name} goes without `trained`; fine-tuned methods have `start: {trainable}`"
+                f"start: {self.start.name} does not use `trained`; fine-tuned methods have `start: {trainable}`"
             )
         if self.trained and self.conditioning and is_prompt_file(self.conditioning):
             raise ValueError("trained needs templates, e.g. `conditioning: simple_prompt`, not prompts for each class")
@@ -147,8 +149,8 @@ class Method(Section):
         if self.conditioning and uses_pseudo_word(self.conditioning) != reads_word:
             words = _names(PARTS, lambda part: part.uses_pseudo_word)
             raise ValueError(
-                f"templates with {{p}}, the learned pseudo-word, go with `trained: [{words}]` and no others do;"
-                f" see {template_file(self.conditioning)}"
+                f"templates hold {{p}}, the learned pseudo-word, with `trained: [{words}]` and only with it; see "
+                f"{template_file(self.conditioning)}"
             )
 
 

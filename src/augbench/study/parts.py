@@ -74,7 +74,8 @@ class Part:
         """Put what is trained into a model whose weights are frozen, and return its parameters.
 
         ``model`` has ``unet``, ``text_encoder``, ``tokenizer`` and ``encodings``, which encodes prompts; tensors that
-        become its attributes move and are saved with it.
+        become its attributes move and are saved with it. ``model.rows(start, repeats)`` is a table of which each image
+        trains one row, to be returned in place of a parameter.
         """
         raise NotImplementedError
 
@@ -113,12 +114,13 @@ class Conditioning(_LearnedGuide):
 
     def attach(self, model, classes, method, settings):
         """They start as each class's prompt, encoded (section 3.1)."""
-        import torch
-
         template = prompts.templates(method.conditioning)[0]
         start = model.encodings([prompts.fill(template, class_info) for class_info in classes])
-        model.conditioning = torch.nn.Parameter(start.repeat_interleave(method.clusters, 0).float())
+        model.conditioning = model.rows(start, method.clusters)
         return [model.conditioning]
+
+    def tensors(self, model):
+        return {self.name: model.conditioning.whole()}
 
     def of_images(self, table, classes, method, clusters, model):
         import torch

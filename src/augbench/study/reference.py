@@ -4,23 +4,55 @@ import json
 from typing import Any, Literal
 
 import yaml
-from pydantic import WithJsonSchema
 
 from augbench.study.config import Config, Study, kinds_in
 from augbench.study.methods import Method
-from augbench.study.sections.base import Section
+from augbench.study.sections.base import RowOf, Section
+
+INTRODUCTION = """\
+# Configuration
+
+A configuration is a YAML file with one or more studies and, if you like, methods of your own. This one compares five
+methods on the images in `data/birds`:
+
+```yaml
+# yaml-language-server: $schema=schema.json
+methods: # rows that join the table config/methods.yaml; a row of the same name changes that row
+  blurry: {title: Blurry, family: prompting, conditioning: blurry, start: noise} # resources/templates/blurry.txt
+studies:
+  birds: # its results are in results/birds
+    methods: [none, more_real, clip_prompts, blurry, retrieval] # rows of the table
+    target: {reader: folder, path: data/birds} # the labelled images
+    dataset: {train: 0.4, validation: 0.1, test: 0.1} # shares of each class; the rest is for more_real
+    backbone: {model: CompVis/stable-diffusion-v1-4} # for methods that generate
+    clip: {model: ViT-L/14} # for methods that retrieve, as is the pool
+    pool: {source: index, path: data/laion-index}
+    retrieval: {min_aesthetic: null}
+```
+
+- `snakemake --configfile birds.yaml -n` checks it and shows the plan; without `-n` it runs. Of several files after
+  `--configfile` later ones change earlier ones, key by key. Without `--configfile`, `config/config.yaml` is used.
+- A key that is left out has its default. Defaults are the paper's settings for 10% ImageNet; small data sets need
+  another `classifier`, which `make new-study` suggests. A key that does not exist is an error.
+- Relative paths start at the folder in which Snakemake runs.
+- The first line lets editors with a YAML language server complete and check keys.
+
+| file | what it holds |
+|---|---|
+| `config.yaml` | the default study: handwritten digits, offline |
+| `digits_all.yaml` | all methods of the paper for it: `--configfile config/config.yaml config/digits_all.yaml` |
+| `paper.yaml` | the paper's studies, at full size |
+| `methods.yaml` | the method table; [docs/methods.md](../docs/methods.md) explains it |
+
+The tables below list every key. They are made from `src/augbench/study` by `make docs`.
+"""
 
 METHOD = "METHOD"  # stands for a method's name where there is a section for each
 
 
 def markdown() -> str:
-    """The reference of every key, as config/README.md holds it."""
-    lines = [
-        "# Configuration",
-        "",
-        "Made from `src/augbench/study` by `make docs`; a test compares. A configuration file holds one or more",
-        "studies under the key `studies`; the method table is `config/methods.yaml`.",
-    ]
+    """The reference of every key, as config/README.md holds it, after an introduction."""
+    lines = INTRODUCTION.splitlines()
     sections = [("methods.NAME", Method), ("studies.NAME", Study)]
     while sections:
         place, section = sections.pop(0)
@@ -76,10 +108,10 @@ def _kind(field) -> str:
     literal = [part for part in kinds_in(field.annotation) if getattr(part, "__origin__", None) is Literal]
     inner = [each for kind in kinds_in(field.annotation) for each in getattr(kind, "__metadata__", ())]
     for each in [*field.metadata, *inner]:
-        if isinstance(each, WithJsonSchema):
-            return ", ".join(each.json_schema["enum"])
+        if isinstance(each, RowOf):
+            return ", ".join(each.registry)
     if literal:
-        return ", ".join(map(str, literal[0].__args__))
+        return ", ".join([words[bool]] * (bool in parts) + [str(value) for value in literal[0].__args__])
     if not parts:
         return "list"
     return words.get(getattr(parts[0], "__origin__", parts[0]), "list")

@@ -19,7 +19,7 @@ COLUMNS = {
     "caption": ["caption", "text", "TEXT"],
     "aesthetic": ["aesthetic", "AESTHETIC_SCORE"],
 }
-LISTED = 100_000  # files of a pool that a plan lists for what is not taken
+LISTED = 100_000  # files of a pool that a plan lists to count what is ignored
 
 
 class Source:
@@ -37,7 +37,7 @@ class Source:
     downloads = False  # images come from the web: to be packed, or the neighbours alone
     brings_index = False  # its path is a clip-retrieval folder
     is_remote = False  # it is searched by a service
-    tells_embeddings = True  # of the images that a search finds
+    returns_embeddings = True  # of the images that a search finds
 
     def files(self, path: str | Path) -> list[str]:
         """The files that the pool consists of, sorted."""
@@ -51,7 +51,7 @@ class Source:
         """Raise BadInput when the files at ``path`` cannot be used, as far as that is seen without reading them."""
 
     def left_out(self, path: str | Path) -> Counter:
-        """What lies among the files and is not taken, by kind (see :func:`augbench.images.folders.told`)."""
+        """Counts of files that are not used, by kind, see :func:`augbench.images.folders.left_out_message`."""
         return Counter()
 
     def columns(self, path: str | Path) -> list[str] | None:
@@ -82,7 +82,7 @@ class Folder(Source):
         # Not listed here: it may be large, and the plan lists it once for all.
         left_out: Counter = Counter()
         if next(folders.images(path, left_out), None) is None:
-            instead = f" but {message}" if (message := folders.told(left_out)) else ""
+            instead = f" but {message}" if (message := folders.left_out_message(left_out)) else ""
             raise BadInput(f"there is no image in {path}{instead}")
 
     def left_out(self, path):
@@ -177,7 +177,7 @@ class Service(Source):
     example = "url: http://localhost:1234/knn-service, index: laion5B"
     downloads = True
     is_remote = True
-    tells_embeddings = False
+    returns_embeddings = False
 
 
 SOURCES: dict[str, Source] = {

@@ -183,6 +183,15 @@ def unit(vectors):
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
+def test_a_method_that_adds_no_images_has_no_candidates_with_a_second_detector(planted, tmp_path):
+    """Nothing was embedded of it: its set has no vectors."""
+    added, references = planted
+    vectors = np.eye(len(references), 16, dtype=np.float32)
+    summary = audit(seen(added.iloc[:0]), {"test": seen(references, vectors)}, tmp_path / "out", threshold=0.9)
+    assert summary["references"]["test"]["pairs"] == 0
+    assert pd.read_parquet(tmp_path / "out" / "candidates.parquet").empty
+
+
 def test_alike_is_every_pair_of_a_loop(monkeypatch):
     random = np.random.default_rng(0)
     a, b = unit(random.standard_normal((50, 3))), unit(random.standard_normal((40, 3)))

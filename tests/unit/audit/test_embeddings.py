@@ -30,7 +30,7 @@ def test_a_pickle_is_not_loaded(tmp_path):
             return (open, (str(tmp_path / "made"), "w"))
 
     torch.save(Evil(), tmp_path / "model.pt")
-    with pytest.raises(ValueError, match="model.pt is no TorchScript model"):
+    with pytest.raises(ValueError, match="model.pt is not a TorchScript model"):
         copy_detectors.scripted(tmp_path / "model.pt", 8)
     assert not (tmp_path / "made").exists()
 

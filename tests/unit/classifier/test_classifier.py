@@ -1,7 +1,9 @@
 """The schedule worked by hand, images against torchvision's, and small runs of the real thing."""
 
 import os
+import re
 import signal
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +26,7 @@ from augbench.classifier.scoring import score
 from augbench.classifier.training import train
 from augbench.core.files import read_json
 from augbench.core.seeds import derive
+from augbench.images import pixels
 from augbench.jobs import launching
 
 STEPS = 3  # in an epoch of 25 images
@@ -117,6 +120,21 @@ def test_unknown_models_get_a_suggestion(name, meant):
     check_model(meant)
 
 
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
+def test_networks_have_no_heads_that_nothing_trains(name):
+    """Several processes would wait for their gradients."""
+    with torch.device("meta"):
+        heads = [head for head, _ in networks.build(name, 3).named_parameters() if "aux" in head.lower()]
+    assert heads == []
+
+
+@pytest.mark.parametrize("layer", [torch.nn.Linear(2, 2), torch.nn.MultiheadAttention(2, 1)])
+def test_networks_with_attention_are_known(monkeypatch, layer):
+    """On a GPU they need stricter rules to give the same bytes twice."""
+    monkeypatch.setattr(networks, "build", lambda name, classes: torch.nn.Sequential(torch.nn.Sequential(layer)))
+    assert networks.Network("any", 2).has_attention == isinstance(layer, torch.nn.MultiheadAttention)
+
+
 def test_a_torchvision_model_is_trained(sets, tmp_path):
     settings = with_settings(model="squeezenet1_1", image_size=32, max_epochs=1)
     metrics = train(*sets, CLASSES, tmp_path, settings, seed=SEED)
@@ -196,19 +214,19 @@ def large_photos(tmp_path_factory):
 
 def test_crops_decoded_at_a_reduced_size_are_those_of_the_whole_image(large_photos, monkeypatch):
     """The place of a crop that is wrong by two pixels would differ by more than noise does."""
-    decode, sizes = images.decode, []
+    decode, sizes = pixels.OpenedImage.decode, []
 
     def watched(*arguments, **keywords):
-        found = decode(*arguments, **keywords)
-        sizes.append(found.size)
-        return found
+        decoded = decode(*arguments, **keywords)
+        sizes.append(decoded.size)
+        return decoded
 
     for row in large_photos.itertuples():
         whole = images.load(row)
         reductions = set()
         for i in range(12):
             with monkeypatch.context() as patch:
-                patch.setattr(images, "decode", watched)
+                patch.setattr(pixels.OpenedImage, "decode", watched)
                 crop = random_crop_of(row, 64, (0.08, 1.0), True, (2, i))
             (left, top, right, bottom), _ = classifier_crops._crop(whole.size, (0.08, 1.0), True, (2, i))
             reduction = round(whole.width / sizes[-1][0])
@@ -236,12 +254,23 @@ def test_crops_of_small_images_and_of_other_formats_are_decoded_whole(large_phot
     assert np.array_equal(one, other)
 
 
+def test_a_generated_image_is_decoded_once(photo, monkeypatch):
+    """Of a PNG even the size of the upright image may stand behind the pixels."""
+    from PIL import PngImagePlugin
+
+    decodings = []
+    begin = PngImagePlugin.PngImageFile.load_prepare
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load_prepare", lambda self: decodings.append(1) or begin(self))
+    random_crop_of(photo[0], 40, (0.08, 1.0), True, (1,))
+    assert len(decodings) == 1
+
+
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.middle)])
 def test_what_is_not_kept_is_read_at_a_reduced_size_from_files_and_tars(large_photos, workers, tmp_path):
     rows = []
     with images.ShardWriter(tmp_path / "photos.tar") as shard:
         for row in large_photos.itertuples():
-            offset, length = shard.add(row.image_id, {"jpg": images.load_bytes(row)}, of="jpg")
+            offset, length = shard.add(row.image_id, {"jpg": images.load_bytes(row)}, image="jpg")
             where = {"path": str(tmp_path / "photos.tar"), "offset": offset, "length": length}
             rows.append({"image_id": row.image_id, "class": "a"} | where)
     rows_of = list(large_photos.itertuples())
@@ -329,11 +358,66 @@ def test_same_seed_same_bytes_other_seed_other_bytes(sets, run, tmp_path):
     assert contents(tmp_path / "other")["best.safetensors"] != contents(run[0])["best.safetensors"]
 
 
-@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.middle)])
+@pytest.mark.parametrize("workers", [0, *(pytest.param(number, marks=pytest.mark.middle) for number in (2, None))])
 def test_how_images_are_read_changes_nothing(sets, run, tmp_path, monkeypatch, workers):
     monkeypatch.setattr(classifier_crops, "MEMORY", 0)
     train(*sets, CLASSES, tmp_path, with_settings(workers=workers), seed=SEED)
     assert contents(tmp_path) == contents(run[0])
+
+
+@pytest.mark.parametrize("workers", [0, None])
+def test_threads_that_prepare_batches_for_a_gpu_change_nothing(sets, run, tmp_path, monkeypatch, workers):
+    """As on a GPU, but that the memory from which it would copy is the usual one."""
+    allocate, pinned, threads = classifier_crops._allocate, [], set()
+
+    def allocated(shape, is_pinned):
+        pinned.append(is_pinned)
+        threads.add(threading.current_thread())
+        return allocate(shape, False)
+
+    original = classifier_crops.Batches.__init__
+
+    def on_gpu(self, *arguments):
+        original(self, *arguments)
+        self.pinned = True
+
+    monkeypatch.setattr(classifier_crops.Batches, "__init__", on_gpu)
+    monkeypatch.setattr(classifier_crops, "_allocate", allocated)
+    train(*sets, CLASSES, tmp_path, with_settings(workers=workers), seed=SEED)
+    assert all(pinned)
+    assert (threading.main_thread() in threads) == (workers == 0)
+    assert contents(tmp_path) == contents(run[0])
+
+
+def test_a_batch_that_a_gpu_has_no_memory_for_is_a_sentence(sets, tmp_path, monkeypatch):
+    """Half of it would have batch statistics of its own, and so other results."""
+
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(networks.Network, "logits", full)
+    wanted = (
+        "the GPU's memory does not suffice for the 8 images of a batch; write a lower `classifier: {batch_size: ...}`, "
+        "or let several GPUs share each batch, `classifier: {processes: ...}`"
+    )
+    with pytest.raises(RuntimeError, match=f"^{re.escape(wanted)}$"):
+        train(*sets, CLASSES, tmp_path, SETTINGS, seed=SEED)
+
+
+def test_images_that_a_gpu_has_no_memory_for_are_classified_in_halves(sets, run, monkeypatch):
+    logits, sizes = networks.Network.logits, []
+
+    def limited(self, pixels):
+        if len(pixels) > 10:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        sizes.append(len(pixels))
+        return logits(self, pixels)
+
+    monkeypatch.setattr(networks.Network, "logits", limited)
+    _, scored = score(run[0], CLASSES, sets[2], SETTINGS)
+    assert sizes == [7, 7, 7, 7, 2]
+    stored = pd.read_parquet(run[0] / "predictions.parquet")
+    assert list(scored["predicted"]) == list(stored["predicted"])
 
 
 def ended(sets, folder, step, settings=SETTINGS, seed=SEED):

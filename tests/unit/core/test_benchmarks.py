@@ -46,6 +46,16 @@ def test_attempts_and_gpus_come_from_the_notes(tmp_path):
     assert math.isnan(plain.max_rss_mb)
 
 
+def test_waiting_for_a_gpu_is_no_work(tmp_path):
+    """A killed attempt of 10 s that waited for 8 of them, then one of 5 s that waited for 1; by the wall clock jobs of
+    the machine go on meanwhile."""
+    noted = job(tmp_path, "finetune", "a", 5)
+    attempts = [{"seconds": 10, "cpu_seconds": None, "waited": 8}, {"seconds": 5, "cpu_seconds": 3, "waited": 1}]
+    files.write_json(tmp_path / "finetune" / "a.attempts.json", attempts)
+    (found,) = benchmarks.measure([noted])
+    assert (found.seconds, found.cpu_seconds, found.last_seconds) == (2 + 4, 2 + 3, 5)
+
+
 def test_wall_time_counts_overlaps_once_and_pauses_never(tmp_path):
     """Jobs from 0 to 10 s, 5 to 15 s and 100 to 101 s: 16 s."""
     spans = {"a": (10, 10), "b": (10, 15), "c": (1, 101)}

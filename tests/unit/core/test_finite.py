@@ -29,7 +29,7 @@ def test_the_item_is_named_wherever_it_is(value, shape, make):
     values = make(shape)
     finite.check(values, "the model", ["a", "b", "c", "d"])
     values[(2, *(-1 for _ in shape[1:]))] = value
-    with pytest.raises(RuntimeError, match=r"the model gives numbers that are none .* for c$"):
+    with pytest.raises(RuntimeError, match=r"the model gives NaN or infinite numbers for c$"):
         finite.check(values, "the model", ["a", "b", "c", "d"])
     values[1] = value
     with pytest.raises(RuntimeError, match="for b and 1 others; do this"):
@@ -54,7 +54,7 @@ def test_a_classifier_whose_output_is_none_scores_nothing(tmp_path):
     weights = network.state_dict()
     weights[next(iter(weights))][0] = math.nan
     save_file(weights, tmp_path / "best.safetensors")
-    with pytest.raises(RuntimeError, match="the classifier gives numbers that are none .* for the image test-0"):
+    with pytest.raises(RuntimeError, match="the classifier gives NaN or infinite numbers for the image test-0"):
         scoring.score(tmp_path, CLASSES, table, SETTINGS)
 
 
@@ -82,7 +82,7 @@ def test_no_image_is_black_for_want_of_numbers(world, tmp_path, part, model, val
     folder = damaged(world.backbone, tmp_path / "decoder", part, value)
     rows = sampling_plan.plan([{"class": "three", "lemmas": "three, trey"}], [2], METHOD, KEY)
     paths = tmp_path / "shard.tar", tmp_path / "shard.parquet"
-    with pytest.raises(RuntimeError, match=f"{model}.* gives numbers that are none .* for .*three"):
+    with pytest.raises(RuntimeError, match=f"{model}.* gives NaN or infinite numbers for .*three"):
         sampling.write_shard([work(world, rows, backbone=folder)], *paths)
     assert not any(path.exists() for path in paths)
 
@@ -97,7 +97,7 @@ def test_latents_that_are_none_name_the_image(world, tmp_path):
 
 
 def test_a_checker_without_numbers_lets_nothing_pass(world, tmp_path):
-    with pytest.raises(RuntimeError, match="the safety checker in .* has weights that are no numbers"):
+    with pytest.raises(RuntimeError, match="the safety checker in .* has NaN or infinite weights"):
         backbones.SafetyChecker(damaged(world.safety, tmp_path / "safety", "safety_checker"))
 
 

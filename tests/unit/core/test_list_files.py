@@ -155,7 +155,7 @@ def test_columns_of_other_types_are_refused_in_the_plan(tmp_path, name, column):
 @pytest.mark.parametrize(
     ("write", "sentence"),
     [
-        (lambda path: path.write_text("url\tcaption\n"), "is no Parquet file: write it with pandas' to_parquet"),
+        (lambda path: path.write_text("url\tcaption\n"), "is not a Parquet file: write it with pandas' to_parquet"),
         (lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\n"), "it is a Git LFS pointer"),
         (lambda path: path.write_bytes(b""), "it is empty"),
         (lambda path: path.write_bytes(b"PAR1..."), "damaged or cut off"),
@@ -280,15 +280,15 @@ def test_the_spellings_of_a_list(tmp_path):
         ([], "has no rows; each names an image"),
         (["0.png,", "1.png,b"], "row 1 below the column names has no class"),
         (["0.png,a", ",b"], "row 2 below the column names has no path"),
-        (["0.png,a", "0.png,b"], r"says different things of 0.png: a \(train\) and b \(train\); keep one"),
-        (["0.png,a", "./0.png,b"], "says different things of 0.png"),
+        (["0.png,a", "0.png,b"], r"gives different classes or splits for 0.png: a \(train\) and b \(train\); keep one"),
+        (["0.png,a", "./0.png,b"], "gives different classes or splits for 0.png"),
         (["0.png,a", "1.png,a"], "has 1 classes; at least two are needed"),
         (
             ["0.png,a", "8.png,b", "9.png,b"],
-            r"8.png, which .*list.csv names \(2 of 3 files are missing\); take these rows",
+            r"8.png, which .*list.csv names \(2 of 3 files are missing\); remove these rows",
         ),
         (["x/0.png,a", "x/1.png,b"], "there is no file .*x/0.png, nor any other of .*; its paths are relative to"),
-        (["https://x/0.png,a", "https://x/1.png,b"], "names addresses, not files; download the images first"),
+        (["https://x/0.png,a", "https://x/1.png,b"], "lists URLs, not files; download the images first"),
     ],
 )
 def test_rows_that_cannot_be_used_are_named(tmp_path, lines, sentence):

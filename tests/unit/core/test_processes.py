@@ -73,7 +73,7 @@ def test_children_of_a_library_that_fails_do_not_keep_the_job(tmp_path):
 def test_an_error_inside_clip_retrieval_ends_the_job(tmp_path):
     """Its processes for statistics wait for the end of an inference that will not come."""
     with images.ShardWriter(tmp_path / "0.tar") as writer:
-        writer.add("0", {"png": images.encode_png(Image.new("RGB", (8, 8))), "json": {}}, of="png")
+        writer.add("0", {"png": images.encode_png(Image.new("RGB", (8, 8))), "json": {}}, image="png")
     script = tmp_path / "script.py"
     arguments = f"[{str(tmp_path / '0.tar')!r}], 'hf_clip:{tmp_path / 'missing'}', {str(tmp_path / 'out')!r}"
     script.write_text(
@@ -180,4 +180,4 @@ def test_a_killed_process_of_a_download_ends_it(silent, tmp_path, victim):
     assert len(killed) == 1
     killed[0].send_signal(signal.SIGKILL)
     thread.join(timeout=30)
-    assert not thread.is_alive() and "was broken off" in outcome[0] and "start again to go on" in outcome[0]
+    assert not thread.is_alive() and "was aborted" in outcome[0] and "run again to continue" in outcome[0]

@@ -34,9 +34,10 @@ def tables(tmp_path_factory):
                 Image.new("RGB", (9, 7), (30 * number, 99 * i, 0)).save(path, kind)
                 real.append({"image_id": f"{number}-{i}", "class": key, "path": str(path)})
             data = images.encode_png(Image.new("RGB", (4, 4), (0, 0, 30 * number)))
-            offset, length = shard.add(f"{number}", {"png": data}, of="png")
+            offset, length = shard.add(f"{number}", {"png": data}, image="png")
             place = {"path": str(folder / "shard.tar"), "offset": offset, "length": length}
-            made.append({"image_id": f"m/{key}", "class": key, "prompt": f"<b>{key}", "seed": 2**62, **place})
+            origin = {"prompt": f"<b>{key}", "seed": 2**62, "cluster": number, "start_image": f"{number}-0"}
+            made.append({"image_id": f"m/{key}", "class": key, **origin, **place})
     return images.table(real), images.table([*made, made[0] | {"image_id": "other", "class": "unknown"}])
 
 
@@ -93,7 +94,10 @@ def test_an_imagefolder_has_metadata_and_a_card(tables, tmp_path):
         str(path.relative_to(train)) for path in train.rglob("*") if path.is_file() and path.name != "metadata.jsonl"
     }
     added = [line for line in lines if line["origin"] == "added"]
-    assert {(line["prompt"], line["seed"]) for line in added} == {(f"<b>{key}", 2**62) for key in KEYS}
+    assert {(line["prompt"], line["seed"], line["cluster"], line["start_image"]) for line in added} == {
+        (f"<b>{key}", 2**62, number, f"{number}-0") for number, key in enumerate(KEYS)
+    }
+    assert {line["cluster"] for line in lines if line["origin"] == "real"} == {None}
     head = (tmp_path / "out" / "README.md").read_text().split("---\n")[1]
     assert yaml.safe_load(head)["pretty_name"] == "mine, augmented by Retrieval: [x](y)"
     assert "16 real and 8 added training images of 8 classes" in (tmp_path / "out" / "README.md").read_text()

@@ -83,13 +83,13 @@ def test_a_class_called_as_a_split_among_others_is_a_class(tmp_path_factory, nam
 @pytest.mark.parametrize(
     ("places", "sentence"),
     [
-        (["train", "truck"], r"folders called as splits \(train\) and others \(truck\): write `folders: splits`"),
+        (["train", "truck"], r"folders named like splits \(train\) and others \(truck\): write `folders: splits`"),
         (["train/a", "train/b", "extra"], "write `folders: splits` into `target` to use the splits alone"),
         (["train/a", "train/b", "test/a", "test/b", "unlabelled"], r"splits \(test, train\) and others \(unlabelled\)"),
         (["train/a", "train/b", "val/a", "Validation/b"], "would both be the validation split"),
         (["Train/a", "training/b"], "would both be the train split"),
         (["val/a", "val/b", "test/a"], "has test and val but no folder called train"),
-        (["valid", "invalid"], "called as splits"),
+        (["valid", "invalid"], "named like splits"),
         (["train/a", "train/b", "test"], "test cannot be used: its images lie in no class folders"),
         (["train/a", "train/b", "val/c"], r"val/c is a class that .*train does not have"),
         (["train/a", "train/b", "val/A"], r"val/A is a class that .* does not have; is it 'a'\?"),
@@ -184,7 +184,7 @@ def test_what_systems_put_there_and_other_files_are_never_images(tmp_path_factor
     kinds = Counter(OTHERS[name] for name in names if name in OTHERS)
     assert {kind: count for kind, count in left_out.items() if "hidden" not in kind} == kinds
     assert sum(left_out.values()) >= len({name.split("/")[0] for name in names})
-    assert "1 .txt" in folders.told(left_out) or "0.txt" not in names
+    assert "1 .txt" in folders.left_out_message(left_out) or "0.txt" not in names
 
 
 def test_every_extension_that_pillow_decodes_is_one_of_an_image():
@@ -215,7 +215,7 @@ def test_heif_is_taken_where_it_can_be_read_and_told_where_not(tmp_path, monkeyp
         (tmp_path / f"{number}.HEIC").write_bytes(b"")
     left_out = Counter()
     assert len(list(folders.images(tmp_path, left_out))) == 3 * installed
-    assert folders.told(left_out) == (
+    assert folders.left_out_message(left_out) == (
         "" if installed else "3 .heic (the extra `heif` reads them: pip install pillow-heif)"
     )
 
@@ -310,12 +310,12 @@ def test_a_folder_that_cannot_be_listed_is_named(tmp_path, monkeypatch):
         list(folders.images(tmp_path))
 
 
-def test_what_is_not_taken_stands_in_a_new_studys_file(tmp_path):
+def test_what_is_ignored_stands_in_a_new_studys_file(tmp_path):
     fill(tmp_path, "cat", "dog", count=10)
     (tmp_path / "cat" / "0.txt").write_text("a caption")
     (tmp_path / "cat" / ".DS_Store").write_bytes(b"")
     text = new_study.write(str(tmp_path), "pets", tmp_path / "config").read_text()
-    assert "# Not taken: 1 .txt, 1 hidden or system files." in text
+    assert "# Ignored: 1 .txt, 1 hidden or system files." in text
 
 
 def test_listing_is_lazy_and_a_plan_lists_so_many_and_no_more(tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import itertools
+import math
 import os
 import shutil
 import signal
@@ -16,8 +17,9 @@ import yaml
 from kills import kill_at_call
 
 from augbench import images
-from augbench.core import files, resume
+from augbench.core import files
 from augbench.diffusion import candidates, finetuning, latents, objective, sampling, selection, trainer
+from augbench.diffusion.optimizer import Optimizer
 from augbench.diffusion.sampler import Sampler
 from augbench.diffusion.sampling_plan import batches, plan
 from augbench.diffusion.text_encodings import TextEncodings
@@ -181,14 +183,15 @@ def test_the_loss_on_a_fixed_noised_batch_falls(world, target, method):
     clusters = target.clusters if method.clusters > 1 else None
     guides = method.guide.of_images(target.tables["train"], CLASSES, method, clusters, model)
     schedule = objective.noise_schedule(pipeline.scheduler)
-    optimizer = torch.optim.AdamW([{"params": group} for group in model.groups.values()], lr=3e-3)
+    optimizer = Optimizer(model, dict.fromkeys(method.trained, 3e-3))
     course = []
     for _ in range(20):
         given = (model, schedule, means, noise, steps, guides(torch.arange(len(means)), 1))
+        model.begin(given[-1])
         loss = objective.losses(*given).mean()
-        optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        optimizer.clear()
         course.append(loss.item())
     assert course[-1] < course[0] - 1e-5
     assert sum(after < before for before, after in itertools.pairwise(course)) > 14
@@ -331,7 +334,7 @@ def test_conditionings_start_as_the_encoding_of_the_simple_prompt(world, runs):
     tokens = pipeline.tokenizer("A photo of halfadozen,six.", padding="max_length", return_tensors="pt").input_ids
     with torch.no_grad():
         wanted = pipeline.text_encoder(tokens)[0][0]
-    start = runs("ft_cluster_conditioning_k5").before["conditioning"]
+    start = runs("ft_cluster_conditioning_k5").before["conditioning.table"]
     assert start.shape[0] == 2 * 5
     for row in start[5:]:
         assert torch.allclose(row, wanted, atol=1e-5)
@@ -437,7 +440,7 @@ def test_a_killed_run_goes_on_from_the_last_state_to_the_same_bytes(world, targe
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["textual_inversion", "imagic"])
+@pytest.mark.parametrize("method", ["textual_inversion", "imagic", "ft_cluster_conditioning_k5"])
 def test_two_processes_give_the_same_loss_curve_as_one(world, target, runs, tmp_path, method):
     given = arguments(world, target, method, tmp_path / "lr-1")
     launching.run(finetuning.finetune, given, tmp_path / "processes", processes=2, threads=1)
@@ -496,7 +499,8 @@ def test_what_no_image_is_guided_by_stays_as_it_is(world, target, tmp_path, meth
     inputs = {"train": tmp_path / "only.parquet", "train_latents": tmp_path / "only.safetensors"}
     with kept_models() as models:
         finetuning.finetune(**arguments(world, target, method, tmp_path / "lr-1", inputs=inputs, max_epochs=1))
-    learned, before = candidates.load(tmp_path / "lr-1" / "best_train.safetensors")[part], models[0].before[part]
+    learned = candidates.load(tmp_path / "lr-1" / "best_train.safetensors")[part]
+    before = next(value for name, value in models[0].before.items() if name.startswith(part))
     assert torch.equal(learned[1], before[1])
     assert not torch.equal(learned[0], before[0])
 
@@ -511,11 +515,12 @@ def test_validation_takes_the_same_noise_in_each_epoch(world, target, tmp_path, 
 
 
 @pytest.mark.parametrize("where", ["training", "validation"])
-def test_a_loss_that_is_not_finite_ends_the_run_with_infinite_losses_and_no_candidate(
+def test_losses_that_stay_without_number_end_the_run_with_infinite_losses_and_no_candidate(
     world, target, tmp_path, monkeypatch, where
 ):
     """In the second epoch, when there were candidates already."""
-    steps, validations = iter([1.0] * 4 + [float("nan")]), iter([1.0, float("nan")])
+    steps, validations = iter([1.0] * 4 + [float("nan")] * 2), iter([1.0, math.inf])
+    monkeypatch.setattr(finetuning, "PATIENCE", 2)
     monkeypatch.setattr(trainer.Trainer, "step", lambda *_: next(steps) if where == "training" else 0.0)
     monkeypatch.setattr(trainer.Trainer, "validation_loss", lambda *_: next(validations))
     finetuning.finetune(**arguments(world, target, "ft_conditioning", tmp_path / "lr-1"))
@@ -525,6 +530,154 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_infinite_losses_and_no_cand
     assert history["train_loss"].iloc[1] == float("inf")
     assert list(pd.read_csv(tmp_path / "lr-1" / "candidates.csv")) == ["candidate", *history.columns]
     assert selection.rates([tmp_path / "lr-1"]) == {"lr-1": float("inf")}
+
+
+def test_steps_in_a_row_are_counted_over_epochs_and_a_finite_one_ends_the_row(world, target, tmp_path, monkeypatch):
+    """Three steps are an epoch: an epoch without a finite loss has none, and training goes on."""
+    nan = float("nan")
+    steps = iter([1.0, nan, nan, nan, nan, nan, 8.0, nan, nan])
+    monkeypatch.setattr(finetuning, "PATIENCE", 6)
+    monkeypatch.setattr(trainer.Trainer, "step", lambda *_: next(steps))
+    monkeypatch.setattr(trainer.Trainer, "validation_loss", lambda *_: 1.0)
+    finetuning.finetune(**arguments(world, target, "ft_conditioning", tmp_path / "lr-1"))
+    losses = pd.read_csv(tmp_path / "lr-1" / "history.csv")["train_loss"].tolist()
+    assert losses == [1.0 / 8, float("inf"), 1.0]  # of the images whose loss is finite
+
+
+@pytest.mark.parametrize("method", ["imagic", "textual_inversion"])
+@pytest.mark.parametrize("where", ["loss", "gradient"])
+def test_a_step_that_overflows_changes_nothing(world, target, tmp_path, monkeypatch, method, where):
+    """As in float16: one without a number in the middle of training, after which all is as if it had not been."""
+    given = arguments(world, target, method, tmp_path / "lr-1")
+    settings = [given[name] for name in ("inputs", "method", "settings")]
+    training = trainer.Trainer(*settings, rate=1.0, seed=5)
+    positions = np.arange(8)
+    training.step(positions, 1, 0)
+    before = {name: value.clone() for name, value in (training.model.state() | training.optimizer.tensors()).items()}
+    original = trainer.losses
+
+    def overflowing(*arguments):
+        each = original(*arguments)
+        if where == "loss":
+            return each * float("inf")
+        return _GradientOverflow.apply(each)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer, "losses", overflowing)
+        assert training.step(positions, 1, 1) == float("inf")
+    after = training.model.state() | training.optimizer.tensors()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+    assert math.isfinite(training.step(positions, 1, 1))
+
+
+class _GradientOverflow(torch.autograd.Function):
+    @staticmethod
+    def forward(context, values):
+        return values.clone()
+
+    @staticmethod
+    def backward(context, gradient):
+        return gradient * float("inf")
+
+
+def test_some_validation_images_may_overflow_but_not_many(world, target, tmp_path, monkeypatch):
+    given = arguments(world, target, "ft_conditioning", tmp_path / "lr-1")
+    training = trainer.Trainer(*[given[name] for name in ("inputs", "method", "settings")], rate=1.0, seed=5)
+    plain, original, calls = training.validation_loss(), trainer.losses, []
+
+    def overflowing(*arguments):
+        calls.append(0)
+        each = original(*arguments)
+        return torch.cat([each[:1] * float("inf"), each[1:]]) if len(calls) == 1 else each
+
+    monkeypatch.setattr(trainer, "losses", overflowing)
+    assert training.validation_loss() == math.inf  # one of twelve
+    calls.clear()
+    monkeypatch.setattr(trainer, "TOLERATED", 0.1)
+    rest = training.validation_loss()
+    assert math.isfinite(rest)
+    assert rest != plain
+    assert rest == pytest.approx(plain, rel=0.5)
+
+
+def test_where_memory_runs_out_the_results_are_those_of_fewer_images_at_a_time(
+    world, target, runs, tmp_path, monkeypatch, capsys
+):
+    """A GPU whose memory suffices for three images, asked for eight: in training and in validation."""
+    original, most = trainer.losses, []
+
+    def limited(*arguments):
+        images_at_once = len(arguments[2])
+        if images_at_once > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        most.append(images_at_once)
+        return original(*arguments)
+
+    monkeypatch.setattr(trainer, "losses", limited)
+    finetuning.finetune(**arguments(world, target, "pseudoword_dm", tmp_path / "lr-1", images_at_a_time=8))
+    assert max(most) == 2
+    assert capsys.readouterr().out.count("the GPU's memory does not suffice") == 2
+    finetuning.finetune(**arguments(world, target, "pseudoword_dm", tmp_path / "lr-2", images_at_a_time=2))
+    assert contents(tmp_path / "lr-1") == contents(tmp_path / "lr-2")
+
+
+def test_the_next_batch_that_is_drawn_ahead_is_the_one_that_would_be_drawn(world, target, tmp_path):
+    given = arguments(world, target, "unet_only", tmp_path / "lr-1")
+    training = trainer.Trainer(*[given[name] for name in ("inputs", "method", "settings")], rate=1.0, seed=5)
+    following = (np.arange(8, 16), 1, 1)
+    training.step(np.arange(8), 1, 0, following)
+    ahead, fresh = training._training_batch(*following), training._training_batch(*following)
+    assert ahead is not fresh
+    assert all(torch.equal(one, other) for one, other in zip(ahead, fresh, strict=True))
+
+
+def test_frozen_weights_are_cast_and_trained_ones_begin_in_full_precision(world, target, tmp_path, monkeypatch):
+    """As on a GPU: what is trained is computed by an encoder that is not yet cast."""
+    plain = {}
+    for precision in ("no", "bf16"):
+        monkeypatch.setattr(trainer, "mixed_precision", lambda precision=precision: precision)
+        for method in ("ft_conditioning", "textual_inversion", "imagic", "pseudoword_dm"):
+            given = arguments(world, target, method, tmp_path / "lr-1")
+            training = trainer.Trainer(*[given[name] for name in ("inputs", "method", "settings")], rate=1.0, seed=5)
+            begin = next(value for name, value in training.model.state().items() if not name.startswith("unet"))
+            assert torch.equal(begin, plain.setdefault(method, begin.clone()))
+            kinds = {name: {w.dtype for w in module.parameters()} for name, module in training.model.named_children()}
+            frozen = torch.bfloat16 if precision == "bf16" else torch.float32
+            assert frozen in kinds["text_encoder"]
+            assert kinds["unet"] == {torch.float32 if "unet" in TRAINED[method] else frozen}
+            assert math.isfinite(training.step(np.arange(8), 1, 0))
+
+
+@pytest.mark.parametrize("change", ["precision", "card"])
+def test_a_state_of_another_precision_or_card_is_not_gone_on_from(world, target, tmp_path, monkeypatch, capsys, change):
+    """A training that is preempted on one GPU and begun again on another ends as if it had begun there."""
+    monkeypatch.setattr(trainer, "mixed_precision", lambda: "bf16")
+
+    def as_on_another(patch):
+        if change == "precision":
+            patch.setattr(trainer, "mixed_precision", lambda: "fp16")
+        else:
+            patch.setattr(trainer.Trainer, "hardware", lambda _: ["bf16", "NVIDIA A30"])
+
+    given = arguments(world, target, "textual_inversion", tmp_path / "lr-1")
+    original, done = trainer.losses, []
+
+    def ended(*arguments):
+        done.append(0)
+        if len(done) == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(*arguments)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(trainer, "losses", ended)
+        finetuning.finetune(**given)
+    as_on_another(monkeypatch)
+    finetuning.finetune(**given)
+    assert "starting anew" in capsys.readouterr().out
+    finetuning.finetune(**arguments(world, target, "textual_inversion", tmp_path / "lr-2"))
+    assert contents(tmp_path / "lr-1") == contents(tmp_path / "lr-2")
+    assert candidates.load(tmp_path / "lr-1" / "best_train.safetensors")["pseudo_word"].dtype == torch.float16
 
 
 def test_a_rate_that_is_far_too_high_diverges_for_real(world, target, tmp_path):
@@ -566,10 +719,11 @@ def test_each_setting_is_part_of_the_fingerprint(world, target, tmp_path):
     """Whatever the section holds: what is added to it later, too."""
     given = arguments(world, target, "imagic", tmp_path / "lr-1")
     settings, facts = given["settings"], (given["inputs"], given["method"])
-    prints = {finetuning.fingerprint_of(*facts, settings, *rest, 1) for rest in ((1.0, 5), (2.0, 5), (1.0, 6))}
+    cpu = [1, "no", "cpu"]
+    prints = {finetuning.fingerprint_of(*facts, settings, *rest, cpu) for rest in ((1.0, 5), (2.0, 5), (1.0, 6))}
     for key in Finetune.model_fields:
         other = settings.model_copy(update={key: "another"})
-        prints.add(finetuning.fingerprint_of(*facts, other, 1.0, 5, 1))
+        prints.add(finetuning.fingerprint_of(*facts, other, 1.0, 5, cpu))
     assert len(prints) == 3 + len(Finetune.model_fields)
 
 
@@ -586,22 +740,3 @@ def test_text_encodings_are_computed_once(world):
     assert len(calls) == 1
     encode(["six", "another"])
     assert len(calls) == 2
-
-
-def test_a_state_is_written_from_where_its_tensors_are(tmp_path, monkeypatch):
-    """Copies of a whole Stable Diffusion and its optimiser would not fit beside them."""
-    import safetensors.torch
-
-    given, written, original = {"a": torch.arange(6.0), "b": torch.zeros(2, 3)}, {}, safetensors.torch.save_file
-
-    def save_file(tensors, *rest):
-        written.update({name: tensor.data_ptr() for name, tensor in tensors.items()})
-        return original(tensors, *rest)
-
-    monkeypatch.setattr(safetensors.torch, "save_file", save_file)
-    resume.save(tmp_path / "state", "who", {"epoch": 1}, {"one": given, "other": {"a": given["b"].t()}})
-    assert [written["one/a"], written["one/b"]] == [given["a"].data_ptr(), given["b"].data_ptr()]
-    note, groups = resume.load(tmp_path / "state", "who", ["one", "other"])
-    assert note == {"epoch": 1}
-    assert torch.equal(groups["one"]["a"], given["a"])
-    assert groups["other"]["a"].shape == (3, 2)

@@ -106,6 +106,6 @@ def test_it_is_trained_saved_and_sampled_from(world, target, tmp_path, adapter):
         pictures = sampler.use(candidate).draw([dict(row) for row in rows], (1, "mine"))
         return [picture.tobytes() for picture in pictures]
 
-    first = drawn({name: 30 * value for name, value in one.items()})
-    assert drawn({name: 30 * value for name, value in two.items()}) != first
-    assert drawn({name: 30 * value for name, value in one.items()}) == first
+    first = drawn({name: 300 * value for name, value in one.items()})
+    assert drawn({name: 300 * value for name, value in two.items()}) != first
+    assert drawn({name: 300 * value for name, value in one.items()}) == first

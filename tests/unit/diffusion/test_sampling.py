@@ -3,12 +3,14 @@
 import re
 from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 from sampled import CLASSES, KEY, METHOD, SETTINGS, changed, work
 
 from augbench import images
+from augbench.core.gpu_memory import Portions
 from augbench.core.seeds import derive, torch_generator
 from augbench.diffusion import latents, sampling
 from augbench.diffusion.sampler import Sampler, step_noise
@@ -76,7 +78,6 @@ def test_batches_run_across_classes_and_do_not_depend_on_the_parts(rows):
 
 
 def test_same_pixels_as_the_diffusers_pipeline(world, made):
-    import numpy as np
     from diffusers import StableDiffusionPipeline
 
     pipeline = StableDiffusionPipeline.from_pretrained(world.backbone, safety_checker=None)
@@ -90,7 +91,6 @@ def test_same_pixels_as_the_diffusers_pipeline(world, made):
 
 
 def test_stable_diffusions_own_scheduler_too(world, rows, tmp_path):
-    import numpy as np
     from diffusers import PNDMScheduler, StableDiffusionPipeline
 
     pipeline = StableDiffusionPipeline.from_pretrained(world.backbone)
@@ -110,7 +110,6 @@ def test_stable_diffusions_own_scheduler_too(world, rows, tmp_path):
 def test_noise_drawn_between_steps_belongs_to_the_image(world, rows, name):
     """Whatever was drawn before and whoever else is in the batch."""
     import diffusers
-    import numpy as np
 
     sampler = Sampler(world.backbone, METHOD, SETTINGS)
     kind = getattr(diffusers, name)
@@ -149,7 +148,6 @@ def test_bytes_do_not_depend_on_the_number_of_jobs(world, rows, tmp_path):
 
 def test_boomerang_is_the_img2img_pipeline_without_a_prompt(world, tmp_path):
     """Noised to half of the schedule and denoised with the empty prompt, without guidance."""
-    import numpy as np
     from diffusers import StableDiffusionPipeline
 
     pipeline = StableDiffusionPipeline.from_pretrained(world.backbone)
@@ -318,6 +316,70 @@ def test_whoever_learned_what_guides_is_not_told_to_change_a_prompt(part, templa
     sampler = refusing({0}, method, 1, draw=lambda row: 0)
     with pytest.raises(RuntimeError, match="guided by what was learned of the class three; write lower `finetune.lea"):
         sampler.draw([{"class": "three", "index": 0, "prompt": "A photo of <three>."}], KEY)
+
+
+def test_what_a_gpu_has_no_memory_for_is_drawn_in_halves(world, rows, made, tmp_path, monkeypatch, capsys):
+    """Three images at a time would fit, and one to decode: seven become 3, 1 and 3, and decoding goes from 3 to 1."""
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+
+    denoise, decode, sizes = UNet2DConditionModel.forward, AutoencoderKL.decode, []
+
+    def limited(call, most):
+        def limited_call(self, values, *rest, **keywords):
+            if len(values) > most:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            sizes.append(len(values))
+            return call(self, values, *rest, **keywords)
+
+        return limited_call
+
+    monkeypatch.setattr(UNet2DConditionModel, "forward", limited(denoise, 6))  # with and without the prompt
+    monkeypatch.setattr(AutoencoderKL, "decode", limited(decode, 1))
+    table = make(world, tmp_path, rows, max_replacements=99)
+    assert sizes[:4] == [6] * 4 and sizes[4:7] == [1] * 3
+    assert list(table["seed"]) == list(made["seed"])
+    for one, other in zip(table.itertuples(), made.itertuples(), strict=True):
+        assert np.abs(np.asarray(images.load(one), int) - np.asarray(images.load(other), int)).max() <= 1
+    assert capsys.readouterr().out.splitlines() == [
+        "the GPU's memory does not suffice for 7 images to denoise (`generate.batch_size`): going on with 3",
+        "the GPU's memory does not suffice for 3 images to decode: going on with 1",
+    ]
+
+
+class Decoder(torch.nn.Module):
+    """Decodes latents to pictures of one colour, (latent - 0.5) x 2, in half precision not those above 0.8; in float32
+    not those above ``most``."""
+
+    config = SimpleNamespace(scaling_factor=1.0)
+
+    def __init__(self, most):
+        super().__init__()
+        self.most, self.precision = most, torch.nn.Parameter(torch.zeros(1).half())
+
+    dtype = property(lambda self: self.precision.dtype)
+
+    def decode(self, latents, return_dict):
+        most = 0.8 if latents.dtype == torch.float16 else self.most
+        values = torch.where(latents > most, float("nan"), 2 * latents - 1)
+        return (values[:, :1].expand(-1, 3, -1, -1),)
+
+
+def decoding(most):
+    """A sampler that decodes in half precision."""
+    sampler = Sampler.__new__(Sampler)
+    sampler.pipeline, sampler.dtype, sampler.name = SimpleNamespace(vae=Decoder(most)), torch.float16, "lr-1_epoch-2"
+    sampler.decoded_at_a_time = Portions(2, "images to decode", "")
+    return sampler
+
+
+def test_pictures_for_which_half_precision_is_too_small_are_decoded_in_float32():
+    rows = [{"index": index, "class": "three", "prompt": "a three"} for index in range(4)]
+    latents_of = torch.tensor([0.25, 0.9, 0.5, 1.0]).half().view(4, 1, 1, 1)
+    pictures = decoding(most=2)._decode(latents_of, rows)
+    assert [picture.getpixel((0, 0)) for picture in pictures] == [(level,) * 3 for level in (64, 229, 128, 255)]
+    wanted = r"the decoder \(vae\) gives numbers .* for image 3 of class three, candidate lr-1_epoch-2, prompt 'a"
+    with pytest.raises(RuntimeError, match=wanted):
+        decoding(most=0.95)._decode(latents_of, rows)
 
 
 def test_candidates_have_the_same_prompts_and_the_same_noise(world, tmp_path):

@@ -46,7 +46,7 @@ def test_shard_offsets_point_at_the_members(tmp_path):
     content = {f"{i:03d}": bytes([i]) * (500 * i + 1) for i in range(5)}
     with images.ShardWriter(path) as shard:
         where = {
-            key: shard.add(key, {"txt": "a caption", "png": data, "json": {"i": 1}}, of="png")
+            key: shard.add(key, {"txt": "a caption", "png": data, "json": {"i": 1}}, image="png")
             for key, data in content.items()
         }
     raw = path.read_bytes()
@@ -60,14 +60,14 @@ def test_shard_offsets_point_at_the_members(tmp_path):
 def test_a_shard_depends_on_its_members_alone(tmp_path):
     for name in ("a", "b"):
         with images.ShardWriter(tmp_path / name) as shard:
-            shard.add("k", {"png": b"1"}, of="png")
+            shard.add("k", {"png": b"1"}, image="png")
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
 def test_table_round_trip_and_bytes(tmp_path):
     Image.new("RGB", (4, 4), "red").save(tmp_path / "file.png")
     with images.ShardWriter(tmp_path / "shard.tar") as shard:
-        offset, length = shard.add("x", {"png": (tmp_path / "file.png").read_bytes()}, of="png")
+        offset, length = shard.add("x", {"png": (tmp_path / "file.png").read_bytes()}, image="png")
     rows = [
         {"image_id": "a", "class": "c", "path": str(tmp_path / "file.png")},
         {

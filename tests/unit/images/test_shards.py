@@ -290,7 +290,7 @@ def test_a_pool_of_images_is_packed_without_what_cannot_be_read(tmp_path, capsys
         ("shards", ["a.tar.gz", "._a.tar"], r"there is no \*.tar in"),
         ("urls", ["a.tsv", "._a.parquet"], r"there is no \*.parquet in"),
         ("shards", ["a.tar"], "the shard .*a.tar cannot be read: it is damaged"),
-        ("urls", ["a.parquet"], "a.parquet is no Parquet file"),
+        ("urls", ["a.parquet"], "a.parquet is not a Parquet file"),
     ],
 )
 def test_a_pool_that_cannot_be_used_is_refused_in_the_plan(tmp_path, source, names, sentence, monkeypatch):

@@ -110,7 +110,7 @@ def test_what_a_pool_leaves_out_is_said_although_it_holds_images():
         Path("pool", name).touch()
     study = {"methods": ["none"], "target": {"reader": "digits"}, "pool": {"source": "folder", "path": "pool"}}
     assert checks.remarks(config.parse(ROWS | {"studies": {"mine": study}})) == [
-        "studies.mine: not taken from pool: 2 .pdf"
+        "studies.mine: ignored in pool: 2 .pdf"
     ]
     Path("pool/a.pdf").unlink()
     Path("pool/b.pdf").unlink()

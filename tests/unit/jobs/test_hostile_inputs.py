@@ -173,7 +173,7 @@ CASES = {  # of real users: what it is -> what is done with it in a folder, and 
         "",
     ),
     "local-index": (lambda at: index(at, image_path=["x"] * 6), "has no addresses"),
-    "index-dim": (lambda at: index(at, width=32, url=["x"] * 6), "has vectors of 32 numbers"),
+    "index-dim": (lambda at: index(at, width=32, url=["x"] * 6), "has vectors of width 32"),
     "index-rows": (lambda at: index(at, count=50, url=["x"] * 30), "50 vectors and 30 rows"),
     "metadata-schemas": (
         lambda at: (table(at / "index" / "metadata" / "1.parquet", url=["x"], caption=[None]),

@@ -30,7 +30,7 @@ def test_it_says_what_there_is_and_what_it_costs(tmp_path):
     text = path.read_text()
     assert "2 classes, 50 images to train on, no test set" in text
     assert "'robin' (40)" in text and "4.0 times smaller" in text
-    assert "200 to 200 pixels" in text
+    assert "Shorter sides of 50 images: 200 pixels.\n" in text
     # 32 and 8 images to train on, three times as many generated; 867 hours are 390,000 images in the paper.
     assert "40 training images; each generating method makes 120 images, about 16 minutes of a T4" in text
     found = study(path)
@@ -45,6 +45,23 @@ def test_small_images_get_a_small_network_and_a_test_set_is_used(tmp_path):
     found = study(new_study.write(str(images), "tiny", tmp_path))
     assert (found.classifier.model, found.classifier.image_size) == ("small_cnn", 32)
     assert found.dataset.train + found.dataset.validation == 1
+
+
+def test_sizes_and_the_schema_are_named(tmp_path):
+    images = make(tmp_path / "data", {"a": 10, "b": 10})
+    Image.new("RGB", (100, 50)).save(images / "a" / "0.png")
+    text = new_study.write(str(images), "birds", tmp_path / "in" / "config").read_text()
+    assert "# Each class has 10 of them.\n" in text
+    assert "Shorter sides of 20 images: 50 to 200 pixels, 200 in the median." in text
+    schema = text.splitlines()[0].removeprefix("# yaml-language-server: $schema=")
+    assert (tmp_path / "in" / "config" / schema).resolve() == Path("config/schema.json").resolve()
+
+
+def test_what_is_printed_is_what_a_reader_of_the_file_sees_first(tmp_path, capsys, monkeypatch):
+    images = make(tmp_path / "data", {"a": 10, "b": 10})
+    monkeypatch.chdir(tmp_path)
+    new_study.main([str(images), "birds"])
+    assert capsys.readouterr().out.startswith("  snakemake --configfile config/birds.yaml -n")
 
 
 def test_the_commented_lines_add_retrieval(tmp_path):
@@ -74,7 +91,7 @@ def test_mistakes_are_told_in_one_sentence(tmp_path, capsys):
 def test_a_file_that_is_there_stays(tmp_path):
     images = make(tmp_path / "data", {"a": 10, "b": 10})
     (tmp_path / "birds.yaml").write_text("mine")
-    with pytest.raises(FileExistsError, match="is there already"):
+    with pytest.raises(FileExistsError, match="exists already"):
         new_study.write(str(images), "birds", tmp_path)
     assert (tmp_path / "birds.yaml").read_text() == "mine"
 

@@ -174,7 +174,7 @@ def sharded(folder, part="unet"):
 
 DAMAGE = {
     "no index": (lambda folder: (folder / "model_index.json").unlink(), "has no model_index.json"),
-    "index of a list": (lambda folder: (folder / "model_index.json").write_text("[]"), "is no JSON object"),
+    "index of a list": (lambda folder: (folder / "model_index.json").write_text("[]"), "is not a JSON object"),
     "SDXL": (
         lambda folder: index_with(folder, _class_name="StableDiffusionXLPipeline"),
         "StableDiffusionXLPipeline, but",
@@ -284,7 +284,7 @@ def test_images_made_elsewhere_are_checked_before_any_work(animals, tmp_path):
     assert f"the class cat has 6 images in {mine}, but 12 are added to it (2 of 2 classes" in said
     assert checks.check_world(with_added(animals, {"path": str(mine), "allow_fewer": True}, **twice), tmp_path) == []
     (mine / "dog" / "6.png").write_bytes(b"<html>not an image</html>")
-    assert f"cannot read {mine}/dog/6.png: it is no image" in refusal(with_added(animals, str(mine), **HALF), tmp_path)
+    assert f"cannot read {mine}/dog/6.png: Pillow " in refusal(with_added(animals, str(mine), **HALF), tmp_path)
     skipping = {"target": {"reader": "folder", "path": str(animals), "unreadable": "skip"}}
     assert checks.check_world(with_added(animals, str(mine), **HALF, **skipping), tmp_path / "results") == []
     (mine / "dog" / "6.png").unlink()
@@ -442,7 +442,7 @@ def test_the_shape_of_an_index_is_in_its_head(tmp_path, kind):
 
 
 INDICES = {
-    "another CLIP's": ({"width": 32}, "has vectors of 32 numbers, but the CLIP ViT-B/32 makes 512"),
+    "another CLIP's": ({"width": 32}, "has vectors of width 32, but the CLIP ViT-B/32 has width 512"),
     "fewer rows": ({"width": 512, "rows": 30}, "has 50 vectors and 30 rows of metadata"),
     "more rows": ({"width": 512, "rows": 90}, "has 50 vectors and 90 rows of metadata"),
     "no addresses": ({"width": 512, "columns": ("image_path", "caption")}, "has no addresses of its images"),
@@ -473,7 +473,7 @@ def test_a_damaged_index_is_refused(animals, tmp_path, damage):
     sections = {"backbone": {"model": "owner/name"}, "clip": {"model": "ViT-B/32"}}
     raw = study(animals, ["none", "retrieval"], pool={"source": "index", "path": str(folder)}, **sections)
     expected = {"no metadata": "has no metadata: ", "no Parquet": "1.parquet cannot be read"}
-    assert expected.get(damage, "is no faiss index") in refusal(raw, tmp_path)
+    assert expected.get(damage, "is not a faiss index") in refusal(raw, tmp_path)
 
 
 def test_an_index_in_several_files_is_accepted(animals, tmp_path):

@@ -2,7 +2,10 @@
 
 from types import SimpleNamespace
 
-from augbench.jobs import rules
+import pytest
+from snakemake.resources import Resources
+
+from augbench.jobs import gpus, rules
 
 
 class Rule(SimpleNamespace):
@@ -34,3 +37,30 @@ def test_numbered_rules_take_a_profiles_settings_of_the_first_unless_it_names_th
     ]  # fmt: skip
     assert settings._parsed_overwrite_resources == {"classify": "t4", "classify_2": "t4", "classify_3": "v100"}
     assert settings._parsed_overwrite_threads == {}
+
+
+@pytest.mark.parametrize(
+    ("said", "nodes", "is_main", "expected"),
+    [
+        ({}, None, True, 2),
+        ({"gpu": 1}, None, True, 1),  # a profile, or the command line
+        ({}, 10, True, None),  # jobs of a cluster, whose login node may have GPUs itself
+        ({}, None, False, None),  # a job, which reads the rules again
+    ],
+)
+def test_so_many_jobs_with_a_gpu_run_at_once_as_there_are(monkeypatch, said, nodes, is_main, expected):
+    monkeypatch.setattr(gpus, "usable", lambda: 2)
+    settings, resources = SimpleNamespace(nodes=nodes), Resources()
+    for name, value in said.items():
+        resources[name] = value
+    workflow = SimpleNamespace(resource_settings=settings, is_main_process=is_main, global_resources=resources)
+    rules.share_gpus(workflow)
+    assert workflow.global_resources.get("gpu").value == expected
+
+
+def test_without_gpus_jobs_are_not_limited_by_them(monkeypatch):
+    monkeypatch.setattr(gpus, "usable", lambda: 0)
+    settings = SimpleNamespace(nodes=None)
+    workflow = SimpleNamespace(resource_settings=settings, is_main_process=True, global_resources=Resources())
+    rules.share_gpus(workflow)
+    assert "gpu" not in workflow.global_resources

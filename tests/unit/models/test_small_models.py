@@ -128,3 +128,33 @@ def test_a_local_backbone_is_linked_without_touching_it(world, tmp_path):
     assert {path.relative_to(tmp_path / "backbone") for path in (tmp_path / "backbone").rglob("*")} == files
     with pytest.raises(ValueError, match=r"has no model_index\.json"):
         resolve(str(tmp_path), tmp_path / "other")
+
+
+# Of the repository of Stable Diffusion v1.4, and of one whose weights are in several files.
+HUB = [
+    "model_index.json", "feature_extractor/preprocessor_config.json", "safety_checker/config.json",
+    "safety_checker/model.safetensors", "safety_checker/model.fp16.safetensors", "safety_checker/pytorch_model.bin",
+    "scheduler/scheduler_config.json", "text_encoder/config.json", "text_encoder/model.safetensors",
+    "text_encoder/model.fp16.safetensors", "tokenizer/merges.txt", "tokenizer/vocab.json", "unet/config.json",
+    "unet/diffusion_pytorch_model.safetensors", "unet/diffusion_pytorch_model.fp16.safetensors",
+    "unet/diffusion_pytorch_model.non_ema.safetensors", "unet/diffusion_pytorch_model.bin", "vae/config.json",
+    "vae/diffusion_pytorch_model-00001-of-00002.safetensors", "vae/diffusion_pytorch_model.safetensors.index.json",
+    "vae/diffusion_pytorch_model.fp16-00001-of-00002.safetensors", "sd-v1-4.ckpt", "README.md",
+    "vae/diffusion_pytorch_model.safetensors.index.fp16.json",
+]  # fmt: skip
+
+
+def test_weights_are_fetched_once_and_as_safetensors(tmp_path, monkeypatch):
+    import huggingface_hub
+    from huggingface_hub.utils import filter_repo_objects
+
+    fetched = []
+
+    def download(model, local_dir, allow_patterns, ignore_patterns):
+        fetched.extend(filter_repo_objects(HUB, allow_patterns=allow_patterns, ignore_patterns=ignore_patterns))
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    with pytest.raises(ValueError, match="has no model_index.json"):
+        resolve("owner/name", tmp_path / "backbone")
+    unwanted = ("fp16", "non_ema", ".bin", ".ckpt", ".md")
+    assert fetched == [name for name in HUB if not any(part in name for part in unwanted)]

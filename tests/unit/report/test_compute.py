@@ -139,20 +139,6 @@ def test_without_retrieval_or_benchmarks_there_is_nothing_to_compare(tmp_path):
     assert alone["clip"]["times"] is None
 
 
-def test_jobs_note_their_gpus_beside_their_benchmarks(tmp_path, monkeypatch):
-    log, note = tmp_path / "logs/finetune/a-lr-0.5.log", tmp_path / "benchmarks/finetune/a-lr-0.5.gpus.json"
-    for i in range(2):
-        card = tmp_path / "gpus" / f"0000:0{i}:00.0" / "information"
-        files.write_text(card, "Model: \t\t Tesla V100-SXM2-32GB\nIRQ:   \t\t 1\n")
-    monkeypatch.setenv("SLURM_JOB_ID", "1")  # which gives the job its GPUs: none are taken here
-    monkeypatch.setattr(gpus, "GPUS", tmp_path / "gpus")
-    gpus.take_gpus(log, 2)
-    assert files.read_json(note) == {"gpus": 2, "model": "Tesla V100-SXM2-32GB"}
-    monkeypatch.setattr(gpus, "GPUS", tmp_path / "nothing")
-    gpus.take_gpus(log, 2)
-    assert not note.exists()
-
-
 JOB = """
 import os, subprocess, sys, time
 from augbench.jobs.logs import log_to

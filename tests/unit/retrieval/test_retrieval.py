@@ -359,7 +359,7 @@ def test_marginal_relevance_worked_by_hand():
 def test_diversified_neighbours_are_the_greedy_choice_among_the_nearest(index, folder):
     """Against the definition, written out as loops over all pairs."""
     (near,) = index.neighbours(PROMPTS[:1], [60], 1.0)
-    (found,) = index.neighbours(PROMPTS[:1], [15], 1.0, diversity=0.4, of=[60])
+    (found,) = index.neighbours(PROMPTS[:1], [15], 1.0, diversity=0.4, among=[60])
     stored = np.load(folder / "embeddings/img_emb/000000.npy").astype(float)
     stored /= np.linalg.norm(stored, axis=1, keepdims=True)
     left, picked = list(zip(near["id"], near["similarity"], strict=True)), []
@@ -368,7 +368,7 @@ def test_diversified_neighbours_are_the_greedy_choice_among_the_nearest(index, f
         picked.append(left.pop(int(np.argmax(gains))))
     assert list(found["id"]) == [i for i, _ in picked]
     assert list(found["id"]) != list(near["id"][:15])
-    (first,) = index.neighbours(PROMPTS[:1], [4], 1.0, diversity=0.4, of=[60])
+    (first,) = index.neighbours(PROMPTS[:1], [4], 1.0, diversity=0.4, among=[60])
     assert list(first["id"]) == list(found["id"][:4])  # asking for more changes nothing before
 
 
@@ -380,8 +380,8 @@ def test_an_embedding_asks_as_its_text_does(index, service):
             source.neighbours(PROMPTS, [20, 9], 0.94), source.neighbours(vectors, [20, 9], 0.94), strict=True
         ):
             assert list(one["id"]) == list(two["id"])
-    with pytest.raises(ValueError, match="a service does not tell embeddings"):
-        next(Service(service, "web").neighbours(PROMPTS, [3, 3], 0.94, diversity=0.3, of=[9, 9]))
+    with pytest.raises(ValueError, match="a service returns no embeddings"):
+        next(Service(service, "web").neighbours(PROMPTS, [3, 3], 0.94, diversity=0.3, among=[9, 9]))
 
 
 # --- aesthetic heads ------------------------------------------------------------------------------------
@@ -562,7 +562,7 @@ def test_what_cannot_be_embedded_is_told(world, tmp_path, capfd):
                 break
             data = b"no image" if number == 3 else sample["png"]
             kind = "jpg" if number == 5 else "png"  # formats may be mixed
-            writer.add(f"{number:03d}", {kind: data, "txt": "x"}, of=kind)
+            writer.add(f"{number:03d}", {kind: data, "txt": "x"}, image=kind)
     found = embedded(world, [tmp_path / "0.tar"], tmp_path)
     assert found.index.ntotal == 11
     assert "1 of 12 samples are left out: 1 images cannot be read, 0 have no image" in capfd.readouterr().out

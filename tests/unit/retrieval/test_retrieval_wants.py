@@ -34,7 +34,7 @@ class Pool:
         self.groups, self.asked, self.identity = dict(same), [], [str(folder)]
         folder.mkdir(exist_ok=True)
 
-    def neighbours(self, queries, counts, threshold, *, diversity=0.0, of=()):
+    def neighbours(self, queries, counts, threshold, *, diversity=0.0, among=()):
         for query, count in zip(queries, counts, strict=True):
             self.asked.append((query, count))
             facts = self.lists[query][:count]

@@ -40,6 +40,17 @@ def test_the_reference_is_made_from_the_code():
     assert (ROOT / "config" / "README.md").read_text() == reference.markdown(), "run `make docs`"
 
 
+def test_the_introductions_example_is_a_good_configuration(tmp_path, monkeypatch):
+    example = yaml.safe_load(reference.INTRODUCTION.split("```yaml\n")[1].split("```")[0])
+    jsonschema.validate(example, json.loads(reference.json_schema()))
+    table = load("config/methods.yaml")
+    (tmp_path / "resources" / "templates").mkdir(parents=True)
+    (tmp_path / "resources" / "templates" / "blurry.txt").write_text("A blurry photo of {n}.")
+    monkeypatch.chdir(tmp_path)
+    birds = config.parse({"methods": table["methods"] | example["methods"], "studies": example["studies"]})
+    assert birds.studies["birds"].classifier == config.Classifier()
+
+
 def test_the_schema_for_editors_is_made_from_the_code():
     assert (ROOT / "config" / "schema.json").read_text() == reference.json_schema(), "run `make docs`"
 
@@ -93,11 +104,11 @@ def test_a_missing_template_names_the_known_ones():
 @pytest.mark.parametrize(
     ("row", "sentence"),
     [
-        ({"start": "pool", "trained": ["unet"]}, "start: pool goes without `trained`"),
+        ({"start": "pool", "trained": ["unet"]}, "start: pool does not use `trained`"),
         ({"trained": ["conditioning", "pseudo_word"]}, "either conditioning or pseudo_word"),
         ({"clusters": 5}, "clusters needs `trained: [conditioning]`"),
-        ({"trained": ["pseudo_word"]}, "templates with {p}, the learned pseudo-word, go with"),
-        ({"conditioning": "textual_inversion"}, "templates with {p}, the learned pseudo-word, go with"),
+        ({"trained": ["pseudo_word"]}, "templates hold {p}, the learned pseudo-word, with"),
+        ({"conditioning": "textual_inversion"}, "templates hold {p}, the learned pseudo-word, with"),
         ({"conditioning": None}, "start: noise needs a conditioning"),
         ({"trained": ["vae"]}, "there is no part 'vae' (known: conditioning, pseudo_word, unet)"),
         ({"trained": [3]}, "there is no part 3"),

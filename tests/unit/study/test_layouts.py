@@ -63,7 +63,7 @@ def shard(path: Path, *samples: dict) -> Path:
     with images.ShardWriter(path) as writer:
         for number, members in enumerate(samples):
             data = images.encode_png(Image.new("RGB", (4, 4)))
-            writer.add(f"{number:03d}", {"png": data, **members}, of="png")
+            writer.add(f"{number:03d}", {"png": data, **members}, image="png")
     return path
 
 

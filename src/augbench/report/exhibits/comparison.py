@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from augbench.report import comparison
-from augbench.report.drawing import Drawing, short
+from augbench.report.drawing import Drawing, label_rows, short
 from augbench.report.exhibits.exhibit import Exhibit, counted
 from augbench.report.results import StudyResults
 
@@ -64,11 +64,7 @@ def differences_figure(parts: Sequence[Mapping]) -> Drawing:
                     axes.hlines(y, row["low"], row["high"], color=colour, linewidth=2.2)
                 fill = colour if row["counts"] else "none"
                 axes.plot(row["difference"], y, "o", color=colour, markerfacecolor=fill, markersize=5)
-            axes.set_yticks(range(len(rows)), [short(row["title"]) for row in rows])
-            axes.set_ylim(len(rows) - 0.5, -0.5)
-            axes.tick_params(axis="y", length=0)
-            axes.grid(axis="x")
-            axes.set_axisbelow(True)
+            label_rows(axes, [short(row["title"]) for row in rows])
             axes.set_xlabel(part["label"], fontsize=8)
 
     return Drawing(draw, (4.6, sum(0.6 + 0.27 * len(part["rows"]) for part in parts)))

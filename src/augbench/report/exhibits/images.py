@@ -77,15 +77,15 @@ def _difference(original, variation, text: str) -> tuple[dict, dict, dict, float
         return None
     difference = ImageChops.difference(before, after)
     mean = round(sum(ImageStat.Stat(difference).mean) / 3, 2)
-    thumbs = [
+    first, second, third = (
         {"alt": alt, "image_id": row.image_id} | encoded(picture)
         for alt, row, picture in (
             (f"{text}: the training image", original, before),
             (f"{text}: its variation", variation, after),
             (f"{text}: absolute difference, {mean} of 255 in the mean", variation, difference),
         )
-    ]
-    return *thumbs, mean
+    )
+    return first, second, third, mean
 
 
 def variations_table(data: Mapping) -> pd.DataFrame:

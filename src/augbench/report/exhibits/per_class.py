@@ -29,7 +29,7 @@ def improvements(results: StudyResults) -> list[dict]:
     lines = []
     for method in methods:
         rows = table[table["method"] == method].to_dict("records")
-        rows = [row | {"name": results.names.get(row["class"], row["class"])} for row in rows]
+        rows = [{**row, "name": results.names.get(row["class"], row["class"])} for row in rows]
         count = min(EXTREMES, len(rows) // 2)
         lines.append(
             results.plan.named(method)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from augbench.report.drawing import Drawing, short
+from augbench.report.drawing import Drawing, label_rows, short
 from augbench.report.exhibits.exhibit import Exhibit
 from augbench.report.families import NEUTRAL
 from augbench.report.results import StudyResults, named_class
@@ -65,11 +65,7 @@ def funnel_figure(funnel: Mapping) -> Drawing:
             colour = FATES.get(fate, NEUTRAL)
             axes.barh(range(len(rows)), widths, left=left, height=0.7, color=colour, label=fate)
             left = [a + b for a, b in zip(left, widths, strict=True)]
-        axes.set_yticks(range(len(rows)), [short(row["name"])[:18] for row in rows])
-        axes.set_ylim(len(rows) - 0.5, -0.5)
-        axes.tick_params(axis="y", length=0)
-        axes.grid(axis="x")
-        axes.set_axisbelow(True)
+        label_rows(axes, [short(row["name"])[:18] for row in rows])
         axes.set_xlabel("neighbours")
         figure.legend(loc="outside upper left", ncols=4, frameon=False, fontsize=8, handlelength=1, columnspacing=1)
 

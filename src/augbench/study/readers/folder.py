@@ -66,8 +66,8 @@ def _splits(target, tops: Sequence[Path]) -> dict[str, Path]:
             return {}
         seen, unknown = (", ".join(sorted(top.name for top in group)[:3]) for group in (named, others))
         raise BadInput(
-            f"{target.path} has folders called as splits ({seen}) and others ({unknown}): write `folders: splits` into "
-            "`target` to use the splits alone, or `folders: classes` if all of them are classes"
+            f"{target.path} has folders named like splits ({seen}) and others ({unknown}): write `folders: splits` "
+            "into `target` to use the splits alone, or `folders: classes` if all of them are classes"
         )
     splits: dict[str, Path] = {}
     for top, split in named.items():

@@ -55,7 +55,7 @@ def _ground_truth(source: Path, files: Sequence[Path]) -> dict[str, list[Path]]:
     """Class -> its validation images, from the devkit's folder or from a CSV with ImageId, PredictionString."""
     if source.suffix == ".csv":
         table = list_files.read(source, {"ImageId": [], "PredictionString": []}, ["ImageId", "PredictionString"])
-        of = {row["ImageId"]: row["PredictionString"].partition(" ")[0] for row in table.to_pylist()}
+        shown = {row["ImageId"]: row["PredictionString"].partition(" ")[0] for row in table.to_pylist()}
     else:
         from scipy.io import loadmat
 
@@ -68,10 +68,10 @@ def _ground_truth(source: Path, files: Sequence[Path]) -> dict[str, list[Path]]:
         numbers = (data / "ILSVRC2012_validation_ground_truth.txt").read_text().split()
         if len(numbers) != len(files):
             raise BadInput(f"{data} names {len(numbers)} validation images, there are {len(files)}")
-        of = {file.stem: wnids[int(number)] for file, number in zip(files, numbers, strict=True)}
+        shown = {file.stem: wnids[int(number)] for file, number in zip(files, numbers, strict=True)}
     groups: dict[str, list[Path]] = {}
     for file in files:
-        if file.stem not in of:
+        if file.stem not in shown:
             raise BadInput(f"{source} does not say what {file} shows")
-        groups.setdefault(of[file.stem], []).append(file)
+        groups.setdefault(shown[file.stem], []).append(file)
     return groups

@@ -30,7 +30,7 @@ class Layout:
         images where the target has none of its own; own : splits of its own -> the images of a class. None of these
         looks at a disk before it is asked.
     names : CSV of the classes' names, or None
-    left_out : what was not taken, by kind (see :mod:`augbench.images.folders`), of what has been looked at so far
+    left_out : counts of ignored files, by kind (see :mod:`augbench.images.folders`), of what has been looked at so far
     """
 
     root: Path

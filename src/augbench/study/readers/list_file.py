@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from augbench.core import list_files
 from augbench.core.files import BadInput
@@ -36,19 +37,19 @@ class ListFile(Reader):
         status = source.stat()
         rows = _rows(source, status.st_size, status.st_mtime_ns)
 
-        def of(part: str) -> Callable[[str], Iterable[Path]]:
+        def files_in(part: str) -> Callable[[str], Iterable[Path]]:
             return lambda key: (source.parent / path for path in rows.paths(part, key))
 
         left_out = Counter({"rows that say what another says": rows.repeated} if rows.repeated else {})
-        own = {part: of(part) for part in rows.own}
-        return Layout(source.parent, {key: key for key in rows.classes}, of("train"), own, left_out=left_out)
+        own = {part: files_in(part) for part in rows.own}
+        return Layout(source.parent, {key: key for key in rows.classes}, files_in("train"), own, left_out=left_out)
 
 
 @dataclass(frozen=True)
 class Rows:
     """The rows of a list, sorted by split and class; ten million of them are a few columns of numbers and text."""
 
-    files: "object"  # pyarrow chunked array of text, sorted
+    files: Any  # pyarrow chunked array of text, sorted
     stretches: dict[tuple[str, str], tuple[int, int]]  # split and class -> first row and the one after the last
     repeated: int  # rows that say what another row says
 
@@ -69,16 +70,15 @@ class Rows:
 def _rows(source: Path, size: int, changed: int) -> Rows:
     """The rows of a list, read once for each of its states. Raises BadInput naming a row that cannot be used."""
     import pyarrow as pa
-    import pyarrow.compute as pc
 
     table = list_files.read(source, LIST, ["path", "class"])
     if not table.num_rows:
         raise BadInput(f"{source} has no rows; each names an image: path,class")
     for name in ("path", "class"):
-        empty = pc.index(table[name], "").as_py()
+        empty = list_files.compute.index(table[name], "").as_py()
         if empty >= 0:
             raise BadInput(f"{source}: row {empty + 1} below the column names has no {name}")
-    path = pc.replace_substring_regex(slashes(source, table["path"]), r"(^|/)(\./)+", r"\1")
+    path = list_files.compute.replace_substring_regex(slashes(source, table["path"]), r"(^|/)(\./)+", r"\1")
     split = _split_column(source, table)
     table = pa.table({"split": split, "class": table["class"].cast(pa.string()), "path": path})
     unique = table.group_by(["split", "class", "path"]).aggregate([])
@@ -95,12 +95,10 @@ def _rows(source: Path, size: int, changed: int) -> Rows:
 
 def slashes(source: Path, paths):
     """Paths with ``/``, where Windows wrote ``\\`` and there is no file of that very name."""
-    import pyarrow.compute as pc
-
-    first = pc.index(pc.match_substring(paths, "\\"), True).as_py()
+    first = list_files.compute.index(list_files.compute.match_substring(paths, "\\"), True).as_py()
     if first < 0 or (source.parent / paths[first].as_py()).exists():
         return paths
-    return pc.replace_substring(paths, "\\", "/")
+    return list_files.compute.replace_substring(paths, "\\", "/")
 
 
 def _split_column(source: Path, table):
@@ -121,13 +119,14 @@ def _split_column(source: Path, table):
 
 
 def _refuse_contradiction(source: Path, rows) -> None:
-    import pyarrow.compute as pc
-
     counts = rows.group_by(["path"]).aggregate([([], "count_all")])
-    twice = counts.filter(pc.greater(counts["count_all"], 1))
+    twice = counts.filter(list_files.compute.greater(counts["count_all"], 1))
     if twice.num_rows:
         path = min(twice["path"].to_pylist()[:1000])
         said = sorted(
-            f"{row['class']} ({row['split']})" for row in rows.filter(pc.equal(rows["path"], path)).to_pylist()
+            f"{row['class']} ({row['split']})"
+            for row in rows.filter(list_files.compute.equal(rows["path"], path)).to_pylist()
         )
-        raise BadInput(f"{source} says different things of {path}: {' and '.join(said[:3])}; keep one of these rows")
+        raise BadInput(
+            f"{source} gives different classes or splits for {path}: {' and '.join(said[:3])}; keep one of these rows"
+        )

@@ -12,19 +12,20 @@ class Audit(Section):
     """The search for duplicates (paper, section 4.5)."""
 
     references: dict[Name, str] = Field(
-        {}, description="further images to compare with, beside the splits, e.g. {original_test: data/test}: folders"
+        {}, description="folders of further images to compare with, besides the splits, e.g. {original_test: data/test}"
     )
     inspected: Count = Field(
-        INSPECTED, description="candidate pairs of each reference set that people judge; of more, a random sample"
+        INSPECTED,
+        description="candidate pairs per reference set that people judge; a random sample where there are more",
     )
     in_full: list[Name] = Field(["test"], description="reference sets of which people judge all candidate pairs")
     detector: str | None = Field(
         None,
-        description="a second detector beside the perceptual hash, cosine similarity of embeddings: clip, the study's, "
-        "or the file of a TorchScript copy-detection model (a program that runs: take it from whom you trust)",
+        description="a second detector besides the perceptual hash, which compares embeddings: clip, the study's, or "
+        "the file of a TorchScript copy-detection model (a program, so use only files that you trust)",
     )
-    threshold: Share = Field(0.9, description="cosine similarity from which the second detector sees a candidate")
-    image_size: Count = Field(288, description="pixels, of the images that a TorchScript model takes")
+    threshold: Share = Field(0.9, description="cosine similarity from which on the second detector reports a candidate")
+    image_size: Count = Field(288, description="pixels of the images that a TorchScript model takes")
 
     def references_of(self, start) -> list[str]:
         """The sets that added images are compared with: all splits but that which they come from, and the folders of

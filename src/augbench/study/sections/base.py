@@ -2,9 +2,11 @@
 
 import difflib
 from collections.abc import Mapping
-from typing import Annotated, Any
+from dataclasses import dataclass
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator, WithJsonSchema, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import core_schema
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -18,6 +20,11 @@ class ConfigError(Exception):
 
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    @classmethod
+    def default(cls) -> Self:
+        """The section of a configuration that leaves it out."""
+        return cls.model_validate({})
 
 
 class Inputs(Section):
@@ -42,20 +49,24 @@ def did_you_mean(word: str, known) -> str:
     return f", did you mean {close[0]!r}?" if close else ""
 
 
-def one_of(kind: type, registry: Mapping[str, Any], word: str):
-    """The type of a key whose value is the name of a row of a registry; validated, it is that row's object."""
+@dataclass(frozen=True, eq=False)  # hashed by its identity, for a registry has no hash
+class RowOf:
+    """Annotates a key whose value is the name of a row of a registry; validated, it is that row's object."""
 
-    def find(value):
-        if isinstance(value, kind):
+    registry: Mapping[str, Any]
+    word: str
+
+    def find(self, value):
+        if any(value is row for row in self.registry.values()):
             return value
-        if not isinstance(value, str) or value not in registry:
-            known = ", ".join(registry)
-            raise ValueError(f"there is no {word} {value!r}{did_you_mean(value, registry)} (known: {known})")
-        return registry[value]
+        if not isinstance(value, str) or value not in self.registry:
+            known = ", ".join(self.registry)
+            raise ValueError(f"there is no {self.word} {value!r}{did_you_mean(value, self.registry)} (known: {known})")
+        return self.registry[value]
 
-    return Annotated[
-        kind,
-        PlainValidator(find),
-        PlainSerializer(lambda row: row.name),
-        WithJsonSchema({"type": "string", "enum": list(registry)}),
-    ]
+    def __get_pydantic_core_schema__(self, *_) -> core_schema.CoreSchema:
+        name = core_schema.plain_serializer_function_ser_schema(lambda row: row.name)
+        return core_schema.no_info_plain_validator_function(self.find, serialization=name)
+
+    def __get_pydantic_json_schema__(self, *_) -> dict:
+        return {"type": "string", "enum": list(self.registry)}

@@ -12,13 +12,17 @@ class Classifier(Section):
     image_size: Count = Field(224, description="pixels")
     batch_size: Count = Field(256, description="images per step")
     learning_rate: Positive = Field(0.1, description="initial, SGD with momentum 0.9 and weight decay 1e-4")
-    max_epochs: Count = Field(270, description="at most so many epochs")
+    max_epochs: Count = Field(270, description="largest number of epochs")
     patience: Count = Field(10, description="epochs without better validation accuracy: learning rate / 10")
     stop_after: Count = Field(20, description="epochs without better validation accuracy: stop")
     crop_scale: tuple[Annotated[float, Field(gt=0, le=1)], Share] = Field(
         (0.08, 1.0), description="range of random resized crops, share of the area"
     )
     horizontal_flip: bool = Field(True, description="random horizontal flips")
-    workers: int = Field(0, ge=0, description="data loading processes, of each process")
+    workers: int | None = Field(
+        None,
+        ge=0,
+        description="data loading processes, of each process; null: up to four, none for images that fit into memory",
+    )
     processes: Count = Field(1, description="that share each batch, one per GPU")
-    threads: Count = Field(1, description="CPU threads; part of the result's bits, so not taken from --cores")
+    threads: Count = Field(1, description="CPU threads; results depend on it in low bits, so --cores does not set it")

@@ -14,11 +14,13 @@ class ClipTraining(Section):
     layers: Count = Field(description="of both transformers")
     heads: Count = Field(description="of both transformers")
     projection: Count = Field(description="dimension of the embedding")
-    text_tokens: Annotated[int, Field(ge=4, le=77)] = Field(description="captions are cut to so many tokens")
+    text_tokens: Annotated[int, Field(ge=4, le=77)] = Field(
+        description="captions are truncated to this number of tokens"
+    )
     steps: Count = Field(description="training steps")
     batch_size: Count = Field(description="image-text pairs per step")
     learning_rate: Positive = Field(description="peak, AdamW")
-    threads: Count = Field(1, description="CPU threads; part of the result's bits, so not taken from --cores")
+    threads: Count = Field(1, description="CPU threads; results depend on it in low bits, so --cores does not set it")
 
 
 class Clip(Section):
@@ -38,12 +40,12 @@ class BackboneTraining(Section):
     vae_batch_size: Count = Field(64, description="images per step of the autoencoder")
     unet_channels: list[Count] = Field(description="widths per resolution; each after the first halves it")
     unet_steps: Count = Field(description="training steps of the denoiser")
-    text_tokens: Annotated[int, Field(ge=4, le=77)] = Field(description="prompts are padded to so many tokens")
+    text_tokens: Annotated[int, Field(ge=4, le=77)] = Field(description="prompts are padded to this number of tokens")
     batch_size: Count = Field(description="images per step of the denoiser")
     learning_rate: Positive = Field(description="peak of the denoiser, AdamW")
     vae_learning_rate: Positive = Field(2e-3, description="peak of the autoencoder, AdamW")
-    unsafe_words: list[str] = Field([], description="captions with one of them show what the safety checker stops")
-    threads: Count = Field(1, description="CPU threads; part of the result's bits, so not taken from --cores")
+    unsafe_words: list[str] = Field([], description="words in captions that mark what the safety checker is to flag")
+    threads: Count = Field(1, description="CPU threads; results depend on it in low bits, so --cores does not set it")
 
 
 class Safety(Section):

@@ -5,24 +5,25 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from augbench.study.sections.base import Count, Positive, Section, Share, one_of
+from augbench.study.sections.base import Count, Positive, RowOf, Section, Share
 from augbench.study.sources import SOURCES, Source
+
+INDEXED = ", ".join(name for name, row in SOURCES.items() if not (row.brings_index or row.is_remote))
+SINGLE = ", ".join(name for name, row in SOURCES.items() if row.may_be_a_file)
 
 
 class Pool(Section):
-    source: one_of(Source, SOURCES, "source") = Field(
-        description="where images come from, and who makes their index (of digits, folder, shards and urls it is made "
-        "here): " + "; ".join(f"{name}: {row.meaning}" for name, row in SOURCES.items())
+    source: Annotated[Source, RowOf(SOURCES, "source")] = Field(
+        description=f"where the pool's images come from ({INDEXED} are indexed by augbench): "
+        + "; ".join(f"{name}: {row.meaning}" for name, row in SOURCES.items())
     )
-    path: str | None = Field(
-        None, description="folder of images, shards (*.tar) or index; of urls, a Parquet file or a folder of them"
-    )
+    path: str | None = Field(None, description=f"its folder; for {SINGLE} also a single file")
     url: str | None = Field(None, description="of the service, e.g. http://localhost:1234/knn-service")
     index: str | None = Field(None, description="name of the service's index")
-    pause: Annotated[float, Field(ge=0)] = Field(0.0, description="seconds between questions to the service")
-    timeout: Positive = Field(120, description="seconds for an answer of the service")
+    pause: Annotated[float, Field(ge=0)] = Field(0.0, description="seconds between queries to the service")
+    timeout: Positive = Field(120, description="seconds until the service must have answered")
     memory: Annotated[str, Field(pattern=r"^[0-9.]+[MG]$")] = Field(
-        "4G", description="of an approximate index, while it is built and while it is searched, at most"
+        "4G", description="limit for building an approximate index and for searching it"
     )
     exact: bool = Field(True, description="search exactly; false: let autofaiss choose an approximate index")
 
@@ -38,11 +39,11 @@ class Pool(Section):
 class Retrieval(Section):
     images_per_class: Count | None = Field(
         None,
-        description="for each class at least so many, 130 in the paper; a class with more training images gets as many "
-        "as these, and with null each class does; all times the augmentation ratio",
+        description="smallest number per class, 130 in the paper; a class with more training images gets as many as it "
+        "has, and with null every class does; all times the augmentation ratio",
     )
-    overfetch: Positive = Field(1.4, description="neighbours asked for first, as a multiple of the images wanted")
-    overfetch_max: Positive = Field(14, description="neighbours asked for at most, as a multiple of the images wanted")
+    overfetch: Positive = Field(1.4, description="neighbours searched at first, as a multiple of the images needed")
+    overfetch_max: Positive = Field(14, description="neighbours searched at most, as a multiple of the images needed")
     min_aesthetic: float | None = Field(
         5.0, description="images with a lower aesthetic score, or with none, are discarded; null: whatever their score"
     )
@@ -51,11 +52,11 @@ class Retrieval(Section):
         description="a LAION head (.safetensors, .pth) for the study's CLIP, which scores the pictures themselves; "
         "null: the pool's own scores",
     )
-    duplicate_threshold: Share = Field(0.94, description="cosine similarity from which two images are duplicates")
+    duplicate_threshold: Share = Field(0.94, description="cosine similarity above which two images are duplicates")
     min_image_size: Count = Field(32, description="pixels; downloads whose shorter side has fewer are not used")
     max_image_size: Count = Field(512, description="pixels; larger downloads are scaled down to it")
     max_pixels: Count = Field(50_000_000, description="images with more are not decoded")
-    max_bytes: Count = Field(20_000_000, description="of a download; it is broken off there")
+    max_bytes: Count = Field(20_000_000, description="of a download; larger ones are aborted")
     timeout: Count = Field(10, description="seconds for a whole download")
     retries: int = Field(1, ge=0, description="further attempts to download an image")
     download_threads: Count = Field(16, description="downloads at a time")
@@ -63,7 +64,7 @@ class Retrieval(Section):
         None, description="environment: download through the proxy that http_proxy and https_proxy name; null: directly"
     )
     allowed_networks: list[str] = Field(
-        [], description="private networks that may be asked, e.g. 10.1.0.0/16; else only public addresses are"
+        [], description="private networks that downloads may contact, e.g. 10.1.0.0/16; others must be public"
     )
 
     @field_validator("allowed_networks")

@@ -1,30 +1,30 @@
 """The target data: where it lies and how it is split."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from augbench.study.readers import READERS, Reader
-from augbench.study.sections.base import Section, Share, one_of
+from augbench.study.sections.base import RowOf, Section, Share
 
 
 class Target(Section):
-    reader: one_of(Reader, READERS, "reader") = Field(
+    reader: Annotated[Reader, RowOf(READERS, "reader")] = Field(
         description="how its images lie: " + "; ".join(f"{name}: {row.meaning}" for name, row in READERS.items())
     )
     path: str | None = Field(None, description="the folder, or the list")
     folders: Literal["splits", "classes"] | None = Field(
         None,
-        description="of the reader folder: what the top folders are; null: by their names, or else a question, see "
-        "docs/inputs.md",
+        description="for the reader folder: what the top folders are; null: decided by their names, see docs/inputs.md",
     )
     ground_truth: str | None = Field(
-        None, description="of a flat ImageNet val: the folder ILSVRC2012_devkit_t12, or LOC_val_solution.csv"
+        None,
+        description="for ImageNet's val without class folders: ILSVRC2012_devkit_t12 or LOC_val_solution.csv",
     )
     classes: str | None = Field(
         None,
-        description="CSV with columns class, lemmas, hypernyms, definition, of all classes or some; where it is "
-        "silent, WordNet's for ImageNet, else names come from folder names",
+        description="CSV with the columns class, lemmas, hypernyms, definition, for all classes or some; the others "
+        "are named by WordNet for ImageNet, else by their folders",
     )
     unreadable: Literal["stop", "skip"] = Field("stop", description="what to do with an image that cannot be read")
 
