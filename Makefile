@@ -10,7 +10,7 @@ READY := $(VENV)/ready
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 SOURCES := src tests workflow/scripts benchmarks examples envs slurm/restart
 
-.PHONY: report report-all new-study quick test test-all test-slow test-oldest test-cluster test-gpu check benchmark benchmark-gpu
+.PHONY: report report-all new-study cost quick test test-all test-slow test-oldest test-cluster test-gpu check benchmark benchmark-gpu
 .PHONY: lint style types format docs lock outdated setup
 
 report: $(READY)
@@ -24,6 +24,10 @@ report-all: $(READY)
 new-study: $(READY)
 	@test -n "$(IMAGES)" -a -n "$(NAME)" || { echo "usage: make new-study IMAGES=data/birds NAME=birds"; exit 1; }
 	@python -m augbench.jobs.new_study "$(IMAGES)" "$(NAME)" $(if $(FOLDERS),--folders $(FOLDERS))
+
+# What studies will cost, before anything starts: make cost CONFIG=config/paper.yaml
+cost: $(READY)
+	@python -m augbench.jobs.cost $(or $(CONFIG),config/config.yaml)
 
 # Three tiers; what belongs to which stands in tests/conftest.py. Each uses up to four cores by itself.
 PYTEST := pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder

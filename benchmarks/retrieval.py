@@ -1,9 +1,10 @@
-"""Retrieval at scale: a large index searched here against a loop of ClipClient calls; a large pool in flat memory.
+"""Retrieval at scale: a large index against a loop of ClipClient calls; metadata and pools in flat memory.
 
 `python benchmarks/retrieval.py search` builds an index of a million random vectors with autofaiss and asks it
 1,000 queries for 1,820 neighbours each (14 x 130, the most that the paper's protocol asks for), then asks some of
 the same of a `clip-retrieval back` on the same index, in the same run. `... pool` embeds and indexes pools of tiny
-images of growing size. Both print what they measured; nothing is asserted.
+images of growing size. `... metadata` asks tables of metadata of 5 and of 50 million rows for the neighbours of 1,000
+queries; it needs 10 GB of disk. All print what they measured; nothing is asserted.
 """
 
 import argparse
@@ -19,12 +20,16 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from PIL import Image
 
 from augbench import images
 from augbench.models import train_clip
 from augbench.models.clip import Clip
 from augbench.retrieval import index as neighbours
+from augbench.retrieval import metadata
 from augbench.study.sections.models import ClipTraining
 
 CLIP = {"image_size": 32, "patch_size": 8, "width": 64, "layers": 2, "heads": 2, "text_tokens": 16}
@@ -79,21 +84,87 @@ def build(folder: Path, count: int, width: int) -> None:
 
 
 class Memory:
-    """The largest private memory (MB, without files that are mapped) of this process while the block lasts."""
+    """The private memory (MB, without files that are mapped) of this process: before, and at most while the block
+    lasts."""
 
     def __enter__(self):
-        self.largest, self.ended = 0.0, threading.Event()
+        self.before = self.largest = self._private()
+        self.ended = threading.Event()
         threading.Thread(target=self._watch, daemon=True).start()
         return self
 
     def _watch(self):
-        while not self.ended.wait(0.05):
-            lines = Path("/proc/self/status").read_text().splitlines()
-            used = next(int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
-            self.largest = max(self.largest, used / 1024)
+        while not self.ended.wait(0.01):
+            self.largest = max(self.largest, self._private())
+
+    @staticmethod
+    def _private() -> float:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) / 1024
 
     def __exit__(self, *_):
         self.ended.set()
+
+
+def metadata_batch(start: int, count: int) -> pa.Table:
+    """Rows whose address and caption take some 60 bytes each: 50 million are more than 2 GiB a column."""
+    numbers = pc.cast(pa.array(np.arange(start, start + count)), pa.string())
+    url = pc.binary_join_element_wise("https://images.example.org/some-folder-of-pictures/", numbers, ".jpg", "")
+    caption = pc.binary_join_element_wise("a photograph of the thing that has the number ", numbers, " of many", "")
+    return pa.table({"url": url, "caption": caption, "aesthetic": np.full(count, 6.0)})
+
+
+def write_metadata(folder: Path, kind: str, rows: int) -> None:
+    """Files of 5 million rows, in batches (Arrow) or row groups (Parquet) of a million, as clip-retrieval has them."""
+    (folder / "metadata").mkdir(parents=True)
+    schema = metadata_batch(0, 1).schema
+    for number, begin in enumerate(range(0, rows, 5_000_000)):
+        file = folder / "metadata" / f"{number:04d}.{kind}"
+        with pa.ipc.new_file(str(file), schema) if kind == "arrow" else pq.ParquetWriter(file, schema) as writer:
+            for start in range(begin, min(begin + 5_000_000, rows), 1_000_000):
+                writer.write_table(metadata_batch(start, min(1_000_000, rows - start)))
+
+
+def ask_metadata(folder: Path, rows: int, queries: int, each: int) -> None:
+    """Metadata of random neighbours of all queries, in this process; and of one by ``Table.take`` where it can."""
+    random = np.random.default_rng(0)
+
+    def neighbours_of_queries():
+        for _ in range(queries):
+            yield pd.DataFrame({"id": random.integers(0, rows, each), "similarity": 0.5, "duplicate_of": None})
+
+    with Memory() as memory:
+        start = time.monotonic()
+        reader = metadata.reader(folder, metadata.WANTED)
+        opened = time.monotonic()
+        for table in reader.complete(neighbours_of_queries()):
+            assert table["url"].iloc[0].endswith(f"/{table['id'].iloc[0]}.jpg")
+        ended = time.monotonic()
+    print(
+        f"  {queries:,} queries of {each:,} neighbours: {ended - opened:.1f} s, beside {opened - start:.2f} s to open;"
+    )
+    print(f"  private memory {memory.largest:.0f} MB at most, {memory.before:.0f} MB before")
+    if files := sorted(folder.glob("metadata/*.arrow")):
+        table = pa.concat_tables([pa.ipc.open_file(pa.memory_map(str(file))).read_all() for file in files])
+        start = time.monotonic()
+        with Memory() as memory:
+            try:
+                table.take(random.integers(0, rows, each))
+                said = f"{time.monotonic() - start:.1f} s"
+            except pa.ArrowException as error:
+                said = str(error)
+        print(f"  one query by Table.take: {said}, {memory.largest - memory.before:.0f} MB")
+
+
+def compare_metadata(sizes: list[int], queries: int, each: int) -> None:
+    for kind in ("arrow", "parquet"):
+        for rows in sizes:
+            with tempfile.TemporaryDirectory() as name:
+                write_metadata(Path(name), kind, rows)
+                stored = sum(file.stat().st_size for file in Path(name).glob("metadata/*"))
+                print(f"{kind}, {rows:,} rows, {stored / 1e9:.1f} GB on disk:", flush=True)
+                options = ["--folder", name, "--count", str(rows), "--queries", str(queries), "--each", str(each)]
+                subprocess.run([sys.executable, __file__, "ask", *options], check=True)
 
 
 def serve(folder: Path, model: str) -> tuple[subprocess.Popen, str]:
@@ -130,7 +201,7 @@ def search(count: int, width: int, queries: int, each: int, asked: int) -> None:
         print(f"index of {count:,} x {width}: {size / 1e9:.1f} GB, built in {time.monotonic() - start:.0f} s")
         prompts = [f"A photo of thing number {i}." for i in range(queries)]
         with Memory() as memory:
-            index = neighbours.LocalIndex(folder / "index", Clip(model), folder / "work")
+            index = neighbours.LocalIndex(folder / "index", Clip(model))
             start = time.monotonic()
             found = sum(len(table) for table in index.neighbours(prompts, [each] * queries, 0.94))
             ours = (time.monotonic() - start) / queries
@@ -178,13 +249,19 @@ def embed(sizes: list[int]) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["search", "pool"])
+    parser.add_argument("what", choices=["search", "pool", "metadata", "ask"])
     parser.add_argument("--count", type=int, default=1_000_000)
     parser.add_argument("--queries", type=int, default=1000)
+    parser.add_argument("--each", type=int, default=1820, help="neighbours of a query")
     parser.add_argument("--asked", type=int, default=20, help="queries that ClipClient is timed on")
-    parser.add_argument("--sizes", type=int, nargs="+", default=[20_000, 200_000])
-    given = parser.parse_args()
-    if given.what == "search":
-        search(given.count, 512, given.queries, 1820, given.asked)
+    parser.add_argument("--sizes", type=int, nargs="+", help="of pools, or of tables of metadata")
+    parser.add_argument("--folder", type=Path, help="of the metadata that `ask` reads")
+    options = parser.parse_args()
+    if options.what == "search":
+        search(options.count, 512, options.queries, options.each, options.asked)
+    elif options.what == "pool":
+        embed(options.sizes or [20_000, 200_000])
+    elif options.what == "metadata":
+        compare_metadata(options.sizes or [5_000_000, 50_000_000], options.queries, options.each)
     else:
-        embed(given.sizes)
+        ask_metadata(options.folder, options.count, options.queries, options.each)

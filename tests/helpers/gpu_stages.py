@@ -75,7 +75,7 @@ def make(
     with images.ShardWriter(material.shard) as shard:
         for row in pictures.itertuples():
             members = {"png": images.load_bytes(row), "txt": f"a picture of {row[2]}", "json": {}}
-            shard.add(row.image_id, members, of="png")
+            shard.add(row.image_id, members, image="png")
     encode(material, folder)
     return material
 

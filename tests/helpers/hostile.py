@@ -171,7 +171,8 @@ def study(given: dict, **sections) -> dict:
 def plan(raw: dict, results: Path) -> list[str]:
     """What ``snakemake -n`` checks."""
     parsed = config.parse(raw)
-    return [*checks.check_world(parsed, results), *checks.remarks(parsed)]
+    checks.check_world(parsed, results)
+    return checks.remarks(parsed)
 
 
 def damaged(rng: random.Random, data: bytes) -> bytes:
@@ -608,8 +609,7 @@ def index(rng: random.Random, root: Path, results: Path) -> list[Step]:
         pool_index.check_index(folder)
         ids = [0, count - 1] if count else []
         table = pd.DataFrame({"id": ids, "similarity": [0.5] * len(ids), "duplicate_of": [None] * len(ids)})
-        found = metadata.reader(folder, results, metadata.WANTED)(ids)
-        return metadata.complete(table, found)
+        return list(metadata.reader(folder, metadata.WANTED).complete([table]))
 
     return [lambda: plan(study({"reader": "folder", "path": str(root / "data")}, **sections), results), facts]
 

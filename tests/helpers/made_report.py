@@ -225,7 +225,9 @@ def _write_retrieved(made):
     ledger.to_parquet(place / "ledger.parquet")
     wanted = {key: 5 + i for i, key in enumerate(made.keys)} | {"empty": 5}
     lost = [1] * len(made.keys) + [0]  # by a fate that the report does not know
-    funnel = ledger_module.count_fates(ledger[ledger["fate"] != "lost"], wanted).assign(lost=lost)
+    funnel = ledger_module.count_fates(
+        ledger[ledger["fate"] != "lost"].groupby(["class", "fate"]).size(), wanted
+    ).assign(lost=lost)
     files.write_csv(place / "funnel.csv", funnel.assign(considered=funnel["considered"] + lost))
 
 
@@ -246,7 +248,7 @@ def _write_added(made):
         far = np.full(len(made.train), 2**64 - 1, np.uint64)
         far[0] = 0
         sets = duplicates.Set(table, bits), {"test": duplicates.Set(made.train, far)}
-        ratios = {1.0: table["image_id"]} | ({4.0: [*table["image_id"], "more"]} if method == "retrieval" else {})
+        ratios = {1.0: range(len(table))} | ({4.0: [*range(len(table)), 0]} if method == "retrieval" else {})
         found[method] = duplicates.audit(*sets, made.folder / "audit" / method, ratios=ratios), table
         files.write_text(made.folder / "audit" / method / "review.html", "")
     return found
@@ -301,15 +303,18 @@ def _write_tables(made, summaries, added):
     }
     tables["per_class"], tables["confusions"] = per_class.measure(runs)
     # Features of one dimension: those of the fine-tuned images have the same spread, 2.5 further on.
-    sets = {method: [table] for method, (_, table) in added.items()}
     known = {f"ft/{i}" for i in range(4, 10)}
 
     def examine(table):
         fine_tuned = table["image_id"].str.startswith("ft/").to_numpy()
-        return (np.arange(len(table)) + 2.5 * fine_tuned)[:, None], ~fine_tuned | table["image_id"].isin(
-            known
-        ).to_numpy()
+        recognised = ~fine_tuned | table["image_id"].isin(known).to_numpy()
+        yield (np.arange(len(table)) + 2.5 * fine_tuned)[:, None], recognised
 
-    tables["domain_gap"] = domain_gap.measure(sets, made.train, examine, 96.5)
+    real = domain_gap.moments_of(examine(made.train))
+    gaps = {
+        method: domain_gap.measure([np.arange(len(table))], examine(table), real)
+        for method, (_, table) in added.items()
+    }
+    tables["domain_gap"] = domain_gap.table(gaps, 96.5)
     for name, table in tables.items():
         files.write_csv(made.folder / "tables" / f"{name}.csv", table)

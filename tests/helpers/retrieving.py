@@ -3,12 +3,21 @@
 import functools
 from pathlib import Path
 
-from augbench.retrieval import download
+import pandas as pd
+
+from augbench.retrieval import download, metadata
 from augbench.retrieval.inspection import Inspection
 from augbench.retrieval.retrieve import Outputs, retrieve
 from augbench.retrieval.search import CachedSearch
 
 NAMES = ("ledger.parquet", "images.tar", "images.parquet", "funnel.csv")
+
+
+def metadata_of(folder, ids) -> pd.DataFrame:
+    """The metadata of some rows of an index, in their order."""
+    neighbours = pd.DataFrame({"id": ids, "similarity": 0.5, "duplicate_of": None})
+    (table,) = metadata.reader(folder, metadata.WANTED).complete([neighbours])
+    return table
 
 
 def retrieve_into(
@@ -20,7 +29,7 @@ def retrieve_into(
     retrieve(
         wanted,
         CachedSearch(source, folder / "neighbours", settings.duplicate_threshold, diversity),
-        functools.partial(download.fetch, work=folder / "downloads", settings=settings, proxy=proxy),
+        functools.partial(download.fetch_in_turn, work=folder / "downloads", settings=settings, proxy=proxy),
         Inspection(checker, settings, score),
         outputs,
         settings,

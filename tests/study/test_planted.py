@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
@@ -130,8 +131,8 @@ def test_samples_of_the_diffusion_model_are_recognisable(tmp_path):
         sampler = Sampler(RESULTS / "backbone", method, settings, safety=RESULTS / "backbone")
         work = sampling.Work(lambda sampler=sampler: sampler, batches(rows, 16), (0, "check"), name, name)
         sampling.write_shard([work], *paths)
-        _, seen = scoring.score(CLASSIFIER, names, images.read(paths[1]), Classifier(model="small_cnn", image_size=32))
-        shares[name] = float(seen["correct"].mean())
+        examine = scoring.examiner(CLASSIFIER, names, Classifier(model="small_cnn", image_size=32))
+        shares[name] = float(np.concatenate([correct for _, correct in examine(images.read(paths[1]))]).mean())
     print(f"\nrecognised by the more_real classifier: { ({k: f'{v:.0%}' for k, v in shares.items()}) }")
     assert shares["handwriting"] >= 0.8
 
@@ -145,7 +146,8 @@ def test_the_domain_gap_is_measured_for_every_method_that_adds_images():
 
 
 def test_fine_tuned_images_are_the_chosen_candidates():
-    """The screened first images and the rest make one set: the chosen candidate's, with no index twice."""
+    """The screened first images and the rest make one set: the chosen candidate's, with no index twice; of the others
+    an image of each class is kept."""
     for method in METHODS:
         path = RESULTS / "selection" / f"{method}.json"
         if not path.exists():
@@ -153,10 +155,12 @@ def test_fine_tuned_images_are_the_chosen_candidates():
         chosen = json.loads(path.read_text())
         best = max(row["validation_accuracy"] for row in chosen["screened"])
         assert chosen["validation_accuracy"] == best
-        screened = images.read(RESULTS / "images" / method / "screen" / "shard-0.parquet")
-        rest = images.read(*(RESULTS / "images" / method / "selected").glob("*.parquet"))
-        assert set(rest["candidate"]) == {chosen["candidate"]}
-        both = pd.concat([screened[screened["candidate"] == chosen["candidate"]], rest])
+        kept = images.read(*(RESULTS / "images" / method / "selected").glob("*.parquet"))
+        assert set(kept["candidate"]) == {row["candidate"] for row in chosen["screened"]}
+        assert not list((RESULTS / "images" / method / "screen").glob("shard-*"))
+        both = kept[kept["candidate"] == chosen["candidate"]]
+        others = kept[kept["candidate"] != chosen["candidate"]]
+        assert (others.groupby(["candidate", "class"]).size() == 1).all()
         assert not both["image_id"].duplicated().any()
         train = images.read(RESULTS / "dataset" / "train.parquet")
         counts = both.groupby("class").size()

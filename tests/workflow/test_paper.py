@@ -97,7 +97,8 @@ def test_every_job_of_the_paper_is_planned(planner):
     # Fine-tuned methods generate twice: to compare candidates, then the rest of the chosen one's images. What further
     # ratios want comes on top.
     assert jobs["retrieve_further"] == 1
-    assert jobs["generate"] == (5 + 2 * 7 + 1) * 100 + (1 + 2) * 1000 + (1 + 2) * 26
+    assert jobs["generate"] == (5 + 7 + 1) * 100 + (1 + 1) * 1000 + (1 + 1) * 26
+    assert jobs["generate_screened"] == 7 * 100 + 1000 + 26
     assert jobs["finetune"] == 7 * 5 + 1 + 5  # learning rates; one for full ImageNet
     assert jobs["screen"] == sum(SCREENED)
     assert jobs["select"] == 7 + 1 + 1
@@ -117,8 +118,9 @@ def test_the_work_of_a_plan_grows_with_the_shards_and_no_faster(planner):
         raw["studies"]["imagenet10"]["jobs"]["classes_per_generation"] = classes
         (planner.folder / "mine.yaml").write_text(yaml.safe_dump(raw))
         jobs, calls, _ = plan(planner, "mine.yaml")
-        assert jobs["generate"] == (5 + 2 * 7 + 1) * 1000 // classes
-        measured[jobs["generate"]] = calls
+        shards = jobs["generate"] + jobs["generate_screened"]
+        assert shards == (5 + 2 * 7 + 1) * 1000 // classes
+        measured[shards] = calls
     few, some, many = sorted(measured)
     first = (measured[some] - measured[few]) / (some - few)
     second = (measured[many] - measured[some]) / (many - some)

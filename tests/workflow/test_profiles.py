@@ -26,7 +26,10 @@ def fresh(clone):
 @pytest.fixture(scope="module")
 def rules(fresh):
     """Rule -> whether its jobs ask for a GPU."""
-    return {name: " gpu=" in text.split("\n\n")[0] for name, text in fresh.plan("--configfile", "my.yaml")}
+    return {
+        name: bool(re.search(" gpu=[1-9]", text.split("\n\n")[0]))
+        for name, text in fresh.plan("--configfile", "my.yaml")
+    }
 
 
 def test_the_profile_names_rules_that_exist(rules):

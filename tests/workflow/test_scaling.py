@@ -13,7 +13,6 @@ TABLE1 = (  # all that it rests on, beside its own bytes
     "dataset/*",
     "retrieval/*/*.*",
     "images/*/base/*",
-    "images/*/screen/*",
     "images/*/selected/*",
     "selection/*.json",
     "augmentation/*/x1/*",

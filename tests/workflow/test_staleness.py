@@ -52,15 +52,15 @@ def test_an_edited_sampler_reruns_generation_and_after_but_no_training(built):
         planned = built.planned()
     assert methods(planned) == GENERATING
     assert rules(planned) == {
-        "generate", "screen", "select", "resample", "classify", "hash_added", "audit", "review", "domain_gap",
-        "summary", "tables", "per_class", "study_page", "report_page",
+        "generate", "generate_screened", "screen", "select", "resample", "classify", "hash_added", "audit", "review",
+        "domain_gap", "summary", "tables", "per_class", "study_page", "report_page",
     }  # fmt: skip
 
 
 def test_an_edited_fine_tuner_reruns_fine_tuning_and_what_follows_of_that_method_only(built):
     with edited(built, **{"src/augbench/diffusion/finetuning.py": appended}):
         planned = built.planned()
-    assert jobs("finetune screen select generate", {"cluster_dm"}) <= planned
+    assert jobs("finetune generate_screened screen select generate", {"cluster_dm"}) <= planned
     assert methods(planned) == {"cluster_dm"}
     assert not rules(planned) & {"train_unet", "encode_latents", "cluster", "retrieve"}
 

@@ -9,8 +9,7 @@ rule list_references:
     conda:
         "../../envs/augbench.yaml"
     resources:
-        mem_mb=memory(1000),
-        runtime=minutes(30),
+        **needs("list_references"),
     params:
         unreadable=setting("target.unreadable"),
         data=lambda w: DATA[w.study].references[w.set] if workflow.is_main_process else None,
@@ -33,8 +32,7 @@ rule hash_references:
         "../../envs/augbench.yaml"
     threads: lambda w: costs_of(w).cores
     resources:
-        mem_mb=memory(2000),
-        runtime=lambda w, input, attempt: costs.minutes(costs.hashing(rows(*input)), attempt),
+        **needs("hash_references"),
     message:
         "{wildcards.study}: hash the images of {wildcards.set}"
     script:
@@ -50,6 +48,8 @@ use rule hash_references as hash_added with:
         "results/{study}/logs/audit/{method}-hashes.log",
     benchmark:
         "results/{study}/benchmarks/audit/{method}-hashes.tsv"
+    resources:
+        **needs("hash_added"),
     message:
         "{wildcards.study}: hash the images that {wildcards.method} adds"
 
@@ -68,8 +68,7 @@ rule embed_references:
         "../../envs/augbench.yaml"
     threads: 1
     resources:
-        mem_mb=memory(6000),
-        runtime=lambda w, input, attempt: costs.minutes(costs.embedding(rows(*input.tables)), attempt),
+        **needs("embed_references"),
         gpu=1,
     params:
         detector=setting("audit.detector"),
@@ -92,6 +91,9 @@ use rule embed_references as embed_added with:
         "results/{study}/logs/audit/{method}-vectors.log",
     benchmark:
         "results/{study}/benchmarks/audit/{method}-vectors.tsv"
+    resources:
+        **needs("embed_added"),
+        gpu=1,
     message:
         "{wildcards.study}: embed the images that {wildcards.method} adds for the second detector"
 
@@ -115,8 +117,7 @@ rule audit:
         "../../envs/augbench.yaml"
     threads: lambda w: costs_of(w).cores
     resources:
-        mem_mb=memory(4000),
-        runtime=minutes(60),
+        **needs("audit"),
     params:
         references=lambda w: files_of(w).reference_names(w.method),
         ratios=lambda w: files_of(w).ratios(w.method),
@@ -138,8 +139,7 @@ rule review:
     conda:
         "../../envs/augbench.yaml"
     resources:
-        mem_mb=memory(1000),
-        runtime=minutes(30),
+        **needs("review"),
     params:
         title=lambda w: METHODS[w.method].title,
         inspected=setting("audit.inspected"),

@@ -30,12 +30,7 @@ for place, (first, last) in enumerate(sorted({stretch for files in FILES.values(
             "../../envs/augbench.yaml"
         threads: lambda w: costs_of(w).classifier_cores
         resources:
-            mem_mb=lambda w, input, attempt: costs.megabytes(
-                4000, attempt, bytes=costs_of(w).classifier_bytes(rows(input.train, *input.added[:1]))
-            ),
-            runtime=lambda w, input, attempt, runs=len(runs): costs.minutes(
-                costs_of(w).classifier_seconds(rows(input.train, *input.added[:1]), runs), attempt
-            ),
+            **needs("classify", runs=len(runs)),
             gpu=setting("classifier.processes"),
         params:
             seed=setting("seed"),

@@ -9,7 +9,7 @@ from snakemake.utils import update_config
 from augbench.core import benchmarks
 from augbench.jobs import checks, logs, status, user_data
 from augbench.jobs import resources as costs
-from augbench.jobs.job_costs import JobCosts, rows
+from augbench.jobs.job_costs import JobCosts
 from augbench.jobs.report_files import leaves, measured_jobs, report_files
 from augbench.jobs.rules import numbered_rule, share_gpus, touched, track_changes, value_at
 from augbench.jobs.study_files import Paths, StudyFiles
@@ -34,18 +34,19 @@ update_config(table, config)
 try:
     CONFIG = configuration.parse(table)
     # Each job of a run reads this file again; it need not look at the whole target again.
+    METHODS, STUDIES = CONFIG.methods, CONFIG.studies
+    FILES = {name: StudyFiles(CONFIG, name) for name in STUDIES}
+    COSTS = {name: JobCosts(files) for name, files in FILES.items()}
     crowded, remarks = [], []
     if workflow.is_main_process:
-        crowded = checks.check_world(CONFIG, script_file=script_file)
+        checks.check_world(CONFIG, script_file=script_file)
+        crowded = checks.crowded(COSTS)
         remarks = checks.remarks(CONFIG)
 except (configuration.ConfigError, ValueError) as error:
     raise WorkflowError(str(error))
 for sentence in [*crowded, *remarks]:
     print(sentence, file=sys.stderr)
 
-METHODS, STUDIES = CONFIG.methods, CONFIG.studies
-FILES = {name: StudyFiles(CONFIG, name) for name in STUDIES}
-COSTS = {name: JobCosts(files) for name, files in FILES.items()}
 DATA = user_data.of_studies(STUDIES)
 ANY = Paths("{study}")  # the paths of any study, for outputs
 
@@ -109,13 +110,17 @@ def together(study, first, last):
     return touched(file) if workflow.is_main_process else file
 
 
-# Resources are functions of (wildcards, input, attempt); <TBD> while an input is missing.
-def memory(megabytes):
-    return lambda wildcards, attempt: costs.megabytes(megabytes, attempt)
+def needs(rule, **more):
+    """Memory and run time of a rule's jobs, see JobCosts; GPUs stand in the rules."""
 
+    def need(wildcards):
+        facts = {name: value for name, value in wildcards.items() if name != "study"}
+        return getattr(costs_of(wildcards), rule)(**facts, **more)
 
-def minutes(least):
-    return lambda wildcards, attempt: costs.minutes(0, attempt, least=least)
+    return {
+        "mem_mb": lambda wildcards, attempt: costs.megabytes(need(wildcards).megabytes, attempt),
+        "runtime": lambda wildcards, attempt: costs.minutes(need(wildcards).seconds, attempt),
+    }
 
 
 def refuse_crowded_disk():

@@ -15,9 +15,9 @@ rule split_target:
         "results/{study}/benchmarks/dataset/split.tsv"
     conda:
         "../../envs/augbench.yaml"
+    threads: lambda w: costs_of(w).target_cores
     resources:
-        mem_mb=memory(2000),
-        runtime=minutes(60),
+        **needs("split_target"),
     params:
         target=lambda w: files_of(w).target_section.model_dump(),
         dataset=setting("dataset"),
@@ -46,8 +46,7 @@ rule dataset:
     conda:
         "../../envs/augbench.yaml"
     resources:
-        mem_mb=memory(2000),
-        runtime=minutes(30),
+        **needs("dataset"),
     params:
         images_per_class=setting("retrieval.images_per_class"),
         ratio=setting("main_ratio"),
@@ -74,8 +73,7 @@ rule run_script:
         "../../envs/augbench.yaml"
     threads: 1
     resources:
-        mem_mb=memory(4000),
-        runtime=minutes(240),
+        **needs("run_script"),
     message:
         "{wildcards.study}: let {input.script} make the images of {wildcards.method}"
     script:
@@ -101,8 +99,7 @@ rule list_added:
         "../../envs/augbench.yaml"
     threads: 1
     resources:
-        mem_mb=memory(2000),
-        runtime=minutes(60),
+        **needs("list_added"),
     params:
         ratio=lambda w: max(study_of(w).wanted_ratios(w.method)),
         allow_fewer=lambda w: files_of(w).allows_fewer(w.method),
@@ -138,8 +135,7 @@ for place, runs in enumerate(sorted({study.runs for study in STUDIES.values()}))
         conda:
             "../../envs/augbench.yaml"
         resources:
-            mem_mb=memory(2000),
-            runtime=minutes(30),
+            **needs("resample"),
         params:
             seed=setting("seed"),
             order=lambda w: METHODS[w.method].start.order,
@@ -168,8 +164,7 @@ rule export:
         "../../envs/augbench.yaml"
     threads: 1
     resources:
-        mem_mb=memory(2000),
-        runtime=lambda w, input, attempt: costs.minutes(costs.hashing(rows(input.train, *input.added)), attempt),
+        **needs("export"),
     params:
         card=lambda w: {
             "study": w.study,

@@ -19,12 +19,7 @@ rule encode_latents:
         "../../envs/augbench.yaml"
     threads: setting("generate.threads")
     resources:
-        mem_mb=lambda w, input, attempt: costs.megabytes(
-            4000, attempt, bytes=costs_of(w).latents_bytes(rows(input.train, input.validation))
-        ),
-        runtime=lambda w, input, attempt: costs.minutes(
-            10 * costs.hashing(rows(input.train, input.validation)), attempt
-        ),
+        **needs("encode_latents"),
         gpu=1,
     params:
         image_size=setting("generate.image_size"),
@@ -53,8 +48,7 @@ rule cluster:
         "../../envs/augbench.yaml"
     threads: 1
     resources:
-        mem_mb=memory(4000),
-        runtime=lambda w, input, attempt: costs.minutes(costs.hashing(rows(input.train, input.validation)), attempt),
+        **needs("cluster"),
         gpu=1,
     params:
         seed=setting("seed"),
@@ -89,14 +83,7 @@ rule finetune:
         "../../envs/augbench.yaml"
     threads: lambda w: costs_of(w).finetuning_cores
     resources:
-        mem_mb=lambda w, input, attempt: costs.megabytes(
-            8000,
-            attempt,
-            bytes=study_of(w).finetune.processes * costs_of(w).latents_bytes(rows(input.train, input.validation)),
-        ),
-        runtime=lambda w, input, attempt: costs.minutes(
-            costs_of(w).finetuning_seconds(w.method, rows(input.train)), attempt
-        ),
+        **needs("finetune"),
         gpu=setting("finetune.processes"),
     params:
         seed=setting("seed"),
@@ -117,6 +104,7 @@ rule screen:
         train=ANY.split("train"),
         validation=ANY.split("validation"),
         finetuned=lambda w: files_of(w).finetunings(w.method),
+        shards=lambda w: files_of(w).shards(w.method, "screen", "tar"),
         images=lambda w: files_of(w).shards(w.method, "screen", "parquet"),
     output:
         ANY.screening("{method}", "{part}"),
@@ -129,12 +117,7 @@ rule screen:
         "../../envs/augbench.yaml"
     threads: lambda w: costs_of(w).classifier_cores
     resources:
-        mem_mb=lambda w, input, attempt: costs.megabytes(
-            4000, attempt, bytes=costs_of(w).classifier_bytes(2 * rows(input.train))
-        ),
-        runtime=lambda w, input, attempt: costs.minutes(
-            costs_of(w).screening_seconds(w.method, rows(input.train)), attempt
-        ),
+        **needs("screen"),
         gpu=setting("classifier.processes"),
     params:
         seed=setting("seed"),
@@ -162,8 +145,7 @@ rule select:
     conda:
         "../../envs/augbench.yaml"
     resources:
-        mem_mb=memory(500),
-        runtime=minutes(10),
+        **needs("select"),
     params:
         grid=setting("finetune.grid"),
     message:
@@ -173,7 +155,8 @@ rule select:
 
 
 # Generation: one job takes a stretch of a method's images and writes one shard. What they are for is the purpose, see
-# StudyFiles.shard.
+# StudyFiles.shard. Images by which candidates are compared are most of a study's: what is chosen goes into the shard of
+# the same number, and they go (`snakemake --notemp` keeps them).
 rule generate:
     input:
         backbone=ANY.model("backbone"),
@@ -186,6 +169,7 @@ rule generate:
         ),
         finetuned=lambda w: files_of(w).finetunings(w.method),
         clusters=lambda w: files_of(w).clusters_of(w.method),
+        screened=lambda w: files_of(w).screened(w.method, w.shard) if w.purpose == "selected" else [],
     output:
         shard=ANY.shard("{method}", "{purpose}", "{shard}", "tar"),
         images=ANY.shard("{method}", "{purpose}", "{shard}", "parquet"),
@@ -193,16 +177,14 @@ rule generate:
         "results/{study}/logs/generate/{method}-{purpose}-{shard}.log",
     benchmark:
         "results/{study}/benchmarks/generate/{method}-{purpose}-{shard}.tsv"
+    wildcard_constraints:
+        purpose="base|selected|further",
     priority: 1
     conda:
         "../../envs/augbench.yaml"
     threads: setting("generate.threads")
     resources:
-        mem_mb=memory(6000),
-        runtime=lambda w, input, attempt: costs.minutes(
-            costs_of(w).sampling_seconds(w.method, costs_of(w).images_to_generate(w.method, w.purpose, input.classes)),
-            attempt,
-        ),
+        **needs("generate"),
         gpu=1,
     params:
         seed=setting("seed"),
@@ -216,3 +198,16 @@ rule generate:
         "{wildcards.study}: generate images of {wildcards.method} ({wildcards.purpose}), shard {wildcards.shard}"
     script:
         "../scripts/generate.py"
+
+
+use rule generate as generate_screened with:
+    output:
+        shard=temp(ANY.shard("{method}", "{purpose}", "{shard}", "tar")),
+        images=temp(ANY.shard("{method}", "{purpose}", "{shard}", "parquet")),
+    wildcard_constraints:
+        purpose="screen",
+    resources:
+        **needs("generate_screened"),
+        gpu=1,
+    message:
+        "{wildcards.study}: generate images to compare candidates of {wildcards.method}, shard {wildcards.shard}"

@@ -12,8 +12,7 @@ rule digits_target:
     conda:
         "../../envs/augbench.yaml"
     resources:
-        mem_mb=memory(1000),
-        runtime=minutes(10),
+        **needs("digits_target"),
     params:
         seed=setting("seed"),
         test=setting("digits.test"),
@@ -37,8 +36,7 @@ rule digits_web:
     conda:
         "../../envs/augbench.yaml"
     resources:
-        mem_mb=memory(1000),
-        runtime=minutes(10),
+        **needs("digits_web"),
     params:
         seed=setting("seed"),
         digits=setting("digits"),

@@ -15,8 +15,7 @@ rule fetch_backbone:
     conda:
         "../../envs/augbench.yaml"
     resources:
-        mem_mb=memory(2000),
-        runtime=minutes(240),
+        **needs("fetch_backbone"),
     params:
         model=setting("backbone.model"),
         has_checker=setting("safety.is_backbones"),
@@ -37,8 +36,7 @@ rule fetch_safety_checker:
     conda:
         "../../envs/augbench.yaml"
     resources:
-        mem_mb=memory(2000),
-        runtime=minutes(240),
+        **needs("fetch_safety_checker"),
     params:
         model=setting("safety.named"),
         data=data_in("safety"),
@@ -62,8 +60,7 @@ rule train_vae:
         "../../envs/augbench.yaml"
     threads: setting("backbone.train.threads")
     resources:
-        mem_mb=memory(3000),
-        runtime=lambda w, attempt: costs.minutes(costs_of(w).training_seconds("backbone", "vae_"), attempt),
+        **needs("train_vae"),
         gpu=1,
     params:
         seed=setting("seed"),
@@ -94,8 +91,7 @@ rule train_unet:
         "../../envs/augbench.yaml"
     threads: setting("backbone.train.threads")
     resources:
-        mem_mb=memory(3000),
-        runtime=lambda w, attempt: costs.minutes(costs_of(w).training_seconds("backbone", "unet_"), attempt),
+        **needs("train_unet"),
         gpu=1,
     params:
         seed=setting("seed"),
@@ -122,8 +118,7 @@ rule train_safety_checker:
         "../../envs/augbench.yaml"
     threads: setting("backbone.train.threads")
     resources:
-        mem_mb=memory(3000),
-        runtime=minutes(60),
+        **needs("train_safety_checker"),
         gpu=1,
     params:
         seed=setting("seed"),

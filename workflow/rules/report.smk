@@ -20,12 +20,7 @@ rule judge:
         "../../envs/augbench.yaml"
     threads: lambda w: costs_of(w).classifier_cores
     resources:
-        mem_mb=lambda w, input, attempt: costs.megabytes(
-            4000, attempt, bytes=costs_of(w).classifier_bytes(rows(*input.reserve, input.validation))
-        ),
-        runtime=lambda w, input, attempt: costs.minutes(
-            costs_of(w).classifier_seconds(rows(*input.reserve, input.validation)), attempt
-        ),
+        **needs("judge"),
         gpu=setting("classifier.processes"),
     params:
         seed=setting("seed"),
@@ -57,10 +52,9 @@ rule domain_gap:
         "results/{study}/benchmarks/domain_gap/domain_gap.tsv"
     conda:
         "../../envs/augbench.yaml"
-    threads: 1
+    threads: lambda w: costs_of(w).classifier_cores // study_of(w).classifier.processes  # one of its processes
     resources:
-        mem_mb=memory(4000),
-        runtime=lambda w, input, attempt: costs.minutes(costs.hashing(rows(input.test, *input.added)), attempt),
+        **needs("domain_gap"),
         gpu=1,
     params:
         classifier=setting("classifier"),
@@ -89,8 +83,7 @@ rule summary:
     conda:
         "../../envs/augbench.yaml"
     resources:
-        mem_mb=memory(2000),
-        runtime=minutes(10),
+        **needs("summary"),
     params:
         method=lambda w: METHODS[w.method].model_dump(),
         ratios=lambda w: files_of(w).ratios(w.method),
@@ -128,8 +121,7 @@ rule tables:
     conda:
         "../../envs/augbench.yaml"
     resources:
-        mem_mb=memory(1000),
-        runtime=minutes(10),
+        **needs("tables"),
     params:
         dataset=lambda w: plan.paper_dataset(study_of(w)),
         methods=setting("methods"),
@@ -153,8 +145,7 @@ rule per_class:
     conda:
         "../../envs/augbench.yaml"
     resources:
-        mem_mb=memory(1000),
-        runtime=minutes(10),
+        **needs("per_class"),
     params:
         methods=setting("methods"),
     message:
@@ -189,8 +180,7 @@ rule study_page:
     conda:
         "../../envs/augbench.yaml"
     resources:
-        mem_mb=memory(2000),
-        runtime=minutes(30),
+        **needs("study_page"),
     params:
         study=lambda w: study_of(w).model_dump(exclude={"jobs"}),
         methods=lambda w: files_of(w).method_rows,
@@ -214,8 +204,8 @@ rule report_page:
     conda:
         "../../envs/augbench.yaml"
     resources:
-        mem_mb=memory(500),
-        runtime=minutes(30),
+        mem_mb=1000,
+        runtime=30,
     params:
         studies=list(STUDIES),  # in their order
     message:

@@ -16,8 +16,7 @@ rule train_clip:
         "../../envs/augbench.yaml"
     threads: setting("clip.train.threads")
     resources:
-        mem_mb=memory(3000),
-        runtime=lambda w, attempt: costs.minutes(costs_of(w).training_seconds("clip"), attempt),
+        **needs("train_clip"),
         gpu=1,
     params:
         seed=setting("seed"),
@@ -43,8 +42,7 @@ rule pack_pool:
         "../../envs/augbench.yaml"
     threads: 1
     resources:
-        mem_mb=memory(2000),
-        runtime=lambda w, attempt: costs.minutes(costs.hashing(study_of(w).jobs.images_per_shard), attempt),
+        **needs("pack_pool"),
     params:
         images=lambda w: states(files_of(w).images_of_pool_shard(w.part)),
         captions=lambda w: (
@@ -74,8 +72,7 @@ rule download_pool:
         "../../envs/augbench.yaml"
     threads: 1
     resources:
-        mem_mb=memory(2000),
-        runtime=lambda w, attempt: costs.minutes(costs.retrieval(study_of(w).jobs.images_per_shard), attempt),
+        **needs("download_pool"),
     params:
         size=setting("jobs.images_per_shard"),
         settings=setting("retrieval"),
@@ -100,8 +97,7 @@ rule embed_pool:
         "../../envs/augbench.yaml"
     threads: 1
     resources:
-        mem_mb=memory(4000),
-        runtime=lambda w, attempt: costs.minutes(costs_of(w).embedding_seconds, attempt),
+        **needs("embed_pool"),
         gpu=1,
     params:
         clip_model=lambda w: files_of(w).clip_name,
@@ -127,8 +123,7 @@ rule index_pool:
         "../../envs/augbench.yaml"
     threads: 1
     resources:
-        mem_mb=lambda w, attempt: costs.megabytes(2000, attempt, bytes=costs_of(w).index_bytes),
-        runtime=minutes(240),
+        **needs("index_pool"),
     params:
         exact=setting("pool.exact"),
         memory=setting("pool.memory"),
@@ -168,12 +163,10 @@ rule retrieve:
         "results/{study}/benchmarks/retrieve/{method}.tsv"
     conda:
         "../../envs/augbench.yaml"
-    threads: 1
+    threads: setting("retrieval.threads")
     resources:
-        mem_mb=memory(4000),  # as in the paper
-        runtime=lambda w, input, attempt: costs.minutes(
-            costs.retrieval(study_of(w).main_ratio * rows(input.images)), attempt
-        ),
+        **needs("retrieve"),
+        gpu=lambda w: int(study_of(w).retrieval.gpu),
     params:
         settings=setting("retrieval"),
         pool=setting("pool"),
@@ -202,10 +195,8 @@ use rule retrieve as retrieve_further with:
     benchmark:
         "results/{study}/benchmarks/retrieve/{method}-further.tsv"
     resources:
-        mem_mb=memory(4000),
-        runtime=lambda w, input, attempt: costs.minutes(
-            costs.retrieval(files_of(w).further_ratio(w.method) * rows(input.images)), attempt
-        ),
+        **needs("retrieve_further"),
+        gpu=lambda w: int(study_of(w).retrieval.gpu),
     params:
         ratio=lambda w: files_of(w).further_ratio(w.method),
     message:

@@ -21,7 +21,7 @@ if __name__ == "__main__":
             snakemake.params.save_minutes,
             functools.partial(launching.run, processes=snakemake.resources.gpu),
         ),
-        {name: images.read(snakemake.input[name]) for name in ("train", "validation", "test")},
+        {name: images.read_columns(snakemake.input[name]) for name in ("train", "validation", "test")},
         [row["class"] for row in classes.kept(snakemake.input.classes)],
         snakemake.input.added,
         dict(zip(snakemake.params.runs, (Path(file).parent for file in snakemake.output.metrics), strict=True)),

@@ -11,7 +11,7 @@ from augbench import images
 from augbench.audit import embeddings
 from augbench.models import clip, copy_detectors
 
-table = images.read(*snakemake.input.tables).drop_duplicates("image_id", ignore_index=True)
+table, _ = images.read_distinct(*snakemake.input.tables)
 detector = snakemake.params.detector
 embedder = clip.Clip(snakemake.params.clip).pictures if detector == "clip" else None
 embedder = embedder or copy_detectors.scripted(detector, snakemake.params.image_size)

@@ -6,5 +6,5 @@ from augbench import images
 from augbench.audit import hashes
 from augbench.core.progress import progress
 
-table = images.read(*snakemake.input).drop_duplicates("image_id", ignore_index=True)
+table, _ = images.read_distinct(*snakemake.input)
 hashes.write(snakemake.output[0], table, hashes.hashes(table, snakemake.threads, progress()))

@@ -23,9 +23,9 @@ if __name__ == "__main__":
             functools.partial(launching.run, processes=snakemake.resources.gpu),
         ),
         {
-            "reserve": images.read(*snakemake.input.reserve),
-            "validation": images.read(snakemake.input.validation),
-            "test": images.read(snakemake.input.test),
+            "reserve": images.read_columns(*snakemake.input.reserve),
+            "validation": images.read_columns(snakemake.input.validation),
+            "test": images.read_columns(snakemake.input.test),
         },
         classes.kept(snakemake.input.classes),
         Path(snakemake.output.metrics).parent,

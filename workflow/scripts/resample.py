@@ -2,22 +2,18 @@ from augbench.jobs.logs import log_to
 
 log_to(snakemake.log[0])
 
-from augbench import images
 from augbench.core import files
-from augbench.dataset.resampling import resample
+from augbench.dataset.resampling import write_sets
 from augbench.study import classes
 
-added = images.read(*snakemake.input.images)
-if snakemake.input.get("selection"):  # of the images made for comparison, those of the chosen candidate
-    added = added[added["candidate"] == files.read_json(snakemake.input.selection)["candidate"]]
-splits = resample(
-    added,
+selection = snakemake.input.get("selection")
+write_sets(
+    snakemake.output,
+    snakemake.input.images,
     {row["class"]: row["train"] for row in classes.kept(snakemake.input.classes)},
+    candidate=files.read_json(selection)["candidate"] if selection else None,
     ratio=float(snakemake.wildcards.ratio),
-    splits=len(snakemake.output),
     order=snakemake.params.order,
     seed_key=(snakemake.params.seed, "resample", snakemake.wildcards.method),
     allow_fewer=snakemake.params.allow_fewer,
 )
-for path, split in zip(snakemake.output, splits, strict=True):
-    images.write(path, split)

@@ -3,7 +3,7 @@ from augbench.jobs.gpus import take_gpus
 from augbench.jobs.logs import log_to
 
 log_to(snakemake.log[0])
-take_gpus(snakemake.log[0], 0)  # it waits for the web most of its time; in the paper it has no GPU either
+take_gpus(snakemake.log[0], snakemake.resources.gpu)
 
 from augbench.retrieval.retrieve import Inputs, Outputs, retrieve_method
 from augbench.study.sections.retrieval import Pool, Retrieval

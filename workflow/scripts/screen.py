@@ -24,9 +24,9 @@ if __name__ == "__main__":
             functools.partial(launching.run, processes=snakemake.resources.gpu),
         ),
         {
-            "train": images.read(snakemake.input.train),
-            "validation": images.read(snakemake.input.validation),
-            "generated": images.read(*snakemake.input.images),
+            "train": images.read_columns(snakemake.input.train),
+            "validation": images.read_columns(snakemake.input.validation),
+            "generated": images.read_columns(*snakemake.input.images, columns=[*images.REFERENCE, "candidate"]),
         },
         [row["class"] for row in classes.kept(snakemake.input.classes)],
         candidates[int(snakemake.wildcards.part) :: snakemake.params.parts],

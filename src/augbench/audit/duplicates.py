@@ -71,11 +71,13 @@ def alike(a: np.ndarray, b: np.ndarray, threshold: float) -> tuple[np.ndarray, n
     return i, j
 
 
-def read_set(tables: Collection[str], hashes: str, vectors: str | None) -> Set:
-    """The images of some tables, each once, with what the detectors made of them."""
-    table = images.read(*tables).drop_duplicates("image_id", ignore_index=True)
+def read_set(tables: Collection[str], hashes: str, vectors: str | None) -> tuple[Set, list[np.ndarray]]:
+    """The images of some tables, each once, with what the detectors made of them, and the places in it of the images of
+    each table."""
+    table, places = images.read_distinct(*tables)
     detected = vectors is not None and len(table) > 0
-    return Set(table, image_hashes.read(hashes, table), embeddings.read(vectors, table) if detected else None)
+    vectors = embeddings.read(vectors, table) if detected else None
+    return Set(table, image_hashes.read(hashes, table), vectors), places
 
 
 def audit_files(
@@ -94,18 +96,18 @@ def audit_files(
 ) -> None:
     """:func:`audit` of a method from files: the tables of the sets that its runs ``added`` come ratio by ratio; tables,
     hashes and vectors of the reference sets in the order of their ``names``; no vectors without a second detector."""
-    by_ratio = shares(ratios, added)
     second = list(vectors) or [None] * len(names)
+    mine, places = read_set(added, added_hashes, next(iter(added_vectors), None))
     audit(
-        read_set(added, added_hashes, next(iter(added_vectors), None)),
+        mine,
         {
-            name: read_set([table], hash_file, vector_file)
+            name: read_set([table], hash_file, vector_file)[0]
             for name, table, hash_file, vector_file in zip(names, references, hashes, second, strict=True)
         },
         folder,
         threshold=threshold,
         threads=threads,
-        ratios={ratio: set(images.read(*tables)["image_id"]) for ratio, tables in by_ratio.items()},
+        ratios={ratio: np.unique(np.concatenate(runs)) for ratio, runs in shares(ratios, places).items()},
     )
 
 
@@ -116,12 +118,12 @@ def audit(
     radius: int = RADIUS,
     threshold: float | None = None,
     threads: int = 1,
-    ratios: Mapping[float, Collection[str]] | None = None,
+    ratios: Mapping[float, Sequence[int]] | None = None,
 ) -> dict:
     """Compare added images with reference sets, e.g. ``{"test": ..., "validation": ...}`` (section 4.5).
 
-    ``ratios`` says which of the added images (ids) belong to which augmentation ratio, the main one first, which
-    people judge and the report describes; without it, all belong to one.
+    ``ratios`` says which of the added images (places in their table) belong to which augmentation ratio, the main one
+    first, which people judge and the report describes; without it, all belong to one.
 
     A pair is a candidate when its hashes differ in fewer than ``radius`` bits or, with a second detector, when the
     cosine similarity of its embeddings is at least ``threshold``. Sets without images are left out.
@@ -135,18 +137,20 @@ def audit(
     same for each further ratio. With a second detector each set also has ``agreement``: the pairs that hash and
     embedding found each, that both found, and both / either.
     """
-    ratios = ratios or {1.0: added.table["image_id"]}
+    ratios = ratios or {1.0: range(len(added.table))}
     parts = {
         name: _compare(added, name, reference, radius, threshold, threads)
         for name, reference in references.items()
         if len(reference.table)
     }
     sizes = {name: len(references[name].table) for name in parts}
-    main, *further = [_counted(ratio, set(ids), parts, sizes, threshold is not None) for ratio, ids in ratios.items()]
+    main, *further = [
+        _counted(ratio, len(places), _of_images(parts, places, len(added.table)), sizes, threshold is not None)
+        for ratio, places in ratios.items()
+    ]
     summary = {"added": main["added"], "radius": radius, "threshold": threshold, "references": main["references"]}
     summary["further"] = further
-    judged = set(next(iter(ratios.values())))
-    candidates = [part[part["added_id"].isin(judged)] for part in parts.values()]
+    candidates = _of_images(parts, next(iter(ratios.values())), len(added.table)).values()
     empty = Set(added.table.iloc[:0], added.hashes[:0])
     nothing = _candidates(empty, "", empty, np.zeros(0, np.int64), np.zeros(0, np.int64), ([], [], []))
     table = pd.concat([part for part in candidates if len(part)] or [nothing], ignore_index=True)
@@ -157,10 +161,17 @@ def audit(
     return summary
 
 
-def _counted(ratio: float, images: Collection[str], parts: Mapping, sizes: Mapping[str, int], detected: bool) -> dict:
+def _of_images(parts: Mapping[str, pd.DataFrame], places: Sequence[int], count: int) -> dict[str, pd.DataFrame]:
+    """The candidates, of ``count`` added images, of those at some ``places``; they are indexed by the added image."""
+    wanted = np.zeros(count, bool)
+    wanted[np.asarray(places, np.int64)] = True
+    return {name: part[wanted[part.index]] for name, part in parts.items()}
+
+
+def _counted(ratio: float, added: int, parts: Mapping, sizes: Mapping[str, int], detected: bool) -> dict:
     """What is counted of the added images of a ratio; ``parts``: reference set -> candidates, ``sizes``: its images."""
-    sets = {name: _counts(part[part["added_id"].isin(images)], sizes[name], detected) for name, part in parts.items()}
-    return {"ratio": ratio, "added": len(images), "references": sets}
+    sets = {name: _counts(part, sizes[name], detected) for name, part in parts.items()}
+    return {"ratio": ratio, "added": added, "references": sets}
 
 
 def _compare(added: Set, name: str, reference: Set, radius: int, threshold: float | None, threads: int):
@@ -210,7 +221,8 @@ def _agreement(candidates: pd.DataFrame) -> dict:
 
 
 def _candidates(added: Set, name: str, reference: Set, i: np.ndarray, j: np.ndarray, measured: tuple) -> pd.DataFrame:
-    mine, theirs = added.table.iloc[i], reference.table.iloc[j]
+    """Pairs as rows, indexed by the place of the added image."""
+    mine, theirs = _plain(added.table.iloc[i]), _plain(reference.table.iloc[j])
     distance, similarity, by = measured
     return pd.DataFrame(
         {
@@ -228,5 +240,11 @@ def _candidates(added: Set, name: str, reference: Set, i: np.ndarray, j: np.ndar
             "reference_path": theirs["path"].array,
             "reference_offset": theirs["offset"].array,
             "reference_length": theirs["length"].array,
-        }
+        },
+        index=i,
     )
+
+
+def _plain(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows with texts as Python has them, as other files have them too."""
+    return rows.astype(dict.fromkeys(("image_id", "class", "path"), object))

@@ -7,6 +7,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from augbench import images
 from augbench.core.files import whole
 
 
@@ -24,7 +25,7 @@ def read(path: str | Path, table: pd.DataFrame) -> np.ndarray:
     column = stored["vector"].combine_chunks() if isinstance(stored["vector"], pa.ChunkedArray) else stored["vector"]
     width = stored.schema.field("vector").type.list_size
     vectors = column.flatten().to_numpy().reshape(-1, width)
-    places = pd.Index(stored["image_id"].to_pandas()).get_indexer(table["image_id"])
+    places = images.places_of(table["image_id"], stored["image_id"])
     if (places < 0).any():
         raise ValueError(f"{path} has no embedding of {table['image_id'].iloc[int(np.argmin(places))]}")
     return vectors[places]

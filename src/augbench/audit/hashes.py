@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 
 from augbench import images
 from augbench.core.files import whole
@@ -24,7 +25,7 @@ def hashes(
     against its median; the first of the 64 bits is the highest. The hash does not depend on ``threads``. Raises
     ValueError naming the image that cannot be read.
     """
-    rows = list(table[["image_id", "path", "offset", "length"]].itertuples(index=False))
+    rows = images.References(table)
     values = np.zeros(len(rows), np.uint64)
     done = 0
     with ThreadPoolExecutor(threads) as pool:
@@ -69,8 +70,8 @@ def write(path: str | Path, table: pd.DataFrame, values: np.ndarray) -> None:
 
 def read(path: str | Path, table: pd.DataFrame) -> np.ndarray:
     """The hashes of a table's images, uint64 (n,), in its order. Raises ValueError when one has none."""
-    known = pd.read_parquet(path).set_index("image_id")["hash"]
-    places = known.index.get_indexer(table["image_id"])
+    known = pq.read_table(path)
+    places = images.places_of(table["image_id"], known["image_id"])
     if (places < 0).any():
         raise ValueError(f"{path} has no hash of {table['image_id'].iloc[int(np.argmin(places))]}")
-    return known.to_numpy(np.uint64)[places]
+    return known["hash"].to_numpy()[places]

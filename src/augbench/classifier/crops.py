@@ -137,7 +137,7 @@ class Batches:
         workers: int | None,
         fresh: Callable | None = None,
     ):
-        self.rows = list(table[["image_id", "path", "offset", "length"]].itertuples(index=False))
+        self.rows = images.References(table)
         self.prepare, self.finish, self.fresh, self.workers = prepare, finish, fresh, workers
         self.kept, self.requests, self.loader, self.pinned = None, [], None, collectives.has_gpu()
 

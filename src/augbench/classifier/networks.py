@@ -1,5 +1,6 @@
 """A classifier as it computes: on a GPU or the CPU, in one process or several that share each batch."""
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -100,23 +101,36 @@ class Network:
         scaler.update()
         return loss.detach(), (logits.argmax(1) == target).sum()
 
-    def predict(self, data: Batches):
-        """Predicted labels int64 (n,) and their softmax probabilities float32 (n,), the same in every process."""
+    def predictions(self, data: Batches) -> Iterator[tuple[torch.Tensor, torch.Tensor, range]]:
+        """Batch by batch, of this process's share of the images: predicted labels int64 (b,), their softmax
+        probabilities float32 (b,), and the images' positions."""
         self.module.eval()
         if self.processes > 1:  # each has seen other images; as in training, the first one's statistics count
             for buffer in self.module.buffers():
                 torch.distributed.broadcast(buffer, 0)
         starts = range(0, len(data), EVALUATION_BATCH)
-        requests = [(0, range(start, min(start + EVALUATION_BATCH, len(data)))) for start in starts]
+        mine = self.share([(0, range(start, min(start + EVALUATION_BATCH, len(data)))) for start in starts])
+        portions = Portions(EVALUATION_BATCH, "images to classify", "take a smaller `classifier: {image_size: ...}`")
+        for (_, where), pixels in zip(mine, data.stream(mine), strict=True):
+            with torch.inference_mode():
+                scored = portions(lambda part: self.logits(part).softmax(1).max(1), pixels)
+                labels, shares = (torch.cat([each[place] for each in scored]) for place in (1, 0))
+            yield labels, shares, where
+
+    def predict(self, data: Batches):
+        """Predicted labels int64 (n,) and their softmax probabilities float32 (n,), the same in every process. Raises
+        RuntimeError naming an image that has none."""
         labels = torch.zeros(len(data), dtype=torch.int64, device=self.device)
         shares = torch.zeros(len(data), device=self.device)
-        mine = self.share(requests)
-        portions = Portions(EVALUATION_BATCH, "images to classify", "take a smaller `classifier: {image_size: ...}`")
-        with torch.inference_mode():
-            for (_, where), pixels in zip(mine, data.stream(mine), strict=True):
-                scored = portions(lambda part: self.logits(part).softmax(1).max(1), pixels)
-                labels[where.start : where.stop] = torch.cat([label for _, label in scored])
-                shares[where.start : where.stop] = torch.cat([share for share, _ in scored])
+        for label, share, where in self.predictions(data):
+            labels[where.start : where.stop], shares[where.start : where.stop] = label, share
         labels, shares = collectives.total(labels).cpu(), collectives.total(shares).cpu()
-        finite.check(shares, "the classifier", [f"the image {row.image_id}" for row in data.rows], LOWER)
+        check_probabilities(shares, data, range(len(data)))
         return labels, shares
+
+
+def check_probabilities(shares, data: Batches, where: Sequence[int]) -> None:
+    """Raise RuntimeError, naming an image, unless all images at some positions have probabilities (b,)."""
+    bad = finite.bad_items(shares)
+    names = [f"the image {data.rows[where[place]].image_id}" for place in bad]
+    finite.check(shares[bad], "the classifier", names, LOWER)

@@ -59,9 +59,12 @@ def train_runs(
     """
     for place, (run, folder) in enumerate(folders.items()):
         print(f"run {run}", flush=True)
-        further = images.read(added[place]) if added else images.read()
-        taught = [key for key in classes if key in set(further["class"])] if len(further) else classes
-        tables = {name: table[table["class"].isin(taught)] for name, table in sets.items()}
+        further = images.read_columns(*added[place : place + 1])
+        present = set(further["class"].unique())
+        taught = [key for key in classes if key in present] if present else classes
+        tables = dict(sets)
+        if len(taught) < len(classes):
+            tables = {name: table[table["class"].isin(taught)] for name, table in sets.items()}
         tables["train"] = pd.concat([tables["train"], further], ignore_index=True)
         trainer.train(tables, taught, folder, derive(seed, "classifier", run))
     for folder in folders.values():

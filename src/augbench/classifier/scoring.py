@@ -1,16 +1,18 @@
 """Scores a classifier on images: what it predicts, how sure it is, and the features that it decides by."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 from safetensors.torch import load_file
 
+from augbench import images
 from augbench.classifier.architectures import SMALL
 from augbench.classifier.crops import Batches, evaluation_image
-from augbench.classifier.networks import Network
+from augbench.classifier.networks import Network, check_probabilities
 from augbench.study.sections.classifier import Classifier
 
 WEIGHTS = "best.safetensors"
@@ -25,19 +27,21 @@ def evaluation_batches(table: pd.DataFrame, settings: Classifier) -> Batches:
 def predictions(network: Network, table: pd.DataFrame, classes: Sequence[str], settings: Classifier) -> pd.DataFrame:
     """Columns image_id, class, predicted, correct, confidence (softmax probability); the images in their order."""
     label, confidence = network.predict(evaluation_batches(table, settings))
-    scored = table[["image_id", "class"]].reset_index(drop=True)
+    scored = table[["image_id", "class"]].astype(object).reset_index(drop=True)
     scored["predicted"] = [classes[i] for i in label.tolist()]
     scored["correct"] = scored["predicted"] == scored["class"]
     scored["confidence"] = confidence.numpy()
     return scored
 
 
-def score(folder: str | Path, classes: Sequence[str], table: pd.DataFrame, settings: Classifier):
-    """Features and predictions of the classifier in ``folder`` (``best.safetensors``) for a table's images, in order.
+def examiner(folder: str | Path, classes: Sequence[str], settings: Classifier) -> Callable[[pd.DataFrame], Iterator]:
+    """How the classifier in ``folder`` (``best.safetensors``) sees images: a function from an image table to batches,
+    in its order, of features (b, d) and of whether each image is recognised (bool (b,)).
 
-    ``classes`` and ``settings`` are those that it was trained with. Features, float32 (n, d), are the input of its last
-    linear layer, or its output where it has none; predictions have the columns image_id, class, predicted and correct.
-    Classes that the classifier does not know are never correct. Raises ValueError naming an unreadable image.
+    ``classes`` and ``settings`` are those that it was trained with. Features, a float32 tensor on the classifier's
+    device, are the input of its last linear layer, or its output where it has none. An image of a class that the
+    classifier does not know is never recognised. Raises ValueError naming an unreadable image, and RuntimeError naming
+    one of which the classifier makes no numbers.
     """
     torch.set_num_threads(settings.threads)
     network = Network(settings.model, len(classes))
@@ -45,8 +49,17 @@ def score(folder: str | Path, classes: Sequence[str], table: pd.DataFrame, setti
     features = []
     linear = [module for module in network.module.modules() if isinstance(module, torch.nn.Linear)]
     if linear:
-        linear[-1].register_forward_hook(lambda _, inputs, output: features.append(inputs[0].flatten(1).float().cpu()))
+        linear[-1].register_forward_hook(lambda _, inputs, output: features.append(inputs[0].flatten(1).float()))
     else:
-        network.module.register_forward_hook(lambda module, inputs, output: features.append(output.float().cpu()))
-    scored = predictions(network, table, classes, settings)
-    return torch.cat(features).numpy(), scored[["image_id", "class", "predicted", "correct"]]
+        network.module.register_forward_hook(lambda module, inputs, output: features.append(output.float()))
+
+    def examine(table: pd.DataFrame) -> Iterator[tuple[torch.Tensor, np.ndarray]]:
+        truth = images.places_of(table["class"], classes)
+        data = evaluation_batches(table, settings)
+        for labels, shares, where in network.predictions(data):
+            check_probabilities(shares, data, where)
+            seen = torch.cat(features)  # one, or one for each part of a batch that a GPU takes in parts
+            features.clear()
+            yield seen, labels.cpu().numpy() == truth[where.start : where.stop]
+
+    return examine

@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 from safetensors.torch import save_file
 
+from augbench import images
 from augbench.classifier.crops import training_batches
 from augbench.classifier.networks import LOWER, Network
 from augbench.classifier.schedule import epoch_order, plateau
@@ -115,11 +116,11 @@ def _labels(table: pd.DataFrame, classes: Sequence[str], name: str):
     """Positions of the images' classes, int64 (n,). Raises ValueError for no image or an unknown class."""
     if table.empty:
         raise ValueError(f"no {name} images")
-    position = {key: i for i, key in enumerate(classes)}
-    for image_id, key in zip(table["image_id"], table["class"], strict=True):
-        if key not in position:
-            raise ValueError(f"{name} image {image_id!r} has class {key!r}, which is not one of the classes")
-    return torch.tensor([position[key] for key in table["class"]])
+    places = images.places_of(table["class"], classes)
+    if (places < 0).any():
+        image, key = table[["image_id", "class"]].iloc[int(places.argmin())]
+        raise ValueError(f"{name} image {image!r} has class {key!r}, which is not one of the classes")
+    return torch.from_numpy(places.astype("int64"))
 
 
 class _Training:
@@ -211,8 +212,8 @@ class _Training:
         """Go on from the state in ``path`` where it is one of the same run; states are saved there."""
         tables = [self.sets[name] for name in ("training", "validation")]
         facts = [self.settings.model_dump(mode="json", exclude=WITHOUT_RESULTS), self.seed, classes]
-        facts += [self.network.processes, *map(_references, tables)]
-        files = dict.fromkeys(file for table in tables for file in table["path"])
+        facts += [self.network.processes, *map(images.digest, tables)]
+        files = pd.concat([table["path"] for table in tables]).unique()
         self.path, self.identity = path, resume.identity(__name__, facts, files)
         state = resume.load(path, self.identity, ["weights", "best", "momentum"])
         if state:
@@ -231,7 +232,3 @@ class _Training:
         note = {"history": self.history, "batch": self.batch, "sums": self.sums.tolist()}
         note["scaler"] = self.scaler.state_dict()
         resume.save(self.path, self.identity, note, groups)
-
-
-def _references(table: pd.DataFrame) -> list:
-    return table[["image_id", "class", "path", "offset", "length"]].astype(str).to_numpy().tolist()

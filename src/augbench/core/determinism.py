@@ -15,4 +15,5 @@ def require(*, strict: bool) -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     if torch.cuda.is_available():
         torch.use_deterministic_algorithms(True, warn_only=not strict)
-        torch.utils.deterministic.fill_uninitialized_memory = False  # which would cost a pass over each new tensor
+        # Filling each new tensor would cost a pass over it.
+        setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010 (unknown to type checkers)

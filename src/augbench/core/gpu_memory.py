@@ -1,6 +1,7 @@
 """What is done where a GPU's memory does not suffice: the same work on fewer items at a time."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 
 class Portions:
@@ -43,7 +44,7 @@ class Portions:
         print(f"the GPU's memory does not suffice for {tried} {self.what}: going on with {self.size}", flush=True)
 
 
-def attempt(compute: Callable) -> tuple[object, bool]:
+def attempt(compute: Callable) -> tuple[Any, bool]:
     """``compute()``, and whether the GPU's memory sufficed; then nothing refers any more to what it had allocated."""
     import torch
 

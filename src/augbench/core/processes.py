@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 # What torchrun, accelerate, MPI and a job script tell the processes that they start, and a shell may have kept.
 LAUNCHERS = re.compile(
@@ -95,6 +95,30 @@ def answer(ask: Callable[[], object], seconds: float):
     if error is not None:
         raise error
     return value
+
+
+def ahead(items: Iterable) -> Iterator:
+    """The items of an iterator, of which a thread makes the next while the last is being used."""
+    made = queue.Queue(1)
+    end = object()
+
+    def make() -> None:
+        try:
+            for item in items:
+                made.put((item, None))
+            made.put((end, None))
+        except BaseException as error:
+            made.put((end, error))
+
+    # Who breaks off ends the process, and what the thread waits for ends with it.
+    threading.Thread(target=make, daemon=True).start()
+    while True:
+        item, error = made.get()
+        if error is not None:
+            raise error
+        if item is end:
+            return
+        yield item
 
 
 def run(command: Sequence[str], *, environment: Mapping[str, str], progress: Callable[[], object], limit: float) -> int:

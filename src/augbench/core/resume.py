@@ -25,7 +25,7 @@ def identity(module: str, settings: object, paths: Iterable[str | Path] = ()) ->
 
     facts = [code_digest.digest_of_module(module), torch.__version__, torch.cuda.is_available(), settings]
     digest = hashlib.sha256(json.dumps(facts, default=_plain).encode())
-    for path in dict.fromkeys(map(Path, paths)):
+    for path in map(Path, paths):  # one at a time: they may be millions
         for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
             if file.is_file():
                 status = file.stat()

@@ -9,7 +9,7 @@ import pandas as pd
 from augbench import images
 from augbench.core import files
 from augbench.core.files import BadInput
-from augbench.dataset.splits import readable
+from augbench.dataset.verification import Verifier
 from augbench.images import folders
 
 
@@ -21,7 +21,7 @@ def folder_table(folder: str | Path, unreadable: str = "stop") -> pd.DataFrame:
     left_out: Counter = Counter()
     paths = sorted(folders.images(folder, left_out))
     if unreadable == "skip":
-        paths = readable(paths, unreadable, messages := [])
+        paths = Verifier().readable(paths, unreadable, messages := [])
         for message in messages:
             print(f"left out: {message}", flush=True)
     elif odd := next((file for file in paths if not folders.is_text(file)), None):

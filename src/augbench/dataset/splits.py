@@ -2,21 +2,21 @@
 
 import math
 import os
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import pandas as pd
 
 from augbench import images
-from augbench.core import files
 from augbench.core.files import BadInput
 from augbench.core.seeds import generator
+from augbench.dataset.verification import Verifier
 from augbench.images import folders
 
 SPLITS = ("train", "validation", "test", "more_real", "unused")
 
 
-def split(target, dataset, seed: int, decode: bool = True) -> pd.DataFrame:
+def split(target, dataset, seed: int, verifier: Verifier | None = None, decode: bool = True) -> pd.DataFrame:
     """All images of the target as an image table with the further column ``split``.
 
     Within each class, shares of the training images are drawn at random, which retains class imbalance
@@ -29,6 +29,7 @@ def split(target, dataset, seed: int, decode: bool = True) -> pd.DataFrame:
     ValueError naming an unreadable image (``unreadable: stop``) or a class left without images.
     """
     layout = target.reader.layout(target)
+    readable = (verifier or Verifier()).readable
     rows, unreadable = [], []
 
     def usable(paths: Iterable[Path]) -> list[Path]:
@@ -80,20 +81,3 @@ def sizes(count: int, dataset, own: Collection[str] = ()) -> dict[str, int]:
             break
         wanted[largest] -= 1
     return wanted | {"more_real": max(0, min(wanted["train"], count - sum(wanted.values())))}
-
-
-def readable(paths: Sequence[Path], policy: str, unreadable: list[str]) -> list[Path]:
-    """The files that can be read. Of the others, messages are added to ``unreadable``, or, with the policy ``stop``,
-    the first raises BadInput."""
-    good = []
-    for file in paths:
-        try:
-            if not folders.is_text(file):
-                raise BadInput(f"the name of {files.printable(file)} is not UTF-8")
-            images.decode(files.read_bytes(file), str(file))
-            good.append(file)
-        except ValueError as error:
-            if policy == "stop":
-                raise BadInput(f"{error}; repair or remove it, or set `unreadable: skip`") from None
-            unreadable.append(str(error))
-    return good

@@ -6,6 +6,7 @@ the whole table, bit by bit. Several processes each keep an equal part of the ro
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch.optim.adamw import adamw
@@ -23,6 +24,13 @@ class LearnedRows(torch.nn.Module):
     :meth:`begin` names the rows that the next batch reads, ``self[numbers]`` reads them, and :meth:`step` trains them
     by the gradients that they have then. ``learning_rate`` must not change in between.
     """
+
+    table: torch.Tensor
+    active: Any
+    numbers: Any
+    _own: Any
+    _places: Any
+    _state: Any
 
     def __init__(self, start: torch.Tensor, repeats: int = 1):
         super().__init__()
@@ -63,7 +71,8 @@ class LearnedRows(torch.nn.Module):
     def step(self) -> None:
         """AdamW's step of the training, by the gradients of the rows that :meth:`begin` named."""
         count = torch.full((), float(self.made), device=self.device)
-        self._adamw(*self._state, self.active.grad[self._own], count)
+        values, first, second = self._state
+        self._adamw(values, first, second, self.active.grad[self._own], count)
         self.made += 1
         self._keep(self._places, self._state)
 
@@ -105,7 +114,8 @@ class LearnedRows(torch.nn.Module):
         nothing, count = torch.zeros_like(state[0]), torch.full((), float(begin), device=self.device)
         for step in range(begin, self.made):
             behind = slice(never, int(torch.searchsorted(steps, step, right=True)))
-            self._adamw(*(tensor[behind] for tensor in (*state, nothing)), count)
+            values, first, second, gradients = (tensor[behind] for tensor in (*state, nothing))
+            self._adamw(values, first, second, gradients, count)
         back = order.argsort().to(self.device)
         return [tensor[back] for tensor in state]
 

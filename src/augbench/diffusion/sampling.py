@@ -9,6 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
+
 from augbench import images
 from augbench.core import files, resume
 from augbench.core.files import whole
@@ -20,13 +22,15 @@ from augbench.study.methods import Method
 from augbench.study.sections.base import Inputs
 from augbench.study.sections.diffusion import Generate
 
+EXTENSIONS = {"png": "png", "jpeg": "jpg", "webp": "webp"}  # of the formats of generated images
 PROVENANCE = ("seed", "replaced", "cluster", "start_image")  # of a row, where it has such, that the image table keeps
 
 
 class GenerateInputs(Inputs):
     """Paths: a pipeline, the safety checker (if there is one) and the class table; the training images and their
     latents, for methods that begin from them; fine-tunings (one folder for each learning rate), the selection among
-    their candidates, and clusters."""
+    their candidates, and clusters; and of the images by which the candidates were compared, shard and image table, for
+    what goes on from them."""
 
     backbone: str
     classes: str
@@ -36,6 +40,7 @@ class GenerateInputs(Inputs):
     finetuned: list[str] = []
     selection: str | None = None
     clusters: str | None = None
+    screened: list[str] = []
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,7 @@ class Work:
 
     ``key`` is (study seed, method); ``candidate`` names the model in the images' ids; ``fingerprint`` identifies model
     and settings, see :func:`augbench.core.resume.identity`; ``sampler`` loads the model and is called only if there is
-    work.
+    work. Images are stored as ``format``, a key of EXTENSIONS, of some ``quality``.
     """
 
     sampler: Callable[[], Sampler]
@@ -52,6 +57,8 @@ class Work:
     key: tuple
     candidate: str
     fingerprint: str
+    format: str = "png"
+    quality: int | None = None
 
 
 def generate(
@@ -65,9 +72,22 @@ def generate(
     seed: int,
     progress: Callable[[int, int, str], None] = lambda done, total, note: None,
 ) -> None:
-    """Generate a job's share of a method's images into a WebDataset shard and its image table."""
-    write_shard(work_of(inputs, share, method, settings, seed), shard, table, progress)
+    """Generate a job's share of a method's images into a WebDataset shard and its image table.
+
+    Of a fine-tuned method's ``screened`` images, those of the chosen candidate are copied into the shard, and the first
+    of each class of the others, which the report shows: the rest need not be kept.
+    """
+    compared = []
+    if inputs.screened:
+        compared = chosen_of(images.read(inputs.screened[-1]), files.read_json(inputs.selection)["candidate"])
+    write_shard(work_of(inputs, share, method, settings, seed), shard, table, progress, compared)
     forget(shard)
+
+
+def chosen_of(screened: pd.DataFrame, candidate: str) -> list[dict]:
+    """Rows of the images that are kept of those by which candidates were compared."""
+    is_first = screened["image_id"].str.endswith(f"-{0:05d}")
+    return screened[(screened["candidate"] == candidate) | is_first].to_dict("records")
 
 
 def work_of(inputs: GenerateInputs, share: Share, method: Method, settings: Generate, seed: int) -> list[Work]:
@@ -86,6 +106,8 @@ def work_of(inputs: GenerateInputs, share: Share, method: Method, settings: Gene
             key,
             name,
             fingerprint_of(inputs, method, settings, file),
+            settings.format,
+            settings.quality,
         )
         for name, file in _models(inputs, share).items()
     ]
@@ -112,8 +134,9 @@ def write_shard(
     shard: str | Path,
     table: str | Path,
     progress: Callable[[int, int, str], None] = lambda done, total, note: None,
+    copied: Sequence[Mapping] = (),
 ) -> None:
-    """Generate images into a WebDataset shard and its image table.
+    """Generate images into a WebDataset shard and its image table; rows of another image table, ``copied``, go first.
 
     Each image starts from noise of its own seed, derived from the key, class, index and attempt. Finished
     batches are kept beside the shard until :func:`forget`; a killed job goes on after them. Encoding and writing run
@@ -133,14 +156,14 @@ def write_shard(
                 if not file.exists():
                     sampler = sampler or each.sampler()
                     drawn = [dict(row) for row in rows]
-                    writing.append(writer.submit(_write_batch, file, drawn, sampler.draw(drawn, each.key)))
+                    writing.append(writer.submit(_write_batch, file, drawn, sampler.draw(drawn, each.key), each))
                     if len(writing) > 2:
                         writing.pop(0).result()  # an error must not wait for the end, nor may memory fill up
                 done += len(rows)
                 progress(done, total, "images")
         for batch in writing:
             batch.result()
-    _join(parts, shard, table)
+    _join(copied, parts, shard, table)
 
 
 def forget(shard: str | Path) -> None:
@@ -152,22 +175,26 @@ def _batches_of(shard: Path) -> Path:
     return shard.parent / f".{shard.name}.batches"
 
 
-def _write_batch(path: Path, rows: Sequence[Mapping], pictures: Sequence) -> None:
+def _write_batch(path: Path, rows: Sequence[Mapping], pictures: Sequence, work: Work) -> None:
+    extension = EXTENSIONS[work.format]
     with whole(path) as temporary, images.ShardWriter(temporary) as writer:
         for row, picture in zip(rows, pictures, strict=True):
             facts = {name: row[name] for name in ("class", "index", *PROVENANCE) if name in row}
-            members = {"png": images.encode_png(picture), "txt": row["prompt"], "json": facts}
+            data = images.encode(picture, work.format, work.quality)
+            members = {extension: data, "txt": row["prompt"], "json": facts}
             # Not the class's own name: WebDataset ends a sample's name at its first dot.
-            writer.add(f"{row['number']:04d}-{row['index']:05d}", members, image="png")
+            writer.add(f"{row['number']:04d}-{row['index']:05d}", members, image=extension)
 
 
-def _join(parts: Sequence[tuple[str, str, Path]], shard: Path, table: str | Path) -> None:
-    """One shard, and its image table, from the shards of the batches: method, candidate and file of each."""
-    rows = []
+def _join(copied: Sequence[Mapping], parts: Sequence[tuple[str, str, Path]], shard: Path, table: str | Path) -> None:
+    """One shard, and its image table, from images of other shards and from those of the batches: method, candidate and
+    file of each."""
     with whole(shard) as temporary, images.ShardWriter(temporary) as writer:
+        rows = _copy(copied, writer, shard)
         for method, candidate, file in parts:
             for name, members in images.read_shard(file):
-                offset, length = writer.add(f"{candidate.replace('.', '_')}-{name}", members, image="png")
+                of = images.picture_in(members)
+                offset, length = writer.add(f"{candidate.replace('.', '_')}-{name}", members, image=of)
                 facts = json.loads(members["json"])
                 row = {
                     "image_id": f"{method}/{candidate}/{facts['class']}-{facts['index']:05d}",
@@ -180,3 +207,17 @@ def _join(parts: Sequence[tuple[str, str, Path]], shard: Path, table: str | Path
                 }
                 rows.append(row | {name: facts[name] for name in PROVENANCE if name in facts})
     images.write(table, images.table(rows))
+
+
+def _copy(rows: Sequence[Mapping], writer: images.ShardWriter, shard: Path) -> list[dict]:
+    """Copy the samples of images from the shard of an image table; returns their rows with their new places."""
+    wanted = {int(row["offset"]): row for row in rows}
+    copied = []
+    for path in dict.fromkeys(row["path"] for row in rows):
+        for name, sample in images.samples(path):
+            of = images.picture_in(sample)
+            if row := wanted.get(sample[of].offset):
+                members = {extension: member.data for extension, member in sample.items()}
+                offset, length = writer.add(name, members, image=of)
+                copied.append(dict(row) | {"path": str(shard), "offset": offset, "length": length})
+    return copied

@@ -169,11 +169,11 @@ class Trainer:
             sums += torch.stack([each.where(is_finite, 0.0).sum(), (~is_finite).sum().float()])
         return sums
 
-    def _losses(self, part: Batch):
+    def _losses(self, part: Batch) -> torch.Tensor:
         dtype = PRECISIONS.get(self.precision, torch.float32)
         # Each weight is cast once in a pass: kept, its half-precision copies would only fill the memory.
         with torch.autocast(self.device.type, dtype, enabled=self.precision in PRECISIONS, cache_enabled=False):
-            return losses(self.model, self.schedule, *part)
+            return losses(self.model, self.schedule, part.latents, part.noise, part.timesteps, part.guides)
 
     def _training_batch(self, positions, epoch: int, step: int) -> Batch:
         drawn, self._ahead = self._ahead, None
@@ -192,7 +192,9 @@ class Trainer:
             part = mine[start : start + self.memory.images]
             yield Batch(*(tensor[part].to(self.device) for tensor in batch))
 
-    def _noised(self, split: str, positions, key: tuple, stratified: bool) -> tuple:
+    def _noised(
+        self, split: str, positions, key: tuple, stratified: bool
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Latents, noise and timesteps of a whole batch, which every process draws.
 
         ``stratified``: noised evenly over the schedule, and never mirrored, so that the loss has little noise itself.

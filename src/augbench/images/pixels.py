@@ -235,6 +235,11 @@ def as_seen(data: bytes, name: str = "image") -> bytes:
 
 
 def encode_png(image) -> bytes:
+    return encode(image, "png")
+
+
+def encode(image, kind: str, quality: int | None = None) -> bytes:
+    """The file of a picture: png, jpeg or webp, the latter two of a quality from 1 to 100."""
     buffer = io.BytesIO()
-    image.save(buffer, "PNG")
+    image.save(buffer, kind.upper(), **({} if quality is None or kind == "png" else {"quality": quality}))
     return buffer.getvalue()

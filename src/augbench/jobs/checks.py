@@ -4,13 +4,14 @@ import itertools
 import os
 import shutil
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from augbench.core.files import BadInput
 from augbench.dataset import added, splits
 from augbench.dataset import checks as target_checks
 from augbench.dataset.class_table import class_keys, class_table
+from augbench.jobs.job_costs import JobCosts
 from augbench.models import local_files
 from augbench.retrieval import guard, index, metadata
 from augbench.study import classes, prompts
@@ -18,20 +19,44 @@ from augbench.study.config import Config, ConfigError, Study
 from augbench.study.layouts import layout_of
 from augbench.study.sources import COLUMNS
 
+ROOM = 200e6  # bytes for logs, tables and pages
 ENOUGH = 50  # images of a class, of which each split gets one whatever the shares
 
 LISTED = 100_000  # images of a set that was made elsewhere of which a plan reads class and source
 DECODED = 16_000_000  # bytes of them that a plan decodes
 
 
+def crowded(costs: Mapping[str, JobCosts], results: Path = Path("results")) -> list[str]:
+    """A sentence for each study for which the disk has too little room: a plan may be made all the same."""
+    free, sentences = shutil.disk_usage(results).free, []
+    for name, study in costs.items():
+        needed = disk_needed(study)
+        if needed > free:
+            needed -= _bytes_below(results / name)  # of a study that was begun
+        if needed > free:
+            sentences.append(
+                f"studies.{name}: writes about {needed / 1e9:.1f} GB to {results}, but only {free / 1e9:.1f} GB "
+                "are free"
+            )
+    return sentences
+
+
+def disk_needed(study: JobCosts) -> float:
+    """Bytes that a study's jobs write, about, also those that go again: all fine-tuned methods may be compared at the
+    same time."""
+    return ROOM + sum(need.writes + need.drops for _, need in study.jobs())
+
+
+def _bytes_below(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
 def check_world(
     config: Config, results: Path = Path("results"), script_file: Callable[[str], str | Path] = Path
-) -> list[str]:
-    """What can be known before any work starts about data and disk. Raises ConfigError.
+) -> None:
+    """What can be known before any work starts about data. Raises ConfigError.
 
     ``script_file`` : the name of a user's script -> where it lies
-
-    Returns a sentence for each study for which the disk has too little room: a plan may be made all the same.
     """
     from augbench.classifier.architectures import check_model
 
@@ -42,7 +67,6 @@ def check_world(
         probe.unlink()
     except OSError as error:
         raise ConfigError(f"the folder {results} cannot be written: {error.strerror}") from None
-    free, crowded = shutil.disk_usage(results).free, []
     for name, study in config.studies.items():
         place = f"studies.{name}"
         starts = [config.methods[method].start for method in study.methods]
@@ -58,12 +82,6 @@ def check_world(
             check_model(study.classifier.model)
         except ValueError as error:
             raise ConfigError(f"{place}.classifier.model: {error}") from None
-        needed = disk_needed(config, study, len(class_keys(study.target)))
-        if needed > free:
-            crowded.append(
-                f"{place}: needs about {needed / 1e9:.1f} GB in {results}, but only {free / 1e9:.1f} GB are free"
-            )
-    return crowded
 
 
 def remarks(config: Config) -> list[str]:
@@ -322,11 +340,3 @@ def check_audit(study: Study, place: str) -> None:
     detector = study.audit.detector
     if detector and detector != "clip" and not Path(detector).is_file():
         raise ConfigError(f"{place}.audit.detector: there is no file {detector}; write clip, or the path of a model")
-
-
-def disk_needed(config: Config, study: Study, classes: int) -> int:
-    """A rough lower bound in bytes: generated PNGs (1.5 bytes per pixel) of all generating methods."""
-    generating = sum(config.methods[method].start.is_generated for method in study.methods)
-    per_class = study.generate.images_per_class or 100
-    pixels = study.generate.image_size**2
-    return int(1.5 * pixels * per_class * classes * generating) + 200_000_000

@@ -176,8 +176,10 @@ def is_supported(capability: tuple[int, int], built: Sequence[str]) -> bool:
     """Whether a GPU can run what was built for these architectures, e.g. ``sm_80``: machine code runs on later GPUs of
     the same generation, intermediate code (``compute_80``) on all later ones."""
     for name in built:
-        kind, major, minor = re.fullmatch(r"([a-z]+)_(\d+)(\d)[a-z]?", name).groups()
-        known = int(major), int(minor)
+        match = re.fullmatch(r"([a-z]+)_(\d+)(\d)[a-z]?", name)
+        if not match:
+            continue
+        kind, known = match[1], (int(match[2]), int(match[3]))
         if capability >= known and (kind == "compute" or capability[0] == known[0]):
             return True
     return not built  # torch does not say, as where it is built for other makers' GPUs

@@ -1,34 +1,68 @@
-"""What a study's jobs cost: the work of each kind of job, from its settings and inputs, in the units of
-:mod:`augbench.jobs.resources`."""
+"""What a study's jobs need: time, memory, GPUs and disk of each kind of job, from the work that it does.
+
+A method of :class:`JobCosts` has the name of a rule and takes the rule's wildcards. The rules ask it for the resources
+of a job, the table of costs and the check of the disk for those of all jobs.
+"""
 
 import functools
+import json
+import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-from augbench.classifier import crops
+from augbench.classifier import architectures, crops
 from augbench.jobs import resources
+from augbench.jobs.resources import HOUR
 from augbench.jobs.study_files import StudyFiles
+from augbench.jobs.study_size import StudySize, study_size
 from augbench.study import classes
+from augbench.study.parts import Part
+
+T4, V100 = "T4", "V100"  # GPUs by whose hours work is estimated, those of the paper
+GIGABYTE = 1000  # in megabytes
+PROCESS = 6 * GIGABYTE  # of a process that has Stable Diffusion on a GPU, or in its own memory
+SMALL_PROCESS = 3 * GIGABYTE  # with a small diffusion model of one's own
+MAPPED = 20 * GIGABYTE  # of a mapped file: more of it may be read from the disk again
+CARD = 2.5 * GIGABYTE  # of a classifier's process: what a GPU's libraries take, and processes that read images
+UNET_BYTES = 3.44e9  # of Stable Diffusion's denoiser, float32
+CHECKER_BYTES = 1.2e9  # of Stable Diffusion's safety checker
+MODEL_BYTES = 5.5e9  # of Stable Diffusion, with its safety checker
 
 
-def rows(*tables: str) -> int:
-    """Rows of Parquet files, without reading them. Raises FileNotFoundError where one is yet to come: unlike pyarrow's
-    error, Snakemake knows it, and shows <TBD>."""
-    from pyarrow.parquet import ParquetFile
+class Need(NamedTuple):
+    """What one job needs: ``seconds`` by the clock, ``megabytes`` of memory, ``gpus`` and the ``card`` by whose time
+    the seconds are estimated, and the bytes that it ``writes`` to stay, and ``drops`` when what needs them is done."""
 
-    for table in tables:
-        Path(table).stat()
-    return sum(ParquetFile(table).metadata.num_rows for table in tables)
+    seconds: float = 60
+    megabytes: float = 1000
+    gpus: int = 0
+    card: str = T4
+    writes: float = 0
+    drops: float = 0
 
 
 SMALL = 64  # pixels a side, up to which the images of a classifier are taken to fit into memory: none reads them ahead
 
 
 class JobCosts:
-    """Seconds, bytes and cores of the jobs of one study."""
+    """Needs and cores of the jobs of one study."""
 
     def __init__(self, files: StudyFiles):
         self.files, self.study = files, files.study
-        self._images_by_purpose = functools.cache(self._count_images)  # asked for by each of thousands of jobs
+        self._size_at = functools.cache(lambda changed: study_size(files))  # asked for by each of thousands of jobs
+
+    @property
+    def size(self) -> StudySize:
+        """How many images the study deals with, as far as is known by now."""
+        table = Path(self.files.classes)
+        return self._size_at(table.stat().st_mtime_ns if table.is_file() else None)
+
+    @property
+    def train(self) -> int:
+        return self.size.images["train"]
+
+    # Cores.
 
     @property
     def cores(self) -> int:
@@ -36,75 +70,463 @@ class JobCosts:
         return 2 if self.files.generation_jobs > 1 else 1
 
     @property
+    def target_cores(self) -> int:
+        """For reading the images of the target once."""
+        return min(8, 1 + self.size.target // 20_000)
+
+    @property
     def classifier_cores(self) -> int:
         """Of each process of a training, and of what reads images for it."""
         section = self.study.classifier
-        workers = section.workers
-        if workers is None:
-            workers = crops.READERS if section.image_size > SMALL else 0
-        return section.processes * (section.threads + workers)
+        return section.processes * (section.threads + self._readers)
+
+    @property
+    def _readers(self) -> int:
+        """Processes that read images ahead, of each process of a classifier."""
+        section = self.study.classifier
+        if section.workers is not None:
+            return section.workers
+        return crops.READERS if section.image_size > SMALL else 0
 
     @property
     def finetuning_cores(self) -> int:
         return self.study.finetune.processes * self.study.finetune.threads
 
-    def images_to_generate(self, method: str, purpose: str, classes_csv: str) -> float:
-        """Images of one job."""
-        counts = self._images_by_purpose(method, classes_csv, Path(classes_csv).stat().st_mtime)
-        return counts[purpose] / self.files.generation_jobs
+    # Numbers of images.
 
-    def _count_images(self, method: str, classes_csv: str, changed: float) -> dict[str, int]:
-        study, kept = self.study, classes.kept(classes_csv)
-        fixed, further = self.files.generation(method).images_per_class, self.files.further_ratio(method) or 0
+    def added(self, method: str, ratio: str | float) -> int:
+        """Images in a set that a method adds at a ratio."""
+        start = self.study_start(method)
+        if not start.adds_images:
+            return 0
+        if start.split:
+            return self.size.images[start.split]
+        return sum(classes.added(count, float(ratio)) for count in self.size.train)
+
+    def study_start(self, method: str):
+        return self.files.methods[method].start
+
+    def available(self, method: str, ratio: float) -> int:
+        """Images from which a method's sets at a ratio are drawn."""
+        start = self.study_start(method)
+        if start.is_retrieved:
+            return self.retrieved(ratio)
+        if start.is_generated:
+            return self.generated(method, max(ratio, self.files.main_times(method)))
+        return self.added(method, ratio)
+
+    def generated(self, method: str, times: float) -> int:
+        fixed = self.files.generation(method).images_per_class
+        return sum(classes.generated(count, times, fixed) for count in self.size.train)
+
+    def retrieved(self, ratio: float) -> int:
+        least = self.study.retrieval.images_per_class or 0
+        return sum(math.ceil(ratio * max(least, count)) for count in self.size.train)
+
+    def distinct(self, method: str, ratios) -> int:
+        """Images in all of a method's sets at these ratios, at most."""
+        drawn = sum(self.added(method, ratio) for ratio in ratios) * self.study.runs
+        return min(drawn, self.available(method, max(map(float, ratios))))
+
+    def compared(self, method: str) -> int:
+        """Images by which the candidates of a fine-tuning are compared."""
+        first = sum(classes.added(count, self.study.main_ratio) for count in self.size.train)
+        return len(self.files.methods[method].candidates) * first
+
+    def to_generate(self, method: str, purpose: str) -> float:
+        """Images that one job generates."""
         times = self.files.main_times(method)
-        first = sum(classes.added(row["train"], study.main_ratio) for row in kept)
-        main, every = (
-            sum(classes.generated(row["train"], each, fixed) for row in kept) for each in (times, max(times, further))
-        )
-        compared = len(self.files.methods[method].candidates) * first
-        return {"base": main, "screen": compared, "selected": main, "further": every - main}
+        main, compared = self.generated(method, times), self.compared(method)
+        further = self.generated(method, max(times, self.files.further_ratio(method) or 0)) - main
+        chosen = compared / len(self.files.methods[method].candidates)
+        images = {"base": main, "screen": compared, "selected": max(0, main - chosen), "further": further}
+        return images[purpose] / self.files.generation_jobs
 
-    def sampling_seconds(self, method: str, images: float) -> float:
-        section = self.files.generation(method)
-        return resources.sampling(images, section.steps, section.image_size)
+    # The target, the data set, and the digits world.
 
-    def classifier_seconds(self, images: float, runs: float = 1) -> float:
-        """One classifier after the other, each on all GPUs of the job."""
-        section = self.study.classifier
-        return runs * resources.classifier(images, section.max_epochs, section.image_size) / section.processes
+    def digits_target(self) -> Need:
+        return Need()
 
-    def classifier_bytes(self, images: float) -> float:
-        """Images that stay decoded in the memory of each process."""
-        section = self.study.classifier
-        pixels = section.image_size**2 / section.crop_scale[0]
-        return section.processes * min(4 * pixels * images, crops.MEMORY)
+    digits_web = digits_target
 
-    def screening_seconds(self, method: str, images: float) -> float:
-        """Of one job: a classifier for each of its candidates, trained on ``images`` and those added to them."""
-        candidates = len(self.files.methods[method].candidates) / self.files.screening_jobs(method)
-        return self.classifier_seconds((1 + self.study.main_ratio) * images, candidates)
+    def split_target(self) -> Need:
+        images = self.size.target
+        return Need(resources.hashing(images) / self.target_cores, 2000 + 2e-3 * images, writes=self._table(images))
 
-    def finetuning_seconds(self, method: str, images: float) -> float:
-        section, trained = self.study.finetune, self.files.methods[method].trained
-        work = resources.finetuning(images, section.max_epochs, self.study.generate.image_size, trained)
-        return work / section.processes
+    def dataset(self) -> Need:
+        return Need(megabytes=2000, writes=self._table(self.size.target))
 
-    def latents_bytes(self, images: float) -> float:
-        return resources.latents(images, self.study.generate.image_size)
+    def run_script(self, method: str) -> Need:
+        """How long a user's script takes is not known."""
+        return Need(4 * HOUR, 4000)
 
-    def training_seconds(self, section: str, prefix: str = "") -> float:
+    def list_added(self, method: str) -> Need:
+        images = self.added(method, max(self.study.wanted_ratios(method)))
+        return Need(resources.hashing(images), 2000 + 2e-3 * images, writes=self._table(images))
+
+    def resample(self, method: str, ratio: str) -> Need:
+        memory = resources.tables("resample", self.available(method, float(ratio)))
+        return Need(megabytes=memory, writes=self._table(self.study.runs * self.added(method, ratio)))
+
+    def export(self, method: str, form: str) -> Need:
+        return Need(resources.hashing(self.train + self.added(method, self.files.ratios(method)[0])), 2000)
+
+    def _table(self, images: float) -> float:
+        return images * resources.ROW_BYTES
+
+    # Models.
+
+    def fetch_backbone(self) -> Need:
+        local = Path(self.study.backbone.model).is_dir()  # linked, not copied
+        return Need(2 * HOUR, 2000, writes=0 if local else MODEL_BYTES)
+
+    def fetch_safety_checker(self) -> Need:
+        return Need(HOUR, 2000, writes=CHECKER_BYTES)
+
+    def train_clip(self) -> Need:
+        return Need(self._training_seconds("clip"), 3000, 1)
+
+    def train_vae(self) -> Need:
+        return Need(self._training_seconds("backbone", "vae_"), 3000, 1)
+
+    def train_unet(self) -> Need:
+        return Need(self._training_seconds("backbone", "unet_"), 3000, 1)
+
+    def train_safety_checker(self) -> Need:
+        return Need(600, 3000, 1)
+
+    def _training_seconds(self, section: str, prefix: str = "") -> float:
         """Of a small model: ``clip``, or ``backbone`` with the prefix of the settings, ``vae_`` or ``unet_``."""
         settings = getattr(self.study, section).train.model_dump()
         batch_size = settings.get(f"{prefix}batch_size", settings["batch_size"])
         return resources.training(settings[f"{prefix}steps"] * batch_size, settings["image_size"])
 
-    @property
-    def embedding_seconds(self) -> float:
-        """Of one job that embeds shards of the pool."""
-        return resources.hashing(self.study.jobs.images_per_shard * self.study.jobs.shards_per_embedding)
+    # The pool.
 
-    @property
-    def index_bytes(self) -> float:
+    def pack_pool(self, part: str) -> Need:
+        images = self.study.jobs.images_per_shard
+        return Need(resources.hashing(images), 2000, writes=images * resources.DOWNLOADED_BYTES)
+
+    def download_pool(self, part: str) -> Need:
+        images = self.study.jobs.images_per_shard
+        return Need(resources.retrieval(images), 2000, writes=2 * images * resources.DOWNLOADED_BYTES)
+
+    def embed_pool(self, part: str) -> Need:
+        shards = min(len(self.files.pool_shards), self.study.jobs.shards_per_embedding)
+        images = self.study.jobs.images_per_shard * shards
+        return Need(resources.scoring(images), 4000, 1, writes=images * 2 * 768)
+
+    def index_pool(self) -> Need:
         """Building an index takes more memory than searching it: 4G, say, in words of the configuration."""
         size = self.files.pool.memory
-        return 2 * float(size[:-1]) * {"M": 1e6, "G": 1e9}[size[-1]]
+        return Need(2 * HOUR, 2000 + 2 * float(size[:-1]) * {"M": 1, "G": 1000}[size[-1]])
+
+    # Retrieval.
+
+    def retrieve(self, method: str) -> Need:
+        images = self.retrieved(self.study.main_ratio)
+        return self._retrieval(images, images)
+
+    def retrieve_further(self, method: str) -> Need:
+        further = self.retrieved(self.files.further_ratio(method))
+        return self._retrieval(further - self.retrieved(self.study.main_ratio), further)
+
+    def _retrieval(self, images: float, wanted: float) -> Need:
+        """To retrieve so many ``images`` of those that are ``wanted``. Downloads and judging go side by side."""
+        study, section = self.study, self.study.retrieval
+        found = section.overfetch * images
+        downloads = not study.pool.source.is_local
+        seconds = resources.retrieval(images) if downloads else resources.hashing(found)
+        networks = (not self.files.trains_backbone) + (section.aesthetic_model is not None)
+        judging = resources.judging(found, networks, section.threads, section.gpu)
+        copied = images * min(resources.DOWNLOADED_BYTES, resources.pictures(1, section.max_image_size, "jpeg", 95))
+        return Need(
+            max(seconds, judging),
+            resources.tables("retrieve", section.overfetch_max * wanted),  # the most that it may have to consider
+            int(section.gpu),
+            writes=copied + downloads * found * resources.DOWNLOADED_BYTES,
+        )
+
+    # Fine-tuning.
+
+    def encode_latents(self) -> Need:
+        return Need(
+            resources.encoding(self._encoded, self.study.generate.image_size),
+            self._process,
+            1,
+            writes=self._latents_bytes,
+        )
+
+    @property
+    def _process(self) -> int:
+        return SMALL_PROCESS if self.study.backbone.train else PROCESS
+
+    @property
+    def _encoded(self) -> float:
+        section = self.study.finetune
+        validation = min(self.size.images["validation"], section.validation_images)
+        return (1 + section.horizontal_flip) * (self.train + validation)
+
+    @property
+    def _mapped(self) -> float:
+        """Megabytes of the latents, which all processes map together; float16 as of a GPU."""
+        return min(self._latents_bytes / 2e6, MAPPED)
+
+    @property
+    def _latents_bytes(self) -> float:
+        """Mean and log-variance of each latent, float32."""
+        channels, factor = self._vae
+        return self._encoded * 2 * 4 * channels * (self.study.generate.image_size / factor) ** 2
+
+    @functools.cached_property
+    def _vae(self) -> tuple[int, int]:
+        """Channels of the latents, and pixels of an image that one of theirs stands for, a side."""
+        section = self.study.backbone
+        if section.train:
+            return section.train.latent_channels, 2 ** (len(section.train.vae_channels) - 1)
+        if not Path(section.model).is_dir():
+            return 4, 8
+        config = json.loads((Path(section.model) / "vae" / "config.json").read_text())
+        return config["latent_channels"], 2 ** (len(config["block_out_channels"]) - 1)
+
+    def cluster(self) -> Need:
+        images = self.train + self.size.images["validation"]
+        return Need(resources.scoring(images), 4000 + 3 * 8e-3 * images, 1)
+
+    def finetune(self, method: str, rate: str) -> Need:
+        section, row = self.study.finetune, self.files.methods[method]
+        side = self.study.generate.image_size
+        work = resources.finetuning(self.train, self._epochs(method), side, row.trained)
+        # What is learned of each class stays in the host's memory, with its two moments.
+        learned = 3 * self._candidate_bytes([part for part in row.trained if not part.needs_full_precision], method)
+        model = any(part.needs_full_precision for part in row.trained) * 2 * self._backbone[2]  # float32
+        return Need(
+            work / section.processes,
+            2 * GIGABYTE + section.processes * self._process + (4 * model + learned) / 1e6 + self._mapped,
+            section.processes,
+            V100,
+            writes=len(row.candidates) * self._candidate_bytes(row.trained, method),
+        )
+
+    def _epochs(self, method: str) -> int:
+        """A method that names epochs alone is trained no further."""
+        names = self.files.methods[method].candidates
+        numbered = [int(name[6:]) for name in names if name.startswith("epoch-")]
+        most = self.study.finetune.max_epochs
+        return min(most, max(numbered)) if len(numbered) == len(names) else most
+
+    def _candidate_bytes(self, parts: Sequence[Part], method: str) -> float:
+        sizes = len(self.size.train), self.files.methods[method].clusters, *self._backbone
+        return sum(part.candidate_bytes(*sizes) for part in parts)
+
+    @functools.cached_property
+    def _backbone(self) -> tuple[int, int, float]:
+        """Tokens and width of a text encoding, and bytes of the denoiser in half precision."""
+        section = self.study.backbone
+        if section.train:
+            return section.train.text_tokens, self.study.clip.train.width, 0
+        folder = Path(section.model)
+        if not folder.is_dir():
+            return 77, 768, UNET_BYTES / 2
+        weights = sum(file.stat().st_size for file in (folder / "unet").glob("*.safetensors"))
+        return 77, json.loads((folder / "text_encoder" / "config.json").read_text())["hidden_size"], weights / 2
+
+    def screen(self, method: str, part: str) -> Need:
+        """A classifier for each candidate of the job, trained on what is there and what is added to it."""
+        candidates = len(self.files.methods[method].candidates) / self.files.screening_jobs(method)
+        return self._classifier((1 + self.study.main_ratio) * self.train, candidates)
+
+    def select(self, method: str) -> Need:
+        return Need(megabytes=500)
+
+    # Generation.
+
+    def generate(self, method: str, purpose: str, shard: str) -> Need:
+        section, start = self.files.generation(method), self.study_start(method)
+        images = self.to_generate(method, purpose)
+        guided = self.files.methods[method].conditioning is not None and section.guidance > 1
+        work = resources.sampling(images, start.steps(section), section.image_size) / (1 if guided else 2)
+        bytes = resources.pictures(1, section.image_size, section.format, section.quality)
+        kept = images
+        if purpose == "selected":  # with the chosen candidate's, by which it was compared
+            kept = self.generated(method, self.files.main_times(method)) / self.files.generation_jobs
+        memory = self._process + (self._mapped if start.begins_from_images else 0)
+        dropped = purpose == "screen"
+        writes, drops = (0, images * bytes) if dropped else (kept * bytes, 0)
+        return Need(work, memory, 1, writes=writes, drops=drops)
+
+    def generate_screened(self, method: str, purpose: str, shard: str) -> Need:
+        return self.generate(method, purpose, shard)
+
+    # Classifiers and the domain gap.
+
+    def classify(self, method: str, ratio: str, runs: int) -> Need:
+        need = self._classifier(self.train + self.added(method, ratio), runs)
+        return need._replace(writes=runs * (self._weights_bytes + 40 * self.size.images["test"]))
+
+    @property
+    def _weights_bytes(self) -> float:
+        """Of a classifier: float32."""
+        return 4 * architectures.parameters_of(self.study.classifier.model)
+
+    def _classifier(self, images: float, runs: float = 1) -> Need:
+        """One classifier after the other, each on all GPUs of the job."""
+        section = self.study.classifier
+        epochs = min(section.max_epochs, resources.CLASSIFIER_EPOCHS)
+        work = runs * resources.classifier(images, epochs, section.image_size) / section.processes
+        decoded = 4 * section.image_size**2 / section.crop_scale[0] * images
+        kept = decoded / 1e6 if decoded <= crops.MEMORY else 0  # of each process: all images, or none
+        memory = resources.classifier_tables(images, section.processes) + section.processes * (CARD + kept)
+        return Need(work, memory, section.processes)
+
+    def judge(self) -> Need:
+        reserve = ["unused"] + ["more_real"] * (self.files.split("more_real") in self.files.reserve)
+        images = sum(self.size.images[split] for split in reserve)
+        return self._classifier(images)._replace(writes=self._weights_bytes)
+
+    def domain_gap(self) -> Need:
+        added = sum(self.distinct(method, [self.files.ratios(method)[0]]) for method in self.files.adding)
+        readers = max(1, self._readers)  # what it waits for
+        most = max(self.distinct(method, self.files.ratios(method)[:1]) for method in self.files.adding)
+        memory = resources.tables("domain_gap", most)
+        return Need(resources.scoring(self.size.images["test"] + added) / readers, memory, 1)
+
+    # The audit.
+
+    def list_references(self, set: str) -> Need:
+        return Need()
+
+    def hash_references(self, set: str) -> Need:
+        return Need(resources.hashing(self._reference(set)) / self.cores, 2000)
+
+    def hash_added(self, method: str) -> Need:
+        images = self.distinct(method, self.files.ratios(method))
+        memory = resources.tables("hash_added", images)
+        return Need(resources.hashing(images) / self.cores, memory, writes=20 * images)
+
+    def embed_references(self, set: str) -> Need:
+        return Need(resources.embedding(self._reference(set)), 6000, 1)
+
+    def embed_added(self, method: str) -> Need:
+        images = self.distinct(method, self.files.ratios(method))
+        return Need(resources.embedding(images), 6000, 1, writes=images * 2 * 768)
+
+    def audit(self, method: str) -> Need:
+        added = self.distinct(method, self.files.ratios(method))
+        references = sum(map(self._reference, self.files.reference_names(method)))
+        memory = resources.tables("audit", added + references)
+        return Need(added * references * resources.PER_COMPARED_PAIR / self.cores, memory)
+
+    def review(self, method: str) -> Need:
+        return Need()
+
+    def _reference(self, set: str) -> int:
+        """Images in a reference set; a folder that the configuration names is taken to be like the target."""
+        return self.size.images.get(set, self.size.target)
+
+    # The report.
+
+    def summary(self, method: str) -> Need:
+        rows = self.study.runs * sum(self.added(method, ratio) for ratio in self.files.ratios(method))
+        return Need(megabytes=resources.tables("summary", rows))
+
+    def tables(self) -> Need:
+        return Need()
+
+    def per_class(self) -> Need:
+        return Need()
+
+    def study_page(self) -> Need:
+        return Need(megabytes=resources.tables("study_page", self.train))
+
+    # All jobs.
+
+    def jobs(self) -> Iterator[tuple[str, Need]]:
+        """The rule and the need of each job of the study's report."""
+        for rule in self._once():
+            yield rule, getattr(self, rule)()
+        yield from self._pool_jobs()
+        for method in self.files.methods:
+            yield from self._method_jobs(method)
+        names = {name for method in self.files.adding for name in self.files.reference_names(method)}
+        for name in names:
+            if name in self.study.audit.references:
+                yield "list_references", self.list_references(name)
+            yield "hash_references", self.hash_references(name)
+            if self.study.audit.detector:
+                yield "embed_references", self.embed_references(name)
+
+    def _once(self) -> Iterator[str]:
+        """Rules of which a study has one job."""
+        files, study = self.files, self.study
+        starts = [method.start for method in files.methods.values()]
+        if study.target.reader.is_built_in:
+            yield "digits_target"
+        if study.pool and study.pool.source.is_built_in and (files.retrieving or files.trains_backbone):
+            yield "digits_web"
+        yield from ("split_target", "dataset", "tables", "per_class", "study_page")
+        if study.safety.named and any(start.is_checked for start in starts):
+            yield "fetch_safety_checker"
+        if study.backbone and (files.generating or (files.retrieving and study.safety.is_backbones)):
+            if files.trains_backbone:
+                yield from ("train_safety_checker", "train_clip")
+                yield from ("train_vae", "train_unet") if files.generating else ()
+            else:
+                yield "fetch_backbone"
+                if study.clip and study.clip.train:
+                    yield "train_clip"
+        if files.finetuned or any(start.begins_from_images for start in starts):
+            yield "encode_latents"
+        if files.cluster_counts:
+            yield "cluster"
+        if files.adding:
+            yield from ("judge", "domain_gap")
+
+    def _pool_jobs(self) -> Iterator[tuple[str, Need]]:
+        files, pool = self.files, self.study.pool
+        if not pool or not (files.retrieving or files.trains_backbone):
+            return
+        if pool.source.is_packed:
+            rule = "download_pool" if pool.source.downloads else "pack_pool"
+            for part in range(len(files.pool_shards)):
+                yield rule, getattr(self, rule)(str(part))
+        if files.retrieving and files.index == [files.pool_index]:
+            for part in range(files.embedding_jobs):
+                yield "embed_pool", self.embed_pool(str(part))
+            yield "index_pool", self.index_pool()
+
+    def _method_jobs(self, method: str) -> Iterator[tuple[str, Need]]:
+        files = self.files
+        if method in files.retrieving:
+            yield "retrieve", self.retrieve(method)
+            if files.further_ratio(method) is not None:
+                yield "retrieve_further", self.retrieve_further(method)
+        if method in files.generating:
+            yield from self._generating_jobs(method)
+        if method in files.external:
+            yield from [("run_script", self.run_script(method))] * bool(self.study.added[method].script)
+            yield "list_added", self.list_added(method)
+        for ratio in files.ratios(method):
+            for first, last in files.stretches:
+                yield "classify", self.classify(method, ratio, last - first + 1)
+        yield "summary", self.summary(method)
+        if method not in files.adding:
+            return
+        for ratio in files.ratios(method):
+            yield "resample", self.resample(method, ratio)
+        rules = ["hash_added", "audit", "review"] + ["embed_added"] * bool(self.study.audit.detector)
+        yield from ((rule, getattr(self, rule)(method)) for rule in rules)
+
+    def _generating_jobs(self, method: str) -> Iterator[tuple[str, Need]]:
+        files = self.files
+        if files.is_trained(method):
+            for rate in self.study.finetune.grid:
+                yield "finetune", self.finetune(method, f"{rate:g}")
+            for part in range(files.screening_jobs(method)):
+                yield "screen", self.screen(method, str(part))
+            yield "select", self.select(method)
+        purposes = ["screen", "selected"] if files.is_trained(method) else ["base"]
+        for purpose in purposes + ["further"] * (files.further_ratio(method) is not None):
+            need = self.generate(method, purpose, "0")  # all are alike
+            rule = "generate_screened" if purpose == "screen" else "generate"
+            yield from ((rule, need) for _ in range(files.generation_jobs))

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 from pydantic import BaseModel
 
-from augbench import images
 from augbench.core.collectives import group, has_gpu
 from augbench.core.files import read_json, write_json
 from augbench.core.processes import OURS, end_with_parent, without_launchers
@@ -26,7 +26,7 @@ def run(
 ) -> None:
     """Call a module's ``function`` with the arguments ``job`` in several processes that share the work.
 
-    The first process also gets ``progress``. A single process is this one. Otherwise image tables in ``job`` pass
+    The first process also gets ``progress``. A single process is this one. Otherwise tables in ``job`` pass
     through files in ``folder``, which is removed afterwards, and sections of the configuration through their class and
     values; everything else must be JSON. SIGTERM is passed on.
 
@@ -62,8 +62,11 @@ def run(
 def _packed(name: str, value: object, folder: Path) -> dict:
     """An argument as JSON; an image table is written into ``folder``."""
     if isinstance(value, pd.DataFrame):
-        images.write(folder / f"{name}.parquet", value)
-        return {"table": str(folder / f"{name}.parquet")}
+        table, path = pa.Table.from_pandas(value, preserve_index=False), folder / f"{name}.arrow"
+        folder.mkdir(parents=True, exist_ok=True)
+        with pa.ipc.new_file(str(path), table.schema) as writer:
+            writer.write_table(table.combine_chunks())
+        return {"table": str(path)}
     if isinstance(value, BaseModel):
         section = type(value)
         return {"section": [section.__module__, section.__qualname__], "values": value.model_dump(mode="json")}
@@ -73,7 +76,8 @@ def _packed(name: str, value: object, folder: Path) -> dict:
 def _unpacked(packed: Mapping) -> object:
     """The argument that :func:`_packed` wrote."""
     if "table" in packed:
-        return images.read(packed["table"])
+        # Mapped, so that all processes have the texts of millions of images in memory once.
+        return pa.ipc.open_file(pa.memory_map(packed["table"])).read_all().to_pandas()
     if "section" in packed:
         module, name = packed["section"]
         return getattr(importlib.import_module(module), name).model_validate(packed["values"])

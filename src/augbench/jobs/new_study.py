@@ -28,7 +28,6 @@ from augbench.study.readers import reader_of
 EDITOR = "# yaml-language-server: $schema="  # begins a line that editors read
 LOOKED_AT = 500  # images whose size is read, spread over all classes
 SCARCE = 5  # images of a class below which there is nothing to split, whatever the shares
-PNG = 1.5  # bytes per pixel of a generated image
 METHODS = ["none", "simple_prompt", "clip_prompts"]  # what needs no pool and no fine-tuning
 
 
@@ -128,7 +127,7 @@ def estimate(info: TargetInfo, study: dict) -> dict[str, float]:
         "training": sum(training),
         "images": generated,
         "hours": resources.sampling(generated, generate["steps"], generate["image_size"]) / 3600,
-        "gigabytes": generated * PNG * generate["image_size"] ** 2 / 1e9,
+        "gigabytes": resources.pictures(generated, generate["image_size"], "png", 100) / 1e9,
         "classifier_hours": study["runs"] * resources.classifier(2 * sum(training), 100, seen["image_size"]) / 3600,
         "finetuning_hours": resources.finetuning(sum(training), 40, generate["image_size"], PARTS.values()) / 3600,
     }

@@ -93,8 +93,8 @@ class Paths:
         """Generated images, as a shard (tar) or an image table (parquet).
 
         ``purpose`` is ``base``, all that the main ratio needs of a method without fine-tuning; ``screen``, by which the
-        candidates of a fine-tuning are compared; ``selected``, the rest of the chosen candidate's; or ``further``, what
-        only ratios above the main one need.
+        candidates of a fine-tuning are compared; ``selected``, the chosen candidate's, with those by which it was
+        compared; or ``further``, what only ratios above the main one need.
         """
         return f"{self.folder}/images/{method}/{purpose}/shard-{shard}.{extension}"
 
@@ -180,6 +180,11 @@ class StudyFiles(Paths):
     def generating(self) -> list[str]:
         """The methods whose added images a diffusion model makes."""
         return [name for name, method in self.methods.items() if method.start.is_generated]
+
+    @property
+    def finetuned(self) -> list[str]:
+        """The methods for which parts of the diffusion model are fine-tuned."""
+        return [name for name in self.generating if self.is_trained(name)]
 
     @property
     def retrieving(self) -> list[str]:
@@ -336,10 +341,14 @@ class StudyFiles(Paths):
         return [self.shard(method, purpose, part, extension) for part in range(self.generation_jobs)]
 
     def generated(self, method: str, extension: str) -> list[str]:
-        """The generated images from which the main ratio's are drawn; of a fine-tuned method, also those made to
-        compare candidates."""
-        purposes = ["screen", "selected"] if self.is_trained(method) else ["base"]
-        return [file for purpose in purposes for file in self.shards(method, purpose, extension)]
+        """The generated images from which the main ratio's are drawn; of a fine-tuned method the chosen candidate's,
+        and the first of each class of the others."""
+        return self.shards(method, "selected" if self.is_trained(method) else "base", extension)
+
+    def screened(self, method: str, shard: int | str) -> list[str]:
+        """The images of one job by which candidates are compared, shard and image table: they go when a candidate is
+        chosen."""
+        return [self.shard(method, "screen", shard, extension) for extension in ("tar", "parquet")]
 
     def further(self, method: str, extension: str) -> list[str]:
         """The images that only further ratios need."""

@@ -4,13 +4,15 @@ That classifier, the judge, knows no image that a method adds or starts from: it
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 
 from augbench import images
-from augbench.core import files
+from augbench.core import files, resume
 from augbench.core.seeds import derive, generator
 from augbench.core.shares import shares
 from augbench.study.classes import kept
@@ -69,54 +71,64 @@ def train_judge(
     trainer.train_only(tables, list(counts), folder, derive(seed, "judge"))
 
 
-def frechet_distance(first, second) -> float:
-    """Squared Fréchet distance of two Gaussians fitted to features (n, d) and (m, d) (Heusel et al. 2017).
+class Gap(NamedTuple):
+    """What is measured of a method, mean over its distinct sets of added images."""
 
-    ``|mu1 - mu2|^2 + trace(C1 + C2 - 2 (C1 C2)^(1/2))``. It grows as sets get smaller, so compare sets of one
-    size. Raises ValueError for fewer than two images.
+    frechet_distance: float
+    recognised: float  # percent
+    images: float  # of a set
+    sets: int
+
+
+def measure(places: Sequence, batches: Iterable[tuple], real) -> Gap:
+    """The gap between a method's sets of added images and ``real`` images.
+
+    Parameters
+    ----------
+    places : of the images of each set among the method's distinct images, int (n,); equal sets count once
+    batches : features (b, d) and whether each image is recognised (b,), of the distinct images in their order
+    real : :class:`augbench.report.moments.Moments` of the features of real images
     """
     import numpy as np
 
-    first, second = np.asarray(first, float), np.asarray(second, float)
-    if min(len(first), len(second)) < 2:
-        raise ValueError("a Fréchet distance needs at least two images on each side")
-    difference = first.mean(0) - second.mean(0)
-    one, two = np.atleast_2d(np.cov(first, rowvar=False)), np.atleast_2d(np.cov(second, rowvar=False))
-    # The eigenvalues of C1 C2 are those of the symmetric C1^(1/2) C2 C1^(1/2), which are real and not negative.
-    values, vectors = np.linalg.eigh(one)
-    root = (vectors * np.sqrt(values.clip(0))) @ vectors.T
-    mixed = np.sqrt(np.linalg.eigvalsh(root @ two @ root).clip(0)).sum()
-    return max(0.0, float(difference @ difference + np.trace(one) + np.trace(two) - 2 * mixed))
+    from augbench.report.moments import Moments, frechet_distance
+
+    distinct = list({np.asarray(each).tobytes(): each for each in places}.values())
+    count = 1 + max(int(np.max(each)) for each in distinct)
+    members = [np.isin(np.arange(count), each) for each in distinct]
+    moments, recognised = [Moments() for _ in distinct], np.zeros(len(distinct), np.int64)
+    begin = 0
+    for features, correct in batches:
+        end = begin + len(correct)
+        for number, mine in enumerate(each[begin:end] for each in members):
+            moments[number].add(features, mine)
+            recognised[number] += correct[mine].sum()
+        begin = end
+    distances = [frechet_distance(each, real) for each in moments]
+    shares_of_sets = [100 * hits / each.count for hits, each in zip(recognised, moments, strict=True)]
+    sizes = [each.count for each in moments]
+    return Gap(*(float(np.mean(column)) for column in (distances, shares_of_sets, sizes)), len(distinct))
 
 
-def measure(
-    sets: Mapping[str, Sequence[pd.DataFrame]], reference: pd.DataFrame, examine: Callable, recognised_test: float
-) -> pd.DataFrame:
-    """The gap of each method: mean over its sets of added images, each against the real ``reference`` images.
+def moments_of(batches: Iterable[tuple]):
+    """The moments of all features of batches, see :func:`measure`."""
+    from augbench.report.moments import Moments
 
-    ``examine(table)`` returns features (n, d) and whether each image is recognised (n,). Returns ``COLUMNS``:
-    Fréchet distance, recognised images in percent, images per set, number of distinct sets, and what the judge
-    recognises of the test images (percent), which is what a method's images could reach.
-    """
-    import numpy as np
+    moments = Moments()
+    for features, _ in batches:
+        moments.add(features)
+    return moments
 
-    real, _ = examine(reference)
-    rows = []
-    for method, tables in sets.items():
-        distinct = {tuple(table["image_id"]): table for table in tables}
-        whole = pd.concat(distinct.values()).drop_duplicates("image_id", ignore_index=True)
-        features, correct = examine(whole)
-        place = {image: i for i, image in enumerate(whole["image_id"])}
-        gaps = []
-        for table in distinct.values():
-            places = [place[image] for image in table["image_id"]]
-            distance = frechet_distance(features[places], real)
-            gaps.append((distance, 100 * float(np.mean(correct[places])), len(places)))
-        distance, share, count = (float(np.mean(column)) for column in zip(*gaps, strict=True))
-        rows.append(
-            (method, round(distance, 4), round(share, 4), round(count), len(distinct), round(recognised_test, 4))
-        )
-    return pd.DataFrame(rows, columns=COLUMNS)
+
+def table(gaps: Mapping[str, Gap], recognised_test: float) -> pd.DataFrame:
+    """The gap of each method as ``COLUMNS``: Fréchet distance, recognised images in percent, images per set, number of
+    distinct sets, and what the judge recognises of the test images (percent), which is what a method's images could
+    reach."""
+    rows = [
+        (method, round(gap.frechet_distance, 4), round(gap.recognised, 4), round(gap.images), gap.sets)
+        for method, gap in gaps.items()
+    ]
+    return pd.DataFrame([(*row, round(recognised_test, 4)) for row in rows], columns=COLUMNS)
 
 
 def write(
@@ -129,21 +141,30 @@ def write(
     metrics: str,
     weights: str,
     added: Sequence[str],
+    progress: Callable[[int, int, str], None] = lambda done, total, note: None,
 ) -> None:
-    """Write :func:`measure` of a study as CSV.
+    """Write the :func:`table` of a study as CSV.
 
     The ``added`` tables are those of each method's sets in turn, ``metrics`` and ``weights`` are the judge's, and
-    ``classifier`` is the section that it was trained with.
+    ``classifier`` is the section that it was trained with. What was measured of a method stays beside the judge until
+    the table is written, so that a job that is killed goes on with the next one.
     """
     from augbench.classifier import scoring
 
     names = [row["class"] for row in kept(classes)]
-    network = Classifier(**classifier)
-
-    def examine(table: pd.DataFrame):
-        features, predictions = scoring.score(Path(weights).parent, names, table, network)
-        return features, predictions["correct"].to_numpy()
-
-    sets = shares(methods, [images.read(file) for file in added])
-    recognised = files.read_json(metrics)["accuracy"]
-    files.write_csv(path, measure(sets, images.read(test), examine, recognised))
+    examine = scoring.examiner(Path(weights).parent, names, Classifier(**classifier))
+    real, gaps, notes = None, {}, Path(weights).parent / "measured"
+    for number, (method, sets) in enumerate(shares(methods, added).items()):
+        note = notes / f"{method}.json"
+        fingerprint = resume.identity(__name__, classifier, [*sets, test, weights])
+        known = files.read_json(note) if note.exists() else {}
+        if known.get("fingerprint") != fingerprint:
+            real = real or moments_of(examine(images.read_columns(test)))
+            distinct, places = images.read_distinct(*sets)
+            gap = measure(places, examine(distinct), real)
+            known = {"fingerprint": fingerprint, "gap": gap}
+            files.write_json(note, known)
+        gaps[method] = Gap(*known["gap"])
+        progress(number + 1, len(methods), "methods measured")
+    files.write_csv(path, table(gaps, files.read_json(metrics)["accuracy"]))
+    shutil.rmtree(notes)

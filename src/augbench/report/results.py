@@ -6,7 +6,10 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.dataset as ds
 from pyarrow.parquet import ParquetFile
 
 from augbench import images
@@ -110,7 +113,7 @@ class StudyResults:
 
     @cached_property
     def train(self) -> pd.DataFrame:
-        return images.read(_present(self.files.train))
+        return images.read_columns(_present(self.files.train), columns=[*images.REFERENCE, "prompt", "url"])
 
     @cached_property
     def train_by_class(self) -> dict[str, pd.DataFrame]:
@@ -119,8 +122,8 @@ class StudyResults:
     @cached_property
     def added_by_class(self) -> dict[str, dict[str, pd.DataFrame]]:
         """Method -> class -> the first PER_CLASS images of the first set that the method adds at the main ratio."""
-        tables = {key: images.read(_present(path)) for key, path in self.files.added.items()}
-        return {key: _by_class(table.groupby("class").head(PER_CLASS)) for key, table in tables.items()}
+        tables = {key: _first_of_each_class(path) for key, path in self.files.added.items()}
+        return {key: _by_class(table) for key, table in tables.items()}
 
     @property
     def shown(self) -> list[dict]:
@@ -134,8 +137,16 @@ class StudyResults:
         return pd.concat([table[table["class"].isin(wanted)] for table in tables], ignore_index=True)
 
     def count_generated(self, method: str) -> int:
-        """All images that a method generated for the main ratio."""
-        return sum(ParquetFile(_present(path)).metadata.num_rows for path in self.files.generated[method])
+        """All images that a method generated for the main ratio, also those of candidates that were not selected, of
+        which few are kept."""
+        tables = [ParquetFile(_present(path)) for path in self.files.generated[method]]
+        if method not in self.files.selections:
+            return sum(table.metadata.num_rows for table in tables)
+        selection = self.selection(method)
+        candidates = [table.read(["candidate"])["candidate"].to_pylist() for table in tables]
+        chosen = sum(names.count(selection["candidate"]) for names in candidates)
+        compared = sum(classes.added(row["train"], self.plan.settings.main_ratio) for row in self.kept)
+        return chosen + (len(selection["screened"]) - 1) * compared
 
     def generated_and_kept(self, method: str) -> pd.DataFrame:
         """:meth:`generated` without the images of candidates that were not selected."""
@@ -146,8 +157,12 @@ class StudyResults:
 
     @cached_property
     def captions(self) -> dict[str, str]:
-        """URL -> caption of what retrieval considered."""
-        tables = [_parquet(path, ["url", "caption"]).dropna() for path in self.files.ledgers.values()]
+        """URL -> caption of the retrieved images in :attr:`added_by_class`."""
+        tables = [table for by_class in self.added_by_class.values() for table in by_class.values()]
+        urls = {url for table in tables for url in table["url"].dropna()}
+        wanted = ds.field("url").isin(pa.array(urls, pa.string()))
+        paths = map(_present, self.files.ledgers.values())
+        tables = [pd.read_parquet(path, columns=["url", "caption"], filters=wanted).dropna() for path in paths]
         return {url: text for table in tables for url, text in zip(table["url"], table["caption"], strict=True)}
 
     # --- numbers
@@ -235,8 +250,14 @@ _NUMBERS = ("accuracy_se", "overlap", "low", "high", "t", "df", "p", "p_holm", "
 _EMPTY_NUMBERS = {name: [""] for name in _NUMBERS}
 
 
-def _parquet(path: str, columns: list[str] | None = None) -> pd.DataFrame:
-    return pd.read_parquet(_present(path), columns=columns)
+def _parquet(path: str) -> pd.DataFrame:
+    return pd.read_parquet(_present(path))
+
+
+def _first_of_each_class(path: str) -> pd.DataFrame:
+    """The first PER_CLASS rows of each class of an image table."""
+    keys = images.read_columns(_present(path), columns=["class"])["class"]
+    return images.read_rows([path], np.flatnonzero(keys.groupby(keys).cumcount() < PER_CLASS))
 
 
 def _json(path: str):

@@ -1,11 +1,11 @@
 """Sums up the runs of a method, and all methods as Table 1: the numbers for which a study is run."""
 
-import itertools
 import math
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from augbench import images
@@ -39,15 +39,15 @@ def write_summary(
     adds nothing), ratio by ratio; image tables of the training and the test split; and the summary of its audit (empty
     without one).
     """
-    sets = [list(pd.read_parquet(file, columns=["image_id"])["image_id"]) for file in added]
+    _, sets = images.read_distinct(*added, columns=["image_id"])
     summary = summarise(
         method,
         row,
         shares(ratios, [files.read_json(file) for file in metrics]),
         shares(ratios, sets),
         files.read_json(audit) if audit else None,
-        train=len(images.read(train)),
-        tested=len(images.read(test)),
+        train=images.count(train),
+        tested=images.count(test),
         batch_size=classifier["batch_size"],
         processes=classifier["processes"],
     )
@@ -58,7 +58,7 @@ def summarise(
     method: str,
     row: Mapping,
     metrics: Mapping[float, Sequence[Mapping]],
-    sets: Mapping[float, Sequence[Sequence[str]]],
+    sets: Mapping[float, Sequence[Sequence]],
     audit: Mapping | None,
     *,
     train: int,
@@ -73,7 +73,7 @@ def summarise(
     row : the method's row of the method table; ``title``, ``family`` and ``start`` are used
     metrics : ratio that was asked for (added images per class / training images per class; the main one first) ->
         what each classifier run wrote: accuracy and best_validation_accuracy (percent), epochs, n_train, n_test, ...
-    sets : ratio -> ids of the images that each run added; none for a method that adds nothing
+    sets : ratio -> the images that each run added, as ids or numbers; none for a method that adds nothing
     audit : summary of the duplicate audit, or None for a method that adds nothing
     train, tested : images of the training and of the test split; a run may have had fewer, when retrieval left
         classes out at its ratio
@@ -131,19 +131,19 @@ def steps_per_epoch(images: int, batch_size: int, processes: int = 1) -> int:
     return max(1, full + (rest >= 2 * processes))
 
 
-def compare_sets(sets: Sequence[Sequence[str]]) -> dict:
+def compare_sets(sets: Sequence[Sequence]) -> dict:
     """How alike the sets are that the runs of a method add: ``added`` images per set, ``sets`` that differ, and
     ``overlap``, the share of a set's images that another set also has, mean over all pairs (None without a pair)."""
     if not sets or not len(sets[0]):
         return {"added": 0, "sets": 0, "overlap": None}
     size = statistics.fmean(map(len, sets))
-    holders = pd.Series(list(itertools.chain(*sets))).value_counts()  # of each image: sets that have it
+    _, holders = np.unique(np.concatenate(sets), return_counts=True)  # of each image: sets that have it
     pairs = len(sets) * (len(sets) - 1)
     overlap = float((holders * (holders - 1)).sum()) / (pairs * size) if pairs else None
-    return {"added": size, "sets": len({frozenset(each) for each in sets}), "overlap": overlap}
+    return {"added": size, "sets": len({np.unique(each).tobytes() for each in sets}), "overlap": overlap}
 
 
-def _at_ratio(method: str, ratio: float, runs: Sequence[Mapping], sets: Sequence[Sequence[str]], tested: int) -> dict:
+def _at_ratio(method: str, ratio: float, runs: Sequence[Mapping], sets: Sequence[Sequence], tested: int) -> dict:
     mean, error = mean_and_error([float(run["accuracy"]) for run in runs])
     known = runs[0]["n_test"] / tested
     numbers = {"accuracy_mean": mean, "accuracy_worst": known * mean, "accuracy_best": known * mean + 100 * (1 - known)}

@@ -14,7 +14,7 @@ import os
 import re
 import sys
 import urllib.request
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
@@ -49,20 +49,30 @@ REASONS = {
 }
 
 
-def fetch(
+COLUMNS = ["url", "fate", "reason", "path", "offset", "length", "sha256"]
+
+
+def fetch(urls: Sequence[str], work: str | Path, settings: Retrieval, **options) -> pd.DataFrame:
+    """:func:`fetch_in_turn` as one table."""
+    tables = list(fetch_in_turn(urls, work, settings, **options))
+    return pd.concat(tables, ignore_index=True) if len(tables) > 1 else tables[0]
+
+
+def fetch_in_turn(
     urls: Sequence[str],
     work: str | Path,
     settings: Retrieval,
     *,
     owner: str = "",
     proxy: str | None = None,
-) -> pd.DataFrame:
+) -> Iterator[pd.DataFrame]:
     """Download ``urls`` with img2dataset into folders below ``work``.
 
     Downloads and final refusals are cached there; what failed otherwise, by a timeout or without a connection, is tried
     again by each call.
 
-    Returns one row per URL, in their order: url, fate (``fetched``, ``dead``, ``timeout``, ``opted out``,
+    Yields tables of consecutive URLs, as soon as these are known, which together have one row per URL, in their order:
+    url, fate (``fetched``, ``dead``, ``timeout``, ``opted out``,
     ``refused`` or ``too large``), reason (as the server or the guard said), path, offset, length (of the bytes,
     as they came) and sha256. Files are named by number: no part of a URL is ever a part of a path.
 
@@ -77,7 +87,7 @@ def fetch(
         address is known
     """
     asked = {url: spelt(url) for url in urls}
-    allowed = [address for address in asked.values() if address.split(":", 1)[0].lower() in SCHEMES]
+    allowed = [address for address in asked.values() if _is_allowed(address)]
     proxy = proxy or settings.proxy
     proxies = environment_proxies() if proxy == "environment" else dict.fromkeys(SCHEMES, proxy or "")
     networks = tuple(settings.allowed_networks)
@@ -87,26 +97,48 @@ def fetch(
     facts = json.dumps([known_by, settings.retries])
     place = Path(work) / hashlib.sha256(facts.encode()).hexdigest()[:8]
     limits = Limits(settings.timeout, settings.max_bytes, networks, trusted)
-    parts = [table[is_final(table)] for table in map(pd.read_parquet, sorted(place.glob("*/fetched.parquet")))]
+    parts = [_final(file, allowed) for file in sorted(place.glob("*/fetched.parquet"))]
     known = {url for table in parts for url in table["url"]}
     fresh = [url for url in dict.fromkeys(allowed) if url not in known]
+    pairs = [(url, asked[url]) for url in urls]
+    first = {address: place for place, (_, address) in reversed(list(enumerate(pairs)))}
+    begin = 0
     for start in range(0, len(fresh), LIST_SIZE):
         chunk = fresh[start : start + LIST_SIZE]
+        if (end := first[chunk[0]]) > begin:
+            yield _answers(pairs[begin:end], parts)
+            begin = end
         # img2dataset takes a shard for done if its JSON exists, even for other URLs: one folder per list and attempt.
         name = hashlib.sha256("\n".join([owner, *chunk]).encode()).hexdigest()[:16]
         folders = (place / f"{name}-{attempt}" for attempt in itertools.count())
         folder = next(folder for folder in folders if not (folder / "fetched.parquet").exists())
         parts.append(_fetch_list(chunk, folder, limits, settings, proxies))
         _check_outage(parts[-1])
-    columns = ["url", "fate", "reason", "path", "offset", "length", "sha256"]
-    table = pd.concat(parts) if parts else pd.DataFrame(columns=columns)
-    table = table.drop_duplicates("url").set_index("url").reindex([asked[url] for url in urls]).reset_index(names="url")
-    other = ~table["url"].isin(allowed)
-    table["url"] = list(urls)
+    yield _answers(pairs[begin:], parts)
+
+
+def _answers(pairs: Sequence[tuple[str, str]], parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """A row for each pair of a URL and how it is spelt, which is how the tables of what is known have it."""
+    known = pd.concat(parts) if parts else pd.DataFrame(columns=COLUMNS)
+    known = known.drop_duplicates("url").set_index("url")
+    table = known.reindex([address for _, address in pairs]).reset_index(names="url")
+    other = ~table["url"].map(_is_allowed).astype(bool)
+    table["url"] = [url for url, _ in pairs]
     table.loc[other, "fate"], table.loc[other, "reason"] = "refused", "neither http nor https"
     lost = table["fate"].isna()
     table.loc[lost, "fate"], table.loc[lost, "reason"] = "dead", "no answer was recorded"
-    return table[columns]
+    return table[COLUMNS]
+
+
+def _is_allowed(address: str) -> bool:
+    return address.split(":", 1)[0].lower() in SCHEMES
+
+
+def _final(file: Path, urls: Sequence[str]) -> pd.DataFrame:
+    """The rows of an earlier list of some URLs, as far as another attempt would not change them."""
+    table = pd.read_parquet(file)
+    table = table[table["url"].isin(urls)]
+    return table[is_final(table)]
 
 
 def is_final(rows: pd.DataFrame) -> pd.Series:

@@ -119,12 +119,11 @@ def check_index(folder: str | Path, *, clip: str = "", width: int | None = None,
 class LocalIndex:
     """A clip-retrieval folder: ``image.index`` (memory-mapped) and metadata as HDF5, Arrow or Parquet."""
 
-    def __init__(self, folder: str | Path, clip, work: str | Path, *, places: bool = False):
+    def __init__(self, folder: str | Path, clip, *, places: bool = False):
         """
         Parameters
         ----------
         clip : embeds texts, see :class:`augbench.models.clip.Clip`; of the images' own space
-        work : receives a memory-mapped copy of metadata that are Parquet, which cannot be mapped
         places : whether to believe the metadata that an image lies on this machine; never those of a stranger
         """
         from clip_retrieval.clip_back import load_index
@@ -132,7 +131,7 @@ class LocalIndex:
         folder = Path(folder)
         check_index(folder, places=places)
         self.index = load_index(str(folder / "image.index"), True)
-        self.metadata = metadata.reader(folder, Path(work), WANTED + PLACE * places)
+        self.metadata = metadata.reader(folder, WANTED + PLACE * places)
         self.clip = clip
         status = index_file(folder).stat()
         #: What its answers depend on, beside the question.
@@ -160,12 +159,20 @@ class LocalIndex:
         finite.check(
             vectors, "the query", [f"the text {q!r}" if isinstance(q, str) else "an embedding" for q in queries]
         )
+        yield from self.metadata.complete(self._searched(vectors, counts, threshold, diversity, among))
+
+    def _searched(
+        self, vectors, counts: Sequence[int], threshold: float, diversity: float, among: Sequence
+    ) -> Iterator[pd.DataFrame]:
+        """id, similarity and duplicate_of of the neighbours of vectors (n, width)."""
+        import numpy as np
+
         searched = list(among) if diversity else list(counts)
         size = max(1, CHUNK // (4 * self.index.d * max(searched)))
-        for start in range(0, len(queries), size):
+        for start in range(0, len(vectors), size):
             most = max(searched[start : start + size])
             similarities, ids, reconstructed = self.index.search_and_reconstruct(vectors[start : start + size], most)
-            for row, place in enumerate(range(start, min(start + size, len(queries)))):
+            for row, place in enumerate(range(start, min(start + size, len(vectors)))):
                 table = pd.DataFrame({"id": ids[row], "similarity": similarities[row].astype(float)})
                 table["row"] = range(len(table))
                 table = table[table["id"] >= 0].sort_values(["similarity", "id"], ascending=[False, True])
@@ -177,4 +184,4 @@ class LocalIndex:
                     table, own = table.iloc[order].reset_index(drop=True), own[order]
                 groups = duplicate_of(own, threshold)
                 table["duplicate_of"] = [None if i is None else int(table["id"].iloc[i]) for i in groups]
-                yield metadata.complete(table, self.metadata(table["id"].tolist()))
+                yield table

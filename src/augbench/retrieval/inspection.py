@@ -1,13 +1,19 @@
 """Looks at what was downloaded: whether it is a picture, and one that may be used."""
 
-from collections.abc import Callable, Sequence
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 
 import pandas as pd
 
 from augbench import images
+from augbench.core import files
 from augbench.study.sections.retrieval import Retrieval
 
 AT_A_TIME = 64  # pictures in memory
+KEPT = 16 * AT_A_TIME  # downloads whose verdicts are kept together: what a kill may cost
+VERDICT = ("fate", "reason", "aesthetic")  # what is found out about a download
 
 
 class Inspection:
@@ -17,29 +23,55 @@ class Inspection:
     ----------
     checker : a :class:`augbench.models.backbones.SafetyChecker`
     score : gives pictures their aesthetic scores, which then count instead of those that the source knows
+    kept : a folder for verdicts, with which a killed job goes on; of the models and settings ``fingerprint`` alone
     """
 
-    def __init__(self, checker, settings: Retrieval, score: Callable[[list], Sequence[float]] | None = None):
+    def __init__(
+        self,
+        checker,
+        settings: Retrieval,
+        score: Callable[[list], Sequence[float]] | None = None,
+        kept: Path | None = None,
+        fingerprint: str = "",
+    ):
         self.checker, self.settings, self.score = checker, settings, score
+        self.kept, self.fingerprint = kept, fingerprint
 
     @property
     def known_score(self) -> float | None:
         """The aesthetic score that a source must know of an image; None where the pictures themselves are scored."""
         return self.settings.min_aesthetic if self.score is None else None
 
-    def __call__(self, fetched: pd.DataFrame, progress: Callable) -> list[dict]:
-        """Downloads (columns address, fate, reason, sha256, path, offset, length) as rows whose fate is final, or
-        ``good``; some pictures at a time."""
-        rows = fetched.to_dict("records")
-        for start in range(0, len(rows), AT_A_TIME):
-            chunk = [row for row in rows[start : start + AT_A_TIME] if row["fate"] == "fetched"]
-            pairs = [(row, picture) for row in chunk if (picture := self._picture(row)) is not None]
-            pairs = self._aesthetic(pairs)
-            refused = self.checker.unsafe([picture for _, picture in pairs])
-            for (row, _), unsafe in zip(pairs, refused, strict=True):
-                row["fate"] = "unsafe" if unsafe else "good"
-            progress(min(start + AT_A_TIME, len(rows)), len(rows), "downloads judged")
-        return rows
+    def __call__(self, fetched: Iterable[pd.DataFrame], total: int, progress: Callable) -> list[dict]:
+        """Downloads (tables of columns address, fate, reason, sha256, path, offset, length, as they come) as rows whose
+        fate is final, or ``good``; ``total``: how many there will be.
+
+        Which pictures a network sees together does not depend on how the downloads are cut into tables.
+        """
+        judged = []
+        for rows in _parts(fetched, KEPT):
+            chosen = [row for row in rows if row["fate"] == "fetched"]
+            facts = json.dumps([self.fingerprint, [[row["address"], row["sha256"]] for row in chosen]])
+            file = self.kept / f"{hashlib.sha256(facts.encode()).hexdigest()[:32]}.json" if self.kept else None
+            if file and file.exists():
+                for row, verdict in zip(chosen, files.read_json(file), strict=True):
+                    row.update(verdict)
+            else:
+                for start in range(0, len(rows), AT_A_TIME):
+                    self._judge([row for row in rows[start : start + AT_A_TIME] if row["fate"] == "fetched"])
+                if file:
+                    files.write_json(file, [{name: row[name] for name in VERDICT if name in row} for row in chosen])
+            judged += rows
+            progress(len(judged), total, "downloads judged")
+        return judged
+
+    def _judge(self, rows: list[dict]) -> None:
+        """Note the verdicts on downloads in their rows."""
+        pairs = [(row, picture) for row in rows if (picture := self._picture(row)) is not None]
+        pairs = self._aesthetic(pairs)
+        refused = self.checker.unsafe([picture for _, picture in pairs])
+        for (row, _), unsafe in zip(pairs, refused, strict=True):
+            row["fate"] = "unsafe" if unsafe else "good"
 
     def _picture(self, row: dict):
         """The decoded picture; None, with the reason in the row, for what is none of a fit size."""
@@ -63,3 +95,15 @@ class Inspection:
             if not value >= self.settings.min_aesthetic:
                 row["fate"], row["reason"] = "unaesthetic", f"{value:g}"
         return [(row, picture) for row, picture in pairs if row["fate"] != "unaesthetic"]
+
+
+def _parts(tables: Iterable[pd.DataFrame], size: int) -> Iterator[list[dict]]:
+    """The rows of all tables, so many at a time, however they are cut into tables."""
+    rows: list[dict] = []
+    for table in tables:
+        rows += table.to_dict("records")
+        while len(rows) >= size:
+            yield rows[:size]
+            rows = rows[size:]
+    if rows:
+        yield rows

@@ -1,15 +1,14 @@
 """The metadata of a clip-retrieval folder: HDF5, Arrow or Parquet, read from the disk row by row."""
 
-import hashlib
+import itertools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from augbench.core import texts
-from augbench.core.files import whole
 from augbench.images.folders import is_system
 from augbench.study.sources import COLUMNS
 
@@ -17,6 +16,9 @@ PLACE = ["path", "offset", "length"]  # of an image on this machine
 SPELLINGS = COLUMNS | {name: [name] for name in PLACE}
 WANTED = [spelt for names in COLUMNS.values() for spelt in names]  # columns that are read
 NUMBERS = {"aesthetic": "float64", "offset": "int64", "length": "int64"}  # columns that hold no text
+PASS = 1_000_000  # ids for which a pass over Parquet is made: with their addresses and captions some 700 MB
+TOGETHER = 20_000  # ids that are looked up together elsewhere: those of some queries lie in the same batches
+BATCH = 65_536  # rows of Parquet that are decoded at a time
 
 
 def files(folder: Path) -> list[Path]:
@@ -47,8 +49,8 @@ def shape(folder: str | Path) -> tuple[int, list[str]]:
                     data: Any = opened["dataset"]
                     parts.append((max((len(data[name]) for name in data), default=0), set(data)))
             elif file.suffix == ".arrow":
-                table = pa.ipc.open_file(pa.memory_map(str(file), "r")).read_all()
-                parts.append((table.num_rows, _once(file, table.column_names)))
+                opened = _opened(file)
+                parts.append((sum(_batch_sizes(opened)), _once(file, opened.schema.names)))
             else:
                 status = pq.read_metadata(file)
                 parts.append((status.num_rows, _once(file, status.schema.to_arrow_schema().names)))
@@ -77,41 +79,169 @@ def _first(facts: pd.DataFrame, names: Sequence[str]):
     return next((facts[name].to_numpy() for name in names if name in facts), None)
 
 
-def reader(folder: Path, work: Path, wanted: Sequence[str]) -> Callable[[Sequence[int]], pd.DataFrame]:
-    """A function from ids to their metadata, in that order, that keeps nothing in memory."""
+class Reader:
+    """Reads metadata by id: only the rows that are asked for are ever in memory.
+
+    Parameters
+    ----------
+    rows : gives the metadata of ids, int64 (n,), increasing, as an Arrow table in their order
+    at_once : ids that are read together, where a call of ``rows`` has to pass over the whole table
+    """
+
+    def __init__(self, rows: Callable, at_once: int):
+        self.rows, self.at_once = rows, at_once
+
+    def complete(self, tables: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+        """Tables of neighbours (see :mod:`augbench.retrieval.index`) with the metadata of their ids; so many are read
+        from ``tables`` before the first is given that they have ``at_once`` ids."""
+        import numpy as np
+
+        for group in _groups(tables, self.at_once):
+            distinct = np.unique(np.concatenate([table["id"].to_numpy(np.int64) for table in group]))
+            facts = self.rows(distinct)
+            for table in group:
+                yield complete(table, facts.take(np.searchsorted(distinct, table["id"])).to_pandas())
+
+
+def _groups(tables: Iterable[pd.DataFrame], least: int) -> Iterator[list[pd.DataFrame]]:
+    """Consecutive tables that together have ``least`` rows; the last group may have fewer."""
+    group, count = [], 0
+    for table in tables:
+        group.append(table)
+        count += len(table)
+        if count >= least:
+            yield group
+            group, count = [], 0
+    if group:
+        yield group
+
+
+def reader(folder: Path, wanted: Sequence[str]) -> Reader:
+    """A reader of a clip-retrieval folder's metadata, of the columns ``wanted``. Memory and, but for Parquet, time do
+    not depend on the number of rows."""
     parts = files(folder)
     if parts[0].suffix == ".hdf5":
-        return _from_hdf5(parts[0], wanted)
-    if parts[0].suffix == ".parquet":
-        # Of another folder, or for other columns, it is another copy.
-        facts = [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in parts]
-        name = hashlib.sha256(json.dumps([facts, list(wanted)]).encode()).hexdigest()[:16]
-        parts = [_as_arrow(parts, work / f"metadata-{name}.arrow", wanted)]
+        return Reader(_from_hdf5(parts[0], wanted), TOGETHER)
+    if parts[0].suffix == ".arrow":
+        return Reader(_from_arrow(parts, wanted), TOGETHER)
+    return Reader(_from_parquet(parts, wanted), PASS)
+
+
+def _opened(file: Path):
+    """An Arrow file, mapped into memory: its batches take none until they are read."""
     import pyarrow as pa
 
-    tables = [pa.ipc.open_file(pa.memory_map(str(file), "r")).read_all() for file in parts]
-    schema = _joint([table.schema for table in tables], wanted)
-    table = pa.concat_tables([_typed(table, schema) for table in tables])
-    return lambda ids: table.take(pa.array(ids, pa.int64())).to_pandas()
+    return pa.ipc.open_file(pa.memory_map(str(file), "r"))
+
+
+def _batch_sizes(opened) -> list[int]:
+    """Rows of each batch of an Arrow file."""
+    return [opened.get_batch(place).num_rows for place in range(opened.num_record_batches)]
+
+
+def _from_arrow(parts: Sequence[Path], wanted: Sequence[str]) -> Callable:
+    """See :class:`Reader`. Rows are taken batch by batch: ``Table.take`` copies whole columns first, and fails where
+    one has more than 2 GiB of text."""
+    import numpy as np
+    import pyarrow as pa
+
+    opened = [_opened(file) for file in parts]
+    schema = _joint([part.schema for part in opened], wanted)
+    sizes = [_batch_sizes(part) for part in opened]
+    batches = [(part, place) for part, each in zip(opened, sizes, strict=True) for place in range(len(each))]
+    begins = np.cumsum([0, *itertools.chain(*sizes)])
+
+    def rows(ids):
+        holders = np.searchsorted(begins, ids, side="right") - 1
+        numbers, firsts = np.unique(holders, return_index=True)
+        taken = []
+        for number, mine in zip(numbers, np.split(ids, firsts)[1:], strict=True):
+            part, place = batches[number]
+            taken.append(_taken(part.get_batch(place), wanted, mine - begins[number]))
+        alike = itertools.groupby(taken, lambda batch: batch.schema)  # what files of one schema give is cast together
+        tables = [_typed(pa.Table.from_batches(list(each)), schema) for _, each in alike]
+        return pa.concat_tables([schema.empty_table(), *tables]).combine_chunks()
+
+    return rows
+
+
+def _from_parquet(parts: Sequence[Path], wanted: Sequence[str]) -> Callable:
+    """See :class:`Reader`. A row of Parquet cannot be read without those before it in its row group, so each call
+    passes once over all row groups that have a row which is asked for."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schemas = [pq.read_schema(file) for file in parts]
+    schema = _joint(schemas, wanted)
+    names = [[name for name in each.names if name in wanted] or each.names[:1] for each in schemas]
+    begins = np.cumsum([0, *(pq.read_metadata(file).num_rows for file in parts)])
+
+    def rows(ids):
+        tables = [schema.empty_table()]
+        for place, file in enumerate(parts):
+            first, last = np.searchsorted(ids, begins[place : place + 2])
+            if first < last:
+                mine = ids[first:last] - begins[place]
+                taken = list(_in_row_groups(file, names[place], mine))
+                tables.append(_typed(pa.Table.from_batches(taken), schema))
+        return pa.concat_tables(tables).combine_chunks()
+
+    return rows
+
+
+def _in_row_groups(file: Path, names: Sequence[str], places) -> Iterator:
+    """Rows of a Parquet file at increasing ``places``, as batches in their order."""
+    import numpy as np
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(file, memory_map=True) as opened:
+        begin = 0
+        for group in range(opened.num_row_groups):
+            end = begin + opened.metadata.row_group(group).num_rows
+            mine = places[slice(*np.searchsorted(places, [begin, end]))]
+            if len(mine):
+                yield from _in_batches(opened.iter_batches(BATCH, row_groups=[group], columns=names), mine - begin)
+            begin = end
+
+
+def _in_batches(batches: Iterable, places) -> Iterator:
+    """Rows at increasing ``places`` of consecutive batches, as batches; those behind the last are not read."""
+    import numpy as np
+
+    begin = 0
+    for batch in batches:
+        end = begin + batch.num_rows
+        first, last = np.searchsorted(places, [begin, end])
+        if first < last:
+            yield _taken(batch, batch.schema.names, places[first:last] - begin)
+        if last == len(places):
+            return
+        begin = end
+
+
+def _taken(batch, wanted: Sequence[str], places):
+    """Rows of a batch, of the columns ``wanted`` that it has; they hold nothing else in memory."""
+    import pyarrow as pa
+
+    names = [name for name in batch.schema.names if name in wanted] or batch.schema.names[:1]
+    return batch.select(names).take(pa.array(places, pa.int64()))
 
 
 def _joint(schemas: Sequence, wanted: Sequence[str]):
-    """One schema for the parts of an index, with what any of them has of ``wanted``: text in the type that all have,
-    so that it stays where it is on the disk, else as plain text, and numbers."""
+    """One schema for the parts of an index, with what any of them has of ``wanted``: text, and numbers."""
     import pyarrow as pa
 
-    fields = []
-    for name, spellings in _spellings(wanted).items():
-        kinds = {schema.field(spelt).type for schema in schemas for spelt in spellings if spelt in schema.names}
-        if kinds:
-            fields.append((name, kinds.pop() if kinds in ({pa.string()}, {pa.large_string()}) else _kind(name)))
-    return pa.schema(fields or [("url", pa.string())])
+    known = {name for schema in schemas for name in schema.names}
+    fields = [(name, _kind(name)) for name, spellings in _spellings(wanted).items() if known & set(spellings)]
+    return pa.schema(fields or [("url", _kind("url"))])
 
 
 def _kind(name: str):
     import pyarrow as pa
 
-    return pa.type_for_alias(NUMBERS.get(name, "string"))
+    # Texts of many rows are more than the 2 GiB that plain strings may have.
+    return pa.type_for_alias(NUMBERS.get(name, "large_string"))
 
 
 def _spellings(wanted: Sequence[str]) -> dict[str, list[str]]:
@@ -153,40 +283,25 @@ def _as_number(value):
         return None
 
 
-def _as_arrow(parquet: Sequence[Path], path: Path, wanted: Sequence[str]) -> Path:
-    """The Parquet files as one Arrow file, which can be memory-mapped; a batch at a time, once."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    if path.exists():
-        return path
-    schemas = [pq.read_schema(file) for file in parquet]
-    schema = _joint(schemas, wanted)
-    with whole(path) as temporary, pa.ipc.new_file(str(temporary), schema) as writer:
-        for file, own in zip(parquet, schemas, strict=True):
-            names = [name for name in wanted if name in own.names] or own.names[:1]
-            for batch in pq.ParquetFile(file).iter_batches(columns=names, batch_size=100_000):
-                writer.write_table(_typed(pa.Table.from_batches([batch]), schema))
-    return path
-
-
-def _from_hdf5(path: Path, wanted: Sequence[str]) -> Callable[[Sequence[int]], pd.DataFrame]:
+def _from_hdf5(path: Path, wanted: Sequence[str]) -> Callable:
+    """See :class:`Reader`."""
     import h5py
-    import numpy as np
+    import pyarrow as pa
 
     data: Any = h5py.File(path, "r")["dataset"]
     names = [name for name in wanted if name in data]
 
-    def get(ids):
-        order = np.argsort(ids, kind="stable")  # HDF5 reads increasing places only
-        unique, back = np.unique(np.asarray(ids)[order], return_inverse=True)
-        columns = {}
-        for name in names:
-            values = data[name][unique] if len(unique) else np.array([])
-            values = np.array([texts.decode(v) if isinstance(v, bytes) else v for v in values], dtype=object)
-            column = np.empty(len(ids), dtype=object)
-            column[order] = values[back]
-            columns[name] = column
-        return pd.DataFrame(columns)
+    def rows(ids):
+        return pa.table({name: _arrow(data[name][ids] if len(ids) else []) for name in names})
 
-    return get
+    return rows
+
+
+def _arrow(values):
+    """A column of HDF5 in Arrow's types: numbers as they are, everything else as text."""
+    import pyarrow as pa
+
+    kind = getattr(values, "dtype", None)
+    if kind is not None and kind.kind in "iuf":
+        return pa.array(values)
+    return pa.array([_as_text(value) for value in values], pa.large_string())

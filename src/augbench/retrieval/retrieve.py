@@ -4,22 +4,40 @@ import contextlib
 import functools
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
 
 from augbench import images
+from augbench.core import processes, resume
 from augbench.core.files import whole, write_csv
 from augbench.digits import server
 from augbench.models import aesthetics, clip
 from augbench.models.backbones import safety_checker
 from augbench.retrieval import download, index, search, service
 from augbench.retrieval.inspection import Inspection
-from augbench.retrieval.ledger import LEDGER, assign_images, before_download, count_fates
+from augbench.retrieval.ledger import (
+    LEDGER,
+    SCHEMA,
+    Known,
+    Outcome,
+    Ranked,
+    assign_images,
+    before_download,
+    class_names,
+    count_fates,
+    final_rows,
+)
 from augbench.study import classes
 from augbench.study.sections.retrieval import Pool, Retrieval
+
+AT_ONCE = 100_000  # neighbours with their texts and verdicts in memory: less than 1 GB
 
 
 class Outputs(NamedTuple):
@@ -40,7 +58,7 @@ class Outputs(NamedTuple):
 def retrieve(
     wanted: pd.DataFrame,
     searched: search.CachedSearch,
-    fetch: Callable[[list[str]], pd.DataFrame],
+    fetch: Callable[[list[str]], Iterable[pd.DataFrame]],
     inspection: Inspection,
     outputs: Outputs,
     settings: Retrieval,
@@ -52,49 +70,102 @@ def retrieve(
 
     The number of neighbours to ask for grows from ``overfetch`` x n, doubling, to ``overfetch_max`` x n, for classes
     that are short only: also for one that was full, and lost images to another class since. Searches and downloads are
-    cached, so a repeated run resumes, and one that wants more uses them again.
+    cached, so a repeated run resumes, and one that wants more uses them again. While pictures are judged, the next are
+    downloaded.
 
     Parameters
     ----------
     wanted : columns class, query (see :mod:`augbench.retrieval.index`), count (n)
-    fetch : gives fate, reason and bytes of URLs, as :func:`augbench.retrieval.download.fetch` does
-    main : for more than the ``main`` ratio wants: its ledger. What it used stays used, and is not used again; only the
-        further images, up to the count, are retrieved
+    fetch : gives fate, reason and bytes of URLs, as :func:`augbench.retrieval.download.fetch_in_turn` does
+    main : for more than the ``main`` ratio wants: class, id and sha256 of the images that it used. They stay used, and
+        are not used again; only the further images, up to the count, are retrieved
 
     Raises ValueError when scores are wanted and the source knows none.
     """
-    taken = main[main["fate"] == "used"] if main is not None else pd.DataFrame(columns=LEDGER)
     counts = dict(zip(wanted["class"], wanted["count"], strict=True))
-    missing = {key: count - int((taken["class"] == key).sum()) for key, count in counts.items()}
+    used = main["class"].value_counts() if main is not None else {}
+    missing = {key: count - int(used.get(key, 0)) for key, count in counts.items()}
     queries = dict(zip(wanted["class"], wanted["query"], strict=True))
     factors = _factors(settings)
-    known: dict[str, dict] = {}  # address -> fate, reason, and where its bytes are
-    neighbours: dict[str, pd.DataFrame] = {}
+    neighbours = _Neighbours(inspection.known_score, main)
     turns = dict.fromkeys(counts, 0)  # searches of each class so far
     short = list(counts)
     while due := [key for key in short if turns[key] < len(factors)]:
-        tables = searched.neighbours(
+        answers = searched.neighbours(
             [queries[key] for key in due],
             [_times(factors[turns[key]], counts[key]) for key in due],
             [_times(settings.overfetch_max, counts[key]) for key in due],
             progress,
         )
         if inspection.known_score is not None:
-            _check_scores(tables)
-        for key, rows in zip(due, tables, strict=True):
-            neighbours[key] = before_download(rows, inspection.known_score, taken)
+            _check_scores(answers)
+        for key, answer in zip(due, answers, strict=True):
+            neighbours.add(key, answer)
             turns[key] += 1
-        fresh = pd.concat([neighbours[key][neighbours[key]["fate"] == ""] for key in due]).drop_duplicates("address")
-        fresh = fresh[~fresh["address"].isin(known.keys())]
-        known |= {row["address"]: row for row in inspection(_bytes_of(fresh, fetch), progress)}
-        outcome = assign_images(neighbours, known, missing, taken)
-        have = outcome[outcome["fate"] == "used"].groupby("class").size()
-        short = [key for key, count in missing.items() if have.get(key, 0) < count]
+        for fresh in neighbours.fresh(due):
+            judged = inspection(processes.ahead(_bytes_of(fresh, fetch)), len(fresh), progress)
+            neighbours.known.add(judged)
+        outcomes = neighbours.assign(missing)
+        short = [key for key, count in missing.items() if outcomes[key].used.sum() < count]
         progress(len(counts) - len(short), len(counts), "classes filled")
-    _write_used(outcome[outcome["fate"] == "used"], known, settings, outputs.shard, outputs.images)
-    with whole(outputs.ledger) as temporary:
-        outcome[LEDGER].to_parquet(temporary, index=False)
-    write_csv(outputs.funnel, count_fates(outcome, counts))
+    sizes = _write_results(neighbours.ledger_rows(outcomes), settings, outputs)
+    write_csv(outputs.funnel, count_fates(sizes, counts))
+
+
+class _Neighbours:
+    """The neighbours of all classes, of which the texts stay in the files of the searches' answers.
+
+    Parameters
+    ----------
+    min_aesthetic : that the source must know of an image; None where it need not know any
+    main : class, id and sha256 of the images that the main ratio used, or None
+    """
+
+    def __init__(self, min_aesthetic: float | None, main: pd.DataFrame | None):
+        self.min_aesthetic = min_aesthetic
+        self.owners = dict(zip(main["id"], main["class"], strict=True)) if main is not None else {}
+        self.taken = dict(zip(main["sha256"], main["class"], strict=True)) if main is not None else {}
+        self.answers: dict[str, Path] = {}
+        self.ranked: dict[str, Ranked] = {}
+        self.known = Known()
+
+    def add(self, key: str, answer: Path) -> None:
+        self.answers[key] = answer
+        self.ranked[key] = Ranked.of(self._rows(key))
+
+    def _rows(self, key: str) -> pd.DataFrame:
+        return before_download(pd.read_parquet(self.answers[key]), self.min_aesthetic, self.owners)
+
+    def fresh(self, keys: Sequence[str]) -> Iterator[pd.DataFrame]:
+        """Neighbours of some classes that nobody looked at yet, each address once, some at a time."""
+        addresses = pa.chunked_array([self.ranked[key].addresses for key in keys])
+        pending = np.concatenate([self.ranked[key].pending for key in keys])
+        pending &= self.known.places(addresses) < 0
+        coded = addresses.combine_chunks().dictionary_encode().indices.to_numpy()
+        firsts = np.flatnonzero(pending)[np.unique(coded[pending], return_index=True)[1]]
+        wanted = np.zeros(len(pending), bool)
+        wanted[firsts] = True
+        parts, count, begin = [], 0, 0
+        for key in keys:
+            end = begin + len(self.ranked[key].ids)
+            if wanted[begin:end].any():
+                parts.append(self._rows(key)[wanted[begin:end]])
+                count += len(parts[-1])
+            begin = end
+            if count >= AT_ONCE:
+                yield pd.concat(parts)
+                parts, count = [], 0
+        if parts:
+            yield pd.concat(parts)
+
+    def assign(self, missing: Mapping[str, int]) -> dict[str, Outcome]:
+        return assign_images(self.ranked, self.known, missing, self.taken)
+
+    def ledger_rows(self, outcomes: Mapping[str, Outcome]) -> Iterator[pd.DataFrame]:
+        """The ledger, class by class."""
+        names = class_names(self.ranked, self.taken)
+        for key, outcome in outcomes.items():
+            yield final_rows(key, self._rows(key), outcome, self.known, names)
 
 
 def _factors(settings: Retrieval) -> list[float]:
@@ -109,18 +180,20 @@ def _times(factor: float, count: int) -> int:
     return math.ceil(factor * count - 1e-9)  # 1.4 x 5 is 7, whatever the low bits say
 
 
-def _bytes_of(rows: pd.DataFrame, fetch: Callable[[list[str]], pd.DataFrame]) -> pd.DataFrame:
+def _bytes_of(rows: pd.DataFrame, fetch: Callable[[list[str]], Iterable[pd.DataFrame]]) -> Iterator[pd.DataFrame]:
     """Fate, reason, and place of the bytes of neighbours, by address; downloads those that lie nowhere here."""
     here = rows["path"].notna()
     local = rows[here][["address", "path", "offset", "length"]].assign(fate="fetched", reason="")
     local["sha256"] = [hashlib.sha256(images.load_bytes(row)).hexdigest() for row in local.itertuples()]
-    web = fetch(sorted(rows.loc[~here, "address"])).rename(columns={"url": "address"})
-    return pd.concat([part for part in (local, web) if len(part)] or [web], ignore_index=True)
+    yield local
+    for table in fetch(sorted(rows.loc[~here, "address"])):
+        yield table.rename(columns={"url": "address"})
 
 
-def _check_scores(tables: Sequence[pd.DataFrame]) -> None:
+def _check_scores(answers: Sequence[Path]) -> None:
     """Raise ValueError when not one neighbour has an aesthetic score."""
-    if any(len(rows) for rows in tables) and all(rows["aesthetic"].isna().all() for rows in tables):
+    scores = (pd.read_parquet(answer, columns=["aesthetic"])["aesthetic"] for answer in answers)
+    if all(each.isna().all() for each in scores) and any(map(images.count, answers)):
         raise ValueError(
             "no image of the pool has an aesthetic score, by which retrieval.min_aesthetic could discard it; name a "
             "model that scores pictures, `retrieval: {aesthetic_model: HEAD.pth}`, or write `min_aesthetic: null` to "
@@ -128,36 +201,69 @@ def _check_scores(tables: Sequence[pd.DataFrame]) -> None:
         )
 
 
-def _write_used(
-    used: pd.DataFrame,
-    known: Mapping[str, Mapping],
-    settings: Retrieval,
-    shard: str | Path,
-    table: str | Path,
-) -> None:
-    rows = []
-    number = {key: i for i, key in enumerate(dict.fromkeys(used["class"]))}
-    with whole(shard) as temporary, images.ShardWriter(temporary) as writer:
-        for row in used.to_dict("records"):
-            bytes_of = images.load_bytes(pd.Series(known[row["address"]]))
-            extension, data = images.portable(bytes_of, settings.max_image_size, settings.max_pixels)
-            facts = {"class": row["class"], "url": row["url"], "sha256": row["sha256"]}
-            members = {extension: data, "txt": row["caption"] or "", "json": facts}
-            # By number: neither a class's name nor anything from the web is a part of a file's name.
-            offset, length = writer.add(f"{number[row['class']]:04d}-{row['rank']:06d}", members, image=extension)
-            rows.append(
-                {
-                    "image_id": f"retrieval/{row['class']}/{row['id']}",
-                    "class": row["class"],
-                    "path": str(shard),
-                    "offset": offset,
-                    "length": length,
-                    "url": row["url"],
-                    "similarity": row["similarity"],
-                    "sha256": row["sha256"],
-                }
-            )
-    images.write(table, images.table(rows))
+def _write_results(ledger: Iterable[pd.DataFrame], settings: Retrieval, outputs: Outputs) -> pd.Series:
+    """Write ledger, shard and image table from the ledger's rows, class by class; returns the number of rows by class
+    and fate."""
+    sizes = []
+    with contextlib.ExitStack() as stack:
+        write = stack.enter_context(_ledger_writer(outputs.ledger))
+        writer = stack.enter_context(images.ShardWriter(stack.enter_context(whole(outputs.shard))))
+
+        def used() -> Iterator[list[dict]]:
+            number = 0
+            for rows in ledger:
+                sizes.append(rows.groupby(["class", "fate"]).size())
+                write(rows[LEDGER])
+                mine = rows[rows["fate"] == "used"]
+                yield [_write_image(writer, number, row, settings, outputs.shard) for row in mine.to_dict("records")]
+                number += len(mine) > 0
+
+        images.write_batches(outputs.images, used())
+    return pd.concat(sizes)
+
+
+@contextlib.contextmanager
+def _ledger_writer(path: str | Path) -> Iterator[Callable[[pd.DataFrame], None]]:
+    """A function that takes the ledger's rows, some thousands at a time; the file has groups of many rows, as readers
+    like them."""
+    writer, waiting = None, []
+
+    def flush() -> None:
+        nonlocal writer
+        rows = pa.Table.from_pandas(pd.concat(waiting), schema=SCHEMA, preserve_index=False)
+        writer = writer or stack.enter_context(pq.ParquetWriter(temporary, rows.schema))
+        writer.write_table(rows)
+        waiting.clear()
+
+    def write(rows: pd.DataFrame) -> None:
+        waiting.append(rows)
+        if sum(map(len, waiting)) >= AT_ONCE:
+            flush()
+
+    with whole(path) as temporary, contextlib.ExitStack() as stack:
+        yield write
+        if waiting:
+            flush()
+
+
+def _write_image(writer: images.ShardWriter, number: int, row: Mapping, settings: Retrieval, shard: str | Path) -> dict:
+    """Write an image of the class of some ``number`` into the shard; returns its row of the image table."""
+    bytes_of = images.load_bytes(pd.Series({name: row[name] for name in ("path", "offset", "length")}))
+    extension, data = images.portable(bytes_of, settings.max_image_size, settings.max_pixels)
+    facts = {"class": row["class"], "url": row["url"], "sha256": row["sha256"]}
+    members = {extension: data, "txt": row["caption"] or "", "json": facts}
+    # By number: neither a class's name nor anything from the web is a part of a file's name.
+    offset, length = writer.add(f"{number:04d}-{row['rank']:06d}", members, image=extension)
+    return {
+        "image_id": f"retrieval/{row['class']}/{row['id']}",
+        "class": row["class"],
+        "path": str(shard),
+        "offset": offset,
+        "length": length,
+        "url": row["url"],
+        "similarity": row["similarity"],
+        "sha256": row["sha256"],
+    }
 
 
 # --- the job: a method's retrieval from a study's pool ---------------------------------------------------
@@ -199,6 +305,7 @@ def retrieve_method(
     ``method`` is its row of the method table: of it count conditioning, query and diversity. Searches and downloads are
     cached beside the folders of the study's methods: another method's search finds many of the same images.
     """
+    torch.set_num_threads(settings.threads)
     work = Path(outputs.funnel).parents[2 if inputs.main else 1]
     target = images.read(inputs.images, extra=["split"])
     table = pd.read_csv(inputs.classes, dtype=str, keep_default_na=False)
@@ -208,19 +315,28 @@ def retrieve_method(
     model = clip.Clip(clip_model) if inputs.head or needs_clip(pool, method["query"], prompts) else None
     counts = classes.retrieved(target, settings.images_per_class, ratio)
     asked = _queries(target, table["class"], prompts, method["query"], model, progress)
-    source = _open_source(pool, inputs.index, model, work / "neighbours")
+    source = _open_source(pool, inputs.index, model)
     score = aesthetics.of_pictures(inputs.head, model) if inputs.head else None
+    models = [path for path in (inputs.safety, inputs.head) if path]
+    judges = resume.identity(__name__, [settings, clip_model if inputs.head else None], models)
     with _served(inputs.web) as proxy:
         retrieve(
             pd.DataFrame({"class": table["class"], "query": asked, "count": table["class"].map(counts)}),
             search.CachedSearch(source, work / "neighbours", settings.duplicate_threshold, method["diversity"]),
-            functools.partial(download.fetch, work=work / "downloads", settings=settings, owner=name, proxy=proxy),
-            Inspection(safety_checker(inputs.safety), settings, score),
+            functools.partial(
+                download.fetch_in_turn, work=work / "downloads", settings=settings, owner=name, proxy=proxy
+            ),
+            Inspection(safety_checker(inputs.safety), settings, score, work / "verdicts", judges),
             outputs,
             settings,
-            main=pd.read_parquet(inputs.main) if inputs.main else None,
+            main=_used(inputs.main) if inputs.main else None,
             progress=progress,
         )
+
+
+def _used(ledger: str | Path) -> pd.DataFrame:
+    """class, id and sha256 of the images that a ledger says are used."""
+    return pd.read_parquet(ledger, columns=["class", "id", "sha256"], filters=[("fate", "==", "used")])
 
 
 def needs_clip(pool: Pool, query: str, prompts: Sequence[Sequence[str]]) -> bool:
@@ -238,11 +354,11 @@ def _queries(target: pd.DataFrame, keys: Sequence[str], prompts: Sequence, query
     return asked
 
 
-def _open_source(pool: Pool, folder: str | Path | None, model, work: Path):
+def _open_source(pool: Pool, folder: str | Path | None, model):
     """What answers queries: a service, or the index in ``folder``."""
     if pool.source.is_remote:
         return service.Service(pool.url, pool.index, pause=pool.pause, timeout=pool.timeout)
-    return index.LocalIndex(folder, model, work, places=pool.source.is_local)
+    return index.LocalIndex(folder, model, places=pool.source.is_local)
 
 
 @contextlib.contextmanager

@@ -56,9 +56,9 @@ class CachedSearch:
 
     def neighbours(
         self, queries: Sequence, counts: Sequence[int], among: Sequence[int], progress: Callable[[int, int, str], None]
-    ) -> list[pd.DataFrame]:
-        """The tables of the queries, each with (at most) its count of neighbours; with a diversity the best ``among``
-        so many nearest."""
+    ) -> list[Path]:
+        """The files of the queries' tables, each with (at most) its count of neighbours; with a diversity the best
+        ``among`` so many nearest."""
         among = among if self.diversity else []
         paths = []
         for place, (query, count) in enumerate(zip(queries, counts, strict=True)):
@@ -84,4 +84,4 @@ class CachedSearch:
             with whole(paths[place]) as temporary:
                 rows.to_parquet(temporary, index=False)
             progress(number + 1, len(left), "queries answered")
-        return [pd.read_parquet(path) for path in paths]
+        return paths

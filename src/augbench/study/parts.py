@@ -70,6 +70,11 @@ class Part:
     needs_full_precision = False  # the denoiser's own weights are trained: half precision would lose small steps
     settings: type[Section] | None = None  # a section of its own in `finetune`, under its name
 
+    def candidate_bytes(self, classes: int, clusters: int, tokens: int, width: int, unet: float) -> float:
+        """Bytes of a candidate, about: of so many classes, clusters of each, and tokens and width of a text encoding;
+        ``unet``: bytes of the denoiser as it is saved."""
+        return 0
+
     def attach(self, model, classes: Sequence[Mapping], method, settings: Section | None) -> list:
         """Put what is trained into a model whose weights are frozen, and return its parameters.
 
@@ -111,6 +116,9 @@ class Conditioning(_LearnedGuide):
     gpu_hours = 380
     keeps_prompts = False
     has_clusters = True
+
+    def candidate_bytes(self, classes, clusters, tokens, width, unet):
+        return 4 * classes * clusters * tokens * width
 
     def attach(self, model, classes, method, settings):
         """They start as each class's prompt, encoded (section 3.1)."""
@@ -158,6 +166,9 @@ class PseudoWord(_LearnedGuide):
     gpu_hours = 368
     uses_pseudo_word = True
 
+    def candidate_bytes(self, classes, clusters, tokens, width, unet):
+        return 4 * classes * width
+
     def attach(self, model, classes, method, settings):
         import torch
 
@@ -204,6 +215,9 @@ class Unet(Part):
     weight_decay = 0.01
     gpu_hours = 720
     needs_full_precision = True
+
+    def candidate_bytes(self, classes, clusters, tokens, width, unet):
+        return unet
 
     def attach(self, model, classes, method, settings):
         model.unet.requires_grad_(True)  # in full precision; autocast computes in half

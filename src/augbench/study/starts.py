@@ -94,6 +94,10 @@ class Generated(Start):
     def further(self, files, method, extension):
         return files.shards(method, "further", extension)
 
+    def steps(self, settings) -> int:
+        """Denoising steps of an image."""
+        return settings.steps
+
     def choose(self, row: Mapping, key: tuple, attempt: int, training) -> dict:
         """What to note in a planned row before each draw; ``attempt`` counts the draws refused before."""
         return {}
@@ -124,6 +128,9 @@ class Image(Generated):
     begins_from_images = True
     can_be_trained = True
 
+    def steps(self, settings):
+        return max(1, round(settings.noise_share * settings.steps))
+
     def choose(self, row, key, attempt, training):
         position = start_image(training.positions.get(row["class"], ()), key, row, attempt)
         return {"start": position, "start_image": training.image_ids[position]}
@@ -131,7 +138,7 @@ class Image(Generated):
     def begin(self, rows, noise, scheduler, settings, training):
         if settings.noise_share == 1:  # of the image nothing is left
             return super().begin(rows, noise, scheduler, settings, training)
-        timesteps = last_steps(scheduler, max(1, round(settings.noise_share * settings.steps)))
+        timesteps = last_steps(scheduler, self.steps(settings))
         images = training.latents[[row["start"] for row in rows]]
         return scheduler.add_noise(images, noise, timesteps[:1].cpu().repeat(len(rows))), timesteps
 

@@ -22,7 +22,7 @@ from augbench.classifier import networks, training
 from augbench.classifier.architectures import check_model, known_models
 from augbench.classifier.crops import evaluation_image, random_crop, random_crop_of, training_image
 from augbench.classifier.schedule import epoch_order, plateau
-from augbench.classifier.scoring import score
+from augbench.classifier.scoring import examiner
 from augbench.classifier.training import train
 from augbench.core.files import read_json
 from augbench.core.seeds import derive
@@ -140,9 +140,8 @@ def test_a_torchvision_model_is_trained(sets, tmp_path):
     metrics = train(*sets, CLASSES, tmp_path, settings, seed=SEED)
     assert (metrics["model"], metrics["epochs"]) == ("squeezenet1_1", 1)
     assert load_file(tmp_path / "best.safetensors")["classifier.1.weight"].shape == (3, 512, 1, 1)
-    again = score(tmp_path, CLASSES, sets[2], settings)[1]
-    stored = pd.read_parquet(tmp_path / "predictions.parquet")
-    pd.testing.assert_frame_equal(again, stored.drop(columns="confidence"))
+    _, correct = examined(tmp_path, sets[2], settings)
+    assert list(correct) == list(pd.read_parquet(tmp_path / "predictions.parquet")["correct"])
 
 
 # --- images ---------------------------------------------------------------------------------------------
@@ -329,10 +328,9 @@ def test_the_best_checkpoint_is_the_one_scored(sets, tmp_path):
     """At a rate at which accuracy jumps about, best and last weights see different things."""
     metrics = train(*sets, CLASSES, tmp_path, with_settings(learning_rate=0.5, max_epochs=8), seed=SEED)
     assert metrics["best_epoch"] < metrics["epochs"]
-    seen = [score(tmp_path, CLASSES, table, SETTINGS)[1] for table in sets[1:]]
-    assert 100 * seen[0]["correct"].mean() == pytest.approx(metrics["best_validation_accuracy"])
-    stored = pd.read_parquet(tmp_path / "predictions.parquet")
-    pd.testing.assert_frame_equal(seen[1], stored.drop(columns="confidence"))
+    correct = [examined(tmp_path, table)[1] for table in sets[1:]]
+    assert 100 * correct[0].mean() == pytest.approx(metrics["best_validation_accuracy"])
+    assert list(correct[1]) == list(pd.read_parquet(tmp_path / "predictions.parquet")["correct"])
 
 
 def test_a_lower_rate_is_a_smaller_step(sets, run, tmp_path):
@@ -414,10 +412,10 @@ def test_images_that_a_gpu_has_no_memory_for_are_classified_in_halves(sets, run,
         return logits(self, pixels)
 
     monkeypatch.setattr(networks.Network, "logits", limited)
-    _, scored = score(run[0], CLASSES, sets[2], SETTINGS)
-    assert sizes == [7, 7, 7, 7, 2]
+    ((features, correct),) = examiner(run[0], CLASSES, SETTINGS)(sets[2])
+    assert sizes == [7, 7, 7, 7, 2] and len(features) == sum(sizes)
     stored = pd.read_parquet(run[0] / "predictions.parquet")
-    assert list(scored["predicted"]) == list(stored["predicted"])
+    assert list(correct) == list(stored["predicted"] == stored["class"])
 
 
 def ended(sets, folder, step, settings=SETTINGS, seed=SEED):
@@ -506,8 +504,7 @@ def test_processes_share_each_batch(sets, tmp_path, processes):
     assert history["train_loss"].to_numpy() == pytest.approx(in_shares(sets, 3, processes), abs=1e-4)
     predictions = pd.read_parquet(tmp_path / "run" / "predictions.parquet")
     assert list(predictions["image_id"]) == list(sets[2]["image_id"])
-    _, seen = score(tmp_path / "run", CLASSES, sets[2], SETTINGS)
-    assert list(seen["predicted"]) == list(predictions["predicted"])
+    assert list(examined(tmp_path / "run", sets[2])[1]) == list(predictions["correct"])
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
@@ -544,23 +541,34 @@ def test_a_state_of_other_input_is_not_resumed(sets, run, tmp_path, change):
     assert contents(tmp_path) == contents(run[0])
 
 
-def test_any_table_can_be_looked_at(sets, run):
-    stored = pd.read_parquet(run[0] / "predictions.parquet").drop(columns="confidence")
+def examined(folder, table, settings=SETTINGS):
+    """Features and recognised images of all batches."""
+    features, correct = zip(*examiner(folder, CLASSES, settings)(table), strict=True)
+    return torch.cat(features).numpy(), np.concatenate(correct)
+
+
+@pytest.mark.middle
+def test_any_table_can_be_examined_by_any_number_of_workers(sets, run, monkeypatch):
+    stored = pd.read_parquet(run[0] / "predictions.parquet")["predicted"]
     part = sets[2].iloc[[4, 1]].assign(**{"class": ["red", "of another study"]})
-    features, seen = score(run[0], CLASSES, part, SETTINGS)
+    features, correct = examined(run[0], part)
     assert features.shape == (2, 128)
-    assert list(seen["image_id"]) == ["test-4", "test-1"]
-    assert list(seen["predicted"]) == list(stored["predicted"][[4, 1]])
-    assert list(seen["correct"]) == [stored["predicted"][4] == "red", False]
+    assert list(correct) == [stored[4] == "red", False]
+    monkeypatch.setattr(networks, "EVALUATION_BATCH", 1)
+    by_workers, correct_by_workers = examined(run[0], part, with_settings(workers=2))
+    assert by_workers == pytest.approx(features, abs=1e-5)
+    assert list(correct_by_workers) == list(correct)
 
 
 def test_features_are_what_the_last_layer_sees(sets, run):
     """The last layer's weights on them give the stored predictions."""
-    features, seen = score(run[0], CLASSES, sets[2], SETTINGS)
+    features, correct = examined(run[0], sets[2])
     weights = load_file(run[0] / "best.safetensors")
     last = max(int(name.split(".")[0]) for name in weights)
     logits = features @ weights[f"{last}.weight"].T + weights[f"{last}.bias"]
-    assert [CLASSES[i] for i in logits.argmax(1)] == list(seen["predicted"])
+    stored = pd.read_parquet(run[0] / "predictions.parquet")
+    assert [CLASSES[i] for i in logits.argmax(1)] == list(stored["predicted"])
+    assert list(correct) == list(stored["correct"])
 
 
 # --- bad input ------------------------------------------------------------------------------------------

@@ -55,7 +55,7 @@ def test_a_classifier_whose_output_is_none_scores_nothing(tmp_path):
     weights[next(iter(weights))][0] = math.nan
     save_file(weights, tmp_path / "best.safetensors")
     with pytest.raises(RuntimeError, match="the classifier gives NaN or infinite numbers for the image test-0"):
-        scoring.score(tmp_path, CLASSES, table, SETTINGS)
+        list(scoring.examiner(tmp_path, CLASSES, SETTINGS)(table))
 
 
 def damaged(source, target, part, value=math.nan):

@@ -4,10 +4,14 @@ import pandas as pd
 import pytest
 
 from augbench import images
-from augbench.dataset.resampling import resample
+from augbench.dataset.resampling import draw, write_sets
 
 COUNTS = {"crow": 4, "owl": 9}
 KEY = (7, "resample", "clip_prompts")
+
+
+def resample(added, counts, **settings):
+    return [added.iloc[places].reset_index(drop=True) for places in draw(added, counts, **settings)]
 
 
 def pool(**sizes):
@@ -90,3 +94,29 @@ def test_where_fewer_are_allowed_a_class_with_too_few_gives_all_it_has():
         assert split["class"].value_counts().to_dict() == {"crow": 3, "owl": 9}
     (none,) = resample(pool(owl=1), COUNTS, ratio=1, splits=1, order="random", seed_key=KEY, allow_fewer=True)
     assert none["class"].value_counts().to_dict() == {"owl": 1}
+
+
+@pytest.mark.parametrize("order", ["random", "listed", "all"])
+def test_sets_are_written_from_several_tables_with_the_bytes_of_a_table_that_is_written_as_a_whole(tmp_path, order):
+    """Two tables with the images of three candidates, of which one was chosen; every column arrives, nulls too."""
+    every = pd.concat(
+        [pool(crow=12, owl=15, tit=3).assign(candidate=name, prompt="of " + name) for name in "abc"], ignore_index=True
+    )
+    every["image_id"] += "/" + every["candidate"]
+    every.loc[::2, ["offset", "length"]] = [512, 99]
+    every = every.sample(frac=1, random_state=0, ignore_index=True)
+    images.write(tmp_path / "0.parquet", every.iloc[:70])
+    images.write(tmp_path / "1.parquet", every.iloc[70:])
+    settings = {"ratio": 1, "order": order, "seed_key": KEY}
+    paths = [tmp_path / f"split-{k}.parquet" for k in (1, 2)]
+    write_sets(paths, [tmp_path / "0.parquet", tmp_path / "1.parquet"], COUNTS, candidate="b", **settings)
+    chosen = every[every["candidate"] == "b"].reset_index(drop=True)
+    for path, split in zip(paths, resample(chosen, COUNTS, splits=2, **settings), strict=True):
+        images.write(tmp_path / "wanted.parquet", split)
+        assert path.read_bytes() == (tmp_path / "wanted.parquet").read_bytes()
+
+
+def test_an_image_that_two_tables_have_is_named(tmp_path):
+    images.write(tmp_path / "0.parquet", pool(crow=4, owl=9))
+    with pytest.raises(ValueError, match="image_id 'crow-00' occurs twice"):
+        write_sets([tmp_path / "s.parquet"], 2 * [tmp_path / "0.parquet"], COUNTS, ratio=2, order="all", seed_key=KEY)

@@ -561,3 +561,61 @@ def test_each_setting_is_part_of_the_fingerprint(files):
         other = SETTINGS.model_copy(update={key: "another"})
         prints.add(sampling.fingerprint_of(files, METHOD, other, None))
     assert len(prints) == 2 + len(type(SETTINGS).model_fields)
+
+
+# --- formats, and what is kept of the images by which candidates were compared ---------------------------------
+
+
+@pytest.mark.parametrize(("kind", "extension"), [("png", "png"), ("jpeg", "jpg"), ("webp", "webp")])
+def test_images_are_stored_as_the_configuration_says_and_read_where_they_lie(files, tmp_path, kind, extension):
+    """Also exported, and by whoever reads a shard."""
+    from augbench.dataset import export
+
+    table = generate(files, tmp_path, format=kind, quality=90)
+    members = [name for name, _ in images.member_places(tmp_path / "0.tar")]
+    assert [name for name in members if name.endswith(f".{extension}")] == members[::3]
+    pictures = [images.load(row) for row in table.itertuples()]
+    assert [picture.size for picture in pictures] == [(32, 32)] * 4
+    assert [picture.tobytes() for picture in pictures] == [
+        images.decode(sample[extension]).tobytes() for _, sample in images.read_shard(tmp_path / "0.tar")
+    ]
+    (tmp_path / "exact").mkdir()
+    exact = [images.load(row) for row in generate(files, tmp_path / "exact").itertuples()]
+    error = np.abs(np.stack(pictures).astype(float) - np.stack(exact))
+    assert (error.max() == 0) == (kind == "png") and error.mean() < 25  # coloured noise is hard to compress
+    folder = tmp_path / "export"
+    card = {"study": "s", "method": "m", "title": "M", "ratio": "1"}
+    export.export("folder", table.iloc[:0], table, CLASSES, folder, card)
+    copies = sorted(folder.rglob("added-*"))
+    assert [path.suffix for path in copies] == [f".{extension}"] * 4
+    assert copies[0].read_bytes() in [images.load_bytes(row) for row in table.itertuples()]
+
+
+def test_a_lower_quality_takes_less_room(files, tmp_path):
+    sizes = []
+    for quality in (95, 30):
+        (folder := tmp_path / str(quality)).mkdir()
+        sizes.append(generate(files, folder, format="jpeg", quality=quality)["length"].sum())
+    assert sizes[1] < sizes[0]
+
+
+def test_the_chosen_candidates_images_go_on_and_a_picture_of_each_other(world, files, tmp_path):
+    """Those by which it was compared come first, as they were, in the shard of the rest."""
+    rows = plan(CLASSES, [2, 2], METHOD, KEY)
+    names = ["lr-1_best_train", "lr-1_epoch-1"]
+    screened = [tmp_path / "screen.tar", tmp_path / "screen.parquet"]
+    sampling.write_shard([work(world, rows, name) for name in names], *screened)
+    before = images.read(screened[1])
+    kept = sampling.chosen_of(before, names[1])
+    shard, table = tmp_path / "selected.tar", tmp_path / "selected.parquet"
+    rest = plan(CLASSES, [3, 3], METHOD, KEY, already=[2, 2])
+    sampling.write_shard([work(world, rest, names[1])], shard, table, copied=kept)
+    after = images.read(table)
+    expected = before[(before["candidate"] == names[1]) | before["image_id"].str.endswith("00000")]
+    assert list(after["image_id"][:6]) == list(expected["image_id"])
+    assert list(after["image_id"][6:]) == [f"simple_prompt/{names[1]}/{key}-00002" for key in ("three", "five")]
+    assert set(after["path"]) == {str(shard)}
+    copied = [images.load_bytes(row) for row in after.iloc[:6].itertuples()]
+    assert copied == [images.load_bytes(row) for row in expected.itertuples()]
+    assert after["prompt"].notna().all() and after["seed"].notna().all()
+    assert len(list(images.samples(shard))) == 8

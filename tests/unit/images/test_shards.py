@@ -14,6 +14,7 @@ from hostile import tar
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from retrieving import metadata_of
 
 from augbench import images
 from augbench.core import files
@@ -332,9 +333,8 @@ def test_parts_of_different_columns_and_types_are_joined_by_name(tmp_path_factor
         else:
             with pa.ipc.new_file(str(folder / "metadata" / f"{place}.arrow"), part.schema) as writer:
                 writer.write_table(part)
-    read = metadata.reader(folder, folder / "work", metadata.WANTED)
     expected = [2 * number + row for number in order for row in range(2)]
-    table = read(list(range(len(expected)))).astype(object)
+    table = metadata_of(folder, range(len(expected))).astype(object)
     table = table.where(table.notna(), None)
     assert {name: list(table[name]) for name in SAID} == {
         name: [values[place] for place in expected] for name, values in SAID.items()
@@ -352,6 +352,5 @@ def test_parts_of_different_columns_and_types_are_joined_by_name(tmp_path_factor
 def test_metadata_of_one_part_in_several_batches(tmp_path, monkeypatch, part, said):
     (tmp_path / "metadata").mkdir()
     pq.write_table(pa.table(part), tmp_path / "metadata" / "0.parquet", row_group_size=1)
-    batches = pq.ParquetFile.iter_batches
-    monkeypatch.setattr(pq.ParquetFile, "iter_batches", lambda self, **kw: batches(self, **kw | {"batch_size": 1}))
-    assert list(metadata.reader(tmp_path, tmp_path / "work", metadata.WANTED)([0, 1])["url"]) == said
+    monkeypatch.setattr(metadata, "BATCH", 1)
+    assert list(metadata_of(tmp_path, [0, 1])["url"]) == said

@@ -1,12 +1,15 @@
 """What is wrong with a study is one clear sentence, before any work; `workflow/test_bad_input.py` sees it told."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 from PIL import Image
 
 from augbench.jobs import checks
+from augbench.jobs.job_costs import JobCosts
+from augbench.jobs.study_files import StudyFiles
 from augbench.study import config
 
 
@@ -20,13 +23,15 @@ ROWS = yaml.safe_load(Path("config/methods.yaml").read_text())
 
 
 def check(**changes) -> list[str]:
-    """The check of a study with these changes."""
+    """The check of a study with these changes, and what it says of the disk."""
     study = {
         "methods": ["none", "more_real"],
         "target": {"reader": "digits"},
         "classifier": {"model": "small_cnn", "image_size": 32},
     }
-    return checks.check_world(config.parse(ROWS | {"studies": {"mine": study | changes}}))
+    parsed = config.parse(ROWS | {"studies": {"mine": study | changes}})
+    checks.check_world(parsed)
+    return checks.crowded({"mine": JobCosts(StudyFiles(parsed, "mine"))})
 
 
 def sentence(**changes) -> str:
@@ -99,7 +104,16 @@ def test_no_disk_space():
     """A plan may be for another machine, so this is told and not raised."""
     size = {"images_per_class": 10**9, "image_size": 512}
     (found,) = check(methods=["simple_prompt"], backbone={"model": "somewhere"}, generate=size)
-    assert found.startswith("studies.mine: needs about ") and found.endswith(" GB are free")
+    assert found.startswith("studies.mine: writes about ") and found.endswith(" GB are free")
+    assert check() == []
+
+
+def test_what_a_study_wrote_already_needs_no_room(monkeypatch):
+    monkeypatch.setattr(checks, "disk_needed", lambda study: 5000)
+    monkeypatch.setattr(checks.shutil, "disk_usage", lambda path: SimpleNamespace(free=3000))
+    assert check()
+    Path("results/mine").mkdir(parents=True)
+    Path("results/mine/shard.tar").write_bytes(bytes(2500))
     assert check() == []
 
 

@@ -1,49 +1,51 @@
-"""What jobs cost follows from their work: more images, candidates, steps or fewer jobs take longer."""
+"""What jobs need follows from their work: more images, candidates, steps or fewer jobs take longer."""
 
 from pathlib import Path
 
-import pandas as pd
 import pytest
 import yaml
 
-from augbench.jobs.job_costs import JobCosts, rows
+from augbench.jobs import job_costs
+from augbench.jobs.job_costs import JobCosts
 from augbench.jobs.study_files import StudyFiles
+from augbench.jobs.study_size import StudySize
 from augbench.study import config
 
 ROWS = yaml.safe_load(Path("config/methods.yaml").read_text())
 TUNED = "ft_conditioning"  # with five candidates
+METHODS = ["none", "more_real", "boomerang", "clip_prompts", TUNED, "retrieval"]
+IMAGES = {"train": 30, "validation": 10, "test": 100, "more_real": 25, "unused": 500}
+
+
+@pytest.fixture(autouse=True)
+def two_classes(monkeypatch):
+    """A study of two classes, of 10 and 20 training images."""
+    monkeypatch.setattr(job_costs, "study_size", lambda files: StudySize((10, 20), IMAGES))
 
 
 def costs(**sections) -> JobCosts:
-    study = {"methods": ["none", "clip_prompts", TUNED, "retrieval"], "target": {"reader": "digits"}}
+    study = {"methods": METHODS, "target": {"reader": "digits"}}
     study |= {"clip": {"model": "ViT-B/32"}, "backbone": {"model": "owner/name"}, "pool": {"source": "digits"}}
     return JobCosts(StudyFiles(config.parse(ROWS | {"studies": {"s": study | sections}}), "s"))
 
 
-@pytest.fixture
-def classes_csv(tmp_path):
-    """Two classes that take part, of 10 and 20 training images, and one that does not."""
-    file = tmp_path / "classes.csv"
-    columns = {"class": list("abc"), "lemmas": list("abc"), "hypernyms": "", "definition": ""}
-    pd.DataFrame(columns | {"train": [10, 20, 40], "excluded": ["", "", "too few"]}).to_csv(file, index=False)
-    return str(file)
-
-
-def test_images_of_a_job_by_what_they_are_for(classes_csv):
+def test_images_of_a_job_by_what_they_are_for():
     one = costs(generate={"times": 3}, scaling={"methods": ["clip_prompts"], "ratios": [5]})
-    counts = {purpose: one.images_to_generate("clip_prompts", purpose, classes_csv) for purpose in ("base", "further")}
-    assert counts == {"base": 3 * 30, "further": (5 - 3) * 30}
-    assert one.images_to_generate(TUNED, "screen", classes_csv) == len(one.files.methods[TUNED].candidates) * 30
+    assert one.to_generate("clip_prompts", "base") == 3 * 30
+    assert one.to_generate("clip_prompts", "further") == (5 - 3) * 30
+    assert one.to_generate(TUNED, "screen") == 5 * 30
+    assert one.to_generate(TUNED, "selected") == (3 - 1) * 30  # the first third exists, made to compare candidates
     several = costs(generate={"times": 3}, jobs={"classes_per_generation": 2})
-    assert several.images_to_generate("clip_prompts", "base", classes_csv) == 3 * 30 / 5  # ten digits, two in each job
+    assert several.to_generate("clip_prompts", "base") == 3 * 30 / 5  # ten digits, two in each job
 
 
-def test_counts_follow_a_changed_class_table(classes_csv):
-    one = costs()
-    before = one.images_to_generate("clip_prompts", "base", classes_csv)
-    table = pd.read_csv(classes_csv, keep_default_na=False).assign(train=1000)
-    table.to_csv(classes_csv, index=False)
-    assert one.images_to_generate("clip_prompts", "base", classes_csv) > before
+def test_sets_are_drawn_from_what_there_is():
+    one = costs(retrieval={"images_per_class": 15}, scaling={"methods": ["retrieval"], "ratios": [2]}, runs=5)
+    assert [one.added(method, 1) for method in METHODS] == [0, 25, 30, 30, 30, 30]
+    assert one.retrieved(2) == 2 * 15 + 2 * 20
+    assert one.distinct("retrieval", ["1", "2"]) == one.retrieved(2)  # of five times 30 and 60 that are drawn
+    assert one.distinct("clip_prompts", ["1"]) == 3 * 30
+    assert one.distinct("more_real", ["1"]) == 25
 
 
 def test_a_training_takes_its_processes_cores_and_shares_its_work():
@@ -51,27 +53,107 @@ def test_a_training_takes_its_processes_cores_and_shares_its_work():
     assert (four.classifier_cores, four.finetuning_cores) == (4 * (2 + 3), 2)
     assert one.classifier_cores == 1 + 4  # that read ahead what does not fit into memory
     assert costs(classifier={"image_size": 32}).classifier_cores == 1
-    assert four.classifier_seconds(1000) == pytest.approx(one.classifier_seconds(1000) / 4)
-    assert four.finetuning_seconds(TUNED, 1000) == pytest.approx(one.finetuning_seconds(TUNED, 1000) / 2)
+    assert four.classify(TUNED, "1", 1).seconds == pytest.approx(one.classify(TUNED, "1", 1).seconds / 4)
+    assert four.finetune(TUNED, "1").seconds == pytest.approx(one.finetune(TUNED, "1").seconds / 2)
+    assert (four.classify(TUNED, "1", 1).gpus, four.finetune(TUNED, "1").gpus) == (4, 2)
+
+
+def test_processes_map_the_same_latents(monkeypatch):
+    images = IMAGES | {"train": 200_000}
+    monkeypatch.setattr(job_costs, "study_size", lambda files: StudySize((200_000,), images))
+    one, two = (costs(finetune={"processes": n}).finetune(TUNED, "1").megabytes for n in (1, 2))
+    assert two - one == job_costs.PROCESS
+    assert one > job_costs.PROCESS + 200_000 * 65_000 / 1e6  # half precision, 64 x 64 x 8 numbers each
+
+
+def test_latents_are_as_large_as_they_are_stored():
+    """Mean and variance of four channels, float32: of Stable Diffusion's an eighth of a side, of a small one's a
+    quarter."""
+    images = 30 + 10
+    assert costs().encode_latents().writes == images * (2 * 4 * 64 * 64) * 4
+    digits = yaml.safe_load(Path("config/config.yaml").read_text())["studies"]["digits"]
+    small = costs(**{name: digits[name] for name in ("clip", "backbone")}, generate={"image_size": 32})
+    assert small.encode_latents().writes == images * (2 * 4 * 8 * 8) * 4
+
+
+def test_a_classifiers_weights_are_as_large_as_torchvision_says():
+    bytes = costs(classifier={"model": "resnet50"}).classify("none", "0", 1).writes
+    assert bytes == pytest.approx(4 * 25.56e6, rel=0.01)
+    assert costs(classifier={"model": "small_cnn"}).classify("none", "0", 1).writes < 1e6
+
+
+def test_a_classifier_is_trained_on_what_a_method_adds():
+    one = costs(ratios=[1, 2])
+    alone = one.classify("none", "0", 1).seconds
+    assert one.classify("clip_prompts", "1", 1).seconds == pytest.approx(2 * alone)
+    assert one.classify("clip_prompts", "2", 5).seconds == pytest.approx(5 * 3 * alone)
+    assert one.classify("more_real", "1", 1).seconds == pytest.approx(alone * 55 / 30)
 
 
 def test_a_screening_trains_a_classifier_for_each_of_its_candidates():
     all_in_one, single = costs(), costs(jobs={"candidates_per_screening": 1})
-    assert all_in_one.screening_seconds(TUNED, 100) == pytest.approx(5 * single.screening_seconds(TUNED, 100))
-    assert single.screening_seconds(TUNED, 100) == pytest.approx(single.classifier_seconds(200))
+    assert all_in_one.screen(TUNED, "0").seconds == pytest.approx(5 * single.screen(TUNED, "0").seconds)
+    assert single.screen(TUNED, "0").seconds == pytest.approx(single.classify("clip_prompts", "1", 1).seconds)
 
 
-def test_work_that_takes_all_cores_takes_one_where_the_study_is_small():
+def test_a_start_image_spares_steps_and_an_empty_prompt_half_of_each():
+    one = costs(generate={"steps": 50, "noise_share": 0.2})
+    from_noise, from_image = (one.generate(method, "base", "0").seconds for method in ("clip_prompts", "boomerang"))
+    assert from_image == pytest.approx(from_noise * 10 / 50 / 2)
+
+
+def test_a_fine_tuning_that_names_its_epochs_goes_no_further():
+    rows = ROWS | {"methods": ROWS["methods"] | {"short": ROWS["methods"][TUNED] | {"candidates": ["epoch-2"]}}}
+    study = {"methods": ["short", TUNED], "target": {"reader": "digits"}, "backbone": {"model": "owner/name"}}
+    one = JobCosts(StudyFiles(config.parse(rows | {"studies": {"s": study}}), "s"))
+    assert one.finetune("short", "1").seconds == pytest.approx(one.finetune(TUNED, "1").seconds * 2 / 40)
+
+
+def test_screened_images_go_and_the_others_stay():
+    one = costs()
+    screened, selected = (one.generate(TUNED, purpose, "0") for purpose in ("screen", "selected"))
+    assert screened.writes == 0 and screened.drops == pytest.approx(150 / 90 * selected.writes)
+    small = costs(generate={"format": "jpeg", "quality": 90}).generate(TUNED, "selected", "0").writes
+    assert small < selected.writes / 4
+
+
+def test_retrieval_takes_the_longer_of_downloads_and_judging():
+    index = {"pool": {"source": "service", "url": "http://x/y", "index": "i"}}
+    slow, fast = (costs(**index, retrieval={"threads": n}).retrieve("retrieval") for n in (1, 64))
+    assert slow.seconds == pytest.approx(1.4 * 30 * 2.0)
+    assert fast.seconds == pytest.approx(30 * 28.5 * 3600 / 130_000)
+    card = costs(**index, retrieval={"gpu": True}).retrieve("retrieval")
+    assert (slow.gpus, card.gpus) == (0, 1) and card.seconds == pytest.approx(fast.seconds)
+    scored = costs(**index, retrieval={"aesthetic_model": "head.pth"}).retrieve("retrieval")
+    assert scored.seconds == pytest.approx(2 * slow.seconds)
+
+
+def test_work_that_takes_all_cores_takes_one_where_the_study_is_small(monkeypatch):
     assert (costs().cores, costs(jobs={"classes_per_generation": 1}).cores) == (1, 2)
+    assert costs().target_cores == 1
+    monkeypatch.setattr(job_costs, "study_size", lambda files: StudySize((1,), IMAGES | {"unused": 10**6}))
+    assert costs().target_cores == 8
 
 
 def test_an_index_takes_twice_its_memory_while_it_is_built():
-    assert costs(pool={"source": "digits", "memory": "4G"}).index_bytes == 8e9
-    assert costs(pool={"source": "digits", "memory": "500M"}).index_bytes == 1e9
+    assert costs(pool={"source": "digits", "memory": "4G"}).index_pool().megabytes == 2000 + 8000
+    assert costs(pool={"source": "digits", "memory": "500M"}).index_pool().megabytes == 2000 + 1000
 
 
-def test_rows_of_tables_that_are_there_and_an_error_that_snakemake_knows(tmp_path):
-    pd.DataFrame({"a": [1, 2]}).to_parquet(tmp_path / "two.parquet")
-    assert rows(str(tmp_path / "two.parquet"), str(tmp_path / "two.parquet")) == 4
-    with pytest.raises(FileNotFoundError):
-        rows(str(tmp_path / "none.parquet"))
+def test_each_job_of_a_study_is_counted():
+    study = costs(
+        runs=4,
+        finetune={"grid": [0.5, 1]},
+        jobs={"classes_per_generation": 5, "runs_per_classifier": 2, "candidates_per_screening": 3},
+        scaling={"methods": ["retrieval", "clip_prompts"], "ratios": [2, 5]},
+        audit={"detector": "clip"},
+    )
+    rules = [rule for rule, _ in study.jobs()]
+    counts = {rule: rules.count(rule) for rule in rules}
+    assert counts["generate"] == (3 + 1) * 2 and counts["generate_screened"] == 2
+    assert (counts["finetune"], counts["screen"], counts["select"]) == (2, 2, 1)
+    assert counts["classify"] == (6 + 2 * 2) * 2
+    assert (counts["retrieve"], counts["retrieve_further"], counts["resample"]) == (1, 1, 5 + 2 * 2)
+    assert counts["hash_added"] == counts["embed_added"] == counts["audit"] == 5
+    assert counts["hash_references"] == counts["embed_references"] == 4
+    assert (counts["encode_latents"], counts["fetch_backbone"], counts["embed_pool"], counts["index_pool"]) == (1,) * 4

@@ -26,14 +26,25 @@ def test_parts_that_the_paper_does_not_train_together_cost_what_the_longest_of_t
 
 def test_a_quarter_of_the_pixels_costs_a_quarter():
     assert resources.sampling(10, 50, 256) == pytest.approx(resources.sampling(10, 50, 512) / 4)
-    assert resources.latents(10, 256) == pytest.approx(resources.latents(10, 512) / 4)
 
 
-def test_latents_are_as_large_as_they_are_stored():
-    assert resources.latents(3, 512) == 3 * (2 * 4 * 64 * 64) * 4  # mean and variance, 4 channels, an eighth a side
-
-
-def test_time_and_memory_grow_with_the_attempt():
+def test_time_and_memory_grow_with_the_attempt_up_to_what_a_cluster_grants():
     assert resources.minutes(3600) == 30 + 120
     assert resources.minutes(3600, 3) == 3 * resources.minutes(3600)
-    assert resources.megabytes(1000, 2, bytes=5e8) == 2 * 1500
+    assert resources.megabytes(1499.2, 2) == 2 * 1500
+    assert resources.minutes(3600 * 40) == resources.minutes(3600, 40) == 72 * 60
+    assert resources.megabytes(50_000, 3) == resources.megabytes(1e9) == 128_000
+
+
+def test_pictures_are_as_large_as_their_format_and_quality_say():
+    head = 2048  # of a tar's members, and two texts
+    assert resources.pictures(2, 512, "png", 95) == 2 * (1.5 * 512**2 + head)
+    sizes = [resources.pictures(1, 512, "jpeg", quality) for quality in (1, 50, 70, 75, 90, 95, 100)]
+    assert sizes == sorted(sizes) and sizes[0] == sizes[1] == 0.10 * 512**2 + head
+    between = (resources.pictures(1, 512, "webp", 75) + resources.pictures(1, 512, "webp", 85)) / 2
+    assert resources.pictures(1, 512, "webp", 80) == pytest.approx(between)
+
+
+def test_judging_shares_its_threads_and_is_faster_on_a_gpu():
+    assert resources.judging(100, 2, 4, gpu=False) == pytest.approx(100 * 2 * 2.0 / 4)
+    assert resources.judging(100, 1, 1, gpu=True) < resources.judging(100, 1, 16, gpu=False)

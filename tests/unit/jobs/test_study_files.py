@@ -46,9 +46,12 @@ def test_images_of_each_kind_of_method():
     assert study.image_tables("boomerang", "1") == [f"{folder}/shard-0.parquet", f"{folder}/shard-1.parquet"]
     folder = f"{S}/images/ft_cluster_conditioning_k5"
     assert study.generated("ft_cluster_conditioning_k5", "tar") == [
-        f"{folder}/{purpose}/shard-{part}.tar" for purpose in ("screen", "selected") for part in (0, 1)
+        f"{folder}/selected/shard-{part}.tar" for part in (0, 1)
     ]
-    assert len(study.stored_shards) == 2 + 2 + 4 + 1
+    assert study.screened("ft_cluster_conditioning_k5", "1") == [
+        f"{folder}/screen/shard-1.{extension}" for extension in ("tar", "parquet")
+    ]
+    assert len(study.stored_shards) == 2 + 2 + 2 + 1
     assert study.image_tables("none", "0") == []
 
 

@@ -15,6 +15,7 @@ from augbench.core.benchmarks import Job, measure
 from augbench.jobs import gpus
 from augbench.report import compute
 from augbench.study.methods import Method
+from augbench.study.sections.retrieval import Retrieval
 
 
 def method(title, family, start, trained=()):
@@ -185,12 +186,14 @@ def test_a_job_measures_itself_its_children_and_its_attempts(tmp_path):
 
 
 def test_retrieval_stays_off_the_gpu(monkeypatch):
-    """It asks for none, so it must not use one that another job holds."""
+    """Unless the configuration says so it asks for none, so it must not use one that another job holds."""
+    assert not Retrieval().gpu
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     gpus.take_gpus("results/a/logs/b/c.log", 0)
     assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
     script = Path("workflow/scripts/retrieve.py").read_text()
-    assert script.index("take_gpus(snakemake.log[0], 0)") < script.index("from augbench.retrieval")
+    taken = script.index("take_gpus(snakemake.log[0], snakemake.resources.gpu)")
+    assert taken < script.index("from augbench.retrieval")
 
 
 def test_rules_name_log_and_benchmark_alike():
@@ -200,7 +203,7 @@ def test_rules_name_log_and_benchmark_alike():
         for rule in re.split(r"^ *(?:use )?rule\b", path.read_text(), flags=re.M)[1:]:
             if benchmark := re.search(r"benchmarks/(.*)\.tsv", rule):
                 assert re.search(r"logs/(.*)\.log", rule)[1] == benchmark[1]
-            found += "gpu=" in rule
+            found += "gpu=" in rule and "script:" in rule  # not of a rule that takes another's script
     scripts = [path.read_text() for path in Path("workflow/scripts").glob("*.py")]
-    assert found == 14
+    assert found == 15
     assert sum("take_gpus(snakemake.log[0], snakemake.resources.gpu)" in text for text in scripts) == found

@@ -255,7 +255,7 @@ def test_what_is_no_fit_picture_is_found_out(hostile, world):
     """The pixels of what was fetched, judged with a real safety checker."""
     table = hostile[0].rename_axis("address")
     checker = SafetyChecker(world.safety)
-    rows = Inspection(checker, SETTINGS)(table.reset_index(), lambda *_: None)
+    rows = Inspection(checker, SETTINGS)([table.reset_index()], len(table), lambda *_: None)
     judged = {row["address"].rsplit("/", 1)[1]: row["fate"] for row in rows}
     assert {name: judged[name] for name, fate in FATES.items() if fate == "fetched"} == {
         "good": "good",
@@ -267,7 +267,9 @@ def test_what_is_no_fit_picture_is_found_out(hostile, world):
         "bomb": "too large",
     }
     assert all(judged[name] == fate for name, fate in FATES.items() if fate != "fetched")
-    rows = Inspection(checker, SETTINGS.model_copy(update={"min_image_size": 41}))(table.reset_index(), lambda *_: None)
+    rows = Inspection(checker, SETTINGS.model_copy(update={"min_image_size": 41}))(
+        [table.reset_index()], len(table), lambda *_: None
+    )
     assert {row["address"].rsplit("/", 1)[1]: row["fate"] for row in rows}["good"] == "too small"
 
 

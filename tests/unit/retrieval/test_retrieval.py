@@ -46,7 +46,7 @@ def folder(world, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def index(world, folder):
-    return pool_index.LocalIndex(folder / "index", clip.Clip(f"hf_clip:{world.clip}"), folder / "work")
+    return pool_index.LocalIndex(folder / "index", clip.Clip(f"hf_clip:{world.clip}"))
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +114,7 @@ def test_other_metadata_formats_say_the_same(world, folder, index, tmp_path, kin
         table = pq.read_table(folder / "index" / "metadata")
         with pa.ipc.new_file(str(tmp_path / "metadata" / "0.arrow"), table.schema) as writer:
             writer.write_table(table)
-    other = pool_index.LocalIndex(tmp_path, index.clip, tmp_path / "work")
+    other = pool_index.LocalIndex(tmp_path, index.clip)
     for one, two in zip(
         index.neighbours(PROMPTS, [30, 30], 0.99), other.neighbours(PROMPTS, [30, 30], 0.99), strict=True
     ):
@@ -228,8 +228,13 @@ def good(**sha):
 
 
 def settled(found, known, counts):
-    rows = ledger.assign_images(found, known, counts)
-    return {(row[1], row.id): (row.fate, row.reason) for row in rows[["class", "id", "fate", "reason"]].itertuples()}
+    found = {key: table.assign(path=None, offset=None) for key, table in found.items()}
+    known = ledger.Known({"address": url, **facts} for url, facts in known.items())
+    compact = {key: ledger.Ranked.of(table) for key, table in found.items()}
+    outcomes = ledger.assign_images(compact, known, counts)
+    tables = [ledger.final_rows(key, found[key], outcomes[key], known, list(found)) for key in found]
+    rows = pd.concat(tables)[["class", "id", "fate", "reason"]]
+    return {(row[1], row.id): (row.fate, row.reason) for row in rows.itertuples()}
 
 
 def test_an_image_goes_to_the_class_to_which_it_is_most_similar():
@@ -443,7 +448,7 @@ def embedded(world, shards, folder):
     name = f"hf_clip:{world.clip}"
     embedding.embed(shards, name, folder / "embeddings", batch_size=64, threads=1, places=True)
     embedding.build_index([folder / "embeddings"], folder / "index", exact=True, memory="1G", threads=1)
-    return pool_index.LocalIndex(folder / "index", clip.Clip(name), folder / "work", places=True)
+    return pool_index.LocalIndex(folder / "index", clip.Clip(name), places=True)
 
 
 @pytest.fixture(scope="module")
@@ -494,7 +499,7 @@ def test_places_in_a_strangers_metadata_are_not_believed(folder, index, tmp_path
     shutil.copytree(folder / "index", tmp_path / "index")
     (file,) = (tmp_path / "index" / "metadata").iterdir()
     pd.read_parquet(file).assign(path="/etc/passwd", offset=0, length=100).to_parquet(file)
-    (found,) = pool_index.LocalIndex(tmp_path / "index", index.clip, tmp_path / "work").neighbours(PROMPTS[:1], [5], 1)
+    (found,) = pool_index.LocalIndex(tmp_path / "index", index.clip).neighbours(PROMPTS[:1], [5], 1)
     assert found["path"].isna().all()
 
 
@@ -592,7 +597,7 @@ class Slow(pool_index.LocalIndex):
 if __name__ == "__main__":
     index, model, safety, work, queries, proxy, settings, slow = json.loads(sys.argv[1])
     wanted = pd.DataFrame({"class": list("abcdef"), "query": queries, "count": 12})
-    source = Slow(index, clip.Clip(model), f"{work}/index")
+    source = Slow(index, clip.Clip(model))
     retrieve_into(work, wanted, source, SafetyChecker(safety), Retrieval(**settings), proxy=proxy)
 """
 )
@@ -644,6 +649,6 @@ def test_more_neighbours_are_another_question(index, tmp_path):
     searched.neighbours(queries, [20] * 6, [], lambda *_: None)
     assert asked == queries
     for one, two in zip(found, index.neighbours(queries, [20] * 6, 0.99), strict=True):
-        pd.testing.assert_frame_equal(one, two)
+        pd.testing.assert_frame_equal(pd.read_parquet(one), two)
     searched.neighbours(queries, [21] * 6, [], lambda *_: None)
     assert len(asked) == 12

@@ -61,6 +61,7 @@ def run(pool, folder, counts, score=None, main=None, **changes):
     """Retrieve; returns ledger and image table."""
     wanted = pd.DataFrame({"class": list(counts), "query": list(counts), "count": list(counts.values())})
     settings = config.Retrieval(**SETTINGS | changes)
+    main = main if main is None else main[main["fate"] == "used"]
     paths = retrieve_into(folder, wanted, pool, Trusting(), settings, score=score, main=main)
     return pd.read_parquet(paths.ledger), images.read(paths.images)
 
@@ -250,10 +251,10 @@ def test_further_ratios_add_to_what_the_main_one_used(tmp_path):
     assert further[(further["class"] == "a") & further["id"].isin([16, 17, 25])]["reason"].eq("of 1").all()
     assert further.loc[further["id"].isin(used(main)["a"] | used(main)["b"]), "fate"].eq("taken").all()
     counts = {"a": 5, "b": 5}
-    alone = resampling.resample(first, counts, ratio=1, splits=1, order="listed", seed_key=(1,))[0]
-    with_more = resampling.resample(both, counts, ratio=1, splits=1, order="listed", seed_key=(1,))[0]
+    alone = first.iloc[resampling.draw(first, counts, ratio=1, splits=1, order="listed", seed_key=(1,))[0]]
+    with_more = both.iloc[resampling.draw(both, counts, ratio=1, splits=1, order="listed", seed_key=(1,))[0]]
     assert list(alone["image_id"]) == list(with_more["image_id"])
-    wide = resampling.resample(both, counts, ratio=4, splits=1, order="listed", seed_key=(1,))[0]
+    wide = both.iloc[resampling.draw(both, counts, ratio=4, splits=1, order="listed", seed_key=(1,))[0]]
     assert set(wide["image_id"]) == set(both["image_id"])
 
 

@@ -22,7 +22,7 @@ from augbench.study.parts import PARTS
 ROWS = list(csv.DictReader(Path("docs/protocol.csv").open(newline="", encoding="utf-8")))
 # What says where data lie, how work is cut and how fast it is read is no part of a protocol.
 NOT_PROTOCOL = re.compile(
-    r"(jobs|target\.(path|ground_truth)|pool\.path|retrieval\.aesthetic_model|seed|classifier\.workers)\b"
+    r"(jobs|target\.(path|ground_truth)|pool\.path|retrieval\.aesthetic_model|retrieval\.threads|seed|classifier\.workers)\b"
 )
 HOURS = {
     "sampling": lambda: resources.sampling(390 * 1000, 50, 512) / 3600,

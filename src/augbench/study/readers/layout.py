@@ -52,6 +52,11 @@ class Reader:
     paper_datasets: Mapping[float, str] = {}  # share to train on: the paper's name in its table of results
     names_files = False  # its source names files, which may be missing
 
+    def known_counts(self, digits) -> tuple[list[int], dict[str, int]]:
+        """Of a target that is made here, by the section ``digits``: images of each class to draw splits from, about,
+        and images of its own splits."""
+        raise NotImplementedError
+
     def check_path(self, path: Path) -> None:
         """Raise BadInput when there is nothing to read at ``path``."""
         if not path.is_dir():

@@ -18,6 +18,10 @@ class Generate(Section):
     steps: Count = Field(50, description="denoising steps")
     guidance: float = Field(7.5, description="classifier-free guidance scale")
     batch_size: Count = Field(32, description="images denoised at a time")
+    format: Literal["png", "jpeg", "webp"] = Field(
+        "png", description="of the images' files; png keeps every bit, the others take a fifth to a third of the disk"
+    )
+    quality: Annotated[int, Field(ge=1, le=100)] = Field(95, description="of jpeg and webp; png has none")
     max_replacements: Count = Field(50, description="draws per image before the safety checker's veto is an error")
     noise_share: Annotated[float, Field(gt=0, le=1)] = Field(
         0.2, description="share of the schedule that a start image is noised to (Boomerang)"

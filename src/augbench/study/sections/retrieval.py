@@ -60,6 +60,12 @@ class Retrieval(Section):
     timeout: Count = Field(10, description="seconds for a whole download")
     retries: int = Field(1, ge=0, description="further attempts to download an image")
     download_threads: Count = Field(16, description="downloads at a time")
+    threads: Count = Field(
+        1,
+        description="CPU threads that judge pictures while others are downloaded; part of the result's bits, so not "
+        "taken from --cores",
+    )
+    gpu: bool = Field(False, description="judge pictures on a GPU, which retrieval in the paper did without")
     proxy: Literal["environment"] | None = Field(
         None, description="environment: download through the proxy that http_proxy and https_proxy name; null: directly"
     )
