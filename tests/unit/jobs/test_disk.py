@@ -75,7 +75,7 @@ class Sampler:
     def __init__(self, *_):
         pass
 
-    def use(self, candidate):
+    def use(self, candidate, name):
         return self
 
     def draw(self, rows, key):
