@@ -160,6 +160,7 @@ rule select:
 rule generate:
     input:
         backbone=ANY.model("backbone"),
+        safety=lambda w: files_of(w).safety,
         classes=rules.dataset.output.classes,
         train=lambda w: ANY.split("train") if METHODS[w.method].start.begins_from_images else [],
         latents=lambda w: rules.encode_latents.output.train if METHODS[w.method].start.begins_from_images else [],
@@ -187,9 +188,9 @@ rule generate:
         gpu=1,
     params:
         seed=setting("seed"),
-        settings=setting("generate"),
+        settings=lambda w: files_of(w).generation(w.method).model_dump(),
         method=method_row,
-        times=setting("main_times"),
+        times=lambda w: files_of(w).main_times(w.method),
         ratio=setting("main_ratio"),
         further=lambda w: files_of(w).further_ratio(w.method) if w.purpose == "further" else None,
         parts=lambda w: files_of(w).generation_jobs,

@@ -27,12 +27,14 @@ PROVENANCE = ("seed", "replaced", "cluster", "start_image")  # of a row, where i
 
 
 class GenerateInputs(Inputs):
-    """Paths: a pipeline and the class table; the training images and their latents, for methods that begin from them;
-    fine-tunings (one folder for each learning rate), the selection among their candidates, and clusters; and of the
-    images by which the candidates were compared, shard and image table, for what goes on from them."""
+    """Paths: a pipeline, the safety checker (if there is one) and the class table; the training images and their
+    latents, for methods that begin from them; fine-tunings (one folder for each learning rate), the selection among
+    their candidates, and clusters; and of the images by which the candidates were compared, shard and image table, for
+    what goes on from them."""
 
     backbone: str
     classes: str
+    safety: str | None = None
     train: str | None = None
     latents: str | None = None
     finetuned: list[str] = []
@@ -96,7 +98,7 @@ def work_of(inputs: GenerateInputs, share: Share, method: Method, settings: Gene
     rows = plan(class_rows, counts, method, key, already=already, cluster_sizes=sizes)
     cut = batches(rows, settings.batch_size, share.part, share.parts)
     train = images.read(inputs.train) if inputs.train else None
-    sampler = functools.cache(lambda: Sampler(inputs.backbone, method, settings, train, inputs.latents))
+    sampler = functools.cache(lambda: Sampler(inputs.backbone, method, settings, train, inputs.latents, inputs.safety))
     return [
         Work(
             lambda name=name, file=file: sampler().use(candidates.load(file) if file else {}, name),
@@ -123,7 +125,7 @@ def _models(inputs: GenerateInputs, share: Share) -> dict[str, Path | None]:
 def fingerprint_of(inputs: GenerateInputs, method: Method, settings: Generate, candidate: Path | None) -> str:
     """What images are drawn from, as a digest: finished batches are used only by a job with the same."""
     facts = [method.model_dump(), prompts.digest(method.conditioning), settings.model_dump()]
-    data = [inputs.backbone, inputs.train, inputs.latents, candidate]
+    data = [inputs.backbone, inputs.safety, inputs.train, inputs.latents, candidate]
     return resume.identity(__name__, facts, [path for path in data if path])
 
 

@@ -48,6 +48,7 @@ class Files:
     generated: dict[str, list[str]] = field(default_factory=dict)
     selections: dict[str, str] = field(default_factory=dict)
     finetunings: dict[str, list[str]] = field(default_factory=dict)  # a folder for each learning rate
+    external: dict[str, str] = field(default_factory=dict)  # all images that were made elsewhere
     ledgers: dict[str, str] = field(default_factory=dict)
     funnels: dict[str, str] = field(default_factory=dict)
 
@@ -66,6 +67,7 @@ class StudyResults:
         self.generated = cache(self._generated)
         self.selection = cache(self._selection)
         self.audit = cache(lambda method: _json(self.files.audits[method]))
+        self.external = cache(lambda method: images.read(_present(self.files.external[method])))
         self.candidates = cache(lambda method: _parquet(self.files.candidates[method]))
 
     def once(self, gather: Callable[["StudyResults"], Any]) -> Any:

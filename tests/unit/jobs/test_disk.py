@@ -160,7 +160,7 @@ def generate(files: StudyFiles, method: str, purpose: str) -> None:
         inputs["finetuned"] = files.finetunings(method)
     if purpose == "selected":
         inputs |= {"selection": files.selection(method), "screened": files.screened(method, 0)}
-    share = Share(method, purpose, 0, 1, ratio=1, times=study.main_times)
+    share = Share(method, purpose, 0, 1, ratio=1, times=files.main_times(method))
     places = [files.shard(method, purpose, 0, extension) for extension in ("tar", "parquet")]
     inputs = sampling.GenerateInputs.model_validate(inputs)
     sampling.generate(inputs, share, files.methods[method], study.generate, *places, seed=1)
