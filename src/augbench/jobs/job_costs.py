@@ -300,12 +300,15 @@ class JobCosts:
         # What is learned of each class stays in the host's memory, with its two moments.
         learned = 3 * self._candidate_bytes([part for part in row.trained if not part.needs_full_precision], method)
         model = any(part.needs_full_precision for part in row.trained) * 2 * self._backbone[2]  # float32
+        written = len(row.candidates) * self._candidate_bytes(row.trained, method)
+        keep = self.study.jobs.keep_candidates
         return Need(
             work / section.processes,
             2 * GIGABYTE + section.processes * self._process + (4 * model + learned) / 1e6 + self._mapped,
             section.processes,
             V100,
-            writes=len(row.candidates) * self._candidate_bytes(row.trained, method),
+            writes=written if keep else 0,
+            drops=0 if keep else written,
         )
 
     def _epochs(self, method: str) -> int:
@@ -338,7 +341,7 @@ class JobCosts:
         return self._classifier((1 + self.study.main_ratio) * self.train, candidates)
 
     def select(self, method: str) -> Need:
-        return Need(megabytes=500)
+        return Need(megabytes=500, writes=self._candidate_bytes(self.files.methods[method].trained, method))
 
     # Generation.
 
@@ -441,6 +444,17 @@ class JobCosts:
         return Need(megabytes=resources.tables("study_page", self.train))
 
     # All jobs.
+
+    def largest(self, rule: str) -> float:
+        """Megabytes of the largest job of a rule; 0 where the study has none."""
+        return self._largest.get(rule, 0)
+
+    @functools.cached_property
+    def _largest(self) -> dict[str, float]:
+        largest: dict[str, float] = {}
+        for rule, need in self.jobs():
+            largest[rule] = max(largest.get(rule, 0), need.megabytes)
+        return largest
 
     def jobs(self) -> Iterator[tuple[str, Need]]:
         """The rule and the need of each job of the study's report."""
