@@ -75,10 +75,10 @@ def test_what_verdicts_say_about_each_reference_set():
     assert (found["unused"]["candidates"], found["unused"]["estimate"], found["unused"]["drop"]) == (0, 0.0, 0.0)
 
 
-def planted(seed=0):
-    """20,000 candidates, 2,000 of them of the test set, each of another image; of these 200 are duplicates."""
+def planted(seed=0, unused=18_000):
+    """2,000 candidates of the test set, each of another image, 200 of them duplicates; and those of unused images."""
     random = np.random.default_rng(seed)
-    parts = [pairs(2000), pairs(18_000, "unused")]
+    parts = [pairs(2000), pairs(unused, "unused")]
     for part in parts:
         part["reference_id"] = [f"r{i}" for i in range(len(part))]
         part["distance"] = random.integers(0, 10, len(part))
@@ -102,7 +102,7 @@ def test_what_leaked_is_estimated_where_a_sample_is_judged():
     """The truth, 200 images and 0.4 points, lies in 19 of 20 intervals or more; the confirmed ones are a fraction."""
     covered, estimates = 0, []
     for seed in range(60):
-        table = planted(seed)
+        table = planted(seed, unused=1000)
         drawn = sample(table, 500, [], seed, "m")
         assert (drawn["reference_set"] == "test").sum() == 500  # a sample of each set, whatever the others hold
         test = summarise(table, judged(drawn, drawn["truth"]), {"test": 50_000}, 500, [], seed, "m")["test"]
