@@ -40,7 +40,7 @@ def pytest_collection_modifyitems(items):
         if MIDDLE & set(item.fixturenames):
             item.add_marker(pytest.mark.middle)
     # What takes longest goes first, so that no core is idle at the end.
-    longest = ("cluster", "workflow")
+    longest = ("cluster", "workflow", "retrieval", "diffusion", "report")
     items.sort(key=lambda item: next((k for k, name in enumerate(longest) if name in item.path.parts), len(longest)))
 
 

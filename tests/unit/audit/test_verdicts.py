@@ -101,7 +101,7 @@ def test_all_of_the_test_set_is_judged_and_the_accuracy_at_stake_is_exact():
 def test_what_leaked_is_estimated_where_a_sample_is_judged():
     """The truth, 200 images and 0.4 points, lies in 19 of 20 intervals or more; the confirmed ones are a fraction."""
     covered, estimates = 0, []
-    for seed in range(60):
+    for seed in range(30):
         table = planted(seed, unused=1000)
         drawn = sample(table, 500, [], seed, "m")
         assert (drawn["reference_set"] == "test").sum() == 500  # a sample of each set, whatever the others hold
@@ -110,7 +110,7 @@ def test_what_leaked_is_estimated_where_a_sample_is_judged():
         covered += test["leaked_low"] <= 200 <= test["leaked_high"]
         assert (test["drop_low"] <= 0.4 <= test["drop_high"]) == (test["leaked_low"] <= 200 <= test["leaked_high"])
         estimates.append(test["drop"])
-    assert covered >= 55  # 57 of 60 expected, standard deviation 1.7
+    assert covered >= 26  # 28.5 of 30 expected, standard deviation 1.2
     assert np.mean(estimates) == pytest.approx(0.4, abs=0.03)
 
 
