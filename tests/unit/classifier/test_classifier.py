@@ -536,7 +536,8 @@ def test_a_state_of_other_input_is_not_resumed(sets, run, tmp_path, change):
     elif change != "seed":
         settings = with_settings(**{change: other.get(change, getattr(SETTINGS, change) * 2)})
     ended(sets, tmp_path, 4, settings, seed=4 if change == "seed" else SEED)
-    path.write_bytes(original)
+    if change == "image":  # else not even a file's time is another
+        path.write_bytes(original)
     assert (tmp_path / "state.safetensors").exists()
     seen = []
     if change in ("seed", "image"):
