@@ -18,6 +18,7 @@ from augbench.core import benchmarks, files, package_data
 from augbench.diffusion import selection
 from augbench.diffusion.candidates import history_file
 from augbench.report import comparison, domain_gap, page, per_class, study_page
+from augbench.report.catalogue import EXHIBITS
 from augbench.report.plan import Plan
 from augbench.report.results import Files, StudyResults
 from augbench.report.tables import published, scaling, summarise, table1
@@ -121,6 +122,14 @@ def write_report(folder, plan, **further):
     settings = plan.settings.model_dump(exclude={"jobs"})
     study_page.write(plan.name, settings, methods, files_of(folder, plan, **further), jobs_of(folder), outputs)
     return Path(outputs["page"]).read_text(encoding="utf-8")
+
+
+def section(results, *names):
+    """HTML of a study's section of the page with these exhibits alone: all of them take seconds to draw."""
+    chosen = [exhibit for exhibit in EXHIBITS if exhibit.name in names]
+    assert len(chosen) == len(names)
+    gathered = {name: (exhibit, data) for exhibit in chosen for name, data in exhibit.gather(results)}
+    return study_page.section(results, gathered, {})["html"]
 
 
 def write_page(folder, plan, **further):
