@@ -80,6 +80,15 @@ def test_a_study_needs_what_the_methods_of_its_unions_need():
     assert set(study.added) == {"affine", "other"}
 
 
+def test_a_union_is_measured_at_further_ratios_for_which_its_methods_have_images():
+    sections = {"methods": ["none", "u", "affine"], "added": {"affine": "data", "other": "more"}}
+    sections |= {"scaling": {"methods": ["u"], "ratios": [2, 0.5]}}
+    both = parsed({"u": union(affine=0.5, other=0.5), "other": TABLE["affine"]}, **sections)
+    study = both.studies["birds"]
+    assert study.wanted_ratios("affine") == [1] and both.wanted_ratios(study, "affine") == [1, 0.5, 2]
+    assert both.wanted_ratios(study, "other") == both.wanted_ratios(study, "u") == [1, 0.5, 2]
+
+
 def test_thirds_are_shares():
     assert parsed({"u": union(retrieval=0.333333, clip_prompts=0.333333, affine=0.333333)})
     assert "sum to 0.999" in refused({"u": union(retrieval=0.333, clip_prompts=0.333, affine=0.333)})
