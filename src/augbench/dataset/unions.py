@@ -101,12 +101,16 @@ def draw(
             _pick(group.get(key, np.empty(0, int)), key, number, part, seed_key)
             for group, part, number in zip(groups, parts, numbers, strict=True)
         ]
-        drawn += sorted(
-            ((i + 0.5) / len(places), part, place)
-            for part, places in enumerate(chosen)
-            for i, place in enumerate(places)
-        )
-    return pd.DataFrame([row[1:] for row in drawn], columns=["part", "place"], dtype=int)
+        drawn.append(_mixed(chosen))
+    return pd.DataFrame(np.concatenate([np.empty((0, 2), int), *drawn]), columns=["part", "place"])
+
+
+def _mixed(chosen: Sequence[np.ndarray]) -> np.ndarray:
+    """The places that each part has, evenly mixed: int (n, 2), part and place."""
+    numbers = [len(places) for places in chosen]
+    when = np.concatenate([(np.arange(number) + 0.5) / max(1, number) for number in numbers])
+    rows = np.stack([np.repeat(np.arange(len(chosen)), numbers), np.concatenate(chosen)], axis=1)
+    return rows[np.argsort(when, kind="stable")]
 
 
 def _by_class(table: pd.DataFrame, part: Part) -> dict[str, np.ndarray]:
