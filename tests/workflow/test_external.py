@@ -132,6 +132,8 @@ def test_each_set_is_a_row_of_all_that_there_is(built):
         assert json.loads((built / "audit" / name / "summary.json").read_text())["added"] > 0
         assert name in set(pd.read_csv(built / "tables/per_class.csv")["method"])
         assert name in set(pd.read_csv(built / "tables/domain_gap.csv")["method"])
+    improved = set(pd.read_csv(built / "figures/figure5a.csv")["method"])
+    assert len(improved) == 2 and "union" in improved and improved - {"union"} < {"noise", "sourced", "again"}
     gallery = pd.read_csv(built / "figures/figure4.csv")
     assert {"Noise", "With sources", "Exported", "A union"} < set(gallery["row"])
     assert len(list((built / "export/again/webdataset").glob("*.tar"))) == 1
@@ -189,7 +191,7 @@ def test_the_report_says_where_the_images_come_from_and_what_is_short(built):
     assert "1 of 3 classes have fewer images than ratio 1 asks for (cow: 4 of 6)" in page
     assert "36 images made elsewhere by SDXL (licence: CC0), sourced/list.csv" in page
     assert page.count("<td>not checked</td>") == 4 + 2  # with the two that are here for the union
-    assert "a union, of whose 18 images in a run 5 of folder, 4 of Noise, 9 of webdataset" in page
+    assert "a union of 18 images a run: 5 of folder, 4 of Noise, 9 of webdataset" in page
     table = images.read(built / "added/sourced/images.parquet")
     assert set(table["start_image"]) <= set(images.read(built / "dataset/train.parquet")["image_id"])
 

@@ -44,7 +44,7 @@ def write_sets(
         tables = [images.read_columns(each, columns=("image_id", "class")) for each in own]
         drawn = draw(tables, wanted, parts, seed_key=(*seed_key, split))
         begins = np.cumsum([0, *map(len, tables)])
-        rows = images.read_rows(own, begins[drawn["part"]] + drawn["place"].to_numpy())
+        rows = images.read_rows(own, begins[drawn["part"].to_numpy()] + drawn["place"].to_numpy())
         images.write(path, rows.assign(method=[parts[k].method for k in drawn["part"]]))
 
 

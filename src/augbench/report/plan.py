@@ -66,6 +66,12 @@ class Plan:
         return self.where(lambda method: method.start.is_retrieved)
 
     @cached_property
+    def kinds(self) -> list[list[str]]:
+        """Methods that generate, that retrieve, whose images are made elsewhere, and unions."""
+        external = self.where(lambda method: method.start.is_external)
+        return [self.generating, self.retrieving, external, list(self.unions)]
+
+    @cached_property
     def varying(self) -> list[str]:
         """Methods that generate variations of training images."""
         return self.where(lambda method: method.start.begins_from_images)

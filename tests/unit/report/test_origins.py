@@ -70,7 +70,7 @@ def test_a_union_says_whose_images_it_adds_and_by_what_each_was_checked(results,
     rows = {row["method"]: row for row in data["rows"]}
     assert list(rows) == ["clip_prompts", "both", "retrieval", "mine"]
     title = EXTERNAL["mine"]["title"]
-    assert rows["both"]["origin"] == f"a union, of whose 4 images in a run 2 of Retrieval, 2 of {title}"
+    assert rows["both"]["origin"] == f"a union of 4 images a run: 2 of Retrieval, 2 of {title}"
     assert rows["both"]["checked"] == f"the backbone's own checker; not checked: {title}"
     assert rows["both"]["short"].startswith("2 of 2 classes have fewer images") and data["unchecked"] == [title]
 

@@ -27,7 +27,7 @@ def _origin(results: StudyResults, method: str) -> dict:
         table = images.read_columns(results.files.added[method], columns=["class", "method"])
         counts, shares = table["method"].value_counts(), results.plan.unions[method]
         taken = (f"{counts.get(key, 0)} of {results.plan.rows[key].title}" for key in shares)
-        row["origin"] = f"a union, of whose {counted(len(table), 'image')} in a run {', '.join(taken)}"
+        row["origin"] = f"a union of {counted(len(table), 'image')} a run: {', '.join(taken)}"
         row["short"] = _short(results, method, table)
     if start.is_external:
         place = settings.added[method]
