@@ -162,12 +162,19 @@ class JobCosts:
         return Need(4 * HOUR, 4000)
 
     def list_added(self, method: str) -> Need:
-        images = self.added(method, max(self.study.wanted_ratios(method)))
+        images = self.added(method, max(self.files.wanted_ratios(method)))
         return Need(resources.hashing(images), 2000 + 2e-3 * images, writes=self._table(images))
 
     def resample(self, method: str, ratio: str) -> Need:
         memory = resources.tables("resample", self.available(method, float(ratio)))
         return Need(megabytes=memory, writes=self._table(self.study.runs * self.added(method, ratio)))
+
+    def unite(self, method: str, ratio: str) -> Need:
+        images = self.added(method, ratio)
+        sets = self.study.runs * images
+        return Need(
+            megabytes=resources.tables("resample", len(self.files.shares(method)) * images), writes=self._table(sets)
+        )
 
     def export(self, method: str, form: str) -> Need:
         return Need(resources.hashing(self.train + self.added(method, self.files.ratios(method)[0])), 2000)
@@ -530,14 +537,18 @@ class JobCosts:
         if method in files.external:
             yield from [("run_script", self.run_script(method))] * bool(self.study.added[method].script)
             yield "list_added", self.list_added(method)
+        if self.study_start(method).adds_images:
+            for ratio in files.image_ratios(method):
+                rule = "unite" if files.shares(method) else "resample"
+                yield rule, getattr(self, rule)(method, ratio)
+        if method not in self.study.methods:
+            return  # it is here for its images
         for ratio in files.ratios(method):
             for first, last in files.stretches:
                 yield "classify", self.classify(method, ratio, last - first + 1)
         yield "summary", self.summary(method)
         if method not in files.adding:
             return
-        for ratio in files.ratios(method):
-            yield "resample", self.resample(method, ratio)
         rules = ["hash_added", "audit", "review"] + ["embed_added"] * bool(self.study.audit.detector)
         yield from ((rule, getattr(self, rule)(method)) for rule in rules)
 

@@ -8,7 +8,7 @@ TABLES = ("table1", "differences", "scaling", "per_class", "confusions")
 
 def report_files(files: StudyFiles) -> dict:
     """Paths of what a study's page reads, by the names of the fields of ``augbench.report.results.Files``."""
-    main = {method: files.ratios(method)[0] for method in files.methods}
+    main = {method: files.ratios(method)[0] for method in files.study.methods}
     finetuned = [method for method in files.generating if files.is_trained(method)]
     adding, retrieving = files.adding, files.retrieving
     return {
@@ -19,8 +19,8 @@ def report_files(files: StudyFiles) -> dict:
         "clusters": files.clusters if files.cluster_counts else None,
         "paper_results": package_data.as_input("paper_results.csv"),
         "paper_compute": package_data.as_input("paper_compute.csv"),
-        "summaries": {key: files.summary(key) for key in files.methods},
-        "histories": {key: [files.run(key, main[key], k, "history.csv") for k in files.runs] for key in files.methods},
+        "summaries": {key: files.summary(key) for key in main},
+        "histories": {key: [files.run(key, main[key], k, "history.csv") for k in files.runs] for key in main},
         "added": {key: files.added_set(key, main[key], 1) for key in adding},
         "audits": {key: files.audit(key, "summary.json") for key in adding},
         "candidates": {key: files.audit(key, "candidates.parquet") for key in adding},
@@ -88,6 +88,8 @@ def _by_method(files: StudyFiles):
     jobs = []
     for method in files.methods:
         jobs += [*_added(files, method), *_images(files, method)]
+        if method not in files.study.methods:
+            continue
         for ratio in files.ratios(method):
             stretches = [f"{method}-x{ratio}-{first}-{last}" for first, last in files.stretches]
             jobs += [("classify", name, method, f"x{ratio}") for name in stretches]
@@ -96,11 +98,14 @@ def _by_method(files: StudyFiles):
 
 
 def _added(files: StudyFiles, method: str):
-    if method not in files.adding:
+    start = files.methods[method].start
+    if not start.adds_images:
         return []
-    resampled = [("resample", f"{method}-x{ratio}", method, "") for ratio in files.ratios(method)]
+    drawn = [("resample", f"{method}-x{ratio}", method, "") for ratio in files.image_ratios(method)]
+    if method not in files.adding:
+        return drawn
     audits = ["", *(f"-{kind}" for kind in _detectors(files))]
-    return resampled + [("audit", f"{method}{kind}", method, "") for kind in audits]
+    return drawn + [("audit", f"{method}{kind}", method, "") for kind in audits]
 
 
 def _images(files: StudyFiles, method: str):

@@ -2,10 +2,11 @@
 
 import functools
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 
 from augbench.dataset.class_table import class_keys
-from augbench.study import prompts
+from augbench.study import prompts, unions
 from augbench.study.config import Config, Study, parts_of
 from augbench.study.methods import GENERATION, Method
 from augbench.study.sections.diffusion import Generate
@@ -172,15 +173,26 @@ class StudyFiles(Paths):
 
     def __init__(self, config: Config, name: str):
         super().__init__(name)
+        self.config = config
         self.study: Study = config.studies[name]
-        self.methods: dict[str, Method] = {method: config.methods[method] for method in self.study.methods}
+        self.methods: dict[str, Method] = config.methods_of(self.study)
 
-    # Methods.
+    # Methods: those of the study, and those that are here for their images alone, which a union takes.
 
     @property
     def adding(self) -> list[str]:
-        """The methods that add images."""
-        return [name for name, method in self.methods.items() if method.start.adds_images]
+        """The study's methods that add images."""
+        return [name for name in self.study.methods if self.methods[name].start.adds_images]
+
+    def shares(self, method: str) -> dict[str, Fraction]:
+        """The methods whose images a union takes, and the share of each; none for others."""
+        return unions.shares_of(method, self.methods)
+
+    def image_ratios(self, method: str) -> list[str]:
+        """The ratios at which there are sets of a method's images: its own, and those of unions that take them."""
+        mine = self.ratios(method) if method in self.study.methods else []
+        takers = [name for name in self.study.methods if method in self.shares(name)]
+        return list(dict.fromkeys([*mine, *(ratio for name in takers for ratio in self.ratios(name))]))
 
     @property
     def generating(self) -> list[str]:
@@ -223,10 +235,15 @@ class StudyFiles(Paths):
         wanted = self.study.wanted_ratios(method)
         return [f"{ratio:g}" for ratio in self.methods[method].start.ratios(wanted)]
 
+    def wanted_ratios(self, method: str) -> list[float]:
+        """The ratios for which a method has images: its own, and those of unions that take them; the main one
+        first."""
+        return self.config.wanted_ratios(self.study, method)
+
     def further_ratio(self, method: str) -> float | None:
         """The ratio for which a method needs images beyond those of the main one; None if it needs none."""
         enough = self.methods[method].start.enough(self.study, self.methods[method])
-        largest = max(self.study.wanted_ratios(method))
+        largest = max(self.wanted_ratios(method))
         return None if enough is None or largest <= enough else largest
 
     # The target and the data set.
@@ -376,6 +393,18 @@ class StudyFiles(Paths):
         """Whether a class of a method may have fewer images than a ratio wants."""
         return method in self.external and self.study.added[method].allow_fewer
 
+    def union_parts(self, method: str) -> list[dict]:
+        """Of whose images a union's sets are drawn, and how: as :class:`augbench.dataset.unions.Part` takes it."""
+        return [
+            {"method": part, "share": str(share), "order": self.methods[part].start.order}
+            | {"allow_fewer": self.allows_fewer(part)}
+            for part, share in self.shares(method).items()
+        ]
+
+    def union_sets(self, method: str, ratio: str) -> list[str]:
+        """The sets of those methods at a ratio: the runs of each in turn."""
+        return [file for part in self.shares(method) for file in self.added_sets(part, [ratio])]
+
     def image_tables(self, method: str, ratio: str) -> list[str]:
         """The tables of the images that a method can add at a ratio; up to the main one, only those that it needs."""
         tables = self.methods[method].start.tables(self, method)
@@ -423,7 +452,7 @@ class StudyFiles(Paths):
         """Of all classifiers of the main ratio, on each test image: the runs of each method in turn."""
         return [
             self.run(method, self.ratios(method)[0], k, "predictions.parquet")
-            for method in self.methods
+            for method in self.study.methods
             for k in self.runs
         ]
 
@@ -451,7 +480,7 @@ class StudyFiles(Paths):
 
     @property
     def summaries(self) -> list[str]:
-        return [self.summary(method) for method in self.methods]
+        return [self.summary(method) for method in self.study.methods]
 
     def audits(self, name: str) -> list[str]:
         """A file of the audit of each method that adds images, e.g. ``review.html``."""
@@ -464,5 +493,5 @@ class StudyFiles(Paths):
 
     @property
     def method_rows(self) -> dict[str, dict]:
-        """The methods' rows of the method table."""
+        """The rows of the method table of the study's methods, and of those whose images its unions take."""
         return {name: method.model_dump() for name, method in self.methods.items()}

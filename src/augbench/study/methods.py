@@ -1,6 +1,7 @@
 """The method table: what a row may say."""
 
 from collections.abc import Callable, Mapping
+from fractions import Fraction
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -8,10 +9,11 @@ from pydantic import Field, model_validator
 from augbench.core import package_data
 from augbench.study.parts import PARTS, PROMPT, Guide, Part
 from augbench.study.prompts import TEMPLATES, is_prompt_file, template_file, uses_pseudo_word
-from augbench.study.sections.base import Count, RowOf, Section, did_you_mean
+from augbench.study.sections.base import Count, Name, RowOf, Section, did_you_mean
 from augbench.study.sections.diffusion import Generate
 from augbench.study.starts import STARTS, Start
 
+ROUNDING = 1e-5  # by which the shares of a union may miss 1: thirds
 GENERATION = ("strength", "variations", "guidance", "steps", "negative_prompt")  # keys in place of the study's own
 
 
@@ -35,6 +37,9 @@ class Method(Section):
     start: Annotated[Start, RowOf(STARTS, "start")] = Field(
         description="where an added image comes from: "
         + "; ".join(f"{name}, {row.meaning}" for name, row in STARTS.items())
+    )
+    of: dict[Name, Annotated[float, Field(gt=0, le=1)]] | None = Field(
+        None, description="methods whose images a union adds, each with its share, e.g. {retrieval: 0.5, mine: 0.5}"
     )
     trained: list[Annotated[Part, RowOf(PARTS, "part")]] = Field(
         [],
@@ -83,6 +88,11 @@ class Method(Section):
         return section.model_copy(update=own | ({"images_per_class": None} if self.variations else {}))
 
     @property
+    def shares(self) -> dict[str, Fraction]:
+        """The methods that a union names, and the share of each; empty for others."""
+        return {name: Fraction(str(share)) for name, share in (self.of or {}).items()}
+
+    @property
     def guide(self) -> Guide:
         """What guides the denoiser: the trained part that does, or else the prompt."""
         return next((part for part in self.trained if isinstance(part, Guide)), PROMPT)
@@ -108,7 +118,23 @@ class Method(Section):
             )
         self._check_generation()
         self._check_trained()
+        self._check_union()
         return self
+
+    def _check_union(self) -> None:
+        """That a union names its methods and their shares, and no other method does. Raises ValueError."""
+        if self.of is None and not self.start.is_union:
+            return
+        if not self.start.is_union:
+            unions = _names(STARTS, lambda start: start.is_union)
+            raise ValueError(f"start: {self.start.name} goes without of; a union of methods has `start: {unions}`")
+        if not self.of:
+            raise ValueError(f"start: {self.start.name} needs of, e.g. `of: {{retrieval: 0.5, clip_prompts: 0.5}}`")
+        total = float(sum(self.shares.values()))
+        if abs(total - 1) > ROUNDING:
+            raise ValueError(f"the shares of a union sum to 1; those of `of` sum to {total:g}")
+        if self.conditioning is not None:
+            raise ValueError(f"start: {self.start.name} goes without conditioning; its methods have their own")
 
     def _check_generation(self) -> None:
         """That what is said of generation belongs to the method's start. Raises ValueError."""

@@ -80,11 +80,14 @@ def test_a_new_figure_is_one_entry(folder, tmp_path, monkeypatch):
         (["clip_prompts", "ft"], [], {"figure7"}, {"differences"}),
         (["none", "more_real"], ["more_real"], {"differences"}, {"figure5b"}),
         (["none", "retrieval"], [], {"figure5a", "differences", "funnel-retrieval"}, {"figure5b", "figure7"}),
+        (["none", "mine"], ["mine"], {"figure4", "figure5a", "figure5b"}, {"figure7"}),
+        (["none", "more_real"], [], {"figure4"}, {"figure5a"}),
     ],
 )
 def test_which_figures_a_study_has_follows_from_its_configuration(methods, scaled, there, missing):
     scaling = {"methods": scaled, "ratios": [2.0]} if scaled else {}
-    names = set(catalogue.figures(plan({key: METHODS[key] for key in methods}, scaling=scaling)))
+    rows = METHODS | {"mine": {"title": "Mine", "family": "external", "start": "folder"}}
+    names = set(catalogue.figures(plan({key: rows[key] for key in methods}, scaling=scaling)))
     assert there <= names and not missing & names
     boomerang = {"title": "Boomerang", "family": "unconditional", "start": "image"}
     assert "figure3" in catalogue.figures(plan({"boomerang": boomerang}, scaling={}))

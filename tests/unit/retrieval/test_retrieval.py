@@ -332,6 +332,17 @@ def test_what_is_wanted():
     assert [len(texts) for texts in search.prompts(classes, "clip_prompts")] == [80, 80]
 
 
+def test_prompts_of_each_class_are_its_query(tmp_path):
+    """Of a file of prompts a class's own are searched for, by their mean."""
+    file = tmp_path / "prompts.json"
+    file.write_text('{"Tinca Tinca": ["east", "north"], "a": ["north"]}')
+    classes = pd.DataFrame({"class": ["a", "b"], "lemmas": ["desktop computer", "tench, Tinca tinca"]})
+    one, two = search.prompts(classes, str(file))
+    assert (one, two) == (["north"], ["east", "north"])
+    assert search.query(one, None, None) == "north"
+    assert search.query(two, None, Compass()) == pytest.approx([0.5**0.5] * 2)
+
+
 # --- queries beyond the paper's -------------------------------------------------------------------------
 
 

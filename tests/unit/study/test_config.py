@@ -177,7 +177,15 @@ def test_ratios_of_a_method_are_the_studys_and_those_of_its_scaling():
     methods = config.parse(raw).methods
     assert study.main_times(methods["clip_prompts"]) == 3
     enough = {name: start.enough(study, methods["boomerang"]) for name, start in STARTS.items()}
-    assert enough == {"none": None, "more_real": None, "noise": 3, "image": 3, "pool": 1, "folder": math.inf}
+    assert enough == {
+        "none": None,
+        "more_real": None,
+        "noise": 3,
+        "image": 3,
+        "pool": 1,
+        "folder": math.inf,
+        "methods": math.inf,
+    }
     for wrong in ("more_real", "retrieval_diverse"):
         raw["studies"]["digits"]["scaling"]["methods"] = [wrong]
         with pytest.raises(config.ConfigError, match=f"scaling.methods: '{wrong}' is not one of the study's methods"):
