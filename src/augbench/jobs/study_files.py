@@ -4,10 +4,12 @@ import functools
 from collections.abc import Sequence
 from pathlib import Path
 
+from augbench.audit.duplicates import RADIUS
 from augbench.dataset.class_table import class_keys
 from augbench.study import prompts
 from augbench.study.config import Config, Study, parts_of
 from augbench.study.methods import GENERATION, Method
+from augbench.study.readers.layout import HELD_OUT
 from augbench.study.sections.diffusion import Generate
 from augbench.study.sections.models import Backbone
 from augbench.study.sections.retrieval import Pool
@@ -79,6 +81,14 @@ class Paths:
 
     def added_images(self, method: str) -> str:
         return self.added(method, "images.parquet")
+
+    def scores(self, method: str, extent: str) -> str:
+        """The scores of the images that a method may add: ``main``, up to the main ratio, or ``further``."""
+        return f"{self.folder}/scores/{method}/{extent}/scores.parquet"
+
+    def filtered(self, method: str, extent: str, name: str) -> str:
+        """What is left of these images: ``images.parquet``, ``ledger.csv`` or ``counts.csv``."""
+        return f"{self.folder}/filtered/{method}/{extent}/{name}"
 
     def latents(self, split: str) -> str:
         return f"{self.folder}/latents/{split}.safetensors"
@@ -177,10 +187,24 @@ class StudyFiles(Paths):
         """The methods that add images."""
         return [name for name, method in self.methods.items() if method.start.adds_images]
 
+    @functools.cached_property
+    def makers(self) -> dict[str, str]:
+        """Method -> the one whose images it adds: itself, or, of a filtered one, the first one that is the same but for
+        title, family and filter, an unfiltered one if there is any. So nothing is made twice."""
+        rows = {
+            name: (method.model_dump(exclude={"title", "family", "filter"}), self.study.added.get(name))
+            for name, method in self.methods.items()
+        }
+        makers = {}
+        for name, method in self.methods.items():
+            alike = [other for other in self.methods if rows[other] == rows[name]] if method.filter else [name]
+            makers[name] = min(alike, key=lambda other: self.methods[other].filter is not None)
+        return makers
+
     @property
     def generating(self) -> list[str]:
-        """The methods whose added images a diffusion model makes."""
-        return [name for name, method in self.methods.items() if method.start.is_generated]
+        """The methods whose added images a diffusion model makes, for them."""
+        return [name for name, maker in self.makers.items() if maker == name and self.methods[name].start.is_generated]
 
     @property
     def finetuned(self) -> list[str]:
@@ -189,18 +213,18 @@ class StudyFiles(Paths):
 
     @property
     def retrieving(self) -> list[str]:
-        """The methods whose added images come from the pool."""
-        return [name for name, method in self.methods.items() if method.start.is_retrieved]
+        """The methods whose added images come from the pool, for them."""
+        return [name for name, maker in self.makers.items() if maker == name and self.methods[name].start.is_retrieved]
 
     @property
     def external(self) -> list[str]:
-        """The methods whose added images are made elsewhere."""
-        return [name for name, method in self.methods.items() if method.start.is_external]
+        """The methods whose added images are made elsewhere, for them."""
+        return [name for name, maker in self.makers.items() if maker == name and self.methods[name].start.is_external]
 
     def method_row(self, method: str) -> dict:
         """What of a method's row of the method table its images depend on, beside what :meth:`generation` holds, and a
         digest of its templates."""
-        row = self.methods[method].model_dump(exclude={"title", "family", *GENERATION})
+        row = self.methods[method].model_dump(exclude={"title", "family", "filter", *GENERATION})
         return row | {"texts": _digest_of_templates(row["conditioning"])}
 
     def generation(self, method: str) -> Generate:
@@ -219,9 +243,11 @@ class StudyFiles(Paths):
         return [f"{ratio:g}" for ratio in self.methods[method].start.ratios(wanted)]
 
     def further_ratio(self, method: str) -> float | None:
-        """The ratio for which a method needs images beyond those of the main one; None if it needs none."""
+        """The ratio for which a method, or another one that adds its images, needs images beyond those of the main
+        one; None if none does."""
         enough = self.methods[method].start.enough(self.study, self.methods[method])
-        largest = max(self.study.wanted_ratios(method))
+        maker = self.makers[method]
+        largest = max(max(self.study.wanted_ratios(name)) for name in self.methods if self.makers[name] == maker)
         return None if enough is None or largest <= enough else largest
 
     # The target and the data set.
@@ -361,20 +387,84 @@ class StudyFiles(Paths):
         """The images that only further ratios need."""
         if self.further_ratio(method) is None:
             return []
-        return self.methods[method].start.further(self, method, extension)
+        return self.methods[method].start.further(self, self.makers[method], extension)
 
     def added_place(self, method: str) -> str:
         """Where the images of a method lie that were made elsewhere, or what a script makes of them."""
         return self.study.added[method].path or self.added(method, "output")
 
-    def allows_fewer(self, method: str) -> bool:
-        """Whether a class of a method may have fewer images than a ratio wants."""
-        return method in self.external and self.study.added[method].allow_fewer
+    def allows_fewer(self, method: str, ratio: str) -> bool:
+        """Whether a class of a method may have fewer images than a ratio wants: because fewer were made elsewhere, or
+        were left over by a filter. Of listed images further ratios leave such a class out."""
+        row = self.methods[method]
+        if row.start.is_external and self.study.added[method].allow_fewer:
+            return True
+        if row.start.order == "listed" and float(ratio) > self.study.main_ratio:
+            return False
+        return self.study.drop_leaks or bool(row.filter and row.filter.allow_fewer)
 
     def image_tables(self, method: str, ratio: str) -> list[str]:
         """The tables of the images that a method can add at a ratio; up to the main one, only those that it needs."""
-        tables = self.methods[method].start.tables(self, method)
-        return tables if float(ratio) <= self.study.main_ratio else tables + self.further(method, "parquet")
+        extents = self.extents(method)[: 1 if float(ratio) <= self.study.main_ratio else None]
+        if self.is_filtered(method):
+            return [self.filtered(method, extent, "images.parquet") for extent in extents]
+        return [table for extent in extents for table in self.candidate_tables(method, extent)]
+
+    # Scores and filters.
+
+    def extents(self, method: str) -> list[str]:
+        """The groups in which a method's images are scored and filtered, so that those of the main ratio do not depend
+        on further ones: ``main`` and, if there are such, ``further``."""
+        return ["main", "further"] if self.further(method, "parquet") else ["main"]
+
+    def candidate_tables(self, method: str, extent: str) -> list[str]:
+        """The tables of the images that a method could add, before any filter."""
+        if extent == "further":
+            return self.further(method, "parquet")
+        return self.methods[method].start.tables(self, self.makers[method])
+
+    def is_filtered(self, method: str) -> bool:
+        return method in self.adding and (self.study.drop_leaks or self.methods[method].filter is not None)
+
+    @property
+    def filtering(self) -> list[str]:
+        """The methods of whose images some are left out."""
+        return [method for method in self.adding if self.is_filtered(method)]
+
+    @property
+    def scored(self) -> list[str]:
+        """The methods whose images are scored: for themselves, or for those that add them too."""
+        wanted = self.adding if self.study.scores else self.filtering
+        return list(dict.fromkeys(self.makers[method] for method in wanted))
+
+    def selection_of(self, method: str) -> str | list:
+        """Which candidate of a fine-tuning makes a method's images; none for a method without."""
+        return self.selection(self.makers[method]) if self.is_trained(method) else []
+
+    def embedded(self, splits: Sequence[str]) -> list[str]:
+        """The embeddings of the images of some splits; none where nothing embeds them."""
+        return [self.detected_references("vectors", split) for split in splits] if self.embedder else []
+
+    @property
+    def leaks(self) -> tuple | None:
+        """What makes an image a candidate of a duplicate of a held-out one, as in the audit: bits of its hash and, with
+        a second detector, cosine distance; None where such images are added all the same."""
+        section = self.study.audit
+        if not self.study.drop_leaks:
+            return None
+        return RADIUS, 1 - section.threshold if section.detector else None
+
+    @property
+    def embedder(self) -> str | None:
+        """By what embeddings images are compared: the audit's second detector, or else the study's CLIP."""
+        return self.study.audit.detector or ("clip" if self.study.clip else None)
+
+    def enough_for(self, method: str, extent: str) -> float | None:
+        """The ratio for which a method's images of an extent must suffice; None for none, where all that there are are
+        added, and of further ones."""
+        if extent == "further" or self.methods[method].start.order == "all":
+            return None
+        return self.study.main_ratio if self.further_ratio(method) else max(map(float, self.ratios(method)))
 
     @property
     def stored_shards(self) -> list[str]:
@@ -443,6 +533,11 @@ class StudyFiles(Paths):
         """What the second detector sees in each reference set; none without one."""
         names = self.reference_names(method) if self.study.audit.detector else []
         return [self.detected_references("vectors", name) for name in names]
+
+    @property
+    def scored_references(self) -> list[str]:
+        """The splits with which scored images are compared."""
+        return ["train", *HELD_OUT] if self.scored else []
 
     @property
     def summaries(self) -> list[str]:
