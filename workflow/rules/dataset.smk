@@ -163,7 +163,7 @@ rule filter_images:
         "results/{study}/logs/scores/{method}-{extent}-filter.log",
     benchmark:
         "results/{study}/benchmarks/scores/{method}-{extent}-filter.tsv"
-    localrule: True
+    localrule: is_light("filter_images")
     conda:
         "../../envs/augbench.yaml"
     resources:
@@ -198,7 +198,7 @@ for place, runs in enumerate(sorted({study.runs for study in STUDIES.values()}))
             "results/{study}/benchmarks/resample/{method}-x{ratio}.tsv"
         wildcard_constraints:
             study=one_of(name for name, study in STUDIES.items() if study.runs == runs),
-        localrule: True
+        localrule: is_light("resample")
         conda:
             "../../envs/augbench.yaml"
         resources:

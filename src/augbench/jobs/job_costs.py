@@ -27,11 +27,11 @@ SMALL_PROCESS = 3 * GIGABYTE  # with a small diffusion model of one's own
 MAPPED = 20 * GIGABYTE  # of a mapped file: more of it may be read from the disk again
 CARD = 2.5 * GIGABYTE  # of a classifier's process: what a GPU's libraries take, and processes that read images
 SAMPLES = 2 * GIGABYTE  # of metrics of image sets: inner products of 5,000 features with each other, several times
-VECTOR = 768  # numbers of an embedding
 SCORED = 10_000  # images of which embeddings are in memory when they are scored
 SCORES_BYTES = 250  # of an image's scores
 UNET_BYTES = 3.44e9  # of Stable Diffusion's denoiser, float32
 CHECKER_BYTES = 1.2e9  # of Stable Diffusion's safety checker
+VECTOR_BYTES = 4 * 768  # of an image's embedding by the audit's second detector
 MODEL_BYTES = 5.5e9  # of Stable Diffusion, with its safety checker
 
 
@@ -174,14 +174,14 @@ class JobCosts:
         are hashes and embeddings of those that they are compared with, and embeddings of a part of them."""
         images = self._candidates(method, extent)
         references = self.train + sum(self.size.images[split] for split in HELD_OUT)
-        vectors = 4 * VECTOR * (references + SCORED) if self.files.embedder else 0
+        vectors = self._vectors(references + SCORED) if self.files.embedder else 0
         seconds = resources.hashing(images) + resources.scoring((2 + bool(self.files.embedder)) * images)
         compared = images * references * (resources.PER_COMPARED_PAIR + bool(vectors) * resources.PER_COMPARED_VECTOR)
-        return Need(seconds + compared, 5000 + (2 * vectors + 8 * images) / 1e6, 1, writes=SCORES_BYTES * images)
+        return Need(seconds + compared, 5000 + vectors + 8 * images / 1e6, 1, writes=2 * SCORES_BYTES * images)
 
     def filter_images(self, method: str, extent: str) -> Need:
         images = self._candidates(method, extent)
-        return Need(megabytes=1000 + 700 * images / 1e6, writes=2 * self._table(images))
+        return Need(megabytes=500 + 700 * images / 1e6, writes=2 * self._table(images))
 
     def _candidates(self, method: str, extent: str) -> int:
         """Images that a method could add, up to the main ratio or beyond it."""
@@ -325,12 +325,15 @@ class JobCosts:
         # What is learned of each class stays in the host's memory, with its two moments.
         learned = 3 * self._candidate_bytes([part for part in row.trained if not part.needs_full_precision], method)
         model = any(part.needs_full_precision for part in row.trained) * 2 * self._backbone[2]  # float32
+        written = len(row.candidates) * self._candidate_bytes(row.trained, method)
+        keep = self.study.jobs.keep_candidates
         return Need(
             work / section.processes,
             2 * GIGABYTE + section.processes * self._process + (4 * model + learned) / 1e6 + self._mapped,
             section.processes,
             V100,
-            writes=len(row.candidates) * self._candidate_bytes(row.trained, method),
+            writes=written if keep else 0,
+            drops=0 if keep else written,
         )
 
     def _epochs(self, method: str) -> int:
@@ -363,7 +366,7 @@ class JobCosts:
         return self._classifier((1 + self.study.main_ratio) * self.train, candidates)
 
     def select(self, method: str) -> Need:
-        return Need(megabytes=500)
+        return Need(megabytes=500, writes=self._candidate_bytes(self.files.methods[method].trained, method))
 
     # Generation.
 
@@ -432,16 +435,24 @@ class JobCosts:
         return Need(resources.hashing(images) / self.cores, memory, writes=20 * images)
 
     def embed_references(self, set: str) -> Need:
-        return Need(resources.embedding(self._reference(set)), 6000, 1)
+        return self._embedding(self._reference(set))
 
     def embed_added(self, method: str) -> Need:
-        images = self.distinct(method, self.files.ratios(method))
-        return Need(resources.embedding(images), 6000, 1, writes=images * 2 * 768)
+        return self._embedding(self.distinct(method, self.files.ratios(method)))
+
+    def _embedding(self, images: float) -> Need:
+        return Need(resources.embedding(images), 6000 + self._vectors(images), 1, writes=images * VECTOR_BYTES)
+
+    def _vectors(self, images: float) -> float:
+        """Megabytes of the vectors of so many images, which are there twice while they are read or written."""
+        return 2 * images * VECTOR_BYTES / 1e6
 
     def audit(self, method: str) -> Need:
         added = self.distinct(method, self.files.ratios(method))
         references = sum(map(self._reference, self.files.reference_names(method)))
         memory = resources.tables("audit", added + references)
+        if self.study.audit.detector:
+            memory += self._vectors(added + references)
         return Need(added * references * resources.PER_COMPARED_PAIR / self.cores, memory)
 
     def review(self, method: str) -> Need:
@@ -467,6 +478,17 @@ class JobCosts:
         return Need(megabytes=resources.tables("study_page", self.train))
 
     # All jobs.
+
+    def largest(self, rule: str) -> float:
+        """Megabytes of the largest job of a rule; 0 where the study has none."""
+        return self._largest.get(rule, 0)
+
+    @functools.cached_property
+    def _largest(self) -> dict[str, float]:
+        largest: dict[str, float] = {}
+        for rule, need in self.jobs():
+            largest[rule] = max(largest.get(rule, 0), need.megabytes)
+        return largest
 
     def jobs(self) -> Iterator[tuple[str, Need]]:
         """The rule and the need of each job of the study's report."""

@@ -32,7 +32,7 @@ def report_files(files: StudyFiles) -> dict:
         "verdicts": {key: files.verdicts(key) for key in adding if files.verdicts(key) in files.verdict_files},
         "generated": {key: files.generated(maker, "parquet") for key, maker in generated.items()},
         "selections": {key: files.selection(maker) for key, maker in finetuned.items()},
-        "finetunings": {key: files.finetunings(maker) for key, maker in finetuned.items()},
+        "finetunings": {key: files.finetunings(maker, ".csv") for key, maker in finetuned.items()},
         "external": {key: files.added_images(maker) for key, maker in external.items()},
         "ledgers": {key: files.retrieval(maker, "ledger.parquet") for key, maker in retrieved.items()},
         "funnels": {key: files.retrieval(maker, "funnel.csv") for key, maker in retrieved.items()},
