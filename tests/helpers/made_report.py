@@ -17,7 +17,7 @@ from augbench.audit import duplicates
 from augbench.core import benchmarks, files, package_data
 from augbench.diffusion import selection
 from augbench.diffusion.candidates import history_file
-from augbench.report import comparison, domain_gap, page, per_class, study_page
+from augbench.report import comparison, domain_gap, page, per_class, set_metrics, study_page
 from augbench.report.catalogue import EXHIBITS
 from augbench.report.plan import Plan
 from augbench.report.results import Files, StudyResults
@@ -71,7 +71,7 @@ def files_of(folder, plan, **further):
     tables = ("table1", "differences", "scaling", "per_class", "confusions")
     named = {name: f"{folder}/tables/{name}.csv" for name in tables}
     named |= {"classes": f"{folder}/dataset/classes.csv", "train": f"{folder}/dataset/train.parquet"}
-    named |= {"domain_gap": f"{folder}/tables/domain_gap.csv" if plan.adding else None}
+    named |= {name: f"{folder}/tables/{name}.csv" if plan.adding else None for name in ("domain_gap", "set_metrics")}
     named |= {"clusters": f"{folder}/finetune/clusters.parquet" if plan.clustered else None}
     named |= {f"paper_{name}": str(package_data.bundled(f"paper_{name}.csv")) for name in ("results", "compute")}
     by_method = {
@@ -325,5 +325,10 @@ def _write_tables(made, summaries, added):
         for method, (_, table) in added.items()
     }
     tables["domain_gap"] = domain_gap.table(gaps, 96.5)
+    measured = {
+        method: set_metrics.SetMetrics(0.01 * k, 0.5, 0.25, 1.25, 0.75, 9.5) if k else None
+        for k, method in enumerate(added)
+    }
+    tables["set_metrics"] = set_metrics.table(measured, "classifier", 10)
     for name, table in tables.items():
         files.write_csv(made.folder / "tables" / f"{name}.csv", table)

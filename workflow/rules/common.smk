@@ -59,7 +59,8 @@ wildcard_constraints:
     part="[0-9]+",
     ratio=r"[0-9.]+",
     shard="[0-9]+",
-    set="|".join({*REFERENCES}.union(*(study.audit.references for study in STUDIES.values()))),
+    extent="main|further",
+    set="|".join({"train", *REFERENCES}.union(*(study.audit.references for study in STUDIES.values()))),
 
 
 def one_of(studies):

@@ -14,7 +14,7 @@ from augbench.dataset.class_table import class_keys, class_table
 from augbench.jobs.job_costs import JobCosts
 from augbench.models import local_files
 from augbench.retrieval import guard, index, metadata
-from augbench.study import classes, prompts
+from augbench.study import classes, encoders, prompts
 from augbench.study.config import Config, ConfigError, Study
 from augbench.study.layouts import layout_of
 from augbench.study.sources import COLUMNS
@@ -78,10 +78,14 @@ def check_world(
         check_prompts(config, study, place)
         check_pool(study, place)
         check_audit(study, place)
-        try:
-            check_model(study.classifier.model)
-        except ValueError as error:
-            raise ConfigError(f"{place}.classifier.model: {error}") from None
+        for key, check, named in (
+            ("classifier.model", check_model, study.classifier.model),
+            ("metrics.encoder", encoders.check, study.metrics.encoder),
+        ):
+            try:
+                check(named)
+            except ValueError as error:
+                raise ConfigError(f"{place}.{key}: {error}") from None
 
 
 def remarks(config: Config) -> list[str]:

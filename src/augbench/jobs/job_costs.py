@@ -18,6 +18,7 @@ from augbench.jobs.study_files import StudyFiles
 from augbench.jobs.study_size import StudySize, study_size
 from augbench.study import classes
 from augbench.study.parts import Part
+from augbench.study.readers.layout import HELD_OUT
 
 T4, V100 = "T4", "V100"  # GPUs by whose hours work is estimated, those of the paper
 GIGABYTE = 1000  # in megabytes
@@ -25,6 +26,9 @@ PROCESS = 6 * GIGABYTE  # of a process that has Stable Diffusion on a GPU, or in
 SMALL_PROCESS = 3 * GIGABYTE  # with a small diffusion model of one's own
 MAPPED = 20 * GIGABYTE  # of a mapped file: more of it may be read from the disk again
 CARD = 2.5 * GIGABYTE  # of a classifier's process: what a GPU's libraries take, and processes that read images
+SAMPLES = 2 * GIGABYTE  # of metrics of image sets: inner products of 5,000 features with each other, several times
+SCORED = 10_000  # images of which embeddings are in memory when they are scored
+SCORES_BYTES = 250  # of an image's scores
 UNET_BYTES = 3.44e9  # of Stable Diffusion's denoiser, float32
 CHECKER_BYTES = 1.2e9  # of Stable Diffusion's safety checker
 VECTOR_BYTES = 4 * 768  # of an image's embedding by the audit's second detector
@@ -164,6 +168,26 @@ class JobCosts:
     def list_added(self, method: str) -> Need:
         images = self.added(method, max(self.files.wanted_ratios(method)))
         return Need(resources.hashing(images), 2000 + 2e-3 * images, writes=self._table(images))
+
+    def score(self, method: str, extent: str) -> Need:
+        """Images are hashed, embedded (with CLIP and, if there is one, the audit's detector) and classified. In memory
+        are hashes and embeddings of those that they are compared with, and embeddings of a part of them."""
+        images = self._candidates(method, extent)
+        references = self.train + sum(self.size.images[split] for split in HELD_OUT)
+        vectors = self._vectors(references + SCORED) if self.files.embedder else 0
+        seconds = resources.hashing(images) + resources.scoring((2 + bool(self.files.embedder)) * images)
+        compared = images * references * (resources.PER_COMPARED_PAIR + bool(vectors) * resources.PER_COMPARED_VECTOR)
+        return Need(seconds + compared, 5000 + vectors + 8 * images / 1e6, 1, writes=2 * SCORES_BYTES * images)
+
+    def filter_images(self, method: str, extent: str) -> Need:
+        images = self._candidates(method, extent)
+        return Need(megabytes=500 + 700 * images / 1e6, writes=2 * self._table(images))
+
+    def _candidates(self, method: str, extent: str) -> int:
+        """Images that a method could add, up to the main ratio or beyond it."""
+        if extent == "main":
+            return self.available(method, self.study.main_ratio)
+        return self.available(method, self.files.further_ratio(method)) - self.available(method, self.study.main_ratio)
 
     def resample(self, method: str, ratio: str) -> Need:
         memory = resources.tables("resample", self.available(method, float(ratio)))
@@ -400,8 +424,9 @@ class JobCosts:
         added = sum(self.distinct(method, [self.files.ratios(method)[0]]) for method in self.files.adding)
         readers = max(1, self._readers)  # what it waits for
         most = max(self.distinct(method, self.files.ratios(method)[:1]) for method in self.files.adding)
-        memory = resources.tables("domain_gap", most)
-        return Need(resources.scoring(self.size.images["test"] + added) / readers, memory, 1)
+        memory = resources.tables("domain_gap", most) + SAMPLES
+        seconds = resources.scoring(self.size.images["test"] + added) / readers
+        return Need(seconds + resources.PER_METRICS * len(self.files.adding), memory, 1)
 
     # The audit.
 
@@ -442,7 +467,7 @@ class JobCosts:
 
     def _reference(self, set: str) -> int:
         """Images in a reference set; a folder that the configuration names is taken to be like the target."""
-        return self.size.images.get(set, self.size.target)
+        return self.train if set == "train" else self.size.images.get(set, self.size.target)
 
     # The report.
 
@@ -480,11 +505,12 @@ class JobCosts:
         for method in self.files.methods:
             yield from self._method_jobs(method)
         names = {name for method in self.files.adding for name in self.files.reference_names(method)}
-        for name in names:
+        scored = set(self.files.scored_references)
+        for name in names | scored:
             if name in self.study.audit.references:
                 yield "list_references", self.list_references(name)
             yield "hash_references", self.hash_references(name)
-            if self.study.audit.detector:
+            if self.study.audit.detector or (name in scored and self.files.embedder):
                 yield "embed_references", self.embed_references(name)
 
     def _once(self) -> Iterator[str]:
@@ -541,6 +567,9 @@ class JobCosts:
             for ratio in files.image_ratios(method):
                 rule = "unite" if files.shares(method) else "resample"
                 yield rule, getattr(self, rule)(method, ratio)
+        filters = ["score"] * (method in files.scored) + ["filter_images"] * files.is_filtered(method)
+        for extent in files.extents(method) if filters else []:
+            yield from ((rule, getattr(self, rule)(method, extent)) for rule in filters)
         if method not in self.study.methods:
             return  # it is here for its images
         for ratio in files.ratios(method):

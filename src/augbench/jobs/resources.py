@@ -28,6 +28,8 @@ PER_ENCODED_IMAGE = 0.1  # on a T4, by the VAE (1.12 TFLOP at 512 pixels)
 PER_HASHED_IMAGE = 1 / 340  # on a core: decoded and resized
 PER_SCORED_IMAGE = 1 / 100  # by a classifier or CLIP on a T4, which waits for the decoder
 PER_COMPARED_PAIR = 1 / 8e8  # of hashes, on a core
+PER_COMPARED_VECTOR = 1 / 1e9  # of embeddings, on a T4
+PER_METRICS = 60  # of a method, on a core: the metrics of 5,000 images
 PER_EMBEDDED_IMAGE = 1 / 20  # on a core without a GPU; ViT-L/14 takes more, a GPU much less
 PER_LEARNT_IMAGE = 3e-3  # of 32 pixels, when a small CLIP or diffusion model is trained on a slow core
 

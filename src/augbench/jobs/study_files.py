@@ -5,10 +5,12 @@ from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
+from augbench.audit.duplicates import RADIUS
 from augbench.dataset.class_table import class_keys
 from augbench.study import prompts, unions
 from augbench.study.config import Config, Study, parts_of
 from augbench.study.methods import GENERATION, Method
+from augbench.study.readers.layout import HELD_OUT
 from augbench.study.sections.diffusion import Generate
 from augbench.study.sections.models import Backbone
 from augbench.study.sections.retrieval import Pool
@@ -80,6 +82,14 @@ class Paths:
 
     def added_images(self, method: str) -> str:
         return self.added(method, "images.parquet")
+
+    def scores(self, method: str, extent: str) -> str:
+        """The scores of the images that a method may add: ``main``, up to the main ratio, or ``further``."""
+        return f"{self.folder}/scores/{method}/{extent}/scores.parquet"
+
+    def filtered(self, method: str, extent: str, name: str) -> str:
+        """What is left of these images: ``images.parquet``, ``ledger.csv`` or ``counts.csv``."""
+        return f"{self.folder}/filtered/{method}/{extent}/{name}"
 
     def latents(self, split: str) -> str:
         return f"{self.folder}/latents/{split}.safetensors"
@@ -194,10 +204,24 @@ class StudyFiles(Paths):
         takers = [name for name in self.study.methods if method in self.shares(name)]
         return list(dict.fromkeys([*mine, *(ratio for name in takers for ratio in self.ratios(name))]))
 
+    @functools.cached_property
+    def makers(self) -> dict[str, str]:
+        """Method -> the one whose images it adds: itself, or, of a filtered one, the first one that is the same but for
+        title, family and filter, an unfiltered one if there is any. So nothing is made twice."""
+        rows = {
+            name: (method.model_dump(exclude={"title", "family", "filter"}), self.study.added.get(name))
+            for name, method in self.methods.items()
+        }
+        makers = {}
+        for name, method in self.methods.items():
+            alike = [other for other in self.methods if rows[other] == rows[name]] if method.filter else [name]
+            makers[name] = min(alike, key=lambda other: self.methods[other].filter is not None)
+        return makers
+
     @property
     def generating(self) -> list[str]:
-        """The methods whose added images a diffusion model makes."""
-        return [name for name, method in self.methods.items() if method.start.is_generated]
+        """The methods whose added images a diffusion model makes, for them."""
+        return [name for name, maker in self.makers.items() if maker == name and self.methods[name].start.is_generated]
 
     @property
     def finetuned(self) -> list[str]:
@@ -206,18 +230,18 @@ class StudyFiles(Paths):
 
     @property
     def retrieving(self) -> list[str]:
-        """The methods whose added images come from the pool."""
-        return [name for name, method in self.methods.items() if method.start.is_retrieved]
+        """The methods whose added images come from the pool, for them."""
+        return [name for name, maker in self.makers.items() if maker == name and self.methods[name].start.is_retrieved]
 
     @property
     def external(self) -> list[str]:
-        """The methods whose added images are made elsewhere."""
-        return [name for name, method in self.methods.items() if method.start.is_external]
+        """The methods whose added images are made elsewhere, for them."""
+        return [name for name, maker in self.makers.items() if maker == name and self.methods[name].start.is_external]
 
     def method_row(self, method: str) -> dict:
         """What of a method's row of the method table its images depend on, beside what :meth:`generation` holds, and a
         digest of its templates."""
-        row = self.methods[method].model_dump(exclude={"title", "family", *GENERATION})
+        row = self.methods[method].model_dump(exclude={"title", "family", "filter", *GENERATION})
         return row | {"texts": _digest_of_templates(row["conditioning"])}
 
     def generation(self, method: str) -> Generate:
@@ -241,9 +265,11 @@ class StudyFiles(Paths):
         return self.config.wanted_ratios(self.study, method)
 
     def further_ratio(self, method: str) -> float | None:
-        """The ratio for which a method needs images beyond those of the main one; None if it needs none."""
+        """The ratio for which a method, or another one that adds its images, needs images beyond those of the main
+        one; None if none does."""
         enough = self.methods[method].start.enough(self.study, self.methods[method])
-        largest = max(self.wanted_ratios(method))
+        maker = self.makers[method]
+        largest = max(max(self.wanted_ratios(name)) for name in self.methods if self.makers[name] == maker)
         return None if enough is None or largest <= enough else largest
 
     # The target and the data set.
@@ -383,21 +409,27 @@ class StudyFiles(Paths):
         """The images that only further ratios need."""
         if self.further_ratio(method) is None:
             return []
-        return self.methods[method].start.further(self, method, extension)
+        return self.methods[method].start.further(self, self.makers[method], extension)
 
     def added_place(self, method: str) -> str:
         """Where the images of a method lie that were made elsewhere, or what a script makes of them."""
         return self.study.added[method].path or self.added(method, "output")
 
-    def allows_fewer(self, method: str) -> bool:
-        """Whether a class of a method may have fewer images than a ratio wants."""
-        return method in self.external and self.study.added[method].allow_fewer
+    def allows_fewer(self, method: str, ratio: str) -> bool:
+        """Whether a class of a method may have fewer images than a ratio wants: because fewer were made elsewhere, or
+        were left over by a filter. Of listed images further ratios leave such a class out."""
+        row = self.methods[method]
+        if row.start.is_external and self.study.added[method].allow_fewer:
+            return True
+        if row.start.order == "listed" and float(ratio) > self.study.main_ratio:
+            return False
+        return self.study.drop_leaks or bool(row.filter and row.filter.allow_fewer)
 
-    def union_parts(self, method: str) -> list[dict]:
+    def union_parts(self, method: str, ratio: str) -> list[dict]:
         """Of whose images a union's sets are drawn, and how: as :class:`augbench.dataset.unions.Part` takes it."""
         return [
             {"method": part, "share": str(share), "order": self.methods[part].start.order}
-            | {"allow_fewer": self.allows_fewer(part)}
+            | {"allow_fewer": self.allows_fewer(part, ratio)}
             for part, share in self.shares(method).items()
         ]
 
@@ -407,8 +439,71 @@ class StudyFiles(Paths):
 
     def image_tables(self, method: str, ratio: str) -> list[str]:
         """The tables of the images that a method can add at a ratio; up to the main one, only those that it needs."""
-        tables = self.methods[method].start.tables(self, method)
-        return tables if float(ratio) <= self.study.main_ratio else tables + self.further(method, "parquet")
+        extents = self.extents(method)[: 1 if float(ratio) <= self.study.main_ratio else None]
+        if self.is_filtered(method):
+            return [self.filtered(method, extent, "images.parquet") for extent in extents]
+        return [table for extent in extents for table in self.candidate_tables(method, extent)]
+
+    # Scores and filters.
+
+    def extents(self, method: str) -> list[str]:
+        """The groups in which a method's images are scored and filtered, so that those of the main ratio do not depend
+        on further ones: ``main`` and, if there are such, ``further``."""
+        return ["main", "further"] if self.further(method, "parquet") else ["main"]
+
+    def candidate_tables(self, method: str, extent: str) -> list[str]:
+        """The tables of the images that a method could add, before any filter."""
+        if extent == "further":
+            return self.further(method, "parquet")
+        return self.methods[method].start.tables(self, self.makers[method])
+
+    def is_filtered(self, method: str) -> bool:
+        """Whether some of a method's images are left out; of a union's, those of its methods are."""
+        row = self.methods[method]
+        can_be = row.start.adds_images and not row.start.is_union
+        return can_be and (self.study.drop_leaks or row.filter is not None)
+
+    @property
+    def filtering(self) -> list[str]:
+        """The methods of whose images some are left out."""
+        return [method for method in self.methods if self.is_filtered(method)]
+
+    @property
+    def scored(self) -> list[str]:
+        """The methods whose images are scored: for themselves, or for those that add them too."""
+        wanted = self.filtering
+        if self.study.scores:
+            wanted = [method for method in self.adding if not self.methods[method].start.is_union]
+        return list(dict.fromkeys(self.makers[method] for method in wanted))
+
+    def selection_of(self, method: str) -> str | list:
+        """Which candidate of a fine-tuning makes a method's images; none for a method without."""
+        return self.selection(self.makers[method]) if self.is_trained(method) else []
+
+    def embedded(self, splits: Sequence[str]) -> list[str]:
+        """The embeddings of the images of some splits; none where nothing embeds them."""
+        return [self.detected_references("vectors", split) for split in splits] if self.embedder else []
+
+    @property
+    def leaks(self) -> tuple | None:
+        """What makes an image a candidate of a duplicate of a held-out one, as in the audit: bits of its hash and, with
+        a second detector, cosine distance; None where such images are added all the same."""
+        section = self.study.audit
+        if not self.study.drop_leaks:
+            return None
+        return RADIUS, 1 - section.threshold if section.detector else None
+
+    @property
+    def embedder(self) -> str | None:
+        """By what embeddings images are compared: the audit's second detector, or else the study's CLIP."""
+        return self.study.audit.detector or ("clip" if self.study.clip else None)
+
+    def enough_for(self, method: str, extent: str) -> float | None:
+        """The ratio for which a method's images of an extent must suffice; None for none, where all that there are are
+        added, and of further ones."""
+        if extent == "further" or self.methods[method].start.order == "all":
+            return None
+        return self.study.main_ratio if self.further_ratio(method) else max(map(float, self.image_ratios(method)))
 
     @property
     def stored_shards(self) -> list[str]:
@@ -477,6 +572,11 @@ class StudyFiles(Paths):
         """What the second detector sees in each reference set; none without one."""
         names = self.reference_names(method) if self.study.audit.detector else []
         return [self.detected_references("vectors", name) for name in names]
+
+    @property
+    def scored_references(self) -> list[str]:
+        """The splits with which scored images are compared."""
+        return ["train", *HELD_OUT] if self.scored else []
 
     @property
     def summaries(self) -> list[str]:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from augbench.images import folders
 from augbench.models import local_files
+from augbench.study import encoders
 from augbench.study.config import Study
 from augbench.study.layouts import layout_of
 from augbench.study.sections.target import Target
@@ -128,9 +129,15 @@ class UserData:
 
     @functools.cached_property
     def detector(self) -> str:
-        """The audit's second detector, or what it looks with."""
+        """The audit's second detector, or the CLIP that embeds images where there is none."""
         detector = self.study.audit.detector
-        return self.clip if detector == "clip" else _digest_of_place(detector)
+        return self.clip if detector in ("clip", None) else _digest_of_place(detector)
+
+    @functools.cached_property
+    def encoder(self) -> str:
+        """What features for metrics come from, if it is on this machine."""
+        encoder, model = encoders.find(self.study.metrics.encoder)
+        return self.clip if encoder.needs_clip else _digest_of_place(encoder.folder(model))
 
 
 def of_studies(studies: Mapping[str, Study]) -> dict[str, UserData]:

@@ -13,6 +13,7 @@ from augbench.study.sections.classifier import Classifier
 from augbench.study.sections.diffusion import Finetune, Generate
 from augbench.study.sections.digits import Digits
 from augbench.study.sections.jobs import Jobs
+from augbench.study.sections.metrics import Metrics
 from augbench.study.sections.models import Backbone, Clip, Safety
 from augbench.study.sections.retrieval import Pool, Retrieval
 from augbench.study.sections.target import Dataset, Target
@@ -52,6 +53,14 @@ class Study(Section):
     generate: Generate = Generate.default()
     classifier: Classifier = Classifier.default()
     audit: Audit = Audit.default()
+    metrics: Metrics = Metrics.default()
+    scores: bool = Field(
+        False, description="score all images that may be added, also those of methods without a filter"
+    )
+    drop_leaks: bool = Field(
+        False,
+        description="do not add images that may be copies of validation or test images, by what the audit goes by",
+    )
     jobs: Jobs = Jobs.default()
 
     @property
@@ -109,6 +118,7 @@ class Config(Section):
                     raise ValueError(f"studies.{name}: its methods need the section `{section}`, which is missing")
             self._check_added(name, study)
             self._check_safety(name, study)
+            self._check_filters(name, study)
             for method in study.scaling.methods:
                 row = self.methods[method] if method in study.methods else None
                 if row is None or row.start.enough(study, row) is None:
@@ -131,6 +141,11 @@ class Config(Section):
                 )
             if study.audit.detector == "clip" and study.clip is None:
                 raise ValueError(f"studies.{name}.audit.detector: clip needs the section `clip`")
+            if study.metrics.row.needs_clip and study.clip is None:
+                raise ValueError(
+                    f"studies.{name}.metrics.encoder: {study.metrics.encoder} needs the section `clip`; write it, or "
+                    "`metrics: {encoder: classifier}`"
+                )
             trained = [part for part in ("clip", "backbone") if getattr(getattr(study, part), "train", None)]
             if trained and (study.pool is None or not study.pool.source.has_images):
                 raise ValueError(
@@ -161,6 +176,18 @@ class Config(Section):
                 raise ValueError(
                     f"studies.{name}.added: there is no method {method!r} whose images are made elsewhere, with "
                     f"`start: folder`{did_you_mean(method, elsewhere)} ({known})"
+                )
+
+    def _check_filters(self, name: str, study: Study) -> None:
+        """That there are the models by whose scores images are filtered. Raises ValueError."""
+        for method in study.methods:
+            rule = self.methods[method].filter
+            lacks_clip = study.clip is None and rule is not None and rule.by.needs_clip
+            detector = study.clip is not None or study.audit.detector is not None
+            if lacks_clip or (rule is not None and rule.by.needs_embedding and not detector):
+                raise ValueError(
+                    f"studies.{name}: {method} is filtered by {rule.by.name}, which needs the section `clip`; write "
+                    "it, or filter by another score, e.g. `by: confidence`"
                 )
 
     def _check_safety(self, name: str, study: Study) -> None:

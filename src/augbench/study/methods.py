@@ -11,6 +11,7 @@ from augbench.study.parts import PARTS, PROMPT, Guide, Part
 from augbench.study.prompts import TEMPLATES, is_prompt_file, template_file, uses_pseudo_word
 from augbench.study.sections.base import Count, Name, RowOf, Section, did_you_mean
 from augbench.study.sections.diffusion import Generate
+from augbench.study.sections.filter import Filter
 from augbench.study.starts import STARTS, Start
 
 ROUNDING = 1e-5  # by which the shares of a union may miss 1: thirds
@@ -69,6 +70,12 @@ class Method(Section):
         description="checkpoints of a fine-tuning, of which the one with the best validation accuracy is used",
     )
 
+    filter: Filter | None = Field(
+        None,
+        description="which of its images are good enough, by score; a row that differs from another one of the study "
+        "in title, family and filter alone takes that one's images",
+    )
+
     @classmethod
     def from_row(cls, row: Mapping) -> "Method":
         """The method of a job's parameters: of title and family, on which no image depends, the job knows nothing."""
@@ -116,6 +123,8 @@ class Method(Section):
                 f"start: {self.start.name} does not use query and diversity; methods that retrieve "
                 f"have `start: {retrieving}`"
             )
+        if self.filter and not self.start.adds_images:
+            raise ValueError(f"start: {self.start.name} adds no images, so there are none to filter")
         self._check_generation()
         self._check_trained()
         self._check_union()
@@ -135,6 +144,8 @@ class Method(Section):
             raise ValueError(f"the shares of a union sum to 1; those of `of` sum to {total:g}")
         if self.conditioning is not None:
             raise ValueError(f"start: {self.start.name} goes without conditioning; its methods have their own")
+        if self.filter is not None:
+            raise ValueError(f"start: {self.start.name} goes without filter; filter the images of its methods")
 
     def _check_generation(self) -> None:
         """That what is said of generation belongs to the method's start. Raises ValueError."""

@@ -22,7 +22,7 @@ from augbench.classifier import networks, training
 from augbench.classifier.architectures import check_model, known_models
 from augbench.classifier.crops import evaluation_image, random_crop, random_crop_of, training_image
 from augbench.classifier.schedule import epoch_order, plateau
-from augbench.classifier.scoring import examiner
+from augbench.classifier.scoring import confidences, examiner
 from augbench.classifier.training import train
 from augbench.core.files import read_json
 from augbench.core.seeds import derive
@@ -546,6 +546,16 @@ def test_a_state_of_other_input_is_not_resumed(sets, run, tmp_path, change):
     else:  # where it begins is enough
         ended(sets, tmp_path, STEPS + 1, progress=lambda done, total, note: seen.append(done))
     assert seen[0] == 1
+
+
+def test_confidences_are_probabilities_of_each_images_own_class(sets, run):
+    """Of the class that is predicted they are what was stored of the image; over all classes they add up to one."""
+    stored = pd.read_parquet(run[0] / "predictions.parquet")
+    confidence = confidences(run[0], CLASSES, SETTINGS)
+    assert confidence(sets[2].assign(**{"class": stored["predicted"].array})) == pytest.approx(
+        stored["confidence"].to_numpy(), abs=1e-6
+    )
+    assert sum(confidence(sets[2].assign(**{"class": key})) for key in CLASSES) == pytest.approx(np.ones(30), abs=1e-5)
 
 
 def examined(folder, table, settings=SETTINGS):

@@ -178,3 +178,17 @@ def test_each_job_of_a_study_is_counted():
     assert counts["hash_added"] == counts["embed_added"] == counts["audit"] == 5
     assert counts["hash_references"] == counts["embed_references"] == 4
     assert (counts["encode_latents"], counts["fetch_backbone"], counts["embed_pool"], counts["index_pool"]) == (1,) * 4
+
+
+def test_scores_and_filters_cost_only_where_a_study_asks_for_them():
+    kinds = {rule for rule, _ in costs().jobs()}
+    one = costs(drop_leaks=True, scaling={"methods": ["retrieval"], "ratios": [2]})
+    jobs = list(one.jobs())
+    added = [rule for rule, _ in jobs if rule in ("score", "filter_images")]
+    assert {rule for rule, _ in jobs} - kinds == {"score", "filter_images", "embed_references", "retrieve_further"}
+    assert added.count("score") == added.count("filter_images") == len(METHODS) - 1 + 1
+    assert one.score("retrieval", "main").seconds == pytest.approx(one.score("retrieval", "further").seconds)
+    assert costs(drop_leaks=True, generate={"times": 6}).score("clip_prompts", "main").seconds == pytest.approx(
+        2 * costs(drop_leaks=True).score("clip_prompts", "main").seconds
+    )
+    assert one.score("clip_prompts", "main").gpus == 1 and one.hash_references("train").seconds > 0

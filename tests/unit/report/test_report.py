@@ -163,6 +163,7 @@ def test_an_image_that_cannot_be_read_leaves_the_rest(folder):
     [
         "tables/table1.csv",
         "tables/domain_gap.csv",
+        "tables/set_metrics.csv",
         "retrieval/retrieval/funnel.csv",
         "audit/ft/summary.json",
         "audit/clip_prompts/candidates.parquet",
