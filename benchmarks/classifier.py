@@ -63,7 +63,7 @@ def ours(data: Batches, epoch: int) -> float:
     start = time.perf_counter()
     seen = sum(
         len(batch)
-        for batch in data.stream([(epoch, part) for part in np.split(order, range(BATCH, len(order), BATCH))])
+        for batch in data.stream([(epoch, part, part) for part in np.split(order, range(BATCH, len(order), BATCH))])
     )
     assert seen == len(data)
     return seen / (time.perf_counter() - start)

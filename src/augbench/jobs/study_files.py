@@ -8,6 +8,7 @@ from augbench.dataset.class_table import class_keys
 from augbench.study import prompts
 from augbench.study.config import Config, Study, parts_of
 from augbench.study.methods import Method
+from augbench.study.recipes import Recipe
 from augbench.study.sections.models import Backbone
 from augbench.study.sections.retrieval import Pool
 from augbench.study.sections.target import Target
@@ -185,8 +186,12 @@ class StudyFiles(Paths):
 
     def method_row(self, method: str) -> dict:
         """What of a method's row of the method table its images depend on, and a digest of its templates."""
-        row = self.methods[method].model_dump(exclude={"title", "family"})
+        row = self.methods[method].model_dump(exclude={"title", "family", *Recipe.model_fields})
         return row | {"texts": _digest_of_templates(row["conditioning"])}
+
+    def recipe(self, method: str) -> dict:
+        """What of a method's row the training of its classifiers depends on."""
+        return self.methods[method].recipe.model_dump()
 
     def is_trained(self, method: str) -> bool:
         return bool(self.methods[method].trained)

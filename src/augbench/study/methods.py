@@ -6,8 +6,10 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from augbench.core import package_data
+from augbench.study.augments import AUGMENTS, Augment
 from augbench.study.parts import PARTS, PROMPT, Guide, Part
 from augbench.study.prompts import TEMPLATES, template_file, uses_pseudo_word
+from augbench.study.recipes import Mix, Recipe
 from augbench.study.sections.base import Count, RowOf, Section, did_you_mean
 from augbench.study.starts import STARTS, Start
 
@@ -50,6 +52,15 @@ class Method(Section):
         min_length=1,
         description="checkpoints of a fine-tuning, of which the one with the best validation accuracy is used",
     )
+    augment: Annotated[Augment, RowOf(AUGMENTS, "augment")] | None = Field(
+        None,
+        description="what classifiers do to training images beyond crops and flips: "
+        + "; ".join(f"{name}, {row.meaning}" for name, row in AUGMENTS.items())
+        + "; null: nothing",
+    )
+    mix: Mix | None = Field(
+        None, description="the part of added images in training; null: they are further training images like all"
+    )
 
     @classmethod
     def from_row(cls, row: Mapping) -> "Method":
@@ -61,6 +72,21 @@ class Method(Section):
     def guide(self) -> Guide:
         """What guides the denoiser: the trained part that does, or else the prompt."""
         return next((part for part in self.trained if isinstance(part, Guide)), PROMPT)
+
+    @property
+    def recipe(self) -> Recipe:
+        """How classifiers are trained on the method's images."""
+        return Recipe(augment=self.augment, mix=self.mix)
+
+    @property
+    def is_target_alone(self) -> bool:
+        """Whether it is the target data as they are, with which the others are compared."""
+        return not self.start.adds_images and self.augment is None
+
+    @property
+    def reference_line(self) -> str | None:
+        """How bar charts draw its accuracy across all methods."""
+        return None if self.augment or self.mix else self.start.reference_line
 
     @model_validator(mode="after")
     def _fits(self):
@@ -79,6 +105,8 @@ class Method(Section):
                 f"start: {self.start.name} does not use query and diversity; methods that retrieve "
                 f"have `start: {retrieving}`"
             )
+        if self.mix and not self.start.adds_images:
+            raise ValueError(f"start: {self.start.name} adds no images that could be mixed in: leave out `mix`")
         self._check_trained()
         return self
 

@@ -21,13 +21,14 @@ from augbench.classifier import crops as classifier_crops
 from augbench.classifier import networks, training
 from augbench.classifier.architectures import check_model, known_models
 from augbench.classifier.crops import evaluation_image, random_crop, random_crop_of, training_image
-from augbench.classifier.schedule import epoch_order, plateau
+from augbench.classifier.schedule import epoch_order
 from augbench.classifier.scoring import examiner
 from augbench.classifier.training import train
 from augbench.core.files import read_json
 from augbench.core.seeds import derive
 from augbench.images import pixels
 from augbench.jobs import launching
+from augbench.study.budgets import plateau
 
 STEPS = 3  # in an epoch of 25 images
 OUTPUTS = ["best.safetensors", "history.csv", "metrics.json", "predictions.parquet"]
@@ -276,7 +277,7 @@ def test_what_is_not_kept_is_read_at_a_reduced_size_from_files_and_tars(large_ph
     expected = [random_crop_of(row, 64, (0.08, 1.0), True, (5, 3, i)) for i, row in enumerate(rows_of)]
     for table in (large_photos, images.table(rows)):
         data = classifier_crops.training_batches(table, 64, (0.08, 1.0), True, (5,), workers)
-        (batch,) = data.stream([(3, [2, 0, 1])])
+        (batch,) = data.stream([(3, [2, 0, 1], [2, 0, 1])])
         found = batch.permute(0, 2, 3, 1).numpy()
         assert np.array_equal(found, np.stack([expected[i] for i in (2, 0, 1)]))
 
