@@ -34,8 +34,8 @@ def of_images(augment: Augment | None, key: tuple) -> Callable:
 
 
 def of_batches(augment: Augment | None, classes: int, key: tuple) -> Callable | None:
-    """A function ((images, labels), epoch, place, process) -> images and the weights of their labels, float (b, ``classes``);
-    None for an augment that takes no batches."""
+    """A function ((images, labels), epoch, place, process) -> images and the weights of their labels, float (b,
+    ``classes``); None for an augment that takes no batches."""
     if augment is None or not augment.mixes_batches:
         return None
     mixed = _seeded(augment.transform(classes), key)

@@ -24,6 +24,10 @@ class Mix(Section):
     def _one(self):
         return exactly_one(self, "mix", "weight", "probability", "mix: {probability: 0.5}")
 
+    def epoch_size(self, real: float, added: float) -> float:
+        """Images of an epoch of a set of ``real`` and ``added`` ones."""
+        return real + added if self.probability is None else real
+
     def loss_weights(self, real: int, added: int) -> tuple[float, float] | None:
         """The weights in the loss of one of ``real`` and of one of ``added`` images, 1 on average over a set that has
         both; None where all weigh the same."""

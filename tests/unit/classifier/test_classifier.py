@@ -28,7 +28,7 @@ from augbench.core.files import read_json
 from augbench.core.seeds import derive
 from augbench.images import pixels
 from augbench.jobs import launching
-from augbench.study.budgets import plateau
+from augbench.study.budgets import BUDGETS, plateau
 
 STEPS = 3  # in an epoch of 25 images
 OUTPUTS = ["best.safetensors", "history.csv", "metrics.json", "predictions.parquet"]
@@ -527,10 +527,12 @@ def test_a_state_of_other_input_is_not_resumed(sets, run, tmp_path, change):
     """The killed run had another seed or setting, or one image was blank then and has the same path and table now."""
     path = Path(sets[0]["path"][5])
     original = path.read_bytes()
-    other = {"model": "resnet18", "crop_scale": (0.1, 1.0), "horizontal_flip": False, "image_size": 32}
+    other = {"model": "resnet18", "crop_scale": (0.1, 1.0), "horizontal_flip": False, "image_size": 32, "steps": 18}
     settings = SETTINGS
     if change == "image":
         Image.new("RGB", (16, 16)).save(path)
+    elif change == "budget":
+        settings = with_settings(budget=BUDGETS["steps"], steps=18)
     elif change != "seed":
         settings = with_settings(**{change: other.get(change, getattr(SETTINGS, change) * 2)})
     ended(sets, tmp_path, 4, settings, seed=4 if change == "seed" else SEED)

@@ -17,7 +17,7 @@ STARTS = {"none": "none", "more_real": "more_real", "more": "more_real", "retrie
 def _summary(method, mean=90.0, validation=None):
     start = STARTS.get(method, "noise")
     family = {"none": "baseline", "more_real": "baseline", "pool": "retrieval"}.get(start, "prompting")
-    about = {"method": method, "title": method.title(), "family": family, "start": start}
+    about = {"method": method, "title": method.title(), "family": family, "start": start, "augment": None}
     return about | {"accuracy_mean": mean, "accuracy_se": 0.1, "validation_mean": validation or mean}
 
 
@@ -255,11 +255,11 @@ def test_numbers_equal_those_recomputed_from_the_predictions(predicted):
         runs = [pd.read_parquet(path) for path in paths[method]]
         metrics = [
             {"accuracy": 100 * run["correct"].mean(), "best_validation_accuracy": 50.0, "epochs": 1, "at_cap": False}
-            | {"n_test": 60, "n_classes": 3, "n_train": 90}
+            | {"n_test": 60, "n_classes": 3, "n_train": 90, "steps": 12, "images_seen": 90}
             for run in runs
         ]
         row = {"title": method, "family": "prompting", "start": STARTS.get(method, "noise")}
-        facts = {"train": 90, "tested": 60, "batch_size": 8}
+        facts = {"train": 90, "tested": 60}
         summaries.append(summarise(method, row, {1.0: metrics}, {1.0: []}, None, **facts))
     rates = {method: 100 * (arrays == truth).mean(axis=1) for method, arrays in said.items()}
 

@@ -14,10 +14,7 @@ def curves(results: StudyResults) -> list[dict]:
     study's budget counts, epoch or step."""
     rows, unit = [], results.plan.settings.classifier.budget.unit
     for key in results.plan.methods:
-        runs = [
-            {unit: list(run[unit]), "accuracy": list(run["validation_accuracy"])}
-            for run in results.histories(key)
-        ]
+        runs = [{unit: list(run[unit]), "accuracy": list(run["validation_accuracy"])} for run in results.histories(key)]
         rows.append(results.plan.named(key) | {"unit": unit, "runs": runs})
     return rows
 
