@@ -73,13 +73,13 @@ def summarise(
     train, tested : images of the training and of the test split; a run may have had fewer, when retrieval left
         classes out at its ratio
 
-    Returns method, title, family, start, augment; asked_ratio, and ratio, that of the images that were really added (fewer where
-    too few further real images are left); sets, how many different sets the runs added; runs, accuracies (percent, in
-    the order of the runs), accuracy_mean and accuracy_se (percent; sample standard deviation / sqrt(runs), None for a
-    single run), validation_mean (percent); epochs, steps and images_seen, means over the runs; at_cap, runs that the
-    maximum number of epochs ended; added_images (distinct, over all runs), audit, and scaling: a mapping of SCALING per
-    ratio asked for, where ``overlap`` is what two runs' sets share on average, and worst and best are the mean accuracy
-    if all images of left-out classes counted as wrong, or as right (paper, Figure 5B).
+    Returns method, title, family, start, augment; asked_ratio, and ratio, that of the images that were really added
+    (fewer where too few further real images are left); sets, how many different sets the runs added; runs, accuracies
+    (percent, in the order of the runs), accuracy_mean and accuracy_se (percent; sample standard deviation / sqrt(runs),
+    None for a single run), validation_mean (percent); epochs, steps and images_seen, means over the runs; at_cap, runs
+    that the maximum number of epochs ended; added_images (distinct, over all runs), audit, and scaling: a mapping of
+    SCALING per ratio asked for, where ``overlap`` is what two runs' sets share on average, and worst and best are the
+    mean accuracy if all images of left-out classes counted as wrong, or as right (paper, Figure 5B).
     Raises ValueError when there is no run.
     """
     if not metrics or not all(metrics.values()):
