@@ -191,7 +191,7 @@ def our_sampling(
 ) -> tuple[float, float]:
     """Images per second of the sampler, written to a shard, and the share of its time outside the U-Net."""
     settings = config.Generate(image_size=side, steps=steps, guidance=7.5, threads=torch.get_num_threads())
-    sampler = Sampler(folder, method("simple_prompt"), settings)
+    sampler = Sampler(folder, method("simple_prompt"), settings, safety=folder)
     inside, unet = [], sampler.pipeline.unet.forward
 
     def timed(*arguments, **keywords):
