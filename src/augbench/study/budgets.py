@@ -118,7 +118,7 @@ class FixedSteps(Budget):
         return len(accuracies) == self.rounds(settings)
 
     def expected_epochs(self, images, settings):
-        return settings.steps * min(settings.batch_size, images) / images
+        return settings.steps * settings.batch_size / max(settings.batch_size, images)
 
 
 BUDGETS: dict[str, Budget] = {budget.name: budget for budget in (UntilPlateau(), FixedSteps())}

@@ -189,3 +189,14 @@ def test_paths_of_any_study_have_wildcards():
         study="s", method="clip_prompts", purpose="base", shard=0
     ) == files().generated("clip_prompts", "tar")[0]  # fmt: skip
     assert anyone.split("train") == "results/{study}/dataset/train.parquet"
+
+
+def test_how_classifiers_are_trained_is_no_part_of_what_images_depend_on():
+    recipe = {"augment": "mixup", "mix": {"weight": 0.2}}
+    rows = {"methods": ROWS["methods"] | {"other": ROWS["methods"]["boomerang"] | recipe}}
+    study = {"methods": ["boomerang", "other"], "target": {"reader": "folder", "path": "data"}}
+    study |= {"backbone": {"model": "owner/name"}}
+    found = StudyFiles(config.parse(rows | {"studies": {"s": study}}), "s")
+    assert found.method_row("other") == found.method_row("boomerang")
+    assert found.recipe("other") == {"augment": "mixup", "mix": {"weight": 0.2, "probability": None}}
+    assert found.recipe("boomerang") == {"augment": None, "mix": None}

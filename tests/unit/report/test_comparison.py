@@ -316,3 +316,14 @@ def test_a_perfect_classifier_confuses_nothing(tmp_path):
     assert list(accuracies["accuracy_mean"]) == [100, 100]
     assert accuracies["accuracy_se"].isna().all()
     assert confusions.empty
+
+
+def test_what_trains_harder_on_the_target_alone_is_a_method_like_others():
+    harder = _summary("none", 95) | {"method": "randaugment", "title": "RandAugment", "augment": "randaugment"}
+    summaries = [harder, _summary("none", 60), _summary("r", 70), _summary("g", 65)]
+    pairs = comparison.questions(summaries)
+    assert pairs[comparison.HELPS] == [("randaugment", "none"), ("r", "none"), ("g", "none")]
+    assert comparison.questions([harder, _summary("g")])[comparison.HELPS] == []
+    answer = comparison.answer(summaries, _table(summaries, {}))
+    assert answer["winners"] == ["r"]
+    assert answer["sentence"].endswith("; for comparison, RandAugment (95.0\xa0±\xa00.1%); None (60.0\xa0±\xa00.1%).")
