@@ -290,6 +290,7 @@ def _write_summaries(made, added):
     summaries = []
     for method, row in METHODS.items():
         about = {"n_test": 1000, "n_classes": 2, "n_train": 10 if method == "none" else 20, "epochs": 10}
+        about |= {"steps": 10 * math.ceil(about["n_train"] / 4), "images_seen": 10 * about["n_train"]}
         about["at_cap"] = method == "clip_prompts"
         runs = [about | {"accuracy": value, "best_validation_accuracy": value} for value in ACCURACIES[method]]
         metrics = {0 if method == "none" else 1: runs}
@@ -297,7 +298,7 @@ def _write_summaries(made, added):
         sets = {} if table is None else dict.fromkeys((1, 4), 3 * [list(table["image_id"])])
         if method in ("retrieval", "ft"):  # at ratio 4 one class cannot be filled
             metrics[4] = [run | {"n_test": 970, "n_classes": 1} for run in metrics[1]]
-        rest = {"train": len(made.train), "tested": 1000, "batch_size": 4}
+        rest = {"train": len(made.train), "tested": 1000}
         summaries.append(summarise(method, row, metrics, sets, found, **rest))
         files.write_json(made.folder / "summary" / f"{method}.json", summaries[-1])
     return summaries

@@ -19,6 +19,7 @@ from augbench.jobs.study_size import StudySize, study_size
 from augbench.study import classes
 from augbench.study.parts import Part
 from augbench.study.readers.layout import HELD_OUT
+from augbench.study.recipes import PLAIN, Recipe
 
 T4, V100 = "T4", "V100"  # GPUs by whose hours work is estimated, those of the paper
 GIGABYTE = 1000  # in megabytes
@@ -370,7 +371,9 @@ class JobCosts:
     def screen(self, method: str, part: str) -> Need:
         """A classifier for each candidate of the job, trained on what is there and what is added to it."""
         candidates = len(self.files.methods[method].candidates) / self.files.screening_jobs(method)
-        return self._classifier((1 + self.study.main_ratio) * self.train, candidates)
+        return self._classifier(
+            self.files.methods[method].recipe, self.train, self.study.main_ratio * self.train, candidates
+        )
 
     def select(self, method: str) -> Need:
         return Need(megabytes=500, writes=self._candidate_bytes(self.files.methods[method].trained, method))
@@ -397,7 +400,7 @@ class JobCosts:
     # Classifiers and the domain gap.
 
     def classify(self, method: str, ratio: str, runs: int) -> Need:
-        need = self._classifier(self.train + self.added(method, ratio), runs)
+        need = self._classifier(self.files.methods[method].recipe, self.train, self.added(method, ratio), runs)
         return need._replace(writes=runs * (self._weights_bytes + 40 * self.size.images["test"]))
 
     @property
@@ -405,11 +408,12 @@ class JobCosts:
         """Of a classifier: float32."""
         return 4 * architectures.parameters_of(self.study.classifier.model)
 
-    def _classifier(self, images: float, runs: float = 1) -> Need:
+    def _classifier(self, recipe: Recipe, real: float, added: float = 0, runs: float = 1) -> Need:
         """One classifier after the other, each on all GPUs of the job."""
-        section = self.study.classifier
-        epochs = min(section.max_epochs, resources.CLASSIFIER_EPOCHS)
-        work = runs * resources.classifier(images, epochs, section.image_size) / section.processes
+        section, images = self.study.classifier, real + added
+        drawn = recipe.mix.epoch_size(real, added) if recipe.mix else images
+        epochs = section.budget.expected_epochs(drawn, section)
+        work = runs * resources.classifier(drawn, epochs, section.image_size) / section.processes
         decoded = 4 * section.image_size**2 / section.crop_scale[0] * images
         kept = decoded / 1e6 if decoded <= crops.MEMORY else 0  # of each process: all images, or none
         memory = resources.classifier_tables(images, section.processes) + section.processes * (CARD + kept)
@@ -418,7 +422,7 @@ class JobCosts:
     def judge(self) -> Need:
         reserve = ["unused"] + ["more_real"] * (self.files.split("more_real") in self.files.reserve)
         images = sum(self.size.images[split] for split in reserve)
-        return self._classifier(images)._replace(writes=self._weights_bytes)
+        return self._classifier(PLAIN, images)._replace(writes=self._weights_bytes)
 
     def domain_gap(self) -> Need:
         added = sum(self.distinct(method, [self.files.ratios(method)[0]]) for method in self.files.adding)

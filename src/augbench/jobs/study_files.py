@@ -11,6 +11,7 @@ from augbench.study import prompts, unions
 from augbench.study.config import Config, Study, parts_of
 from augbench.study.methods import GENERATION, Method
 from augbench.study.readers.layout import HELD_OUT
+from augbench.study.recipes import Recipe
 from augbench.study.sections.diffusion import Generate
 from augbench.study.sections.models import Backbone
 from augbench.study.sections.retrieval import Pool
@@ -206,17 +207,23 @@ class StudyFiles(Paths):
 
     @functools.cached_property
     def makers(self) -> dict[str, str]:
-        """Method -> the one whose images it adds: itself, or, of a filtered one, the first one that is the same but for
-        title, family and filter, an unfiltered one if there is any. So nothing is made twice."""
+        """Method -> the one whose images it adds: itself or, of one with a filter or a recipe of training, the first
+        that is the same but for these, title and family; one without them if there is any. So nothing is made twice."""
+        further = {"filter", *Recipe.model_fields}
         rows = {
-            name: (method.model_dump(exclude={"title", "family", "filter"}), self.study.added.get(name))
+            name: (method.model_dump(exclude={"title", "family", *further}), self.study.added.get(name))
             for name, method in self.methods.items()
         }
-        makers = {}
-        for name, method in self.methods.items():
-            alike = [other for other in self.methods if rows[other] == rows[name]] if method.filter else [name]
-            makers[name] = min(alike, key=lambda other: self.methods[other].filter is not None)
-        return makers
+        has_further = {
+            name: any(getattr(method, key) is not None for key in further) for name, method in self.methods.items()
+        }
+        return {
+            name: min(
+                [other for other in rows if rows[other] == rows[name]] if has_further[name] else [name],
+                key=has_further.__getitem__,
+            )
+            for name in rows
+        }
 
     @property
     def generating(self) -> list[str]:
@@ -241,7 +248,8 @@ class StudyFiles(Paths):
     def method_row(self, method: str) -> dict:
         """What of a method's row of the method table its images depend on, beside what :meth:`generation` holds, and a
         digest of its templates."""
-        row = self.methods[method].model_dump(exclude={"title", "family", "filter", *GENERATION})
+        others = {"title", "family", "filter", *GENERATION, *Recipe.model_fields}
+        row = self.methods[method].model_dump(exclude=others)
         return row | {"texts": _digest_of_templates(row["conditioning"])}
 
     def generation(self, method: str) -> Generate:
@@ -250,6 +258,10 @@ class StudyFiles(Paths):
 
     def main_times(self, method: str) -> float:
         return self.study.main_times(self.methods[method])
+
+    def recipe(self, method: str) -> dict:
+        """What of a method's row the training of its classifiers depends on."""
+        return self.methods[method].recipe.model_dump()
 
     def is_trained(self, method: str) -> bool:
         return bool(self.methods[method].trained)

@@ -32,7 +32,7 @@ def start_of(summary: Mapping) -> Start:
 
 def _without(summaries: Sequence[Mapping]) -> Mapping | None:
     """The summary of the method that trains on the target alone; None for a study that has no such method."""
-    return next((row for row in summaries if not start_of(row).adds_images), None)
+    return next((row for row in summaries if not start_of(row).adds_images and row["augment"] is None), None)
 
 
 def accuracy(summary: Mapping) -> str:

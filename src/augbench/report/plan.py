@@ -36,7 +36,7 @@ class Plan:
     @cached_property
     def without(self) -> str | None:
         """The method that trains on the target alone, with which the others are compared."""
-        return next(iter(self.where(lambda method: not method.start.adds_images)), None)
+        return next(iter(self.where(lambda method: method.is_target_alone)), None)
 
     @cached_property
     def adding(self) -> list[str]:

@@ -7,8 +7,10 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from augbench.core import package_data
+from augbench.study.augments import AUGMENTS, Augment
 from augbench.study.parts import PARTS, PROMPT, Guide, Part
 from augbench.study.prompts import TEMPLATES, is_prompt_file, template_file, uses_pseudo_word
+from augbench.study.recipes import Mix, Recipe
 from augbench.study.sections.base import Count, Name, RowOf, Section, did_you_mean
 from augbench.study.sections.diffusion import Generate
 from augbench.study.sections.filter import Filter
@@ -69,11 +71,19 @@ class Method(Section):
         min_length=1,
         description="checkpoints of a fine-tuning, of which the one with the best validation accuracy is used",
     )
-
+    augment: Annotated[Augment, RowOf(AUGMENTS, "augment")] | None = Field(
+        None,
+        description="what classifiers do to training images beyond crops and flips: "
+        + "; ".join(f"{name}, {row.meaning}" for name, row in AUGMENTS.items())
+        + "; null: nothing",
+    )
+    mix: Mix | None = Field(
+        None, description="the part of added images in training; null: they are further training images like all"
+    )
     filter: Filter | None = Field(
         None,
         description="which of its images are good enough, by score; a row that differs from another one of the study "
-        "in title, family and filter alone takes that one's images",
+        "in title, family, filter, augment and mix alone takes that one's images",
     )
 
     @classmethod
@@ -104,6 +114,21 @@ class Method(Section):
         """What guides the denoiser: the trained part that does, or else the prompt."""
         return next((part for part in self.trained if isinstance(part, Guide)), PROMPT)
 
+    @property
+    def recipe(self) -> Recipe:
+        """How classifiers are trained on the method's images."""
+        return Recipe(augment=self.augment, mix=self.mix)
+
+    @property
+    def is_target_alone(self) -> bool:
+        """Whether it is the target data as they are, with which the others are compared."""
+        return not self.start.adds_images and self.augment is None
+
+    @property
+    def reference_line(self) -> str | None:
+        """How bar charts draw its accuracy across all methods."""
+        return None if self.augment or self.mix else self.start.reference_line
+
     @model_validator(mode="after")
     def _fits(self):
         if self.start.needs_conditioning and self.conditioning is None:
@@ -125,6 +150,8 @@ class Method(Section):
             )
         if self.filter and not self.start.adds_images:
             raise ValueError(f"start: {self.start.name} adds no images, so there are none to filter")
+        if self.mix and not self.start.adds_images:
+            raise ValueError(f"start: {self.start.name} adds no images that could be mixed in: leave out `mix`")
         self._check_generation()
         self._check_trained()
         self._check_union()

@@ -21,13 +21,14 @@ from augbench.classifier import crops as classifier_crops
 from augbench.classifier import networks, training
 from augbench.classifier.architectures import check_model, known_models
 from augbench.classifier.crops import evaluation_image, random_crop, random_crop_of, training_image
-from augbench.classifier.schedule import epoch_order, plateau
+from augbench.classifier.schedule import epoch_order
 from augbench.classifier.scoring import confidences, examiner
 from augbench.classifier.training import train
 from augbench.core.files import read_json
 from augbench.core.seeds import derive
 from augbench.images import pixels
 from augbench.jobs import launching
+from augbench.study.budgets import BUDGETS, plateau
 
 STEPS = 3  # in an epoch of 25 images
 OUTPUTS = ["best.safetensors", "history.csv", "metrics.json", "predictions.parquet"]
@@ -279,7 +280,7 @@ def test_what_is_not_kept_is_read_at_a_reduced_size_from_files_and_tars(large_ph
     expected = [random_crop_of(row, 64, (0.08, 1.0), True, (5, 3, i)) for i, row in enumerate(rows_of)]
     for table in (large_photos, images.table(rows)):
         data = classifier_crops.training_batches(table, 64, (0.08, 1.0), True, (5,), workers)
-        (batch,) = data.stream([(3, [2, 0, 1])])
+        (batch,) = data.stream([(3, [2, 0, 1], [2, 0, 1])])
         found = batch.permute(0, 2, 3, 1).numpy()
         assert np.array_equal(found, np.stack([expected[i] for i in (2, 0, 1)]))
 
@@ -530,9 +531,12 @@ def test_a_state_of_other_input_is_not_resumed(sets, run, tmp_path, change):
     path = Path(sets[0]["path"][5])
     original = path.read_bytes()
     other = {"model": "shufflenet_v2_x0_5", "crop_scale": (0.1, 1.0), "horizontal_flip": False, "image_size": 32}
+    other |= {"steps": 18}
     settings = SETTINGS
     if change == "image":
         Image.new("RGB", (16, 16)).save(path)
+    elif change == "budget":
+        settings = with_settings(budget=BUDGETS["steps"], steps=18)
     elif change != "seed":
         settings = with_settings(**{change: other.get(change, getattr(SETTINGS, change) * 2)})
     ended(sets, tmp_path, 4, settings, seed=4 if change == "seed" else SEED)

@@ -91,6 +91,25 @@ def test_a_classifier_is_trained_on_what_a_method_adds():
     assert one.classify("more_real", "1", 1).seconds == pytest.approx(alone * 55 / 30)
 
 
+def test_a_classifier_of_a_budget_of_steps_takes_as_long_whatever_is_added():
+    steps = {"budget": "steps", "steps": 300, "batch_size": 10}
+    one = costs(classifier=steps, ratios=[1, 2])
+    alone = one.classify("none", "0", 1).seconds
+    assert one.classify("clip_prompts", "2", 1).seconds == pytest.approx(alone)
+    assert alone == pytest.approx(costs().classify("none", "0", 1).seconds)  # 100 epochs of 30 images
+    assert one.judge().seconds == pytest.approx(alone)
+    small = costs(classifier=steps | {"batch_size": 50}).classify("none", "0", 1).seconds
+    assert small == pytest.approx(3 * alone)  # batches of all 30 images
+
+
+def test_an_epoch_in_which_added_images_stand_in_is_that_of_the_target_alone():
+    mixed = {"mixed": ROWS["methods"]["clip_prompts"] | {"mix": {"probability": 0.5}}}
+    study = {"methods": ["none", "mixed"], "target": {"reader": "digits"}, "backbone": {"model": "owner/name"}}
+    rows = {"methods": ROWS["methods"] | mixed}
+    one = JobCosts(StudyFiles(config.parse(rows | {"studies": {"s": study}}), "s"))
+    assert one.classify("mixed", "1", 1).seconds == one.classify("none", "0", 1).seconds
+
+
 def test_a_screening_trains_a_classifier_for_each_of_its_candidates():
     all_in_one, single = costs(), costs(jobs={"candidates_per_screening": 1})
     assert all_in_one.screen(TUNED, "0").seconds == pytest.approx(5 * single.screen(TUNED, "0").seconds)

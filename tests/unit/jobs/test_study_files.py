@@ -305,3 +305,14 @@ def test_what_cannot_be_filtered_is_named():
         files(methods=["none"], clip=None, metrics={"encoder": "clip"})
     with pytest.raises(config.ConfigError, match="there is no encoder 'dino'"):
         files(metrics={"encoder": "dino"})
+
+
+def test_how_classifiers_are_trained_is_no_part_of_what_images_depend_on():
+    recipe = {"augment": "mixup", "mix": {"weight": 0.2}}
+    rows = {"methods": ROWS["methods"] | {"other": ROWS["methods"]["boomerang"] | recipe}}
+    study = {"methods": ["boomerang", "other"], "target": {"reader": "folder", "path": "data"}}
+    study |= {"backbone": {"model": "owner/name"}}
+    found = StudyFiles(config.parse(rows | {"studies": {"s": study}}), "s")
+    assert found.method_row("other") == found.method_row("boomerang")
+    assert found.recipe("other") == {"augment": "mixup", "mix": {"weight": 0.2, "probability": None}}
+    assert found.recipe("boomerang") == {"augment": None, "mix": None}

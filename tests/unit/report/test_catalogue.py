@@ -1,4 +1,5 @@
 import os
+import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
@@ -14,7 +15,7 @@ from augbench.core import files
 from augbench.images.thumbnails import decoded, encoded, thumbnail
 from augbench.report import catalogue, study_page
 from augbench.report.drawing import pdf, svg
-from augbench.report.exhibits import accuracy, duplicates, exhibit
+from augbench.report.exhibits import accuracy, duplicates, exhibit, training
 from augbench.report.exhibits import images as galleries
 from augbench.report.plan import FIGURE_FILES
 
@@ -190,3 +191,22 @@ def test_a_row_of_figure13_is_an_epoch_and_a_column_a_class(folder, gathered, wr
     assert list(table["class"]) == 2 * [row["class"] for row in item["classes"]]
     screened = images.read(files_of(folder, plan())["generated"]["ft"][0]).set_index("image_id")["candidate"]
     assert [screened[image][-1] for image in table["image_id"]] == ["1", "1", "2", "2"]
+
+
+def test_a_budget_of_steps_is_said_and_its_curves_are_over_steps(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "digits")
+    for path in (tmp_path / "digits" / "classifier").rglob("history.csv"):
+        table = pd.read_csv(path).rename(columns={"epoch": "step"})
+        table.assign(step=400 * table["step"]).to_csv(path, index=False)
+    stepwise = plan(classifier={"budget": "steps", "steps": 4000})
+    found = results(tmp_path / "digits", stepwise)
+    rows = training.curves(found)
+    assert rows[0]["runs"][0]["step"][0] == 400
+    assert list(training.curves_table(rows)) == ["step", "accuracy", "method", "run"]
+    assert "step" in svg(training.curve_figure(rows[0], training.limits(rows)), "x")
+    (shown,) = [each for each in training.EXHIBITS if each.name == "training"]
+    assert exhibit.text_for(shown.caption, rows) == "Validation accuracy over the steps, one line per run."
+    caption = accuracy._table1_caption(accuracy.table1(found))
+    assert "every method is trained for the same number of steps" in caption and "Early stopping" not in caption
+    usual = accuracy._table1_caption(accuracy.table1(results(folder, plan())))
+    assert "Early stopping on validation accuracy ends the training of every method." in usual

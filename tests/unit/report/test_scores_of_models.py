@@ -1,4 +1,4 @@
-"""Scores by a real CLIP, a real classifier and real hashes, against transformers, imagehash and the classifier itself."""
+"""Scores by a real CLIP, a real classifier and real hashes, against transformers, imagehash and the classifier."""
 
 import imagehash
 import numpy as np
