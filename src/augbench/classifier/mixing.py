@@ -16,7 +16,7 @@ class Mixing:
     def __init__(self, mix: Mix | None, labels: np.ndarray, added: int, seed: int):
         self.real, self.seed, self.probability = len(labels) - added, seed, mix.probability if mix else None
         self.weights = mix.loss_weights(self.real, added) if mix else None
-        self.size = mix.epoch_size(self.real, added) if mix else len(labels)
+        self.size = int(mix.epoch_size(self.real, added)) if mix else len(labels)
         if self.probability is not None:
             self.labels = labels[: self.real]
             classes = np.arange(labels.max(initial=0) + 1)

@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 from safetensors.torch import save_file
@@ -237,7 +238,7 @@ class _Training:
 
     def _requests(self, begin: int, end: int) -> Iterator[tuple[int, int, tuple]]:
         """Of each batch of some steps: its place in the epoch, its size, and what this process reads of it."""
-        images, known = None, 0
+        images, known = np.zeros(0, np.int64), 0
         for epoch, place, batch in self.epochs.batches(begin, end):
             if epoch != known:
                 images, known = self.mixing.positions(epoch), epoch

@@ -103,15 +103,16 @@ def relative(
 def _shared(rows: Mapping[str, Mapping], shares: Mapping[str, Fraction]) -> dict:
     """The numbers of a union from those of its methods."""
 
-    def total(name: str, of_share: bool = False) -> float | None:
-        values = [(rows[key][name], float(share) if of_share else 1.0) for key, share in shares.items()]
-        return None if any(value is None for value, _ in values) else sum(value * weight for value, weight in values)
+    def total(name: str, of_share: bool = False) -> float:
+        return sum(rows[key][name] * (float(share) if of_share else 1.0) for key, share in shares.items())
 
     row = {"adapting": total("adapting"), "making": total("making", of_share=True), "searching": total("searching")}
     row["total"] = row["adapting"] + row["making"]
-    paper = {"paper_adapting": total("paper_adapting"), "paper_making": total("paper_making", of_share=True)}
-    known = None not in paper.values()
-    return row | paper | {"paper_total": sum(paper.values()) if known else None}
+    names = ("paper_adapting", "paper_making")
+    if any(rows[key][name] is None for key in shares for name in names):
+        return row | dict.fromkeys([*names, "paper_total"])
+    paper = {name: total(name, of_share=name == "paper_making") for name in names}
+    return row | paper | {"paper_total": sum(paper.values())}
 
 
 def hours(sums: pd.DataFrame) -> pd.DataFrame:

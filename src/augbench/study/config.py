@@ -182,9 +182,11 @@ class Config(Section):
         """That there are the models by whose scores images are filtered. Raises ValueError."""
         for method in study.methods:
             rule = self.methods[method].filter
-            lacks_clip = study.clip is None and rule is not None and rule.by.needs_clip
+            if rule is None:
+                continue
+            lacks_clip = study.clip is None and rule.by.needs_clip
             detector = study.clip is not None or study.audit.detector is not None
-            if lacks_clip or (rule is not None and rule.by.needs_embedding and not detector):
+            if lacks_clip or (rule.by.needs_embedding and not detector):
                 raise ValueError(
                     f"studies.{name}: {method} is filtered by {rule.by.name}, which needs the section `clip`; write "
                     "it, or filter by another score, e.g. `by: confidence`"

@@ -57,6 +57,7 @@ class OfTimm(Encoder):
 
     def embedder(self, model, load_clip):
         import timm
+        import timm.data
         import torch
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
