@@ -106,7 +106,7 @@ def novelty(values: np.ndarray, known: np.ndarray) -> np.ndarray:
 def _by_class(keys: pd.Series) -> Iterator[tuple[str, np.ndarray]]:
     """Each class, and the positions of its rows."""
     for key, places in keys.groupby(keys, sort=False).indices.items():
-        yield str(key), places
+        yield str(key), np.asarray(places)
 
 
 def batches(tables: Sequence[str | Path], candidate: str | None, keys: Sequence[str]) -> Iterator[pd.DataFrame]:
