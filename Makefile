@@ -8,7 +8,7 @@ OLDEST ?= $(call FIRST,python3.11 python3.12 python3.13 python3.14)
 VENV := .venv
 READY := $(VENV)/ready
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
-SOURCES := src tests workflow/scripts benchmarks envs slurm/restart
+SOURCES := src tests workflow/scripts benchmarks examples envs slurm/restart
 
 .PHONY: report report-all new-study cost quick test test-quick test-all test-slow test-oldest test-other test-cluster test-gpu check benchmark benchmark-gpu
 .PHONY: lint style types format docs lock outdated setup

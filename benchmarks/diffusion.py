@@ -191,14 +191,14 @@ def our_sampling(
 ) -> tuple[float, float]:
     """Images per second of the sampler, written to a shard, and the share of its time outside the U-Net."""
     settings = config.Generate(image_size=side, steps=steps, guidance=7.5, threads=torch.get_num_threads())
-    sampler = Sampler(folder, method("simple_prompt"), settings)
+    sampler = Sampler(folder, method("simple_prompt"), settings, safety=folder)
     inside, unet = [], sampler.pipeline.unet.forward
 
     def timed(*arguments, **keywords):
         start = _now()
-        found = unet(*arguments, **keywords)
+        output = unet(*arguments, **keywords)
         inside.append(_now() - start)
-        return found
+        return output
 
     sampler.pipeline.unet.forward = timed
     rows = [{"class": "c", "number": 0, "index": i, "prompt": prompt} for i, prompt in enumerate(prompts)]
@@ -219,9 +219,9 @@ def _now() -> float:
 
 def _report(what: str, ours: list[float], plain: list[float], unit: str) -> None:
     ratios = [a / b for a, b in zip(ours, plain, strict=True)]
-    spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
+    extremes = f"{min(ratios):.2f} to {max(ratios):.2f}"
     print(
-        f"  {what}: {statistics.median(ratios):.2f}x ({spread}); "
+        f"  {what}: {statistics.median(ratios):.2f}x ({extremes}); "
         f"{statistics.median(ours):.3g} against {statistics.median(plain):.3g} {unit}",
         flush=True,
     )

@@ -91,7 +91,7 @@ def generate(folder: Path, work: Path) -> dict:
     count, steps = (16, 50) if gpu else (1, 2)
     start = _now()
     settings = Generate(image_size=SIDE, steps=steps, threads=torch.get_num_threads())
-    sampler = Sampler(folder, method("simple_prompt"), settings)
+    sampler = Sampler(folder, method("simple_prompt"), settings, safety=folder)
     loaded = _now()
     rows = [{"class": "three", "number": 0, "index": i, "prompt": "A photo of three, trey."} for i in range(count)]
     part = sampling.Work(lambda: sampler, batches(rows, 8), (0, "bench"), "base", str(time.time_ns()))

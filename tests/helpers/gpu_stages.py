@@ -110,7 +110,7 @@ def finetune(
     **changes,
 ) -> dict:
     """Fine-tune a method of the table to its last epoch; several forward passes to a batch, mirrored images."""
-    from augbench.diffusion import finetuning
+    from augbench.diffusion import candidates, finetuning
 
     inputs = {"backbone": material.pipeline, "classes": material.classes}
     for split in ("train", "validation"):
@@ -126,7 +126,7 @@ def finetune(
         save_minutes=save_minutes,
         progress=progress,
     )
-    history = pd.read_csv(out / "lr-1" / "history.csv")
+    history = pd.read_csv(candidates.history_file(out / "lr-1"))
     return {name: history[name].to_numpy() for name in ("train_loss", "validation_loss")}
 
 

@@ -16,6 +16,7 @@ from augbench import images
 from augbench.audit import duplicates
 from augbench.core import benchmarks, files, package_data
 from augbench.diffusion import selection
+from augbench.diffusion.candidates import history_file
 from augbench.report import comparison, domain_gap, page, per_class, study_page
 from augbench.report.catalogue import EXHIBITS
 from augbench.report.plan import Plan
@@ -94,7 +95,7 @@ def files_of(folder, plan, **further):
         m: [f"{folder}/images/{m}/{'selected' if m in plan.finetuned else 'base'}/shard-0.parquet"]
         for m in plan.generating
     }
-    named["finetunings"] = {m: [f"{folder}/finetune/{m}/lr-{rate}" for rate in (1, 2, 4)] for m in plan.finetuned}
+    named["finetunings"] = {m: [f"{folder}/finetune/{m}/lr-{rate}.csv" for rate in (1, 2, 4)] for m in plan.finetuned}
     return named | further
 
 
@@ -209,7 +210,7 @@ def _write_finetuned(made):
     folders = [made.folder / "finetune" / "ft" / rate for rate in ("lr-1", "lr-2", "lr-4")]
     for place, best in zip(folders, (0.5, 0.4, math.inf), strict=True):
         history = pd.DataFrame({"epoch": [1, 2], "train_loss": [0.6, 0.5], "validation_loss": [0.7, best]})
-        files.write_csv(place / "history.csv", history)
+        files.write_csv(history_file(place), history)
         names = pd.DataFrame({"candidate": ["epoch-1", "epoch-2", EVIL], "epoch": [1, 2, 2]})
         files.write_csv(place / "candidates.csv", names.merge(history, on="epoch"))
     screened = [row | {"validation_accuracy": 80.0 + row["epoch"]} for row in selection.candidates(folders)]

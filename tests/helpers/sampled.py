@@ -24,7 +24,7 @@ def work(
     """Rows to generate; ``training`` is the table and the latents of images to begin from."""
     settings = changed(SETTINGS, **changes)
     return sampling.Work(
-        lambda: Sampler(backbone or world.backbone, method, settings, *training),
+        lambda: Sampler(backbone or world.backbone, method, settings, *training, safety=backbone or world.backbone),
         batches(rows, batch_size, part, parts),
         KEY,
         candidate,

@@ -128,7 +128,7 @@ def test_samples_of_the_diffusion_model_are_recognisable(tmp_path):
             for i in range(16)
         ]
         paths = tmp_path / f"{name}.tar", tmp_path / f"{name}.parquet"
-        sampler = Sampler(RESULTS / "backbone", method, settings)
+        sampler = Sampler(RESULTS / "backbone", method, settings, safety=RESULTS / "backbone")
         work = sampling.Work(lambda sampler=sampler: sampler, batches(rows, 16), (0, "check"), name, name)
         sampling.write_shard([work], *paths)
         examine = scoring.examiner(CLASSIFIER, names, Classifier(model="small_cnn", image_size=32))

@@ -22,6 +22,12 @@ logs.share_library()
 if workflow.modifier.path_modifier.replace_prefix("results/report.html") != "results/report.html":
     raise WorkflowError("augbench writes into results/: leave out `prefix` or `replace_prefix` of the module augbench")
 
+
+def script_file(name):
+    """A user's script, or else one of augbench's own, such as examples/affine.py."""
+    return name if Path(name).is_file() else workflow.source_path(f"../../{name}")
+
+
 # The configuration's own methods join the table.
 table = load_configfile(workflow.source_path("../../config/methods.yaml"))
 update_config(table, config)
@@ -33,7 +39,7 @@ try:
     COSTS = {name: JobCosts(files) for name, files in FILES.items()}
     crowded, remarks = [], []
     if workflow.is_main_process:
-        checks.check_world(CONFIG)
+        checks.check_world(CONFIG, script_file=script_file)
         crowded = checks.crowded(COSTS)
         remarks = checks.remarks(CONFIG)
 except (configuration.ConfigError, ValueError) as error:
@@ -115,6 +121,11 @@ def needs(rule, **more):
         "mem_mb": lambda wildcards, attempt: costs.megabytes(need(wildcards).megabytes, attempt),
         "runtime": lambda wildcards, attempt: costs.minutes(need(wildcards).seconds, attempt),
     }
+
+
+def is_light(rule):
+    """Whether all jobs of a rule are small enough to run where Snakemake itself does: they need no place in the queue."""
+    return not workflow.is_main_process or all(study.largest(rule) <= costs.LIGHT for study in COSTS.values())
 
 
 def refuse_crowded_disk():

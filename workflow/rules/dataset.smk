@@ -57,6 +57,60 @@ rule dataset:
         "../scripts/dataset.py"
 
 
+# Images made elsewhere: by any tool that filled a folder, or by a user's script, which is called with the training images.
+rule run_script:
+    input:
+        script=lambda w: script_file(study_of(w).added[w.method].script),
+        train=ANY.split("train"),
+        classes=rules.dataset.output.classes,
+    output:
+        directory(ANY.added("{method}", "output")),
+    log:
+        "results/{study}/logs/added/{method}-script.log",
+    benchmark:
+        "results/{study}/benchmarks/added/{method}-script.tsv"
+    conda:
+        "../../envs/augbench.yaml"
+    threads: 1
+    resources:
+        **needs("run_script"),
+    message:
+        "{wildcards.study}: let {input.script} make the images of {wildcards.method}"
+    script:
+        "../scripts/run_script.py"
+
+
+rule list_added:
+    input:
+        place=lambda w: (
+            ancient(files_of(w).added_place(w.method))
+            if study_of(w).added[w.method].path
+            else files_of(w).added_place(w.method)
+        ),
+        classes=rules.dataset.output.classes,
+        target=rules.split_target.output.images,
+    output:
+        ANY.added_images("{method}"),
+    log:
+        "results/{study}/logs/added/{method}-list.log",
+    benchmark:
+        "results/{study}/benchmarks/added/{method}-list.tsv"
+    conda:
+        "../../envs/augbench.yaml"
+    threads: 1
+    resources:
+        **needs("list_added"),
+    params:
+        ratio=lambda w: max(study_of(w).wanted_ratios(w.method)),
+        allow_fewer=lambda w: files_of(w).allows_fewer(w.method),
+        unreadable=setting("target.unreadable"),
+        data=lambda w: DATA[w.study].added.get(w.method) if workflow.is_main_process else None,
+    message:
+        "{wildcards.study}: list the images of {wildcards.method}, which were made elsewhere"
+    script:
+        "../scripts/list_added.py"
+
+
 # Resampling: sets with the target's count per class. A rule's outputs are fixed, so there is one rule for each number of
 # sets that a study has.
 for place, runs in enumerate(sorted({study.runs for study in STUDIES.values()})):
@@ -67,7 +121,7 @@ for place, runs in enumerate(sorted({study.runs for study in STUDIES.values()}))
         input:
             classes=rules.dataset.output.classes,
             images=lambda w: files_of(w).image_tables(w.method, w.ratio),
-            selection=lambda w: rules.select.output[0] if files_of(w).is_trained(w.method) else [],
+            selection=lambda w: rules.select.output.selection if files_of(w).is_trained(w.method) else [],
             together=lambda w, runs=runs: together(w.study, 1, runs),
         output:
             [ANY.added_set("{method}", "{ratio}", k) for k in range(1, runs + 1)],
@@ -77,7 +131,7 @@ for place, runs in enumerate(sorted({study.runs for study in STUDIES.values()}))
             "results/{study}/benchmarks/resample/{method}-x{ratio}.tsv"
         wildcard_constraints:
             study=one_of(name for name, study in STUDIES.items() if study.runs == runs),
-        localrule: True
+        localrule: is_light("resample")
         conda:
             "../../envs/augbench.yaml"
         resources:
@@ -85,6 +139,7 @@ for place, runs in enumerate(sorted({study.runs for study in STUDIES.values()}))
         params:
             seed=setting("seed"),
             order=lambda w: METHODS[w.method].start.order,
+            allow_fewer=lambda w: files_of(w).allows_fewer(w.method),
         message:
             "{wildcards.study}: draw sets of {wildcards.method}'s images at ratio {wildcards.ratio}"
         script:
@@ -96,7 +151,7 @@ rule export:
     input:
         train=ANY.split("train"),
         classes=rules.dataset.output.classes,
-        added=lambda w: files_of(w).added_sets(w.method, files_of(w).ratios(w.method)[:1])[:1],
+        added=lambda w: files_of(w).first_added_set(w.method),
     output:
         directory(ANY.export("{method}", "{form}")),
     log:

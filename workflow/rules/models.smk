@@ -18,11 +18,32 @@ rule fetch_backbone:
         **needs("fetch_backbone"),
     params:
         model=setting("backbone.model"),
+        has_checker=setting("safety.is_backbones"),
         data=data_in("backbone"),
     message:
         "{wildcards.study}: fetch the diffusion model {params.model}"
     script:
         "../scripts/fetch_backbone.py"
+
+
+rule fetch_safety_checker:
+    output:
+        directory(ANY.model("safety_checker")),
+    log:
+        "results/{study}/logs/backbone/safety_checker.log",
+    benchmark:
+        "results/{study}/benchmarks/backbone/safety_checker.tsv"
+    conda:
+        "../../envs/augbench.yaml"
+    resources:
+        **needs("fetch_safety_checker"),
+    params:
+        model=setting("safety.named"),
+        data=data_in("safety"),
+    message:
+        "{wildcards.study}: fetch the safety checker {params.model}"
+    script:
+        "../scripts/fetch_safety_checker.py"
 
 
 rule train_vae:

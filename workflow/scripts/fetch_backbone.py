@@ -4,4 +4,4 @@ log_to(snakemake.log[0])
 
 from augbench.models.backbones import resolve
 
-resolve(snakemake.params.model, snakemake.output[0])
+resolve(snakemake.params.model, snakemake.output[0], snakemake.params.has_checker)

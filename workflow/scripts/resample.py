@@ -15,4 +15,5 @@ write_sets(
     ratio=float(snakemake.wildcards.ratio),
     order=snakemake.params.order,
     seed_key=(snakemake.params.seed, "resample", snakemake.wildcards.method),
+    allow_fewer=snakemake.params.allow_fewer,
 )

@@ -19,7 +19,7 @@ retrieve_method(
     Inputs(
         files.classes,
         files.images,
-        files.safety,
+        files.safety or None,
         index=files.index[0] if files.index else None,
         head=files.head or None,
         web=files.web or None,

@@ -19,7 +19,7 @@ NAME = 100  # characters of a folder's name
 # Formats of images that leave as they came, with the extension by which readers know them; others leave as PNG.
 EXTENSIONS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "BMP": "bmp", "TIFF": "tif"}
 # Columns of provenance.
-FACTS = ("prompt", "seed", "candidate", "cluster", "start_image", "url", "similarity", "sha256")
+FACTS = ("prompt", "seed", "candidate", "cluster", "start_image", "url", "similarity", "sha256", "model", "licence")
 
 
 def export(
@@ -83,11 +83,11 @@ def folder_names(keys: Sequence[str]) -> dict[str, str]:
 
 
 def _joined(train: pd.DataFrame, added: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
-    parts = [table.assign(source=source) for source, table in (("real", train), ("added", added)) if len(table)]
+    parts = [table.assign(origin=origin) for origin, table in (("real", train), ("added", added)) if len(table)]
     table = pd.concat(parts, ignore_index=True)
     table = table[table["class"].isin(list(names))].reset_index(drop=True)
     # By number: nothing from data is a part of a file's name.
-    return table.assign(name=[f"{source}-{i:07d}" for i, source in enumerate(table["source"])])
+    return table.assign(name=[f"{origin}-{i:07d}" for i, origin in enumerate(table["origin"])])
 
 
 def _encoded(rows) -> Iterator[tuple]:
@@ -114,7 +114,7 @@ def _facts(row) -> dict:
     facts = {
         name: value.item() if hasattr(value, "item") else value for name, value in facts.items() if pd.notna(value)
     }
-    return {"class": row._class, "source": row.source, "image_id": row.image_id, **facts}
+    return {"class": row._class, "origin": row.origin, "image_id": row.image_id, **facts}
 
 
 def _rows(table: pd.DataFrame) -> Iterator:
@@ -134,7 +134,7 @@ def _write_folders(folder: Path, table: pd.DataFrame, names: Mapping[str, str], 
         (folder / "train" / place).write_bytes(data)
         lines.append({"file_name": place, "label": names[row._class], **_facts(row)})
     if with_metadata:
-        keys = ["file_name", "label", "class", "source", "image_id", *FACTS]
+        keys = ["file_name", "label", "class", "origin", "image_id", *FACTS]
         with open(folder / "train" / "metadata.jsonl", "w", encoding="utf-8") as handle:
             # The same keys in each line, as readers want it.
             handle.writelines(
@@ -153,7 +153,7 @@ def _write_shards(folder: Path, table: pd.DataFrame, labels: Mapping[str, int], 
 
 def _card(table: pd.DataFrame, classes: int, card_info: Mapping[str, str]) -> str:
     """A dataset card; nothing in it but numbers and what the configuration says."""
-    counts = table["source"].value_counts()
+    counts = table["origin"].value_counts()
     head = {
         "pretty_name": f"{card_info['study']}, augmented by {card_info['title']}",
         "task_categories": ["image-classification"],
@@ -165,8 +165,9 @@ def _card(table: pd.DataFrame, classes: int, card_info: Mapping[str, str]) -> st
         f"{counts.get('real', 0)} real and {counts.get('added', 0)} added training images of {classes} classes, at "
         f"augmentation ratio {card_info['ratio']}: the set that the first classifier run of the study was trained on."
         "\n\n"
-        "`train/metadata.jsonl` says of each image its class, whether it is real or added, and where it comes from: "
-        "prompt and seed of a generated one, URL and similarity of a retrieved one. `classes.csv` has the names of "
+        "`train/metadata.jsonl` says of each image its class, whether it is real or added (`origin`), and where it "
+        "comes from: prompt and seed of a generated one, the training image that it begins from (`start_image`), URL "
+        "and similarity of a retrieved one. `classes.csv` has the names of "
         "the classes.\n\nRetrieved images are other people's: whoever passes them on needs the right to do so. "
         "Generated ones are under the terms of the diffusion model.\n"
     )

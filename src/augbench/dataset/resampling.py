@@ -42,6 +42,7 @@ def draw(
     splits: int,
     order: str,
     seed_key: Sequence,
+    allow_fewer: bool = False,
 ) -> list[np.ndarray]:
     """Draw ``splits`` sets with ``ratio`` times as many images per class as the target (paper, section 3).
 
@@ -53,6 +54,7 @@ def draw(
         ``listed``, the first of each class, so that all splits are equal, and a class with too few is left out
         (paper, Figure 5B); or ``all``, every image whatever the ratio
     seed_key : what the draws are derived from, together with split (from 1) and class
+    allow_fewer : of a class with too few images for a ``random`` draw all are taken
 
     Returns the places in ``added`` of the images of each set, with classes in the order of ``counts``. Raises
     ValueError for an unknown order, and when a class has too few images, naming it; of ``listed`` ones when all have.
@@ -64,7 +66,7 @@ def draw(
     drawn = []
     for split in range(1, splits + 1):
         parts = [
-            _pick(group, key, added_count(counts[key], ratio), order, (*seed_key, split, key))
+            _pick(group, key, added_count(counts[key], ratio), order, (*seed_key, split, key), allow_fewer)
             for key, group in groups.items()
         ]
         drawn.append(np.concatenate(parts) if parts else ranked[:0])
@@ -81,13 +83,13 @@ def _by_class(classes: pd.Series, ranked: np.ndarray, keys: Sequence[str]) -> di
     return {key: ranked[order[begins[k] : begins[k + 1]]] for k, key in enumerate(keys)}
 
 
-def _pick(group: np.ndarray, key: str, number: int, order: str, seed_key: tuple) -> np.ndarray:
+def _pick(group: np.ndarray, key: str, number: int, order: str, seed_key: tuple, allow_fewer: bool) -> np.ndarray:
     if order == "all":
         if not len(group):
             raise ValueError(f"class {key!r}: at least one image is wanted, there is none")
         return group
     if order == "listed":
         return group[: number if len(group) >= number else 0]
-    if len(group) < number:
+    if len(group) < number and not allow_fewer:
         raise ValueError(f"class {key!r}: {number} images are wanted, there are {len(group)}")
     return group[np.sort(generator(*seed_key).permutation(len(group))[:number])]

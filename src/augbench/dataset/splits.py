@@ -2,7 +2,8 @@
 
 import math
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
+from pathlib import Path
 
 import pandas as pd
 
@@ -15,7 +16,7 @@ from augbench.images import folders
 SPLITS = ("train", "validation", "test", "more_real", "unused")
 
 
-def split(target, dataset, seed: int, verifier: Verifier | None = None) -> pd.DataFrame:
+def split(target, dataset, seed: int, verifier: Verifier | None = None, decode: bool = True) -> pd.DataFrame:
     """All images of the target as an image table with the further column ``split``.
 
     Within each class, shares of the training images are drawn at random, which retains class imbalance
@@ -24,13 +25,18 @@ def split(target, dataset, seed: int, verifier: Verifier | None = None) -> pd.Da
     first, so they are the same for 10% of ImageNet and for all of it. Sizes are those of :func:`sizes`.
     Of a validation or test split of the target's own, all images are taken, and none are drawn for it.
 
-    Raises ValueError naming an unreadable image (``unreadable: stop``) or a class left without images.
+    Without ``decode`` images are taken to be readable, as all are where one that is not stops the study. Raises
+    ValueError naming an unreadable image (``unreadable: stop``) or a class left without images.
     """
     layout = target.reader.layout(target)
     readable = (verifier or Verifier()).readable
     rows, unreadable = [], []
+
+    def usable(paths: Iterable[Path]) -> list[Path]:
+        return readable(sorted(paths), target.unreadable, unreadable) if decode else sorted(paths)
+
     for key in layout.classes:
-        files_of_class = readable(sorted(layout.train(key)), target.unreadable, unreadable)
+        files_of_class = usable(layout.train(key))
         rng = generator(seed, "split", key)
         order = [files_of_class[i] for i in rng.permutation(len(files_of_class))]
         start = 0
@@ -43,15 +49,14 @@ def split(target, dataset, seed: int, verifier: Verifier | None = None) -> pd.Da
             rows += [(name, key, file) for file in sorted(part)]
         rows += [("unused", key, file) for file in sorted(order[start:])]
         for name, files_of in layout.own.items():
-            own = readable(sorted(files_of(key)), target.unreadable, unreadable)
-            rows += [(name, key, file) for file in own]
+            rows += [(name, key, file) for file in usable(files_of(key))]
     table = images.table(
         {"image_id": os.path.relpath(file, layout.root), "class": key, "path": str(file)} for _, key, file in rows
     )
     table["split"] = [name for name, _, _ in rows]
     for file in unreadable:
         print(f"left out: {file}", flush=True)
-    if layout.left_out:
+    if layout.left_out and decode:
         print(f"ignored: {folders.left_out_message(layout.left_out)}", flush=True)
     return table.sort_values("image_id", ignore_index=True)
 

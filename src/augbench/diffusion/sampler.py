@@ -15,7 +15,7 @@ from augbench.core.gpu_memory import Portions
 from augbench.core.seeds import derive, torch_generator
 from augbench.diffusion import latents
 from augbench.diffusion.text_encodings import TextEncodings
-from augbench.models.backbones import SafetyChecker, in_enough_precision, load_pipeline
+from augbench.models.backbones import in_enough_precision, load_pipeline, safety_checker
 from augbench.study.methods import Method
 from augbench.study.sections.diffusion import Generate
 from augbench.study.starts import Generated
@@ -43,7 +43,8 @@ class Sampler:
     """A diffusion model in memory, ready to turn batches of rows into pictures.
 
     ``train`` and ``train_latents`` are the training images and the file of their posteriors
-    (:mod:`augbench.diffusion.latents`), for methods that begin from them. An empty prompt is not guided.
+    (:mod:`augbench.diffusion.latents`), for methods that begin from them; ``safety`` is the folder of the safety
+    checker, if there is one. An empty prompt is not guided.
     """
 
     def __init__(
@@ -53,13 +54,14 @@ class Sampler:
         settings: Generate,
         train: pd.DataFrame | None = None,
         train_latents: str | Path | None = None,
+        safety: str | Path | None = None,
     ):
         torch.set_num_threads(settings.threads)
         self.denoised_at_a_time = Portions(settings.batch_size, "images to denoise (`generate.batch_size`)", SMALLER)
         self.decoded_at_a_time = Portions(DECODED, "images to decode", SMALLER)
         self.method, self.settings, self.training = method, settings, None
         self.pipeline: Any = load_pipeline(pipeline_folder)
-        self.checker = SafetyChecker(pipeline_folder)
+        self.checker = safety_checker(safety)
         self.device, self.dtype = self.pipeline.device, self.pipeline.unet.dtype
         self.use({})
         if self.start.begins_from_images:
@@ -97,7 +99,7 @@ class Sampler:
         guidance = self.settings.guidance if any(row["prompt"] for row in rows) else 1.0
         guides = self.method.guide.encodings(rows, self.encode, self.candidate).to(self.device, self.dtype)
         if guidance > 1:
-            guides = torch.cat([self.encode([""] * len(rows)), guides])
+            guides = torch.cat([self.encode([self.settings.negative_prompt] * len(rows)), guides])
         scheduler.set_timesteps(self.settings.steps)  # on the CPU: a scheduler that reads them must not wait for a GPU
         noise = torch.stack([self.noise(row["seed"]) for row in rows])
         begin, timesteps = self.start.begin(rows, noise, scheduler, self.settings, self.training)

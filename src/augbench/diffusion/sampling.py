@@ -27,15 +27,18 @@ PROVENANCE = ("seed", "replaced", "cluster", "start_image")  # of a row, where i
 
 
 class GenerateInputs(Inputs):
-    """Paths: a pipeline and the class table; the training images and their latents, for methods that begin from them;
-    fine-tunings (one folder for each learning rate), the selection among their candidates, and clusters; and of the
-    images by which the candidates were compared, shard and image table, for what goes on from them."""
+    """Paths: a pipeline, the safety checker (if there is one) and the class table; the training images and their
+    latents, for methods that begin from them; clusters; fine-tunings whose candidates are compared (one folder for
+    each learning rate), or else the chosen candidate and the selection among them; and of the images by which they were
+    compared, shard and image table, for what goes on from them."""
 
     backbone: str
     classes: str
+    safety: str | None = None
     train: str | None = None
     latents: str | None = None
     finetuned: list[str] = []
+    chosen: str | None = None
     selection: str | None = None
     clusters: str | None = None
     screened: list[str] = []
@@ -96,7 +99,7 @@ def work_of(inputs: GenerateInputs, share: Share, method: Method, settings: Gene
     rows = plan(class_rows, counts, method, key, already=already, cluster_sizes=sizes)
     cut = batches(rows, settings.batch_size, share.part, share.parts)
     train = images.read(inputs.train) if inputs.train else None
-    sampler = functools.cache(lambda: Sampler(inputs.backbone, method, settings, train, inputs.latents))
+    sampler = functools.cache(lambda: Sampler(inputs.backbone, method, settings, train, inputs.latents, inputs.safety))
     return [
         Work(
             lambda name=name, file=file: sampler().use(candidates.load(file) if file else {}, name),
@@ -107,23 +110,23 @@ def work_of(inputs: GenerateInputs, share: Share, method: Method, settings: Gene
             settings.format,
             settings.quality,
         )
-        for name, file in _models(inputs, share).items()
+        for name, file in _models(inputs).items()
     ]
 
 
-def _models(inputs: GenerateInputs, share: Share) -> dict[str, Path | None]:
-    """The models that draw a share, by name: the candidates to compare, the chosen one, or the backbone as it is."""
-    if not inputs.finetuned:
-        return {"base": None}
+def _models(inputs: GenerateInputs) -> dict[str, Path | None]:
+    """The models that draw images, by name: the candidates to compare, the chosen one, or the backbone as it is."""
+    if inputs.chosen:
+        return {files.read_json(inputs.selection)["candidate"]: Path(inputs.chosen)}
     folders = [Path(folder) for folder in inputs.finetuned]
-    chosen = [files.read_json(inputs.selection)] if inputs.selection else selection.candidates(folders)
-    return {row["candidate"]: folders[0].parent / row["file"] for row in chosen}
+    compared = selection.candidates(folders) if folders else []
+    return {row["candidate"]: folders[0].parent / row["file"] for row in compared} or {"base": None}
 
 
 def fingerprint_of(inputs: GenerateInputs, method: Method, settings: Generate, candidate: Path | None) -> str:
     """What images are drawn from, as a digest: finished batches are used only by a job with the same."""
     facts = [method.model_dump(), prompts.digest(method.conditioning), settings.model_dump()]
-    data = [inputs.backbone, inputs.train, inputs.latents, candidate]
+    data = [inputs.backbone, inputs.safety, inputs.train, inputs.latents, candidate]
     return resume.identity(__name__, facts, [path for path in data if path])
 
 

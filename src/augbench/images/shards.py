@@ -52,20 +52,28 @@ class ShardWriter:
 
 
 class Member(NamedTuple):
-    """A file in a shard: its bytes, and the place of the first of them in the shard."""
+    """A file in a shard: its bytes (empty where they were not read), the place of the first of them in the shard, and
+    their number."""
 
     data: bytes
     offset: int
+    length: int
 
 
-def samples(path: str | Path) -> Iterator[tuple[str, dict[str, Member]]]:
+def samples(path: str | Path, read: Collection[str] | None = None) -> Iterator[tuple[str, dict[str, Member]]]:
     """Iterate over the samples of a shard as (key, {extension: member}), in their order, as webdataset reads them.
 
     A key is a name with its folders up to the first dot after them, an extension what follows, in lower case. Hidden
-    members, such as a Mac's ``._000.jpg``, belong to none. Raises BadInput naming the shard when it is damaged.
+    members, such as a Mac's ``._000.jpg``, belong to none. ``read`` names the extensions of the members whose bytes are
+    wanted; None: all. Raises BadInput naming the shard when it is damaged.
     """
+
+    def bytes_of(tar, member) -> bytes:
+        wanted = read is None or member.name.rpartition(".")[2].lower() in read
+        return tar.extractfile(member).read() if wanted else b""
+
     key, sample = "", {}
-    for member, data in _members(path, lambda tar, member: tar.extractfile(member).read()):
+    for member, data in _members(path, bytes_of):
         if not (parts := NAME.fullmatch(member.name)) or META.match(member.name):
             continue
         if sample and parts[1] != key:
@@ -73,7 +81,7 @@ def samples(path: str | Path) -> Iterator[tuple[str, dict[str, Member]]]:
             sample = {}
         key, extension = parts[1], parts[2].lower()
         if extension not in sample:  # webdataset, too, keeps the first
-            sample[extension] = Member(data, member.offset_data)
+            sample[extension] = Member(data, member.offset_data, member.size)
     if sample:
         yield key, sample
 

@@ -40,6 +40,9 @@ SCHEMA = pa.schema(
         ("url", pa.string()),
         ("similarity", pa.float64()),  # cosine similarity to the query, unitless
         ("sha256", pa.string()),  # of the bytes as downloaded
+        # what is known of images that were made elsewhere
+        ("model", pa.string()),  # what made it
+        ("licence", pa.string()),  # its terms
     ]
 )
 

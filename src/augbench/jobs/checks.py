@@ -4,21 +4,26 @@ import itertools
 import os
 import shutil
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from augbench.core.files import BadInput
+from augbench.dataset import added, splits
 from augbench.dataset import checks as target_checks
-from augbench.dataset import splits
-from augbench.dataset.class_table import class_table
+from augbench.dataset.class_table import class_keys, class_table
 from augbench.jobs.job_costs import JobCosts
 from augbench.models import local_files
 from augbench.retrieval import guard, index, metadata
+from augbench.study import classes, prompts
 from augbench.study.config import Config, ConfigError, Study
+from augbench.study.layouts import layout_of
 from augbench.study.sources import COLUMNS
 
 ROOM = 200e6  # bytes for logs, tables and pages
 ENOUGH = 50  # images of a class, of which each split gets one whatever the shares
+
+LISTED = 100_000  # images of a set that was made elsewhere of which a plan reads class and source
+DECODED = 16_000_000  # bytes of them that a plan decodes
 
 
 def crowded(costs: Mapping[str, JobCosts], results: Path = Path("results")) -> list[str]:
@@ -46,8 +51,13 @@ def _bytes_below(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
-def check_world(config: Config, results: Path = Path("results")) -> None:
-    """What can be known before any work starts about data. Raises ConfigError."""
+def check_world(
+    config: Config, results: Path = Path("results"), script_file: Callable[[str], str | Path] = Path
+) -> None:
+    """What can be known before any work starts about data. Raises ConfigError.
+
+    ``script_file`` : the name of a user's script -> where it lies
+    """
     from augbench.classifier.architectures import check_model
 
     try:
@@ -64,6 +74,8 @@ def check_world(config: Config, results: Path = Path("results")) -> None:
         further = next((name for name, start in zip(study.methods, starts, strict=True) if start.split), None)
         check_target(study, place, prompted=prompted, further=further)
         check_models(config, study, place)
+        check_added(study, place, script_file)
+        check_prompts(config, study, place)
         check_pool(study, place)
         check_audit(study, place)
         try:
@@ -79,7 +91,6 @@ def remarks(config: Config) -> list[str]:
     Raises ConfigError when nothing is left of a method's templates.
     """
     from augbench.images import folders
-    from augbench.study import prompts
 
     sentences = []
     for name, study in config.studies.items():
@@ -94,24 +105,24 @@ def remarks(config: Config) -> list[str]:
             continue
         if ignored := folders.left_out_message(target_checks.left_out(study.target)):
             sentences.append(f"studies.{name}: ignored in {study.target.path}: {ignored}")
-        classes = class_table(study.target).to_dict("records")
+        class_rows = class_table(study.target).to_dict("records")
         for method in study.methods:
             conditioning = config.methods[method].conditioning
             try:
-                lacking = [words for class_info in classes if (words := _lacking(prompts, conditioning, class_info))]
+                lacking = [words for class_info in class_rows if (words := _lacking(conditioning, class_info))]
             except ValueError as error:
                 raise ConfigError(f"studies.{name}.methods: {method}: {error}") from None
             if lacking:
                 words = " or ".join(dict.fromkeys(word for words in lacking for word in words))
                 sentences.append(
-                    f"studies.{name}: {len(lacking)} of {len(classes)} classes have no {words}; {method} leaves that "
-                    "out of their prompts; to supply it, name a CSV with the columns class,lemmas,hypernyms,definition "
-                    "as `target: {classes: ...}`"
+                    f"studies.{name}: {len(lacking)} of {len(class_rows)} classes have no {words}; {method} leaves "
+                    "that out of their prompts; to supply it, name a CSV with the columns "
+                    "class,lemmas,hypernyms,definition as `target: {classes: ...}`"
                 )
     return sentences
 
 
-def _lacking(prompts, conditioning: str | None, class_info: dict) -> list[str]:
+def _lacking(conditioning: str | None, class_info: dict) -> list[str]:
     words = prompts.lacking(conditioning, class_info)
     if words:
         prompts.usable(conditioning, class_info)
@@ -192,6 +203,45 @@ def check_names(study: Study, place: str) -> None:
             )
 
 
+def check_added(study: Study, place: str, script_file: Callable[[str], str | Path] = Path) -> None:
+    """Whether the images that were made elsewhere can be added, as far as the first of them tell. Raises ConfigError.
+
+    What a script makes, and what the job alone can know, is checked when it is there.
+    """
+    for method, section in study.added.items():
+        if method not in study.methods:
+            continue
+        if section.script:
+            if not Path(script_file(section.script)).is_file():
+                raise ConfigError(f"{place}.added.{method}.script: there is no file {section.script}")
+            continue
+        try:
+            keys = class_keys(study.target)
+            rows = list(itertools.islice(layout_of(section.path).rows(Path(section.path)), LISTED + 1))
+            table = added.read(method, section.path, keys, rows)
+            if study.target.unreadable == "skip":
+                continue  # which images there are, of the target and of these, is known when all are decoded
+            added.check_readable(table, at_most=DECODED)
+            if study.target.reader.is_built_in:
+                continue
+            if any(table["source"]):
+                added.start_images(table, splits.split(study.target, study.dataset, study.seed, decode=False))
+            if len(rows) <= LISTED and not section.allow_fewer:
+                added.check_counts(table, _wanted(study, method), section.path)
+        except ValueError as error:
+            raise ConfigError(f"{place}.added.{method}: {error}") from None
+
+
+def _wanted(study: Study, method: str) -> dict[str, int]:
+    """Class -> images that a method adds to it at its largest ratio."""
+    layout, own = study.target.reader.layout(study.target), _own_splits(study)
+    ratio = max(study.wanted_ratios(method))
+    counts = {key: sum(1 for _ in layout.train(key)) for key in layout.classes}
+    return {
+        key: classes.added(splits.sizes(count, study.dataset, own)["train"], ratio) for key, count in counts.items()
+    }
+
+
 def check_pool(study: Study, place: str) -> None:
     """Whether what the pool and retrieval name is there. Raises ConfigError."""
     head = study.retrieval.aesthetic_model
@@ -218,6 +268,19 @@ def check_pool(study: Study, place: str) -> None:
         )
 
 
+def check_prompts(config: Config, study: Study, place: str) -> None:
+    """Whether files of prompts have those of each class, and of no other. Raises ConfigError."""
+    if study.target.reader.is_built_in:
+        return
+    for method in study.methods:
+        conditioning = config.methods[method].conditioning
+        if conditioning and prompts.is_prompt_file(conditioning):
+            try:
+                prompts.check_classes(conditioning, class_table(study.target).to_dict("records"))
+            except ValueError as error:
+                raise ConfigError(f"{place}.methods: {method}: {error}") from None
+
+
 def check_models(config: Config, study: Study, place: str) -> None:
     """Whether the pretrained models that a study names are there, and can be used. Raises ConfigError.
 
@@ -225,10 +288,13 @@ def check_models(config: Config, study: Study, place: str) -> None:
     """
     try:
         part = "backbone"
-        if study.backbone and any(config.methods[method].start.sections for method in study.methods):
-            model = study.backbone.model
+        model = study.backbone.model if study.backbone else None
+        if any(config.methods[method].start.is_checked for method in study.methods):
             if model is not None and local_files.is_folder(model, "backbone"):
-                local_files.check_pipeline(model)
+                local_files.check_pipeline(model, study.safety.is_backbones)
+            part, model = "safety", study.safety.named
+            if model is not None and local_files.is_folder(model, "safety checker"):
+                local_files.check_safety_checker(model)
         part = "clip"
         if study.clip and study.clip.model is not None:
             local_files.check_clip(study.clip.model)

@@ -26,6 +26,8 @@ SMALL_PROCESS = 3 * GIGABYTE  # with a small diffusion model of one's own
 MAPPED = 20 * GIGABYTE  # of a mapped file: more of it may be read from the disk again
 CARD = 2.5 * GIGABYTE  # of a classifier's process: what a GPU's libraries take, and processes that read images
 UNET_BYTES = 3.44e9  # of Stable Diffusion's denoiser, float32
+CHECKER_BYTES = 1.2e9  # of Stable Diffusion's safety checker
+VECTOR_BYTES = 4 * 768  # of an image's embedding by the audit's second detector
 MODEL_BYTES = 5.5e9  # of Stable Diffusion, with its safety checker
 
 
@@ -111,11 +113,11 @@ class JobCosts:
         if start.is_retrieved:
             return self.retrieved(ratio)
         if start.is_generated:
-            return self.generated(max(ratio, self.study.main_times))
+            return self.generated(method, max(ratio, self.files.main_times(method)))
         return self.added(method, ratio)
 
-    def generated(self, times: float) -> int:
-        fixed = self.study.generate.images_per_class
+    def generated(self, method: str, times: float) -> int:
+        fixed = self.files.generation(method).images_per_class
         return sum(classes.generated(count, times, fixed) for count in self.size.train)
 
     def retrieved(self, ratio: float) -> int:
@@ -134,8 +136,9 @@ class JobCosts:
 
     def to_generate(self, method: str, purpose: str) -> float:
         """Images that one job generates."""
-        main, compared = self.generated(self.study.main_times), self.compared(method)
-        further = self.generated(max(self.study.main_times, self.files.further_ratio(method) or 0)) - main
+        times = self.files.main_times(method)
+        main, compared = self.generated(method, times), self.compared(method)
+        further = self.generated(method, max(times, self.files.further_ratio(method) or 0)) - main
         chosen = compared / len(self.files.methods[method].candidates)
         images = {"base": main, "screen": compared, "selected": max(0, main - chosen), "further": further}
         return images[purpose] / self.files.generation_jobs
@@ -154,6 +157,14 @@ class JobCosts:
     def dataset(self) -> Need:
         return Need(megabytes=2000, writes=self._table(self.size.target))
 
+    def run_script(self, method: str) -> Need:
+        """How long a user's script takes is not known."""
+        return Need(4 * HOUR, 4000)
+
+    def list_added(self, method: str) -> Need:
+        images = self.added(method, max(self.study.wanted_ratios(method)))
+        return Need(resources.hashing(images), 2000 + 2e-3 * images, writes=self._table(images))
+
     def resample(self, method: str, ratio: str) -> Need:
         memory = resources.tables("resample", self.available(method, float(ratio)))
         return Need(megabytes=memory, writes=self._table(self.study.runs * self.added(method, ratio)))
@@ -169,6 +180,9 @@ class JobCosts:
     def fetch_backbone(self) -> Need:
         local = Path(str(self.files.backbone.model)).is_dir()  # linked, not copied
         return Need(2 * HOUR, 2000, writes=0 if local else MODEL_BYTES)
+
+    def fetch_safety_checker(self) -> Need:
+        return Need(HOUR, 2000, writes=CHECKER_BYTES)
 
     def train_clip(self) -> Need:
         return Need(self._training_seconds("clip"), 3000, 1)
@@ -287,12 +301,15 @@ class JobCosts:
         # What is learned of each class stays in the host's memory, with its two moments.
         learned = 3 * self._candidate_bytes([part for part in row.trained if not part.needs_full_precision], method)
         model = any(part.needs_full_precision for part in row.trained) * 2 * self._backbone[2]  # float32
+        written = len(row.candidates) * self._candidate_bytes(row.trained, method)
+        keep = self.study.jobs.keep_candidates
         return Need(
             work / section.processes,
             2 * GIGABYTE + section.processes * self._process + (4 * model + learned) / 1e6 + self._mapped,
             section.processes,
             V100,
-            writes=len(row.candidates) * self._candidate_bytes(row.trained, method),
+            writes=written if keep else 0,
+            drops=0 if keep else written,
         )
 
     def _epochs(self, method: str) -> int:
@@ -325,19 +342,19 @@ class JobCosts:
         return self._classifier((1 + self.study.main_ratio) * self.train, candidates)
 
     def select(self, method: str) -> Need:
-        return Need(megabytes=500)
+        return Need(megabytes=500, writes=self._candidate_bytes(self.files.methods[method].trained, method))
 
     # Generation.
 
     def generate(self, method: str, purpose: str, shard: str) -> Need:
-        section, start = self.study.generate, self.study_start(method)
+        section, start = self.files.generation(method), self.study_start(method)
         images = self.to_generate(method, purpose)
         guided = self.files.methods[method].conditioning is not None and section.guidance > 1
         work = resources.sampling(images, start.steps(section), section.image_size) / (1 if guided else 2)
         bytes = resources.pictures(1, section.image_size, section.format, section.quality)
         kept = images
         if purpose == "selected":  # with the chosen candidate's, by which it was compared
-            kept = self.generated(self.study.main_times) / self.files.generation_jobs
+            kept = self.generated(method, self.files.main_times(method)) / self.files.generation_jobs
         memory = self._process + (self._mapped if start.begins_from_images else 0)
         dropped = purpose == "screen"
         writes, drops = (0, images * bytes) if dropped else (kept * bytes, 0)
@@ -393,16 +410,24 @@ class JobCosts:
         return Need(resources.hashing(images) / self.cores, memory, writes=20 * images)
 
     def embed_references(self, set: str) -> Need:
-        return Need(resources.embedding(self._reference(set)), 6000, 1)
+        return self._embedding(self._reference(set))
 
     def embed_added(self, method: str) -> Need:
-        images = self.distinct(method, self.files.ratios(method))
-        return Need(resources.embedding(images), 6000, 1, writes=images * 2 * 768)
+        return self._embedding(self.distinct(method, self.files.ratios(method)))
+
+    def _embedding(self, images: float) -> Need:
+        return Need(resources.embedding(images), 6000 + self._vectors(images), 1, writes=images * VECTOR_BYTES)
+
+    def _vectors(self, images: float) -> float:
+        """Megabytes of the vectors of so many images, which are there twice while they are read or written."""
+        return 2 * images * VECTOR_BYTES / 1e6
 
     def audit(self, method: str) -> Need:
         added = self.distinct(method, self.files.ratios(method))
         references = sum(map(self._reference, self.files.reference_names(method)))
         memory = resources.tables("audit", added + references)
+        if self.study.audit.detector:
+            memory += self._vectors(added + references)
         return Need(added * references * resources.PER_COMPARED_PAIR / self.cores, memory)
 
     def review(self, method: str) -> Need:
@@ -429,6 +454,17 @@ class JobCosts:
 
     # All jobs.
 
+    def largest(self, rule: str) -> float:
+        """Megabytes of the largest job of a rule; 0 where the study has none."""
+        return self._largest.get(rule, 0)
+
+    @functools.cached_property
+    def _largest(self) -> dict[str, float]:
+        largest: dict[str, float] = {}
+        for rule, need in self.jobs():
+            largest[rule] = max(largest.get(rule, 0), need.megabytes)
+        return largest
+
     def jobs(self) -> Iterator[tuple[str, Need]]:
         """The rule and the need of each job of the study's report."""
         for rule in self._once():
@@ -453,7 +489,9 @@ class JobCosts:
         if study.pool and study.pool.source.is_built_in and (files.retrieving or files.trains_backbone):
             yield "digits_web"
         yield from ("split_target", "dataset", "tables", "per_class", "study_page")
-        if "backbone" in {section for start in starts for section in start.sections}:
+        if study.safety.named and any(start.is_checked for start in starts):
+            yield "fetch_safety_checker"
+        if study.backbone and (files.generating or (files.retrieving and study.safety.is_backbones)):
             if files.trains_backbone:
                 yield from ("train_safety_checker", "train_clip")
                 yield from ("train_vae", "train_unet") if files.generating else ()
@@ -489,6 +527,9 @@ class JobCosts:
                 yield "retrieve_further", self.retrieve_further(method)
         if method in files.generating:
             yield from self._generating_jobs(method)
+        if method in files.external:
+            yield from [("run_script", self.run_script(method))] * bool(self.study.added[method].script)
+            yield "list_added", self.list_added(method)
         for ratio in files.ratios(method):
             for first, last in files.stretches:
                 yield "classify", self.classify(method, ratio, last - first + 1)

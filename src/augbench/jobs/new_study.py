@@ -186,6 +186,7 @@ def text(name: str, info: TargetInfo, folder: str | Path = "config") -> str:
                 "    # add `- retrieval` to the list. Fine-tuned methods: `- textual_inversion`, `- pseudoword_dm`.",
                 "    # clip: {model: ViT-L/14} # the CLIP of the index",
                 "    # pool: {source: index, path: FOLDER} # or folder, shards, urls, service: see docs/pools.md",
+                "    # Images that another tool made are a method as well: see docs/methods.md.",
             ]
     return "\n".join(lines) + "\n"
 

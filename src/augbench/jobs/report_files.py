@@ -28,7 +28,8 @@ def report_files(files: StudyFiles) -> dict:
         "verdicts": {key: files.verdicts(key) for key in adding if files.verdicts(key) in files.verdict_files},
         "generated": {key: files.generated(key, "parquet") for key in files.generating},
         "selections": {key: files.selection(key) for key in finetuned},
-        "finetunings": {key: files.finetunings(key) for key in finetuned},
+        "finetunings": {key: files.finetunings(key, ".csv") for key in finetuned},
+        "external": {key: files.added_images(key) for key in files.external},
         "ledgers": {key: files.retrieval(key, "ledger.parquet") for key in retrieving},
         "funnels": {key: files.retrieval(key, "funnel.csv") for key in retrieving},
     }
@@ -62,6 +63,8 @@ def _for_all_methods(files: StudyFiles):
     if study.backbone:
         names["backbone"] = ["vae", "unet", "safety"] if files.trains_backbone else ["fetch"]
         names["latents"] = ["encode"]
+    if study.safety.named:
+        names["backbone"] = [*names.get("backbone", []), "safety_checker"]
     if study.pool and files.pool_index in files.index:
         maker = "download" if study.pool.source.downloads else "pack"
         packed = range(len(files.pool_shards)) if study.pool.source.is_packed else ()
@@ -105,6 +108,9 @@ def _images(files: StudyFiles, method: str):
     more = ["further"] if files.further_ratio(method) is not None else []
     if method in files.retrieving:
         return [("retrieve", method, method, ""), *(("retrieve", f"{method}-{part}", method, part) for part in more)]
+    if method in files.external:
+        listed = [("added", f"{method}-list", method, "")]
+        return listed + ([("added", f"{method}-script", method, "")] if files.study.added[method].script else [])
     if method not in files.generating:
         return []
     trained = files.is_trained(method)

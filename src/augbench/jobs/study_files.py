@@ -7,7 +7,8 @@ from pathlib import Path
 from augbench.dataset.class_table import class_keys
 from augbench.study import prompts
 from augbench.study.config import Config, Study, parts_of
-from augbench.study.methods import Method
+from augbench.study.methods import GENERATION, Method
+from augbench.study.sections.diffusion import Generate
 from augbench.study.sections.models import Backbone
 from augbench.study.sections.retrieval import Pool
 from augbench.study.sections.target import Target
@@ -48,7 +49,8 @@ class Paths:
         return f"{self.folder}/digits/{name}"
 
     def model(self, name: str) -> str:
-        """The folder of a model: ``backbone``, ``clip``, ``safety`` or ``vae``."""
+        """The folder of a model: ``backbone``, ``clip``, ``vae``, ``safety`` (trained with the backbone) or
+        ``safety_checker`` (named)."""
         return f"{self.folder}/{name}"
 
     def pool_shard(self, part: int | str, extension: str = "tar") -> str:
@@ -71,6 +73,13 @@ class Paths:
         """The images that a method retrieves, as a shard (tar) or an image table (parquet)."""
         return self.retrieval(method, f"images.{extension}", further)
 
+    def added(self, method: str, name: str) -> str:
+        """Of images that were made elsewhere: ``images.parquet``, or the folder ``output`` that a script fills."""
+        return f"{self.folder}/added/{method}/{name}"
+
+    def added_images(self, method: str) -> str:
+        return self.added(method, "images.parquet")
+
     def latents(self, split: str) -> str:
         return f"{self.folder}/latents/{split}.safetensors"
 
@@ -78,8 +87,13 @@ class Paths:
     def clusters(self) -> str:
         return f"{self.folder}/finetune/clusters.parquet"
 
-    def finetuning(self, method: str, rate: str) -> str:
-        return f"{self.folder}/finetune/{method}/lr-{rate}"
+    def finetuning(self, method: str, rate: str, extension: str = "") -> str:
+        """The folder of a fine-tuning's candidates; with the extension ``.csv`` its losses, which stay."""
+        return f"{self.folder}/finetune/{method}/lr-{rate}{extension}"
+
+    def chosen(self, method: str) -> str:
+        """The chosen candidate."""
+        return f"{self.folder}/finetune/{method}/chosen.safetensors"
 
     def shard(self, method: str, purpose: str, shard: int | str, extension: str) -> str:
         """Generated images, as a shard (tar) or an image table (parquet).
@@ -183,10 +197,23 @@ class StudyFiles(Paths):
         """The methods whose added images come from the pool."""
         return [name for name, method in self.methods.items() if method.start.is_retrieved]
 
+    @property
+    def external(self) -> list[str]:
+        """The methods whose added images are made elsewhere."""
+        return [name for name, method in self.methods.items() if method.start.is_external]
+
     def method_row(self, method: str) -> dict:
-        """What of a method's row of the method table its images depend on, and a digest of its templates."""
-        row = self.methods[method].model_dump(exclude={"title", "family"})
+        """What of a method's row of the method table its images depend on, beside what :meth:`generation` holds, and a
+        digest of its templates."""
+        row = self.methods[method].model_dump(exclude={"title", "family", *GENERATION})
         return row | {"texts": _digest_of_templates(row["conditioning"])}
+
+    def generation(self, method: str) -> Generate:
+        """The section ``generate`` as it holds for a method."""
+        return self.methods[method].generation(self.study.generate)
+
+    def main_times(self, method: str) -> float:
+        return self.study.main_times(self.methods[method])
 
     def is_trained(self, method: str) -> bool:
         return bool(self.methods[method].trained)
@@ -198,7 +225,7 @@ class StudyFiles(Paths):
 
     def further_ratio(self, method: str) -> float | None:
         """The ratio for which a method needs images beyond those of the main one; None if it needs none."""
-        enough = self.methods[method].start.enough(self.study)
+        enough = self.methods[method].start.enough(self.study, self.methods[method])
         largest = max(self.study.wanted_ratios(method))
         return None if enough is None or largest <= enough else largest
 
@@ -287,9 +314,13 @@ class StudyFiles(Paths):
         return self.study.clip.model or f"hf_clip:{self.model('clip')}"
 
     @property
-    def safety(self) -> str:
-        """Where the backbone's safety checker is first to be had: retrieval need not wait for the denoiser."""
-        return self.model("safety" if self.trains_backbone else "backbone")
+    def safety(self) -> str | list:
+        """The folder of the safety checker, if images are checked; the backbone's, where it is first to be had:
+        retrieval need not wait for the denoiser."""
+        if self.study.safety.named:
+            return self.model("safety_checker")
+        own = self.model("safety" if self.trains_backbone else "backbone")
+        return own if self.study.safety.checks else []
 
     # Fine-tuning and generated images.
 
@@ -302,10 +333,10 @@ class StudyFiles(Paths):
         """The clusters of the training images, for a method with several conditionings per class; else none."""
         return self.clusters if self.methods[method].clusters > 1 else []
 
-    def finetunings(self, method: str) -> list[str]:
-        """The folders of a method's fine-tunings, one per learning rate; none for a method without."""
+    def finetunings(self, method: str, extension: str = "") -> list[str]:
+        """The folders of a method's fine-tunings, or their losses, one per learning rate; none for a method without."""
         rates = self.study.finetune.grid if self.is_trained(method) else []
-        return [self.finetuning(method, f"{rate:g}") for rate in rates]
+        return [self.finetuning(method, f"{rate:g}", extension) for rate in rates]
 
     def screening_jobs(self, method: str) -> int:
         return parts_of(len(self.methods[method].candidates), self.study.jobs.candidates_per_screening)
@@ -337,6 +368,14 @@ class StudyFiles(Paths):
             return []
         return self.methods[method].start.further(self, method, extension)
 
+    def added_place(self, method: str) -> str:
+        """Where the images of a method lie that were made elsewhere, or what a script makes of them."""
+        return self.study.added[method].path or self.added(method, "output")
+
+    def allows_fewer(self, method: str) -> bool:
+        """Whether a class of a method may have fewer images than a ratio wants."""
+        return method in self.external and self.study.added[method].allow_fewer
+
     def image_tables(self, method: str, ratio: str) -> list[str]:
         """The tables of the images that a method can add at a ratio; up to the main one, only those that it needs."""
         tables = self.methods[method].start.tables(self, method)
@@ -365,6 +404,10 @@ class StudyFiles(Paths):
         """The resampled sets of a method that adds images: of these ratios, or of all."""
         ratios = self.ratios(method) if ratios is None else ratios
         return [self.added_set(method, ratio, k) for ratio in ratios for k in self.runs]
+
+    def first_added_set(self, method: str) -> list[str]:
+        """What the first classifier run of the main ratio adds; none for a method that adds nothing."""
+        return self.added_sets(method, self.ratios(method)[:1])[:1] if method in self.adding else []
 
     @property
     def main_added_sets(self) -> list[str]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from augbench.images import folders
 from augbench.models import local_files
 from augbench.study.config import Study
+from augbench.study.layouts import layout_of
 from augbench.study.sections.target import Target
 
 AT_A_TIME = 16  # folders, since a network file system takes long to answer
@@ -87,6 +88,18 @@ class UserData:
     def references(self) -> dict[str, str]:
         """Of the images in each folder that added images are compared with."""
         return {name: digest(folders.images(folder)) for name, folder in self.study.audit.references.items()}
+
+    @functools.cached_property
+    def added(self) -> dict[str, str]:
+        """Of the images of each method that were made elsewhere, and the tables that name them."""
+        places = {name: section.path for name, section in self.study.added.items() if name in self.study.methods}
+        return {name: digest(layout_of(path).files(Path(path))) for name, path in places.items() if path}
+
+    @functools.cached_property
+    def safety(self) -> str:
+        """The folder of a safety checker that is named, if it is one of this machine."""
+        model = self.study.safety.named
+        return digest_of_folder(model) if model and local_files.is_folder(model, "safety checker") else ""
 
     @functools.cached_property
     def pool(self) -> str:

@@ -1,4 +1,4 @@
-"""The diffusion model backbone: finds or fetches a diffusers pipeline, and its safety checker."""
+"""The diffusion model backbone: finds or fetches a diffusers pipeline, and what checks its images."""
 
 import os
 import shutil
@@ -10,37 +10,63 @@ from augbench.core import finite
 from augbench.core.files import whole
 from augbench.models import local_files
 
+PIPELINE_FILES = ["model_index.json", "*/*.json", "*/*.txt", "*/*.safetensors"]
+CHECKER_FILES = ["config.json", "preprocessor_config.json", "model.safetensors", "pytorch_model.bin"]
+CHECKER_FILES += ["safety_checker/*.json", "safety_checker/model.safetensors", "feature_extractor/*.json"]
 
-def resolve(model: str, folder: str | Path) -> None:
+
+def resolve(model: str, folder: str | Path, has_checker: bool = True) -> None:
     """Put the pipeline ``model``, a local diffusers folder or a hub id, at ``folder``.
 
     A local folder is linked file by file where the disk allows it, else copied. A hub id is downloaded,
-    weights as safetensors only. Raises ValueError with what to write when it cannot be had or used.
+    weights as safetensors only. Raises ValueError with what to write when it cannot be had or used, or has no safety
+    checker and should have one.
     """
     with whole(folder) as temporary:
-        if local_files.is_folder(model, "backbone"):
-            # Hidden files are not the pipeline's: Snakemake's time stamp, linked, would make the original look new.
-            hidden = shutil.ignore_patterns(".*")
-            shutil.copytree(model, temporary, copy_function=_link_or_copy, ignore=hidden)
-        else:
-            _fetch(model, temporary)
+        _copy(model, temporary, "backbone", PIPELINE_FILES)
         try:
-            local_files.check_pipeline(temporary)
+            local_files.check_pipeline(temporary, has_checker)
         except ValueError as error:
             raise ValueError(str(error).replace(str(temporary), model)) from None
 
 
-def _fetch(model: str, folder: Path) -> None:
+def resolve_checker(model: str, folder: str | Path) -> None:
+    """Put the safety checker ``model``, a local folder or a hub id, at ``folder``, as it lies in a pipeline's: with the
+    folders safety_checker and feature_extractor. Raises ValueError with what to write when it cannot be had or used."""
+    with whole(folder) as temporary:
+        _copy(model, temporary, "safety checker", CHECKER_FILES)
+        try:
+            local_files.check_safety_checker(temporary)
+        except ValueError as error:
+            raise ValueError(str(error).replace(str(temporary), model)) from None
+        own, processor = (temporary / part for part in local_files.CHECKER)
+        if not own.is_dir():
+            files = [file for file in temporary.iterdir() if file.is_file()]
+            own.mkdir()
+            processor.mkdir()
+            for file in files:
+                file.rename((processor if file.name == "preprocessor_config.json" else own) / file.name)
+
+
+def _copy(model: str, folder: Path, what: str, patterns: list[str]) -> None:
+    if local_files.is_folder(model, what):
+        # Hidden files are not the model's: Snakemake's time stamp, linked, would make the original look new.
+        hidden = shutil.ignore_patterns(".*")
+        shutil.copytree(model, folder, copy_function=_link_or_copy, ignore=hidden)
+    else:
+        _fetch(model, folder, what, patterns)
+
+
+def _fetch(model: str, folder: Path, what: str, patterns: list[str]) -> None:
     from huggingface_hub import snapshot_download
 
     try:
-        patterns = ["model_index.json", "*/*.json", "*/*.txt", "*/*.safetensors"]
         # Most repositories hold the same weights several times; of these, only the plain ones are read.
         variants = ["*.fp16*", "*.non_ema*"]
         snapshot_download(model, local_dir=folder, allow_patterns=patterns, ignore_patterns=variants)
     except Exception as error:  # of several libraries, for a network, a hub or a licence
         words = " ".join(str(error).split())[:300]
-        raise ValueError(f"{model} cannot be fetched from the hub: {words}; or give a pipeline's folder") from None
+        raise ValueError(f"{model} cannot be fetched from the hub: {words}; or give a {what}'s folder") from None
 
 
 def _link_or_copy(source: str, target: str) -> None:
@@ -96,8 +122,21 @@ def in_enough_precision(model, compute: Callable, inputs):
     return outputs
 
 
+class NoChecker:
+    """Stands for the safety checker of a study that has none."""
+
+    def unsafe(self, pictures: list) -> list[bool]:
+        return [False] * len(pictures)
+
+
+def safety_checker(folder: str | Path | None) -> "SafetyChecker | NoChecker":
+    """What judges generated and retrieved images; without a folder nothing does."""
+    return NoChecker() if folder is None else SafetyChecker(folder)
+
+
 class SafetyChecker:
-    """The backbone's safety checker, for generated and retrieved images alike (paper, sections 3 and 3.1)."""
+    """A safety checker, for generated and retrieved images alike (paper, sections 3 and 3.1): of a pipeline's folder,
+    or of one with the same folders safety_checker and feature_extractor."""
 
     def __init__(self, pipeline_folder: str | Path):
         import torch

@@ -28,6 +28,7 @@ CONFIGS = {
     "feature_extractor": "preprocessor_config.json",
     "tokenizer": "vocab.json",
 }
+CHECKER = ("safety_checker", "feature_extractor")  # the parts of a pipeline that judge what it shows
 
 
 def is_folder(name: str, what: str) -> bool:
@@ -49,28 +50,43 @@ def is_folder(name: str, what: str) -> bool:
 # --- diffusion pipelines --------------------------------------------------------------------------------
 
 
-def check_pipeline(folder: str | Path) -> None:
-    """Raise ValueError unless a folder is a whole diffusers pipeline that augbench can use."""
+def check_pipeline(folder: str | Path, has_checker: bool = True) -> None:
+    """Raise ValueError unless a folder is a whole diffusers pipeline that augbench can use, with a safety checker of
+    its own where that is wanted (``has_checker``)."""
     folder = Path(folder)
     index = _json(folder / "model_index.json", f"{folder} has no model_index.json; give a diffusers pipeline's folder")
     kind = index.get("_class_name")
     if kind != PIPELINE:
         raise ValueError(f"{folder} is a {kind}, but only a {PIPELINE} can be used, e.g. CompVis/stable-diffusion-v1-4")
-    for part in (*STEMS, *CONFIGS):
+    parts = [part for part in (*STEMS, *CONFIGS) if has_checker or part not in CHECKER]
+    for part in parts:
         if not any(index.get(part) or [None]) or not (folder / part).is_dir():
-            why = ": generated and retrieved images are checked by it" if part == "safety_checker" else ""
             raise ValueError(
-                f"{folder} has no {part}{why}; add the folder {part} of CompVis/stable-diffusion-v1-4 and name it in "
-                "model_index.json, or give another backbone"
-                if part in ("safety_checker", "feature_extractor")
+                f"{folder} has no {part}: generated and retrieved images are checked by it; name one, "
+                "`safety: {model: CompVis/stable-diffusion-safety-checker}`, or check nothing, `safety: {model: none}`"
+                if part in CHECKER
                 else f"{folder} has no {part}; give a whole pipeline"
             )
     for part, name in CONFIGS.items():
-        if not (folder / part / name).is_file() and not (part == "tokenizer" and any((folder / part).iterdir())):
+        here = folder / part
+        if part in parts and not (here / name).is_file() and not (part == "tokenizer" and any(here.iterdir())):
             raise ValueError(f"{folder / part} has no {name}; give a whole pipeline")
     for part, stem in STEMS.items():
-        _json(folder / part / "config.json", f"{folder / part} has no config.json; give a whole pipeline")
-        check_weights(folder / part, stem)
+        if part in parts:
+            _json(folder / part / "config.json", f"{folder / part} has no config.json; give a whole pipeline")
+            check_weights(folder / part, stem)
+
+
+def check_safety_checker(folder: str | Path) -> None:
+    """Raise ValueError unless a folder is a safety checker, as its library saves it, or a pipeline that ships one."""
+    folder = Path(folder)
+    if (folder / "safety_checker").is_dir():
+        model, processor = (folder / part for part in CHECKER)
+    else:
+        model = processor = folder
+    for place, name in ((model, "config.json"), (processor, "preprocessor_config.json")):
+        _json(place / name, f"{place} has no {name}; give a folder as CompVis/stable-diffusion-safety-checker has it")
+    check_weights(model, "model")
 
 
 def check_weights(folder: Path, stem: str) -> None:

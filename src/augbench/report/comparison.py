@@ -243,7 +243,8 @@ def answer(summaries: Sequence[Mapping], table: pd.DataFrame) -> dict:
             sentence += f" and better than {_named(without)}"
     else:
         verdict, sentence, winners = _which(asked(table, pairs[WHICH]), by_method)
-    baselines = [row for row in summaries if start_of(row).is_real and _named(row) not in sentence]
+    known = [row for row in summaries if start_of(row).is_real or start_of(row).is_external]
+    baselines = [row for row in known if _named(row) not in sentence]
     if baselines:
         sentence += f"; for comparison, {'; '.join(_named(row) for row in baselines)}"
     return {"verdict": verdict, "sentence": sentence + ".", "winners": winners}

@@ -106,7 +106,7 @@ def paper_dataset(study: Study) -> str | None:
 
 def _prompted(method: Method) -> bool:
     start = method.start
-    return start.is_generated and start.needs_conditioning and not method.trained
+    return start.is_generated and method.conditioning is not None and not method.trained
 
 
 def _keeps_prompts(method: Method) -> bool:

@@ -93,7 +93,7 @@ def _copy_for_clip(shard: str | Path, copy: Path) -> pd.DataFrame:
             if kind is None:
                 without += 1
                 continue
-            data, offset = sample[kind]
+            data, offset, length = sample[kind]
             try:
                 writer.add(f"{len(keys):09d}", {"jpg": images.as_seen(data, f"{key} in {shard}")}, image="jpg")
             except ValueError as error:
@@ -105,7 +105,7 @@ def _copy_for_clip(shard: str | Path, copy: Path) -> pd.DataFrame:
             keys.append(files.printable(key))
             captions.append(captioned_pool.caption(texts_of, said))
             described.append(said)
-            spots.append((offset, len(data)))
+            spots.append((offset, length))
     if without or unreadable:
         total = len(keys) + without + unreadable
         print(

@@ -19,7 +19,7 @@ from augbench.core import processes, resume
 from augbench.core.files import whole, write_csv
 from augbench.digits import server
 from augbench.models import aesthetics, clip
-from augbench.models.backbones import SafetyChecker
+from augbench.models.backbones import safety_checker
 from augbench.retrieval import download, index, search, service
 from augbench.retrieval.inspection import Inspection
 from augbench.retrieval.ledger import (
@@ -273,14 +273,15 @@ class Inputs(NamedTuple):
     """Files that a method's retrieval reads.
 
     classes, images : class table and all images of the target, before retrieval says which classes stay
-    safety : folder of the safety checker; index : of a clip-retrieval folder, unless a service is asked
+    safety : folder of the safety checker, if there is one
+    index : of a clip-retrieval folder, unless a service is asked
     head : of aesthetic scores, for pictures; web : image table of the built-in web
     kept, main : of more than the main ratio: class table with what is excluded, and the main ratio's ledger
     """
 
     classes: str | Path
     images: str | Path
-    safety: str | Path
+    safety: str | Path | None = None
     index: str | Path | None = None
     head: str | Path | None = None
     web: str | Path | None = None
@@ -316,7 +317,7 @@ def retrieve_method(
     asked = _queries(target, table["class"], prompts, method["query"], model, progress)
     source = _open_source(pool, inputs.index, model)
     score = aesthetics.of_pictures(inputs.head, model) if inputs.head else None
-    models = [inputs.safety, *([inputs.head] if inputs.head else [])]
+    models = [path for path in (inputs.safety, inputs.head) if path]
     judges = resume.identity(__name__, [settings, clip_model if inputs.head else None], models)
     with _served(inputs.web) as proxy:
         retrieve(
@@ -325,7 +326,7 @@ def retrieve_method(
             functools.partial(
                 download.fetch_in_turn, work=work / "downloads", settings=settings, owner=name, proxy=proxy
             ),
-            Inspection(SafetyChecker(inputs.safety), settings, score, work / "verdicts", judges),
+            Inspection(safety_checker(inputs.safety), settings, score, work / "verdicts", judges),
             outputs,
             settings,
             main=_used(inputs.main) if inputs.main else None,

@@ -5,13 +5,14 @@ import math
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from augbench.study.methods import Method
+from augbench.study.sections.added import Added
 from augbench.study.sections.audit import Audit
 from augbench.study.sections.base import ConfigError, Count, Name, Positive, Section, did_you_mean
 from augbench.study.sections.classifier import Classifier
 from augbench.study.sections.diffusion import Finetune, Generate
 from augbench.study.sections.digits import Digits
 from augbench.study.sections.jobs import Jobs
-from augbench.study.sections.models import Backbone, Clip
+from augbench.study.sections.models import Backbone, Clip, Safety
 from augbench.study.sections.retrieval import Pool, Retrieval
 from augbench.study.sections.target import Dataset, Target
 
@@ -43,6 +44,8 @@ class Study(Section):
     clip: Clip | None = None
     pool: Pool | None = None
     backbone: Backbone | None = None
+    safety: Safety = Safety.default()
+    added: dict[Name, Added] = Field({}, description="where images lie that were made elsewhere, by their method")
     retrieval: Retrieval = Retrieval.default()
     finetune: Finetune = Finetune.default()
     generate: Generate = Generate.default()
@@ -60,10 +63,10 @@ class Study(Section):
         further = {*self.ratios, *(self.scaling.ratios if method in self.scaling.methods else [])}
         return [self.main_ratio, *sorted(further - {self.main_ratio})]
 
-    @property
-    def main_times(self) -> float:
-        """Images generated for a class, as a multiple of its training images, from which the main ratio's are drawn."""
-        return max(self.generate.times, self.main_ratio)
+    def main_times(self, method: Method) -> float:
+        """Images that a method generates for a class, as a multiple of its training images, from which the main
+        ratio's are drawn."""
+        return max(method.generation(self.generate).times, self.main_ratio)
 
     @field_validator("methods")
     @classmethod
@@ -90,11 +93,14 @@ class Config(Section):
             for section in sorted({key for method in study.methods for key in self.methods[method].start.sections}):
                 if getattr(study, section) is None:
                     raise ValueError(f"studies.{name}: its methods need the section `{section}`, which is missing")
+            self._check_added(name, study)
+            self._check_safety(name, study)
             for method in study.scaling.methods:
-                if method not in study.methods or self.methods[method].start.enough(study) is None:
+                row = self.methods[method] if method in study.methods else None
+                if row is None or row.start.enough(study, row) is None:
                     raise ValueError(
-                        f"studies.{name}.scaling.methods: {method!r} is not one of the study's methods that generate "
-                        "or retrieve images"
+                        f"studies.{name}.scaling.methods: {method!r} is not one of the study's methods that can add "
+                        "more images"
                     )
             for method in study.methods:
                 states = self.methods[method].candidates
@@ -127,6 +133,32 @@ class Config(Section):
                 raise ValueError(f"studies.{name}.backbone.train needs `clip.train`, whose text encoder it takes")
         return self
 
+    def _check_added(self, name: str, study: Study) -> None:
+        """That the study says of each method where its images lie, and of no other. Raises ValueError."""
+        elsewhere = [method for method, row in self.methods.items() if row.start.is_external]
+        for method in study.methods:
+            if method in elsewhere and method not in study.added:
+                raise ValueError(
+                    f"studies.{name}.added: say where the images of {method} lie, e.g. `added: {{{method}: data/mine}}`"
+                )
+        for method in study.added:
+            if method not in elsewhere:
+                known = f"known: {', '.join(elsewhere)}" if elsewhere else "no method has it"
+                raise ValueError(
+                    f"studies.{name}.added: there is no method {method!r} whose images are made elsewhere, with "
+                    f"`start: folder`{did_you_mean(method, elsewhere)} ({known})"
+                )
+
+    def _check_safety(self, name: str, study: Study) -> None:
+        """That there is a safety checker where one is wanted. Raises ValueError."""
+        checked = next((method for method in study.methods if self.methods[method].start.is_checked), None)
+        if checked and study.safety.is_backbones and study.backbone is None:
+            raise ValueError(
+                f"studies.{name}.safety: the images of {checked} are checked by what a backbone ships, and the study "
+                "has no `backbone`: write `safety: {model: CompVis/stable-diffusion-safety-checker}`, or "
+                "`safety: {model: none}` to check nothing"
+            )
+
 
 def parse(raw: dict) -> Config:
     """Check a configuration as Snakemake merged it. Raises ConfigError with one sentence per mistake."""
@@ -158,8 +190,8 @@ def _section_at(location) -> type[Section] | None:
         annotation = section.model_fields[keys.pop(0)].annotation
         inner = [kind for kind in kinds_in(annotation) if isinstance(kind, type) and issubclass(kind, Section)]
         section = inner[0] if inner else None
-        if keys and section in (Method, Study) and annotation not in (Method, Study):
-            keys.pop(0)  # a name of the user's: methods.NAME, studies.NAME
+        if keys and getattr(annotation, "__origin__", None) is dict:
+            keys.pop(0)  # a name of the user's: methods.NAME, studies.NAME, studies.NAME.added.METHOD
     return section
 
 

@@ -7,9 +7,12 @@ from pydantic import Field, model_validator
 
 from augbench.core import package_data
 from augbench.study.parts import PARTS, PROMPT, Guide, Part
-from augbench.study.prompts import TEMPLATES, template_file, uses_pseudo_word
+from augbench.study.prompts import TEMPLATES, is_prompt_file, template_file, uses_pseudo_word
 from augbench.study.sections.base import Count, RowOf, Section, did_you_mean
+from augbench.study.sections.diffusion import Generate
 from augbench.study.starts import STARTS, Start
+
+GENERATION = ("strength", "variations", "guidance", "steps", "negative_prompt")  # keys in place of the study's own
 
 
 class Method(Section):
@@ -23,7 +26,8 @@ class Method(Section):
     conditioning: str | None = Field(
         None,
         description="file of prompt templates: NAME of your resources/templates/NAME.txt, or one of augbench's own "
-        "(clip_prompts, simple_prompt, ...); null: the empty prompt, no guidance",
+        "(clip_prompts, simple_prompt, ...); or a path FILE.json with prompts of each class, {CLASS: [PROMPT, ...]}; "
+        "null: the empty prompt, no guidance",
     )
     templates: Literal["random", "equal"] = Field(
         "random", description="draw templates at random with replacement, or each equally often"
@@ -38,6 +42,15 @@ class Method(Section):
         + "; ".join(f"{name}, {row.meaning}" for name, row in PARTS.items()),
     )
     clusters: Count = Field(1, description="conditionings per class, one for each k-means cluster")
+    strength: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        None, description="share of the schedule that a start image is noised to; null: the study's `noise_share`"
+    )
+    variations: Count | None = Field(
+        None, description="images generated from each training image; null: the study's `times`"
+    )
+    guidance: float | None = Field(None, description="classifier-free guidance scale; null: the study's")
+    steps: Count | None = Field(None, description="denoising steps; null: the study's")
+    negative_prompt: str | None = Field(None, description="what guidance leads away from; null: the study's")
     query: Literal["text", "text_and_images"] = Field(
         "text", description="what retrieval searches for: the prompts, or the mean of prompts and training images"
     )
@@ -57,6 +70,18 @@ class Method(Section):
         known = {key: value for key, value in row.items() if key in cls.model_fields}
         return cls(**({"title": "", "family": ""} | known))
 
+    def generation(self, section: Generate) -> Generate:
+        """The study's section ``generate`` as it holds for this method."""
+        own = {
+            "noise_share": self.strength,
+            "guidance": self.guidance,
+            "steps": self.steps,
+            "negative_prompt": self.negative_prompt,
+            "times": self.variations,
+        }
+        own = {key: value for key, value in own.items() if value is not None}
+        return section.model_copy(update=own | ({"images_per_class": None} if self.variations else {}))
+
     @property
     def guide(self) -> Guide:
         """What guides the denoiser: the trained part that does, or else the prompt."""
@@ -67,6 +92,8 @@ class Method(Section):
         if self.start.needs_conditioning and self.conditioning is None:
             raise ValueError(f"start: {self.start.name} needs a conditioning, e.g. `conditioning: simple_prompt`")
         if self.conditioning and not template_file(self.conditioning).is_file():
+            if is_prompt_file(self.conditioning):
+                raise ValueError(f"there is no file {self.conditioning}; it holds prompts, {{CLASS: [PROMPT, ...]}}")
             known = package_data.stems(TEMPLATES)
             raise ValueError(
                 f"there is no {package_data.OWN}/{TEMPLATES}/{self.conditioning}.txt"
@@ -79,8 +106,25 @@ class Method(Section):
                 f"start: {self.start.name} does not use query and diversity; methods that retrieve "
                 f"have `start: {retrieving}`"
             )
+        self._check_generation()
         self._check_trained()
         return self
+
+    def _check_generation(self) -> None:
+        """That what is said of generation belongs to the method's start. Raises ValueError."""
+        said = [name for name in GENERATION if getattr(self, name) is not None]
+        if said and not self.start.is_generated:
+            generating = _names(STARTS, lambda start: start.is_generated)
+            raise ValueError(
+                f"start: {self.start.name} goes without {said[0]}; a method that generates has `start: {generating}`"
+            )
+        of_images = [name for name in ("strength", "variations") if name in said]
+        if of_images and not self.start.begins_from_images:
+            varying = _names(STARTS, lambda start: start.begins_from_images)
+            raise ValueError(
+                f"start: {self.start.name} goes without {of_images[0]}; a method that varies training images has "
+                f"`start: {varying}`"
+            )
 
     def _check_trained(self) -> None:
         """That the trained parts go with each other and with all else. Raises ValueError."""
@@ -89,6 +133,10 @@ class Method(Section):
             raise ValueError(
                 f"start: {self.start.name} does not use `trained`; fine-tuned methods have `start: {trainable}`"
             )
+        if self.trained and self.conditioning and is_prompt_file(self.conditioning):
+            raise ValueError("trained needs templates, e.g. `conditioning: simple_prompt`, not prompts for each class")
+        if self.trained and self.conditioning is None:
+            raise ValueError("trained needs a conditioning, e.g. `conditioning: simple_prompt`")
         if len(set(self.trained)) < len(self.trained):
             raise ValueError("trained names a part twice")
         guiding = [part.name for part in self.trained if part.guides]

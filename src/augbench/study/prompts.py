@@ -1,10 +1,14 @@
 """Prompts: from a class's names and a method's templates to the text that guides model or search."""
 
+import difflib
+import functools
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from augbench.core import package_data
+from augbench.core.files import BadInput
 from augbench.core.seeds import generator
 
 TEMPLATES = "templates"  # folder of resources, see core.package_data
@@ -23,12 +27,75 @@ def lines(path: Path) -> list[str]:
 
 
 def templates(conditioning: str) -> list[str]:
-    """The templates of ``resources/templates/{conditioning}.txt``, one a line."""
+    """The templates of ``resources/templates/{conditioning}.txt``, one a line; or all prompts of a file of such."""
+    if is_prompt_file(conditioning):
+        return [text for texts in of_classes(conditioning).values() for text in texts]
     return lines(template_file(conditioning))
 
 
+def is_prompt_file(conditioning: str) -> bool:
+    """Whether a conditioning is a file of prompts for each class, rather than the name of templates for all."""
+    return conditioning.endswith(".json")
+
+
+def of_classes(conditioning: str) -> dict[str, list[str]]:
+    """The prompts of a file ``{CLASS: [PROMPT, ...]}`` (CuPL's format), by class as the file calls it.
+
+    Raises BadInput when it holds anything else.
+    """
+    status = Path(conditioning).stat()
+    return _of_classes(conditioning, status.st_size, status.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=16)
+def _of_classes(conditioning: str, size: int, changed: int) -> dict[str, list[str]]:
+    try:
+        prompts = json.loads(Path(conditioning).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise BadInput(f"{conditioning} is no JSON in UTF-8: {error}") from None
+    if not isinstance(prompts, dict):
+        raise BadInput(f"{conditioning} holds no prompts by class; write {{CLASS: [PROMPT, ...]}}")
+    for key, texts in prompts.items():
+        if not isinstance(texts, list) or not all(isinstance(text, str) and text.strip() for text in texts):
+            raise BadInput(f"{conditioning}: the prompts of {key!r} are no list of texts; write [PROMPT, ...]")
+        if not texts:
+            raise BadInput(f"{conditioning}: the class {key!r} has no prompt; write one, or take the class away")
+    return prompts
+
+
+def of_class(conditioning: str, class_info: Mapping[str, str]) -> list[str]:
+    """The prompts of a class, which the file calls by its key or by one of its names. Raises BadInput when it has
+    none."""
+    prompts = of_classes(conditioning)
+    called = {name.casefold(): name for name in prompts}
+    for name in _names_of(class_info):
+        if name in called:
+            return prompts[called[name]]
+    raise BadInput(f"{conditioning} has no prompts of the class {class_info['class']!r}; write them")
+
+
+def check_classes(conditioning: str, class_rows: Sequence[Mapping[str, str]]) -> None:
+    """Raise BadInput when a file of prompts lacks a class, or has one that there is not."""
+    for row in class_rows:
+        of_class(conditioning, row)
+    known = {name for row in class_rows for name in _names_of(row)}
+    for name in of_classes(conditioning):
+        if name.casefold() not in known:
+            meant = difflib.get_close_matches(name.casefold(), known, 1)
+            hint = f"; is it {meant[0]!r}?" if meant else "; take it away"
+            raise BadInput(f"{conditioning} has prompts of {name!r}, which is no class of the target{hint}")
+
+
+def _names_of(class_info: Mapping[str, str]) -> list[str]:
+    """What a class may be called, its key first."""
+    names = [class_info["class"], class_info["lemmas"], *class_info["lemmas"].split(",")]
+    return [name.strip().casefold() for name in names]
+
+
 def template_file(conditioning: str) -> Path:
-    """The user's file of templates of this name, or else the package's."""
+    """The user's file of templates of this name, or else the package's; or the file of prompts for each class."""
+    if is_prompt_file(conditioning):
+        return Path(conditioning)
     return package_data.own_or_bundled(f"{TEMPLATES}/{conditioning}.txt")
 
 
@@ -41,6 +108,8 @@ def digest(conditioning: str | None) -> str:
     """SHA-256 (16 hex digits) of all that prompts are made from, beside the classes; empty for none."""
     if conditioning is None:
         return ""
+    if is_prompt_file(conditioning):
+        return hashlib.sha256(Path(conditioning).read_bytes()).hexdigest()[:16]
     texts = templates(conditioning)
     if any("{b}" in text for text in texts):
         texts = texts + backgrounds()
@@ -82,6 +151,8 @@ def fill(template: str, class_info: Mapping[str, str], background: str = "") -> 
 
 def lacking(conditioning: str | None, class_info: Mapping[str, str]) -> list[str]:
     """What the templates of a conditioning ask for and a class does not have: hypernyms, definition."""
+    if conditioning and is_prompt_file(conditioning):
+        return []
     texts = templates(conditioning) if conditioning else []
     return [word for place, word in NEEDED.items() if any(place in text for text in texts) and not class_info.get(word)]
 
@@ -89,6 +160,8 @@ def lacking(conditioning: str | None, class_info: Mapping[str, str]) -> list[str
 def usable(conditioning: str, class_info: Mapping[str, str]) -> list[str]:
     """The templates that can be filled in for a class: without those that need, elsewhere than as a further part of a
     list, hypernyms or a definition that the class does not have. Raises ValueError when none is left."""
+    if is_prompt_file(conditioning):
+        return of_class(conditioning, class_info)
     missing = [place for place, word in NEEDED.items() if not class_info.get(word)]
 
     def left(text: str) -> str:

@@ -47,6 +47,8 @@ studies:
 The tables below list every key. They are made from `src/augbench/study` by `make docs`.
 """
 
+METHOD = "METHOD"  # stands for a method's name where there is a section for each
+
 
 def markdown() -> str:
     """The reference of every key, as config/README.md holds it, after an introduction."""
@@ -60,7 +62,8 @@ def markdown() -> str:
                 kind for kind in kinds_in(field.annotation) if isinstance(kind, type) and issubclass(kind, Section)
             ]
             if inner:
-                sections.append((f"{place}.{key}", inner[0]))
+                of_each = f".{METHOD}" if getattr(field.annotation, "__origin__", None) is dict else ""
+                sections.append((f"{place}.{key}{of_each}", inner[0]))
                 lines.append(f"| `{key}` | section | | see below |")
                 continue
             default = "required" if field.is_required() else f"`{yaml_value(field.default)}`"

@@ -4,6 +4,7 @@ Nothing else in the program compares a start with a string: it asks the object. 
 of ``STARTS``. Schedulers and latents are passed in; torch is imported by those methods alone that need it.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 
 from augbench.core.seeds import generator
@@ -18,6 +19,8 @@ class Start:
     is_real = False  # what classifiers are trained on is real images of the target alone
     is_generated = False  # by the diffusion model
     is_retrieved = False  # found in the pool
+    is_external = False  # made elsewhere: the study says where they lie
+    is_checked = False  # by the safety checker, before they are added
     begins_from_images = False  # the diffusion model denoises noised training images rather than noise
     needs_conditioning = False
     can_be_trained = False  # parts of the diffusion model can be fine-tuned for it
@@ -36,8 +39,8 @@ class Start:
         """The image tables that a method adds from at the main ratio, by the study's files (``StudyFiles``)."""
         return []
 
-    def enough(self, study) -> float | None:
-        """The ratio up to which the images of the main one suffice; None where no further ones can be had."""
+    def enough(self, study, method) -> float | None:
+        """The ratio up to which a method's images of the main one suffice; None where no further ones can be had."""
         return None
 
     def steps(self, settings) -> int:
@@ -79,17 +82,18 @@ class Generated(Start):
     """Images of the diffusion model; a draw begins from noise unless a class below says otherwise.
 
     ``training`` are the training images as :class:`augbench.diffusion.latents.StartImages`, or None where
-    ``begins_from_images`` is false; ``settings`` is the section ``generate`` of the configuration.
+    ``begins_from_images`` is false; ``settings`` is the section ``generate`` as it holds for the method.
     """
 
     is_generated = True
+    is_checked = True
     sections = ("backbone",)
 
     def tables(self, files, method):
         return files.generated(method, "parquet")
 
-    def enough(self, study):
-        return study.main_times
+    def enough(self, study, method):
+        return study.main_times(method)
 
     def further(self, files, method, extension):
         return files.shards(method, "further", extension)
@@ -123,8 +127,9 @@ class Noise(Generated):
 
 class Image(Generated):
     name = "image"
-    meaning = "the diffusion model denoises a noised training image (Boomerang)"
+    meaning = "the diffusion model denoises a noised training image (Boomerang, Real Guidance, DA-Fusion)"
     begins_from_images = True
+    can_be_trained = True
 
     def steps(self, settings):
         return max(1, round(settings.noise_share * settings.steps))
@@ -134,6 +139,8 @@ class Image(Generated):
         return {"start": position, "start_image": training.image_ids[position]}
 
     def begin(self, rows, noise, scheduler, settings, training):
+        if settings.noise_share == 1:  # of the image nothing is left
+            return super().begin(rows, noise, scheduler, settings, training)
         timesteps = last_steps(scheduler, self.steps(settings))
         images = training.latents[[row["start"] for row in rows]]
         return scheduler.add_noise(images, noise, timesteps[:1].cpu().repeat(len(rows))), timesteps
@@ -147,22 +154,37 @@ class Pool(Start):
     name = "pool"
     meaning = "nearest neighbours of the prompt in the pool"
     is_retrieved = True
+    is_checked = True
     needs_conditioning = True
-    sections = ("backbone", "clip", "pool")
+    sections = ("clip", "pool")
     order = "listed"
     paper_stage = "retrieve"
 
     def tables(self, files, method):
         return [files.retrieved(method, "parquet")]
 
-    def enough(self, study):
+    def enough(self, study, method):
         return study.main_ratio
 
     def further(self, files, method, extension):
         return [files.retrieved(method, extension, further=True)]
 
 
-STARTS: dict[str, Start] = {start.name: start for start in (TargetOnly(), MoreReal(), Noise(), Image(), Pool())}
+class Folder(Start):
+    name = "folder"
+    meaning = "images made elsewhere, by any tool: the study says where they lie, in `added`"
+    is_external = True
+
+    def tables(self, files, method):
+        return [files.added_images(method)]
+
+    def enough(self, study, method):
+        return math.inf  # all there are, at any ratio
+
+
+STARTS: dict[str, Start] = {
+    start.name: start for start in (TargetOnly(), MoreReal(), Noise(), Image(), Pool(), Folder())
+}
 
 
 def start_image(positions: Sequence[int], key: tuple, row: Mapping, attempt: int) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import augbench
+from augbench.core import code_digest
 
 PACKAGE = Path(augbench.__file__).parent
 FLOORS = [
@@ -65,6 +66,20 @@ def test_planning_and_configuration_need_no_torch():
     code = f"import sys, importlib\nfor name in {PLANNED}: importlib.import_module('augbench.' + name)\n"
     code += "print('torch' in sys.modules)"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "False"
+
+
+# The scripts of a study that adds nothing but images made elsewhere.
+WITHOUT_MODELS = (
+    "split_target dataset run_script list_added resample classify hash_images audit review judge domain_gap summary "
+    "tables per_class study_page report_page export list_references"
+)
+
+
+@pytest.mark.parametrize("script", WITHOUT_MODELS.split())
+def test_a_study_of_images_made_elsewhere_brings_no_diffusion_model_and_no_clip(script):
+    modules = code_digest.modules_of(PACKAGE.parents[1] / "workflow" / "scripts" / f"{script}.py")
+    named = {name.partition(".")[0] for path in modules if path.suffix == ".py" for name in imports(path)}
+    assert modules and not named & {"diffusers", "clip_retrieval", "open_clip"}
 
 
 @pytest.mark.middle

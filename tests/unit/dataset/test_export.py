@@ -93,11 +93,11 @@ def test_an_imagefolder_has_metadata_and_a_card(tables, tmp_path):
     assert {line["file_name"] for line in lines} == {
         str(path.relative_to(train)) for path in train.rglob("*") if path.is_file() and path.name != "metadata.jsonl"
     }
-    added = [line for line in lines if line["source"] == "added"]
+    added = [line for line in lines if line["origin"] == "added"]
     assert {(line["prompt"], line["seed"], line["cluster"], line["start_image"]) for line in added} == {
         (f"<b>{key}", 2**62, number, f"{number}-0") for number, key in enumerate(KEYS)
     }
-    assert {line["cluster"] for line in lines if line["source"] == "real"} == {None}
+    assert {line["cluster"] for line in lines if line["origin"] == "real"} == {None}
     head = (tmp_path / "out" / "README.md").read_text().split("---\n")[1]
     assert yaml.safe_load(head)["pretty_name"] == "mine, augmented by Retrieval: [x](y)"
     assert "16 real and 8 added training images of 8 classes" in (tmp_path / "out" / "README.md").read_text()

@@ -88,6 +88,14 @@ def test_order_must_be_known():
         resample(pool(crow=20), COUNTS, ratio=1, splits=1, order="nearest", seed_key=KEY)
 
 
+def test_where_fewer_are_allowed_a_class_with_too_few_gives_all_it_has():
+    few = pool(crow=3, owl=20)
+    for split in resample(few, COUNTS, ratio=1, splits=2, order="random", seed_key=KEY, allow_fewer=True):
+        assert split["class"].value_counts().to_dict() == {"crow": 3, "owl": 9}
+    (none,) = resample(pool(owl=1), COUNTS, ratio=1, splits=1, order="random", seed_key=KEY, allow_fewer=True)
+    assert none["class"].value_counts().to_dict() == {"owl": 1}
+
+
 @pytest.mark.parametrize("order", ["random", "listed", "all"])
 def test_sets_are_written_from_several_tables_with_the_bytes_of_a_table_that_is_written_as_a_whole(tmp_path, order):
     """Two tables with the images of three candidates, of which one was chosen; every column arrives, nulls too."""

@@ -268,6 +268,8 @@ def test_a_checker_that_refuses_everything_is_an_error(world, rows, tmp_path):
     with pytest.raises(RuntimeError, match=f"^{re.escape(wanted)}$"):
         make(world, tmp_path, rows, backbone=backbone, max_replacements=2)
     assert not (tmp_path / "shard.tar").exists()
+    unchecked = Sampler(backbone, METHOD, SETTINGS)
+    assert len(unchecked.draw([dict(rows[0])], KEY)) == 1
 
 
 def refusing(refused, method, most=50, classes=None, draw=lambda row: row["start"]):
@@ -393,6 +395,66 @@ def test_candidates_have_the_same_prompts_and_the_same_noise(world, tmp_path):
         images.load_bytes(row) for row in other.itertuples()
     ]
     assert list(other["image_id"])[:2] == [f"simple_prompt/lr-1_epoch-1/three-{i:05d}" for i in range(2)]
+
+
+@pytest.fixture
+def training(tmp_path):
+    """A training image, and its latents."""
+    parameters = torch.randn((1, 8, 8, 8), generator=torch_generator(3))
+    train = images.table([{"image_id": "t0", "class": "three", "path": "t0"}])
+    latents.write(tmp_path / "latents", train["image_id"], {"parameters": parameters})
+    return train, tmp_path / "latents"
+
+
+def test_full_strength_is_noise_and_each_strength_is_another(world, rows, training):
+    import numpy as np
+
+    given = [row | {"seed": 100 + i, "start": 0} for i, row in enumerate(rows[:2])]
+
+    def pictures(method, share):
+        sampler = Sampler(world.backbone, method, changed(SETTINGS, noise_share=share), *training)
+        with torch.inference_mode():
+            return np.stack([np.asarray(picture, int) for picture in sampler.denoise(given)])
+
+    real_guidance = changed(METHOD, start="image")
+    noise = pictures(METHOD, 0.5)
+    assert np.array_equal(pictures(real_guidance, 1.0), noise)
+    half, quarter = pictures(real_guidance, 0.5), pictures(real_guidance, 0.25)
+    assert np.abs(half - noise).mean() > 1 and np.abs(half - quarter).mean() > 1
+    # The more of the image is left, the more alike are two variations of it.
+    apart = [np.abs(each[0] - each[1]).mean() for each in (quarter, half, noise)]
+    assert apart == sorted(apart)
+
+
+def test_a_variation_is_guided_by_what_was_learned(world, training):
+    """DA-Fusion: a training image as start, and a learned word."""
+    import numpy as np
+
+    method = changed(METHOD, start="image", conditioning="textual_inversion", trained=["pseudo_word"])
+    planned = [row | {"seed": 7, "start": 0} for row in plan(CLASSES, [1, 1], method, KEY)]
+    sampler = Sampler(world.backbone, method, SETTINGS, *training)
+    width = sampler.pipeline.text_encoder.config.hidden_size
+    words = torch.randn((2, width), generator=torch_generator(1))
+    with torch.inference_mode():
+        one = np.stack([np.asarray(each, int) for each in sampler.use({"pseudo_word": words}).denoise(planned)])
+        other = np.stack([np.asarray(each, int) for each in sampler.use({"pseudo_word": -words}).denoise(planned)])
+    assert np.abs(one - other).max() > 1
+
+
+def test_a_negative_prompt_takes_the_place_of_the_empty_one(world, rows):
+    import numpy as np
+    from diffusers import StableDiffusionPipeline
+
+    pipeline = StableDiffusionPipeline.from_pretrained(world.backbone, safety_checker=None)
+    sampler = Sampler(world.backbone, METHOD, changed(SETTINGS, negative_prompt="a printed five"))
+    noise = torch.randn((1, 4, 8, 8), generator=torch_generator(5))
+    with torch.inference_mode():
+        (ours,) = sampler.denoise([rows[0] | {"seed": 5}])
+    options = {"height": 32, "width": 32, "num_inference_steps": 4, "guidance_scale": 3.0, "latents": noise}
+    theirs = pipeline(rows[0]["prompt"], negative_prompt="a printed five", **options).images[0]
+    without = pipeline(rows[0]["prompt"], **options).images[0]
+    ours, theirs, without = (np.asarray(each, int) for each in (ours, theirs, without))
+    assert np.abs(ours - theirs).max() <= 1 < np.abs(theirs - without).max()
 
 
 def test_boomerang_begins_where_each_scheduler_would_be():

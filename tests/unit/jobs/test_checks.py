@@ -67,7 +67,7 @@ def sentence(**changes) -> str:
             {"dataset": {"train": 0.9, "validation": 0.2}},
             "studies.mine.dataset: train + validation must not exceed 1; they are 1.1",
         ),
-        ({"methods": ["retrieval"]}, "its methods need the section `backbone`, which is missing"),
+        ({"methods": ["boomerang"]}, "its methods need the section `backbone`, which is missing"),
         ({"target": {"reader": "folder", "path": "nowhere"}}, "there is no folder nowhere"),
         ({"target": {"reader": "folder"}}, "needs a path, e.g. `path: data/birds`"),
     ],

@@ -156,11 +156,12 @@ def make_data_set(files: StudyFiles) -> None:
 def generate(files: StudyFiles, method: str, purpose: str) -> None:
     study = files.study
     inputs = {"backbone": study.backbone.model, "classes": files.classes}
-    if files.is_trained(method):
+    if purpose == "screen":
         inputs["finetuned"] = files.finetunings(method)
     if purpose == "selected":
-        inputs |= {"selection": files.selection(method), "screened": files.screened(method, 0)}
-    share = Share(method, purpose, 0, 1, ratio=1, times=study.main_times)
+        inputs |= {"selection": files.selection(method), "chosen": files.chosen(method)}
+        inputs["screened"] = files.screened(method, 0)
+    share = Share(method, purpose, 0, 1, ratio=1, times=files.main_times(method))
     places = [files.shard(method, purpose, 0, extension) for extension in ("tar", "parquet")]
     inputs = sampling.GenerateInputs.model_validate(inputs)
     sampling.generate(inputs, share, files.methods[method], study.generate, *places, seed=1)
@@ -171,12 +172,13 @@ def fine_tune(files: StudyFiles, method: str) -> None:
     (folder,) = files.finetunings(method)
     names = files.methods[method].candidates
     table = pd.DataFrame({"epoch": [2, 1], "train_loss": 1.0, "validation_loss": 1.0})
-    core_files.write_csv(f"{folder}/history.csv", table)
+    core_files.write_csv(f"{folder}.csv", table)
     core_files.write_csv(f"{folder}/candidates.csv", table.assign(candidate=names))
     for name in names:
         Path(folder, f"{name}.safetensors").touch()
     row = {"candidate": f"lr-1_{names[0]}", "file": f"lr-1/{names[0]}.safetensors"}
     core_files.write_json(files.selection(method), row)
+    Path(files.chosen(method)).touch()
 
 
 def retrieve(files: StudyFiles) -> None:

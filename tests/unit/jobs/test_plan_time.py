@@ -214,6 +214,132 @@ def test_a_backbone_that_is_not_whole_is_refused_at_once_and_when_it_is_fetched(
     assert sentence in str(told.value) and not (tmp_path / "out").exists()
 
 
+def test_a_backbone_without_a_checker_will_do_where_another_is_named_or_none_is_wanted(animals, pipeline, tmp_path):
+    from augbench.models import backbones
+
+    checker = tmp_path / "checker"
+    shutil.copytree(pipeline / "safety_checker", checker)
+    shutil.copy(pipeline / "feature_extractor" / "preprocessor_config.json", checker)
+    shutil.rmtree(pipeline / "safety_checker")
+    index_with(pipeline, safety_checker=[None, None], feature_extractor=[None, None])
+
+    def with_safety(model):
+        sections = {"backbone": {"model": str(pipeline)}, "safety": {"model": model}}
+        return study(animals, ["none", "simple_prompt"], **sections)
+
+    said = refusal(with_safety("auto"), tmp_path)
+    assert "name one, `safety: {model: CompVis/stable-diffusion-safety-checker}`, or check nothing, `safety: " in said
+    for model in ("none", str(checker), "owner/checker"):
+        checks.check_world(with_safety(model), tmp_path / "results")
+    backbones.resolve(str(pipeline), tmp_path / "backbone", has_checker=False)
+    backbones.resolve_checker(str(checker), tmp_path / "resolved")
+    names = {str(file.relative_to(tmp_path / "resolved")) for file in (tmp_path / "resolved").rglob("*.*")}
+    assert names == {
+        "safety_checker/config.json",
+        "safety_checker/model.safetensors",
+        "feature_extractor/preprocessor_config.json",
+    }
+    backbones.resolve_checker(str(tmp_path / "resolved"), tmp_path / "again")
+    assert (tmp_path / "again" / "safety_checker" / "model.safetensors").is_file()
+
+
+CHECKERS = {
+    "no such folder": (lambda folder: shutil.rmtree(folder), "there is no folder"),
+    "no config": (lambda folder: (folder / "config.json").unlink(), "has no config.json"),
+    "no processor": (lambda folder: (folder / "preprocessor_config.json").unlink(), "has no preprocessor_config.json"),
+    "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "has no model.safetensors"),
+    "cut": (lambda folder: (folder / "model.safetensors").write_bytes(b"12345678"), "is cut off"),
+}
+
+
+@pytest.mark.parametrize("kind", CHECKERS)
+def test_a_named_checker_that_is_not_whole_is_refused(animals, pipeline, tmp_path, kind):
+    checker = tmp_path / "checker"
+    shutil.copytree(pipeline / "safety_checker", checker)
+    shutil.copy(pipeline / "feature_extractor" / "preprocessor_config.json", checker)
+    damage, sentence = CHECKERS[kind]
+    damage(checker)
+    sections = {"backbone": {"model": str(pipeline)}, "safety": {"model": str(checker)}}
+    said = refusal(study(animals, ["none", "simple_prompt"], **sections), tmp_path)
+    assert said.startswith("studies.s.safety.model: ") and sentence in said
+
+
+# --- images made elsewhere ------------------------------------------------------------------------------
+
+
+def with_added(animals, path, **sections):
+    return study(animals, ["none", "affine"], added={"affine": path}, **sections)
+
+
+HALF = {"dataset": {"train": 0.5, "validation": 0.25, "test": 0.25}}  # six training images of each class
+
+
+def test_images_made_elsewhere_are_checked_before_any_work(animals, tmp_path):
+    mine = fill(tmp_path / "mine", {"cat": 6, "dog": 6})
+    checks.check_world(with_added(animals, str(mine), **HALF), tmp_path / "results")
+    said = refusal(with_added(animals, str(tmp_path / "nothing")), tmp_path)
+    assert said.startswith("studies.s.added.affine: there is no folder or file ") and "CLASS/*.png" in said
+    twice = HALF | {"scaling": {"methods": ["affine"], "ratios": [2]}}
+    said = refusal(with_added(animals, str(mine), **twice), tmp_path)
+    assert f"the class cat has 6 images in {mine}, but 12 are added to it (2 of 2 classes" in said
+    checks.check_world(with_added(animals, {"path": str(mine), "allow_fewer": True}, **twice), tmp_path)
+    (mine / "dog" / "6.png").write_bytes(b"<html>not an image</html>")
+    assert f"cannot read {mine}/dog/6.png: Pillow " in refusal(with_added(animals, str(mine), **HALF), tmp_path)
+    skipping = {"target": {"reader": "folder", "path": str(animals), "unreadable": "skip"}}
+    checks.check_world(with_added(animals, str(mine), **HALF, **skipping), tmp_path / "results")
+    (mine / "dog" / "6.png").unlink()
+    (mine / "dog").rename(mine / "dogs")
+    assert "the class 'dogs' (dogs/0.png), which the target does not have; is it 'dog'?" in refusal(
+        with_added(animals, str(mine), **HALF), tmp_path
+    )
+
+
+def test_a_source_in_a_held_out_split_is_refused_before_any_work(animals, tmp_path):
+    from augbench.dataset import splits
+
+    mine = fill(tmp_path / "mine", {"cat": 6, "dog": 6})
+    raw = with_added(animals, str(mine / "list.csv"), **HALF)
+    target = splits.split(raw.studies["s"].target, raw.studies["s"].dataset, raw.studies["s"].seed)
+    for split in ("train", "validation", "test"):
+        cat = target[(target["split"] == split) & (target["class"] == "cat")].iloc[0]
+        sources = {"cat": cat["path"], "dog": ""}
+        rows = [f"{key}/{i}.png,{key},{source}" for key, source in sources.items() for i in range(6)]
+        (mine / "list.csv").write_text("\n".join(["path,class,source", *rows]))
+        if split == "train":
+            checks.check_world(raw, tmp_path / "results")
+        else:
+            said = refusal(raw, tmp_path)
+            assert f"affine/cat/0.png was made from {cat['image_id']}, an image of the {split} split" in said
+
+
+def test_prompts_of_each_class_are_checked_before_any_work(animals, tmp_path):
+    file = tmp_path / "prompts.json"
+    mine = {"title": "CuPL", "family": "prompting", "start": "noise", "conditioning": str(file)}
+    sections = {"target": {"reader": "folder", "path": str(animals)}, "classifier": {"model": "small_cnn"}}
+    sections |= {"methods": ["none", "cupl"], "backbone": {"model": "owner/name"}}
+    for prompts, sentence in (
+        ({"cat": ["a cat"], "Dog": ["a dog"]}, ""),
+        ({"cat": ["a cat"]}, "has no prompts of the class 'dog'"),
+        (
+            {"cat": ["a cat"], "dog": ["a dog"], "catt": ["x"]},
+            "prompts of 'catt', which is no class of the target; is it",
+        ),
+    ):
+        file.write_text(json.dumps(prompts))
+        raw = config.parse({"methods": METHODS | {"cupl": mine}, "studies": {"s": sections}})
+        if sentence:
+            said = refusal(raw, tmp_path)
+            assert said.startswith(f"studies.s.methods: cupl: {file} ") and sentence in said
+        else:
+            checks.check_world(raw, tmp_path / "results")
+
+
+def test_a_script_has_to_be_there(animals, tmp_path):
+    raw = with_added(animals, {"script": "examples/afine.py"})
+    assert refusal(raw, tmp_path) == "studies.s.added.affine.script: there is no file examples/afine.py"
+    checks.check_world(raw, tmp_path / "results", script_file=lambda name: __file__)
+
+
 def test_weights_in_several_files_and_pickles_are_taken(pipeline):
     sharded(pipeline)
     safetensors(pipeline / "unet" / "diffusion_pytorch_model.2.safetensors")

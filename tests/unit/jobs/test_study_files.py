@@ -137,6 +137,34 @@ def test_models_are_pretrained_or_trained_here():
     assert files(methods=["none"], clip=None, backbone=None, pool=None).clip_name is None
 
 
+def test_the_safety_checker_is_the_backbones_or_named_or_none():
+    assert files(safety={"model": "none"}).safety == []
+    assert files(safety={"model": "owner/checker"}).safety == f"{S}/safety_checker"
+    retrieving = files(methods=["none", "retrieval"], backbone=None, safety={"model": "none"})
+    assert (retrieving.safety, retrieving.generating) == ([], [])
+
+
+def test_a_methods_own_settings_of_generation_are_no_part_of_what_it_is_trained_by():
+    study = files(methods=["boomerang", "da_fusion_25", "da_fusion_75"], generate={"noise_share": 0.2, "times": 4})
+    shares = {name: study.generation(name).noise_share for name in study.methods}
+    assert shares == {"boomerang": 0.2, "da_fusion_25": 0.25, "da_fusion_75": 0.75}
+    assert study.method_row("da_fusion_25") == study.method_row("da_fusion_75")
+    assert study.main_times("boomerang") == 4 and study.is_trained("da_fusion_25")
+
+
+def test_images_made_elsewhere_suffice_for_all_ratios():
+    scaling = {"methods": ["affine"], "ratios": [0.5, 9]}
+    study = files(methods=["none", "affine"], added={"affine": "data"}, scaling=scaling)
+    assert (study.external, study.added_place("affine"), study.allows_fewer("affine")) == (["affine"], "data", False)
+    assert study.ratios("affine") == ["1", "0.5", "9"] and study.further_ratio("affine") is None
+    tables = [f"{S}/added/affine/images.parquet"]
+    assert study.image_tables("affine", "9") == study.image_tables("affine", "1") == tables
+    assert study.first_added_set("affine") == [f"{S}/augmentation/affine/x1/split-1.parquet"]
+    assert study.first_added_set("none") == []
+    scripted = files(methods=["affine"], added={"affine": {"script": "x.py", "allow_fewer": True}})
+    assert (scripted.added_place("affine"), scripted.allows_fewer("affine")) == (f"{S}/added/affine/output", True)
+
+
 def test_the_digits_world_makes_its_own_target():
     study = files(target={"reader": "digits"})
     assert (study.target_section.path, study.target_section.classes) == (

@@ -12,22 +12,38 @@ from augbench.study.config import Study
 @pytest.fixture
 def filled(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for name in ("data/a/1.png", "data/a/2.png", "data/b/1.png", "other/x/1.png", "sd/unet/weights.safetensors"):
+    for name in (
+        "data/a/1.png",
+        "data/a/2.png",
+        "data/b/1.png",
+        "other/x/1.png",
+        "mine/a/1.png",
+        "sd/unet/x.safetensors",
+        "checker/x",
+    ):
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).write_text(name)
-    for name in ("head.pth", "detector.pt", "index/image.index", "index/metadata/0.parquet", "clip/config.json"):
+    for name in (
+        "head.pth",
+        "detector.pt",
+        "index/image.index",
+        "index/metadata/0.parquet",
+        "clip/config.json",
+        "checker/x",
+    ):
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).write_text(name)
 
 
 def digests(**sections) -> dict:
     """Place -> its digest, read anew as each plan does."""
-    study = {"methods": ["none"], "target": {"reader": "folder", "path": "data"}}
+    study = {"methods": ["none", "mine"], "target": {"reader": "folder", "path": "data"}}
     study |= {"audit": {"references": {"web": "other"}, "detector": "detector.pt"}, "backbone": {"model": "sd"}}
     study |= {"clip": {"model": "hf_clip:clip"}, "pool": {"source": "index", "path": "index"}}
     study |= {"retrieval": {"aesthetic_model": "head.pth"}}
+    study |= {"added": {"mine": "mine", "unused": "nowhere"}, "safety": {"model": "checker"}}
     data = user_data.UserData(Study(**study | sections))
-    places = ("target", "references", "pool", "aesthetic_model", "backbone", "clip", "detector")
+    places = ("target", "references", "added", "safety", "pool", "aesthetic_model", "backbone", "clip", "detector")
     return {place: getattr(data, place) for place in places}
 
 
@@ -51,10 +67,13 @@ EDITS = {
     "an image of the target is renamed": ("target", lambda: Path("data/a/1.png").rename("data/a/3.png")),
     "a class is added": ("target", lambda: Path("data/a").rename("data/c")),
     "a reference image is added": ("references", lambda: Path("other/x/2.png").write_text("")),
+    "an image made elsewhere is added": ("added", lambda: Path("mine/b").mkdir() or Path("mine/b/1.png").touch()),
+    "an image made elsewhere is another": ("added", lambda: later("mine/a/1.png")),
+    "the safety checker is another": ("safety", lambda: later("checker/x")),
     "the index is another": ("pool", lambda: later("index/image.index", -5)),
     "metadata are added": ("pool", lambda: Path("index/metadata/1.parquet").write_text("")),
     "the aesthetic model is another": ("aesthetic_model", lambda: later("head.pth", -5)),
-    "the backbone is another": ("backbone", lambda: later("sd/unet/weights.safetensors")),
+    "the backbone is another": ("backbone", lambda: later("sd/unet/x.safetensors")),
     "CLIP is another": ("clip", lambda: later("clip/config.json")),
     "the detector is another": ("detector", lambda: later("detector.pt")),
 }

@@ -1,6 +1,7 @@
 """The configuration: defaults are the paper's, the files of this repository are valid, the reference is current."""
 
 import json
+import math
 from pathlib import Path
 
 import jsonschema
@@ -173,9 +174,10 @@ def test_ratios_of_a_method_are_the_studys_and_those_of_its_scaling():
     study = config.parse(raw).studies["digits"]
     assert study.wanted_ratios("retrieval") == [1, 0.5, 10]
     assert study.wanted_ratios("clip_prompts") == [1]
-    assert study.main_times == 3
-    enough = {name: start.enough(study) for name, start in STARTS.items()}
-    assert enough == {"none": None, "more_real": None, "noise": 3, "image": 3, "pool": 1}
+    methods = config.parse(raw).methods
+    assert study.main_times(methods["clip_prompts"]) == 3
+    enough = {name: start.enough(study, methods["boomerang"]) for name, start in STARTS.items()}
+    assert enough == {"none": None, "more_real": None, "noise": 3, "image": 3, "pool": 1, "folder": math.inf}
     for wrong in ("more_real", "retrieval_diverse"):
         raw["studies"]["digits"]["scaling"]["methods"] = [wrong]
         with pytest.raises(config.ConfigError, match=f"scaling.methods: '{wrong}' is not one of the study's methods"):
@@ -183,6 +185,103 @@ def test_ratios_of_a_method_are_the_studys_and_those_of_its_scaling():
     raw["studies"]["digits"]["scaling"] = {"ratios": [2]}
     with pytest.raises(config.ConfigError, match="scaling needs methods and ratios"):
         config.parse(raw)
+
+
+def test_a_method_generates_by_its_own_settings_where_it_has_some():
+    methods = config.parse(load("config/methods.yaml") | {"studies": {"birds": BIRDS}}).methods
+    section = config.Generate(images_per_class=390)
+    assert methods["boomerang"].generation(section) == section
+    own = {"strength": 0.7, "guidance": 2.0, "steps": 9, "negative_prompt": "text", "variations": 4}
+    varied = config.Method.model_validate(methods["boomerang"].model_dump() | own).generation(section)
+    known = {"noise_share": 0.7, "guidance": 2.0, "steps": 9, "negative_prompt": "text", "times": 4}
+    assert varied.model_dump() == section.model_dump() | known | {"images_per_class": None}
+    assert [methods[f"da_fusion_{share}"].strength for share in (25, 50, 75)] == [0.25, 0.5, 0.75]
+    study = birds(backbone={"model": "x/y"}, ratios=[5.0])
+    assert study.main_times(config.Method.model_validate(methods["boomerang"].model_dump() | own)) == 5
+
+
+@pytest.mark.parametrize(
+    ("row", "sentence"),
+    [
+        ({"start": "pool", "conditioning": "simple_prompt", "steps": 3}, "start: pool goes without steps"),
+        ({"start": "folder", "guidance": 3}, "start: folder goes without guidance; .* `start: noise or image`"),
+        ({"start": "noise", "conditioning": "simple_prompt", "strength": 0.5}, "start: noise goes without strength"),
+        ({"start": "noise", "conditioning": "simple_prompt", "variations": 2}, "`start: image`"),
+        ({"start": "image", "strength": 0}, "methods.mine.strength: Input should be greater than 0"),
+        ({"start": "image", "trained": ["unet"]}, "trained needs a conditioning"),
+        ({"start": "noise", "conditioning": "none.json"}, "there is no file none.json; it holds prompts"),
+    ],
+)
+def test_what_is_said_of_generation_fits_the_start(row, sentence):
+    mine = {"title": "Mine", "family": "mine"} | row
+    raw = load("config/methods.yaml")
+    raw = {"methods": raw["methods"] | {"mine": mine}, "studies": {"birds": BIRDS}}
+    with pytest.raises(config.ConfigError, match=sentence):
+        config.parse(raw)
+
+
+def test_fine_tuning_takes_no_prompts_of_each_class(tmp_path):
+    (tmp_path / "prompts.json").write_text('{"a": ["b"]}')
+    mine = {"title": "Mine", "family": "mine", "start": "noise", "conditioning": str(tmp_path / "prompts.json")}
+    raw = load("config/methods.yaml")
+    for trained in ([], ["unet"]):
+        both = {"methods": raw["methods"] | {"mine": mine | {"trained": trained}}, "studies": {"birds": BIRDS}}
+        if not trained:
+            assert config.parse(both).methods["mine"].conditioning == mine["conditioning"]
+            continue
+        with pytest.raises(config.ConfigError, match="trained needs templates"):
+            config.parse(both)
+
+
+BIRDS = {"methods": ["none"], "target": {"reader": "folder", "path": "birds"}}
+
+
+def refused(**sections) -> str:
+    with pytest.raises(config.ConfigError) as error:
+        birds(**sections)
+    return str(error.value)
+
+
+def birds(**sections) -> config.Study:
+    raw = load("config/methods.yaml") | {"studies": {"birds": BIRDS | sections}}
+    return config.parse(raw).studies["birds"]
+
+
+def test_a_study_says_where_images_lie_that_were_made_elsewhere():
+    study = birds(methods=["none", "affine"], added={"affine": "data/affine"})
+    assert study.added["affine"] == birds(methods=["affine"], added={"affine": {"path": "data/affine"}}).added["affine"]
+    assert config.Study(**study.model_dump()) == study
+    assert "say where the images of affine lie, e.g. `added: {affine: data/mine}`" in refused(methods=["affine"])
+    assert "no method 'afine' whose images are made elsewhere, with `start: folder`, did you mean 'affine'?" in refused(
+        added={"afine": "data"}
+    )
+    for entry in ({}, {"path": "data", "script": "x.py"}):
+        assert "studies.birds.added.affine: a method of `added` takes either `path` or `script`" in refused(
+            methods=["affine"], added={"affine": entry}
+        )
+    assert "studies.birds.added.affine.pth: there is no such key, did you mean 'path'?" in refused(
+        added={"affine": {"pth": "data"}}
+    )
+
+
+def test_the_schema_takes_a_path_for_a_section():
+    schema = json.loads((ROOT / "config" / "schema.json").read_text())
+    for entry, fits in (("data", True), ({"path": "data", "allow_fewer": True}, True), ({"paths": "data"}, False)):
+        study = BIRDS | {"added": {"affine": entry}}
+        errors = list(jsonschema.Draft202012Validator(schema).iter_errors({"studies": {"birds": study}}))
+        assert (not errors) == fits
+
+
+def test_retrieval_needs_no_diffusion_model_but_an_answer_on_safety():
+    sections = {"methods": ["none", "retrieval"], "clip": {"model": "ViT-B/32"}, "pool": {"source": "digits"}}
+    assert (
+        "studies.birds.safety: the images of retrieval are checked by what a backbone ships, and the study has no "
+        "`backbone`: write `safety: {model: CompVis/stable-diffusion-safety-checker}`, or `safety: {model: none}`"
+    ) in refused(**sections)
+    for model in ("none", "CompVis/stable-diffusion-safety-checker"):
+        assert birds(**sections, safety={"model": model}).backbone is None
+    assert birds(**sections, backbone={"model": "x/y"}).safety.model == "auto"
+    assert birds().safety.is_backbones  # nothing is checked where nothing is retrieved or generated
 
 
 def test_what_classes_lack_is_said_and_disables_nothing_else(tmp_path):

@@ -1,5 +1,7 @@
 """Prompts are the paper's."""
 
+import json
+
 import pytest
 from open_clip.zero_shot_metadata import OPENAI_IMAGENET_TEMPLATES
 
@@ -78,3 +80,39 @@ def test_images_are_spread_over_clusters_by_their_sizes():
     assert [chosen.count(cluster) for cluster in range(3)] == [6, 2, 4]
     assert prompts.allocate(6, [3, 1, 2]) == chosen[:6]
     assert sorted(chosen[:6]) == [0, 0, 0, 1, 2, 2]
+
+
+def written(folder, content) -> str:
+    path = folder / "prompts.json"
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return str(path)
+
+
+def test_prompts_of_each_class_are_drawn_by_its_key_or_one_of_its_names(tmp_path):
+    owl = {"class": "owl", "lemmas": "owl"}
+    file = written(tmp_path, {"Tinca Tinca": ["a tench", "a green fish"], "owl": ["an owl at night"]})
+    assert prompts.draw(file, "equal", TENCH, 3, 1) == ["a tench", "a green fish", "a tench"]
+    assert set(prompts.draw(file, "random", TENCH, 20, 1)) == {"a tench", "a green fish"}
+    assert prompts.usable(file, owl) == ["an owl at night"] and prompts.lacking(file, owl) == []
+    prompts.check_classes(file, [TENCH, owl])
+    before = prompts.digest(file)
+    written(tmp_path, {"tench": ["an owl at night"], "owl": ["a tench", "a green fish"]})
+    assert prompts.digest(file) != before and prompts.usable(file, TENCH) == ["an owl at night"]
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ({"tench": ["a tench"]}, "has no prompts of the class 'owl'"),
+        ({"tench": ["a"], "owl": ["b"], "tenche": ["c"]}, "has prompts of 'tenche', which is no class of .*'tench'"),
+        ({"tench": ["a"], "owl": ["b"], "zebra": ["c"]}, "has prompts of 'zebra', .*; take it away"),
+        ({"tench": ["a"], "owl": []}, "the class 'owl' has no prompt; write one"),
+        ({"tench": "a", "owl": ["b"]}, "the prompts of 'tench' are no list of texts"),
+        ({"tench": ["a"], "owl": [" "]}, "the prompts of 'owl' are no list of texts"),
+        (["a"], "holds no prompts by class"),
+        ("{", "is no JSON in UTF-8"),
+    ],
+)
+def test_a_file_of_prompts_that_does_not_fit_is_refused(tmp_path, content, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        prompts.check_classes(written(tmp_path, content), [TENCH, {"class": "owl", "lemmas": "owl"}])

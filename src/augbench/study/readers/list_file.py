@@ -78,7 +78,7 @@ def _rows(source: Path, size: int, changed: int) -> Rows:
         empty = list_files.compute.index(table[name], "").as_py()
         if empty >= 0:
             raise BadInput(f"{source}: row {empty + 1} below the column names has no {name}")
-    path = list_files.compute.replace_substring_regex(_slashes(source, table["path"]), r"(^|/)(\./)+", r"\1")
+    path = list_files.compute.replace_substring_regex(slashes(source, table["path"]), r"(^|/)(\./)+", r"\1")
     split = _split_column(source, table)
     table = pa.table({"split": split, "class": table["class"].cast(pa.string()), "path": path})
     unique = table.group_by(["split", "class", "path"]).aggregate([])
@@ -93,7 +93,7 @@ def _rows(source: Path, size: int, changed: int) -> Rows:
     return Rows(unique["path"], stretches, table.num_rows - unique.num_rows)
 
 
-def _slashes(source: Path, paths):
+def slashes(source: Path, paths):
     """Paths with ``/``, where Windows wrote ``\\`` and there is no file of that very name."""
     first = list_files.compute.index(list_files.compute.match_substring(paths, "\\"), True).as_py()
     if first < 0 or (source.parent / paths[first].as_py()).exists():

@@ -26,6 +26,7 @@ class Generate(Section):
     noise_share: Annotated[float, Field(gt=0, le=1)] = Field(
         0.2, description="share of the schedule that a start image is noised to (Boomerang)"
     )
+    negative_prompt: str = Field("", description="what guidance leads away from")
     threads: Count = Field(1, description="CPU threads; results depend on it in low bits, so --cores does not set it")
 
 

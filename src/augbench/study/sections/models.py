@@ -48,6 +48,29 @@ class BackboneTraining(Section):
     threads: Count = Field(1, description="CPU threads; results depend on it in low bits, so --cores does not set it")
 
 
+class Safety(Section):
+    """What generated and retrieved images are checked by: those that show unsafe content are not added."""
+
+    model: str = Field(
+        "auto",
+        description="auto: the checker that the backbone ships; none: nothing is checked; or hub id or local folder of "
+        "one, e.g. CompVis/stable-diffusion-safety-checker",
+    )
+
+    @property
+    def is_backbones(self) -> bool:
+        return self.model == "auto"
+
+    @property
+    def named(self) -> str | None:
+        """The checker that is named; None where it is the backbone's, or where there is none."""
+        return None if self.model in ("auto", "none") else self.model
+
+    @property
+    def checks(self) -> bool:
+        return self.model != "none"
+
+
 class Backbone(Section):
     model: str | None = Field(None, description="hub id or local diffusers folder, e.g. CompVis/stable-diffusion-v1-4")
     train: BackboneTraining | None = Field(None, description="train a small one on the pool instead")

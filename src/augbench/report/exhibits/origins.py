@@ -1,0 +1,71 @@
+"""Where added images come from, and what was checked of them."""
+
+from collections.abc import Mapping
+
+import pandas as pd
+
+from augbench.report.exhibits.exhibit import Exhibit, counted
+from augbench.report.results import StudyResults
+from augbench.study import classes
+
+NAMED = 3  # classes with too few images that are named
+
+
+def origins(results: StudyResults) -> dict:
+    """Of each method that adds images: where they come from, whether unsafe content was looked for, and which classes
+    have fewer images than the study asks for."""
+    rows = [results.plan.named(key) | _origin(results, key) for key in results.plan.augmenting]
+    return {"rows": rows, "unchecked": [row["title"] for row in rows if not row["checked"]]}
+
+
+def _origin(results: StudyResults, method: str) -> dict:
+    start, settings = results.plan.methods[method].start, results.plan.settings
+    row = {"origin": start.meaning, "checked": "", "short": ""}
+    if start.is_checked and settings.safety.checks:
+        row["checked"] = settings.safety.named or "the backbone's own checker"
+    if start.is_external:
+        place = settings.added[method]
+        table = results.external(method)
+        row["origin"] = f"{counted(len(table), 'image')} {_makers(table)}, {place.path or place.script}"
+        row["short"] = _short(results, method, table)
+    return row
+
+
+def _makers(table: pd.DataFrame) -> str:
+    """What is known of who made images, and of their terms."""
+    models, licences = (", ".join(sorted(set(table[name].dropna()) - {""})) for name in ("model", "licence"))
+    return "made elsewhere" + f" by {models}" * bool(models) + f" (licence: {licences})" * bool(licences)
+
+
+def _short(results: StudyResults, method: str, table: pd.DataFrame) -> str:
+    """The classes that have fewer images than are added to others, in a sentence; empty where none has."""
+    ratio, counts = results.plan.ratios(method)[0], table["class"].value_counts().to_dict()
+    wanted = {row["class"]: classes.added(row["train"], ratio) for row in results.kept}
+    short = [key for key, count in wanted.items() if counts.get(key, 0) < count]
+    if not short:
+        return ""
+    named = ", ".join(f"{results.names[key]}: {counts.get(key, 0)} of {wanted[key]}" for key in short[:NAMED])
+    more = ", ..." if len(short) > NAMED else ""
+    return f"{len(short)} of {len(wanted)} classes have fewer images than ratio {ratio:g} asks for ({named}{more})"
+
+
+def _caption(data: Mapping) -> str:
+    if not data["unchecked"]:
+        return "Where the added images come from, and by what unsafe content was looked for."
+    return (
+        "Where the added images come from, and by what unsafe content was looked for. Not checked: the images of "
+        f"{', '.join(data['unchecked'])}."
+    )
+
+
+EXHIBITS = [
+    Exhibit(
+        name="origins",
+        section="images",
+        applies=lambda plan: bool(plan.augmenting),
+        data=origins,
+        caption=_caption,
+        description="Table of where added images come from",
+        template="report/origins.html.j2",
+    )
+]

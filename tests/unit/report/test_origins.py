@@ -1,0 +1,59 @@
+"""Where the report says that added images come from, and what it says was not checked."""
+
+import made_report as made
+import pytest
+
+from augbench import images
+from augbench.report.exhibits.origins import origins
+from augbench.report.study_page import gather
+
+EXTERNAL = {"mine": {"title": f"Mine {made.EVIL}", "family": "external", "start": "folder"}}
+ROWS = [("a", "SDXL", "CC0"), ("a", "FLUX", None), ("a", "SDXL", "CC0"), (made.EVIL, None, None), ("gone", None, None)]
+
+
+@pytest.fixture
+def results(tmp_path):
+    """Two classes of five training images each, of which one has three images made elsewhere and one has one."""
+    folder = made.make_results(tmp_path / "results")
+    rows = [
+        {"image_id": f"mine/{i}", "class": key, "path": "x.png", "model": model, "licence": licence}
+        for i, (key, model, licence) in enumerate(ROWS)
+    ]
+    images.write(folder / "mine.parquet", images.table(rows))
+
+    def of(**settings):
+        plan = made.plan(made.METHODS | EXTERNAL, **settings)
+        return made.results(folder, plan, external={"mine": f"{folder}/mine.parquet"})
+
+    return of
+
+
+def rows(results) -> dict:
+    data = origins(results)
+    return {row["method"]: (row["checked"], row["short"]) for row in data["rows"]}, data["unchecked"]
+
+
+def test_which_images_were_checked_follows_from_the_section_safety(results):
+    own, unchecked = rows(results(added={"mine": "data/mine"}))
+    assert own["clip_prompts"] == own["retrieval"] == ("the backbone's own checker", "")
+    assert "none" not in own and "more_real" not in own and own["mine"][0] == "" and len(unchecked) == 1
+    named, _ = rows(results(added={"mine": "data/mine"}, safety={"model": "owner/checker"}))
+    assert named["retrieval"] == ("owner/checker", "")
+    none, unchecked = rows(results(added={"mine": "data/mine"}, safety={"model": "none"}))
+    assert {checked for checked, _ in none.values()} == {""} and len(unchecked) == len(none)
+
+
+def test_makers_licences_and_classes_that_are_short_are_named(results):
+    of = results(added={"mine": "data/mine"})
+    row = next(row for row in origins(of)["rows"] if row["method"] == "mine")
+    assert row["origin"] == "5 images made elsewhere by FLUX, SDXL (licence: CC0), data/mine"
+    assert row["short"].startswith("2 of 2 classes have fewer images than ratio 1 asks for (ay: 3 of 5, ")
+    half = results(added={"mine": {"script": "x.py"}}, ratios=[0.2])
+    row = next(row for row in origins(half)["rows"] if row["method"] == "mine")
+    assert row["origin"].endswith(", x.py") and row["short"] == ""
+
+
+def test_a_study_that_adds_no_such_images_has_no_table(tmp_path):
+    folder = made.make_results(tmp_path / "results")
+    methods = {key: made.METHODS[key] for key in ("none", "more_real")}
+    assert "origins" not in gather(made.results(folder, made.plan(methods)))
