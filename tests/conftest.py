@@ -37,13 +37,18 @@ MIDDLE = {
 }  # fixtures that need a trained model or a process; others are made from these
 
 
-def pytest_collection_modifyitems(items):
+# What takes longest goes first, so that no core is idle at the end; of the others that want the small study, which the
+# test of determinism builds, none waits for it.
+FIRST = {"slow": ("cluster", "workflow")}
+USUALLY_FIRST = ("test_determinism.py", "retrieval", "diffusion", "workflow", "report")
+
+
+def pytest_collection_modifyitems(config, items):
     for item in items:
         if MIDDLE & set(item.fixturenames):
             item.add_marker(pytest.mark.middle)
-    # What takes longest goes first, so that no core is idle at the end.
-    longest = ("cluster", "workflow", "retrieval", "diffusion", "report")
-    items.sort(key=lambda item: next((k for k, name in enumerate(longest) if name in item.path.parts), len(longest)))
+    first = FIRST.get(config.option.markexpr, USUALLY_FIRST)
+    items.sort(key=lambda item: next((k for k, name in enumerate(first) if name in item.path.parts), len(first)))
 
 
 STARTED = []  # what the running test has started

@@ -66,6 +66,5 @@ def test_other_granularity_one_core_and_a_kill_give_the_same_bytes(built, clone)
     assert added(other) == added(built)
     assert [drawn(other, name) for name in sets] == [drawn(built, name) for name in sets]
     assert len(list((results / "images/cluster_dm/selected").glob("*.tar"))) == 2
-
     assert not candidates.exists() and (built.folder / candidates.relative_to(other.folder)).exists()
     assert other.digests("finetune/cluster_dm/chosen.*") == built.digests("finetune/cluster_dm/chosen.*") != {}
