@@ -534,7 +534,7 @@ def test_a_state_of_other_input_is_not_resumed(sets, run, tmp_path, change):
     elif change == "budget":
         settings = with_settings(budget=BUDGETS["steps"], steps=18)
     elif change != "seed":
-        settings = with_settings(**{change: other.get(change, getattr(SETTINGS, change) * 2)})
+        settings = with_settings(**{change: other[change] if change in other else getattr(SETTINGS, change) * 2})
     ended(sets, tmp_path, 4, settings, seed=4 if change == "seed" else SEED)
     path.write_bytes(original)
     assert (tmp_path / "state.safetensors").exists()
