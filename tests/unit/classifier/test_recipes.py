@@ -17,7 +17,7 @@ from augbench.classifier import crops as classifier_crops
 from augbench.classifier.crops import random_crop
 from augbench.classifier.mixing import Mixing
 from augbench.classifier.schedule import epoch_order
-from augbench.core.seeds import derive, torch_generator
+from augbench.core.seeds import derive
 from augbench.study import budgets
 from augbench.study.augments import AUGMENTS
 from augbench.study.budgets import BUDGETS
@@ -38,9 +38,9 @@ def sets(tmp_path_factory):
 
 
 def by_torchvision(transform, sample, *key):
-    """With the process's own generator at the state that the key gives one of ours."""
+    """With the process's own generator, seeded by the key."""
     with torch.random.fork_rng(devices=[]):
-        torch.set_rng_state(torch_generator(derive(*key)).get_state())
+        torch.manual_seed(derive(*key))
         return transform(sample)
 
 
