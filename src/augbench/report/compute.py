@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from fractions import Fraction
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -107,9 +107,16 @@ def _shared(rows: Mapping[str, Mapping], shares: Mapping[str, Fraction]) -> dict
         values = [(rows[key][name], float(share) if of_share else 1.0) for key, share in shares.items()]
         return None if any(value is None for value, _ in values) else sum(value * weight for value, weight in values)
 
-    row = {"adapting": total("adapting"), "making": total("making", of_share=True), "searching": total("searching")}
+    row: dict[str, Any] = {
+        "adapting": total("adapting"),
+        "making": total("making", of_share=True),
+        "searching": total("searching"),
+    }
     row["total"] = row["adapting"] + row["making"]
-    paper = {"paper_adapting": total("paper_adapting"), "paper_making": total("paper_making", of_share=True)}
+    paper: dict[str, Any] = {
+        "paper_adapting": total("paper_adapting"),
+        "paper_making": total("paper_making", of_share=True),
+    }
     known = None not in paper.values()
     return row | paper | {"paper_total": sum(paper.values()) if known else None}
 
