@@ -134,8 +134,8 @@ class Scorer:
             if embedded is not None and others.vectors is not None:
                 self._add(scores, f"{name}_distance", others, nearest_vector(embedded, others.vectors))
         if self.seers.clip and self.vectors:
-            shared = self.seers.clip is self.seers.embed
-            pictures = embedded if shared else self.seers.clip(table)
+            shared = self.seers.clip is self.seers.embed and embedded is not None
+            pictures = np.asarray(embedded if shared else self.seers.clip(table))
             for name, of_classes in (("clip", self.vectors.prompts), ("clip_images", self.vectors.means)):
                 theirs = np.stack([of_classes[key] for key in scores["class"]])
                 scores[name] = np.einsum("ij,ij->i", pictures, theirs).astype(float)
@@ -150,14 +150,14 @@ class Scorer:
 
     def remember(self, scored: pd.DataFrame) -> None:
         """Take images for scored before: columns class and hash."""
-        hashes = scored["hash"].to_numpy()
+        hashes = np.asarray(scored["hash"], np.uint64)
         for key, places in scored.groupby("class", sort=False).indices.items():
-            self.known[key] = np.concatenate([self.known.get(key, hashes[:0]), hashes[places]])
+            self.known[str(key)] = np.concatenate([self.known.get(str(key), hashes[:0]), hashes[places]])
 
     def _novelty(self, keys: pd.Series, hashes: np.ndarray) -> np.ndarray:
         apart = np.zeros(len(keys))
         for key, places in keys.groupby(keys, sort=False).indices.items():
-            apart[places] = novelty(hashes[places], self.known.get(key, hashes[:0]))
+            apart[places] = novelty(hashes[places], self.known.get(str(key), hashes[:0]))
         self.remember(pd.DataFrame({"class": keys, "hash": hashes}))
         return apart
 

@@ -6,6 +6,7 @@ An encoder is written as its name, or NAME/MODEL where it has several. A new one
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from augbench.study.sections.base import did_you_mean
 
@@ -58,10 +59,11 @@ class OfTimm(Encoder):
     def embedder(self, model, load_clip):
         import timm
         import torch
+        from timm import data
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
         network = timm.create_model(model, pretrained=True, num_classes=0).eval().to(device)
-        prepare = timm.data.create_transform(**timm.data.resolve_model_data_config(network), is_training=False)
+        prepare: Any = data.create_transform(**data.resolve_model_data_config(network), is_training=False)
 
         def embed(pictures: list):
             with torch.inference_mode():
