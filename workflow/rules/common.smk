@@ -40,6 +40,7 @@ try:
     crowded, remarks = [], []
     if workflow.is_main_process:
         checks.check_world(CONFIG, script_file=script_file)
+        checks.check_filters(COSTS)
         crowded = checks.crowded(COSTS)
         remarks = checks.remarks(CONFIG)
 except (configuration.ConfigError, ValueError) as error:

@@ -1,6 +1,7 @@
 """What can be known of a study before any work starts: of its data, its shares, and its room on the disk."""
 
 import itertools
+import math
 import os
 import shutil
 import unicodedata
@@ -304,6 +305,24 @@ def check_models(config: Config, study: Study, place: str) -> None:
             local_files.check_clip(study.clip.model)
     except ValueError as error:
         raise ConfigError(f"{place}.{part}.model: {error}") from None
+
+
+def check_filters(studies: Mapping[str, JobCosts]) -> None:
+    """That the shares that filters keep suffice for the ratios at which images are added, of methods whose images are
+    generated or retrieved for it. Raises ConfigError."""
+    for name, study in studies.items():
+        for method in study.files.filtering:
+            rule, ratio = study.files.methods[method].filter, study.files.enough_for(method, "main")
+            if rule is None or rule.keep is None or rule.allow_fewer or ratio is None:
+                continue
+            for count in set(study.size.train):
+                candidates, wanted = study.candidates_of_class(method, count), classes.added(count, ratio)
+                if candidates is not None and (kept := math.ceil(round(rule.keep * candidates, 9))) < wanted:
+                    raise ConfigError(
+                        f"studies.{name}.methods: the filter of {method} keeps {kept} of the {candidates} images of a "
+                        f"class with {count} training images, but {wanted} are added to it; write a higher `keep`, "
+                        f"{study.files.methods[method].start.more}, or `allow_fewer: true` in the filter"
+                    )
 
 
 def check_proxy(study: Study, place: str) -> list[str]:

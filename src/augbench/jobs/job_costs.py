@@ -129,6 +129,17 @@ class JobCosts:
         least = self.study.retrieval.images_per_class or 0
         return sum(math.ceil(ratio * max(least, count)) for count in self.size.train)
 
+    def candidates_of_class(self, method: str, count: int) -> int | None:
+        """Images of a class of ``count`` training images from which a method's sets are drawn at the main ratio; None
+        where others say how many there are."""
+        start = self.study_start(method)
+        if start.is_retrieved:
+            return math.ceil(self.study.main_ratio * max(self.study.retrieval.images_per_class or 0, count))
+        if start.is_generated:
+            fixed = self.files.generation(method).images_per_class
+            return classes.generated(count, self.files.main_times(method), fixed)
+        return None
+
     def distinct(self, method: str, ratios) -> int:
         """Images in all of a method's sets at these ratios, at most."""
         drawn = sum(self.added(method, ratio) for ratio in ratios) * self.study.runs

@@ -103,12 +103,6 @@ def novelty(values: np.ndarray, known: np.ndarray) -> np.ndarray:
     return apart
 
 
-def _by_class(keys: pd.Series) -> Iterator[tuple[str, np.ndarray]]:
-    """Each class, and the positions of its rows."""
-    for key, places in keys.groupby(keys, sort=False).indices.items():
-        yield str(key), np.asarray(places)
-
-
 def batches(tables: Sequence[str | Path], candidate: str | None, keys: Sequence[str]) -> Iterator[pd.DataFrame]:
     """The images of some tables, AT_A_TIME at most: of the classes that take part, and of one ``candidate`` where
     several were compared."""
@@ -140,11 +134,11 @@ class Scorer:
             if embedded is not None and others.vectors is not None:
                 self._add(scores, f"{name}_distance", others, nearest_vector(embedded, others.vectors))
         if self.seers.clip and self.vectors:
-            shared = self.seers.clip is self.seers.embed
-            pictures = embedded if shared else self.seers.clip(table)
+            shared = self.seers.clip is self.seers.embed and embedded is not None
+            pictures = np.asarray(embedded if shared else self.seers.clip(table))
             for name, of_classes in (("clip", self.vectors.prompts), ("clip_images", self.vectors.means)):
                 theirs = np.stack([of_classes[key] for key in scores["class"]])
-                scores[name] = (np.asarray(pictures) * theirs).sum(1, dtype=float)
+                scores[name] = np.einsum("ij,ij->i", pictures, theirs).astype(float)
         scores["confidence"] = self.seers.confidence(table).astype(float)
         scores["novelty"] = self._novelty(scores["class"], hashes)
         return scores.reindex(columns=COLUMNS)
@@ -156,14 +150,14 @@ class Scorer:
 
     def remember(self, scored: pd.DataFrame) -> None:
         """Take images for scored before: columns class and hash."""
-        hashes = scored["hash"].to_numpy()
-        for key, places in _by_class(scored["class"]):
-            self.known[key] = np.concatenate([self.known.get(key, hashes[:0]), hashes[places]])
+        hashes = np.asarray(scored["hash"], np.uint64)
+        for key, places in scored.groupby("class", sort=False).indices.items():
+            self.known[str(key)] = np.concatenate([self.known.get(str(key), hashes[:0]), hashes[places]])
 
     def _novelty(self, keys: pd.Series, hashes: np.ndarray) -> np.ndarray:
         apart = np.zeros(len(keys))
-        for key, places in _by_class(keys):
-            apart[places] = novelty(hashes[places], self.known.get(key, hashes[:0]))
+        for key, places in keys.groupby(keys, sort=False).indices.items():
+            apart[places] = novelty(hashes[places], self.known.get(str(key), hashes[:0]))
         self.remember(pd.DataFrame({"class": keys, "hash": hashes}))
         return apart
 

@@ -180,13 +180,12 @@ class Config(Section):
 
     def _check_filters(self, name: str, study: Study) -> None:
         """That there are the models by whose scores images are filtered. Raises ValueError."""
-        for method in study.methods:
-            rule = self.methods[method].filter
+        detects = study.clip is not None or study.audit.detector is not None
+        for method, row in self.methods_of(study).items():
+            rule = row.filter
             if rule is None:
                 continue
-            lacks_clip = study.clip is None and rule.by.needs_clip
-            detector = study.clip is not None or study.audit.detector is not None
-            if lacks_clip or (rule.by.needs_embedding and not detector):
+            if (rule.by.needs_clip and study.clip is None) or (rule.by.needs_embedding and not detects):
                 raise ValueError(
                     f"studies.{name}: {method} is filtered by {rule.by.name}, which needs the section `clip`; write "
                     "it, or filter by another score, e.g. `by: confidence`"

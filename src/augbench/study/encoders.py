@@ -58,12 +58,12 @@ class OfTimm(Encoder):
 
     def embedder(self, model, load_clip):
         import timm
-        import timm.data
         import torch
+        from timm import data
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
         network = timm.create_model(model, pretrained=True, num_classes=0).eval().to(device)
-        prepare: Any = timm.data.create_transform(**timm.data.resolve_model_data_config(network), is_training=False)
+        prepare: Any = data.create_transform(**data.resolve_model_data_config(network), is_training=False)
 
         def embed(pictures: list):
             with torch.inference_mode():

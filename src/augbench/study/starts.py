@@ -30,6 +30,7 @@ class Start:
     split: str | None = None  # of the target, whose images it adds: it is not compared with itself
     order = "random"  # how images are chosen for a set: random, listed (the first ones), or all of them
     reference_line: str | None = None  # how bar charts draw its accuracy across all methods
+    more = "make more images"  # what helps where there are too few
     paper_stage: str | None = None  # the stage by which the paper accounts for its images (section 3.1)
 
     def ratios(self, wanted: Sequence[float]) -> list[float]:
@@ -92,6 +93,7 @@ class Generated(Start):
     is_generated = True
     is_checked = True
     sections = ("backbone",)
+    more = "a higher `generate: {times: ...}`"
 
     def tables(self, files, method):
         return files.generated(method, "parquet")
@@ -162,6 +164,7 @@ class Pool(Start):
     needs_conditioning = True
     sections = ("clip", "pool")
     order = "listed"
+    more = "a higher `retrieval: {images_per_class: ...}`"
     paper_stage = "retrieve"
 
     def tables(self, files, method):

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from augbench.jobs import job_costs
+from augbench.jobs import checks, job_costs
 from augbench.jobs.job_costs import JobCosts
 from augbench.jobs.report_files import measured_jobs
 from augbench.jobs.study_files import StudyFiles
@@ -211,3 +211,31 @@ def test_scores_and_filters_cost_only_where_a_study_asks_for_them():
         2 * costs(drop_leaks=True).score("clip_prompts", "main").seconds
     )
     assert one.score("clip_prompts", "main").gpus == 1 and one.hash_references("train").seconds > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "keep", "sections", "message"),
+    [
+        ("retrieval", 0.5, {}, "keeps 5 of the 10 images .* 10 are added .* a higher `retrieval: {images_per_class"),
+        ("retrieval", 0.5, {"retrieval": {"images_per_class": 40}}, None),
+        ("clip_prompts", 0.3, {"generate": {"times": 3}}, r"keeps 9 of the 30 .* a higher `generate: {times: ...}`"),
+        ("clip_prompts", 0.34, {"generate": {"times": 3}}, None),
+        ("more_real", 0.1, {}, None),
+    ],
+)
+def test_a_filter_that_keeps_too_few_images_is_named_before_any_work(monkeypatch, name, keep, sections, message):
+    """Of a class of ten training images ten are added."""
+    monkeypatch.setattr(job_costs, "study_size", lambda files: StudySize((10,), IMAGES))
+    row = ROWS["methods"][name] | {"filter": {"by": "clip", "keep": keep}}
+    study = {"methods": ["none", "mine"], "target": {"reader": "digits"}, "clip": {"model": "ViT-B/32"}}
+    study |= {"backbone": {"model": "owner/name"}, "pool": {"source": "digits"}} | sections
+
+    def check(row):
+        raw = {"methods": ROWS["methods"] | {"mine": row}, "studies": {"s": study}}
+        checks.check_filters({"s": JobCosts(StudyFiles(config.parse(raw), "s"))})
+
+    check(row | {"filter": row["filter"] | {"allow_fewer": True}})
+    if message is None:
+        return check(row)
+    with pytest.raises(config.ConfigError, match=r"studies.s.methods: the filter of mine " + message):
+        check(row)

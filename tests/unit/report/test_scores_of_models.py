@@ -1,4 +1,4 @@
-"""Scores by a real CLIP, a real classifier and real hashes, against transformers, imagehash and the classifier."""
+"""Scores by a real CLIP, a real classifier and real hashes, against transformers, imagehash and that classifier."""
 
 import imagehash
 import numpy as np
@@ -67,7 +67,7 @@ def test_scores_are_those_of_the_models(world, scored, tmp_path):
     prepare = clip.Clip(f"hf_clip:{world.clip}").prepare
 
     def seen(rows):
-        pictures = torch.stack([prepare(images.load(row)) for row in rows.itertuples()])
+        pictures = torch.stack([prepare(images.load(row)) for row in rows.itertuples()]).reshape(len(rows), 3, 32, 32)
         with torch.inference_mode():
             return unit(model.get_image_features(pixel_values=pictures).pooler_output.numpy())
 
