@@ -15,7 +15,7 @@ from augbench.dataset.class_table import class_keys, class_table
 from augbench.jobs.job_costs import JobCosts
 from augbench.models import local_files
 from augbench.retrieval import guard, index, metadata
-from augbench.study import classes, encoders, prompts
+from augbench.study import classes, embedding_pairs, encoders, prompts
 from augbench.study.config import Config, ConfigError, Study
 from augbench.study.layouts import layout_of
 from augbench.study.sources import COLUMNS
@@ -259,8 +259,10 @@ def check_pool(study: Study, place: str) -> None:
         raise ConfigError(f"{place}.pool.path: there is no folder {path}")
     try:
         source.check(path)
+        clip = study.clip.model if study.clip and study.clip.model else ""
+        if source.is_scanned:
+            embedding_pairs.check(path, study.pool.array, clip, local_files.clip_width(clip))
         if source.brings_index:
-            clip = study.clip.model if study.clip and study.clip.model else ""
             if not index.index_file(path).is_file():
                 raise BadInput(f"there is no image.index in {path}")
             index.check_index(path, clip=clip, width=local_files.clip_width(clip))

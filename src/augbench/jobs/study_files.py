@@ -341,7 +341,7 @@ class StudyFiles(Paths):
     @property
     def index(self) -> list[str]:
         """The index of the pool; none where a service has it."""
-        if self.pool.source.brings_index:
+        if self.pool.source.is_ready:
             return [str(self.pool.path)]
         return [] if self.pool.source.is_remote else [self.pool_index]
 

@@ -23,7 +23,7 @@ from augbench.dataset import exclusion
 from augbench.digits import server
 from augbench.models import aesthetics, clip
 from augbench.models.backbones import SafetyChecker
-from augbench.retrieval import download, embedding, ledger, pools, search
+from augbench.retrieval import download, embedding, ledger, pools, scan, search
 from augbench.retrieval import index as pool_index
 from augbench.retrieval.ledger import FATES
 from augbench.retrieval.service import Service
@@ -72,6 +72,15 @@ def test_neighbours_are_the_most_similar(world, folder, index):
     scores = vectors @ query
     assert found["similarity"].to_numpy() == pytest.approx(np.sort(scores)[::-1][:20], abs=1e-5)
     assert found["similarity"].is_monotonic_decreasing
+
+
+def test_a_scan_of_the_embeddings_finds_what_the_index_finds(world, folder, index):
+    pool = folder / "embeddings"
+    scanned = scan.Scan(pool, None, clip.Clip(f"hf_clip:{world.clip}"))
+    for one, other in zip(
+        scanned.neighbours(PROMPTS, [40, 7], 0.99), index.neighbours(PROMPTS, [40, 7], 0.99), strict=True
+    ):
+        pd.testing.assert_frame_equal(one, other)
 
 
 def test_several_prompts_at_once_are_each_on_its_own(index, monkeypatch):
