@@ -78,12 +78,12 @@ class Scan(Searchable):
         """Captions of some rows, and their vectors."""
         count = int(self.begins[-1])
         ids = np.unique(np.linspace(0, count - 1, min(PROBED, count)).astype(np.int64))
-        captions = self.metadata.rows(ids)
-        captions = captions["caption"].to_pylist() if "caption" in captions.column_names else [None] * len(ids)
+        facts = self.metadata.rows(ids)
+        captions = facts["caption"].to_pylist() if "caption" in facts.column_names else [None] * len(ids)
         vectors = np.zeros((len(ids), self.width), self.kind)
         self._gather(ids, vectors)
-        stated = [place for place, caption in enumerate(captions) if caption and caption.strip()]
-        return [captions[place] for place in stated], _unit(vectors[stated])
+        stated = {place: str(caption) for place, caption in enumerate(captions) if caption and caption.strip()}
+        return list(stated.values()), _unit(vectors[list(stated)])
 
 
 def _blocks(vectors: np.ndarray) -> Iterator[np.ndarray]:
