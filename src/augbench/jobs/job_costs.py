@@ -575,9 +575,10 @@ class JobCosts:
             return
         for ratio in files.ratios(method):
             yield "resample", self.resample(method, ratio)
-        filters = ["score"] * (method in files.scored) + ["filter_images"] * files.is_filtered(method)
-        for extent in files.extents(method):
-            yield from ((rule, getattr(self, rule)(method, extent)) for rule in filters)
+        for extent in files.scored_extents(method):
+            yield "score", self.score(method, extent)
+        if files.is_filtered(method):
+            yield from (("filter_images", self.filter_images(method, extent)) for extent in files.extents(method))
         rules = ["hash_added", "audit", "review"] + ["embed_added"] * bool(self.study.audit.detector)
         yield from ((rule, getattr(self, rule)(method)) for rule in rules)
 

@@ -108,8 +108,8 @@ def _added(files: StudyFiles, method: str):
     if method not in files.adding:
         return []
     resampled = [("resample", f"{method}-x{ratio}", method, "") for ratio in files.ratios(method)]
-    kinds = [""] * (method in files.scored) + ["-filter"] * files.is_filtered(method)
-    jobs = [f"{extent}{kind}" for extent in files.extents(method) for kind in kinds]
+    jobs = files.scored_extents(method)
+    jobs += [f"{extent}-filter" for extent in files.extents(method) if files.is_filtered(method)]
     resampled += [("scores", f"{method}-{job}", method, "") for job in jobs]
     audits = ["", *(f"-{kind}" for kind in _detectors(files))]
     return resampled + [("audit", f"{method}{kind}", method, "") for kind in audits]
