@@ -96,6 +96,10 @@ def method_row(wildcards):
     return files_of(wildcards).method_row(wildcards.method)
 
 
+def recipe(wildcards):
+    return files_of(wildcards).recipe(wildcards.method)
+
+
 def data_in(*places):
     """A params function: digests of what the user put into these places. A job has no use for them, and lists nothing."""
     if not workflow.is_main_process:

@@ -102,10 +102,10 @@ rule list_added:
     resources:
         **needs("list_added"),
     params:
-        ratio=lambda w: max(study_of(w).wanted_ratios(w.method)),
+        ratio=lambda w: max(files_of(w).wanted_ratios(w.method)),
         allow_fewer=lambda w: study_of(w).added[w.method].allow_fewer,
         unreadable=setting("target.unreadable"),
-        data=lambda w: DATA[w.study].added.get(w.method) if workflow.is_main_process else None,
+        data=lambda w: DATA[w.study].added(w.method) if workflow.is_main_process else None,
     message:
         "{wildcards.study}: list the images of {wildcards.method}, which were made elsewhere"
     script:
@@ -198,6 +198,7 @@ for place, runs in enumerate(sorted({study.runs for study in STUDIES.values()}))
             "results/{study}/benchmarks/resample/{method}-x{ratio}.tsv"
         wildcard_constraints:
             study=one_of(name for name, study in STUDIES.items() if study.runs == runs),
+            method=one_of(name for name, method in METHODS.items() if not method.start.is_union),
         localrule: is_light("resample")
         conda:
             "../../envs/augbench.yaml"
@@ -211,6 +212,36 @@ for place, runs in enumerate(sorted({study.runs for study in STUDIES.values()}))
             "{wildcards.study}: draw sets of {wildcards.method}'s images at ratio {wildcards.ratio}"
         script:
             "../scripts/resample.py"
+
+    # Those of a union are drawn from the sets of its methods, run by run.
+    rule:
+        name:
+            numbered("unite", place)
+        input:
+            classes=rules.dataset.output.classes,
+            sets=lambda w: files_of(w).union_sets(w.method, w.ratio),
+            together=lambda w, runs=runs: together(w.study, 1, runs),
+        output:
+            [ANY.added_set("{method}", "{ratio}", k) for k in range(1, runs + 1)],
+        log:
+            "results/{study}/logs/resample/{method}-x{ratio}.log",
+        benchmark:
+            "results/{study}/benchmarks/resample/{method}-x{ratio}.tsv"
+        wildcard_constraints:
+            study=one_of(name for name, study in STUDIES.items() if study.runs == runs),
+            method=one_of(name for name, method in METHODS.items() if method.start.is_union),
+        localrule: is_light("unite")
+        conda:
+            "../../envs/augbench.yaml"
+        resources:
+            **needs("unite"),
+        params:
+            seed=setting("seed"),
+            parts=lambda w: files_of(w).union_parts(w.method, w.ratio),
+        message:
+            "{wildcards.study}: draw sets of {wildcards.method} at ratio {wildcards.ratio} from those of its methods"
+        script:
+            "../scripts/unite.py"
 
 
 # Export: an augmented data set for other software, made only when it is asked for.

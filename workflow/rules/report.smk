@@ -98,7 +98,6 @@ rule summary:
     params:
         method=lambda w: METHODS[w.method].model_dump(),
         ratios=lambda w: files_of(w).ratios(w.method),
-        classifier=setting("classifier"),
     message:
         "{wildcards.study}: sum up {wildcards.method}"
     script:

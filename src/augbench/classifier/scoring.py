@@ -21,7 +21,7 @@ WEIGHTS = "best.safetensors"
 def evaluation_batches(table: pd.DataFrame, settings: Classifier) -> Batches:
     """The images of a table as they are scored."""
     prepare = functools.partial(evaluation_image, image_size=settings.image_size, whole_image=settings.model == SMALL)
-    return Batches(table, prepare, lambda image, epoch, position: image, settings.workers)
+    return Batches(table, prepare, lambda image, epoch, draw: image, settings.workers)
 
 
 def predictions(network: Network, table: pd.DataFrame, classes: Sequence[str], settings: Classifier) -> pd.DataFrame:

@@ -19,7 +19,8 @@ NAME = 100  # characters of a folder's name
 # Formats of images that leave as they came, with the extension by which readers know them; others leave as PNG.
 EXTENSIONS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "BMP": "bmp", "TIFF": "tif"}
 # Columns of provenance.
-FACTS = ("prompt", "seed", "candidate", "cluster", "start_image", "url", "similarity", "sha256", "model", "licence")
+FACTS = ("method", "prompt", "seed", "candidate", "cluster", "start_image", "url", "similarity", "sha256", "model")
+FACTS += ("licence",)
 
 
 def export(

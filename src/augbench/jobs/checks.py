@@ -15,7 +15,7 @@ from augbench.dataset.class_table import class_keys, class_table
 from augbench.jobs.job_costs import JobCosts
 from augbench.models import local_files
 from augbench.retrieval import guard, index, metadata
-from augbench.study import classes, encoders, prompts
+from augbench.study import classes, embedding_pairs, encoders, prompts
 from augbench.study.config import Config, ConfigError, Study
 from augbench.study.layouts import layout_of
 from augbench.study.sources import COLUMNS
@@ -70,12 +70,12 @@ def check_world(
         raise ConfigError(f"the folder {results} cannot be written: {error.strerror}") from None
     for name, study in config.studies.items():
         place = f"studies.{name}"
-        starts = [config.methods[method].start for method in study.methods]
-        prompted = any(config.methods[method].conditioning for method in study.methods)
-        further = next((name for name, start in zip(study.methods, starts, strict=True) if start.split), None)
+        methods = config.methods_of(study)
+        prompted = any(row.conditioning for row in methods.values())
+        further = next((method for method, row in methods.items() if row.start.split), None)
         check_target(study, place, prompted=prompted, further=further)
         check_models(config, study, place)
-        check_added(study, place, script_file)
+        check_added(config, study, place, script_file)
         check_prompts(config, study, place)
         check_pool(study, place)
         check_audit(study, place)
@@ -111,8 +111,8 @@ def remarks(config: Config) -> list[str]:
         if ignored := folders.left_out_message(target_checks.left_out(study.target)):
             sentences.append(f"studies.{name}: ignored in {study.target.path}: {ignored}")
         class_rows = class_table(study.target).to_dict("records")
-        for method in study.methods:
-            conditioning = config.methods[method].conditioning
+        for method, row in config.methods_of(study).items():
+            conditioning = row.conditioning
             try:
                 lacking = [words for class_info in class_rows if (words := _lacking(conditioning, class_info))]
             except ValueError as error:
@@ -208,13 +208,13 @@ def check_names(study: Study, place: str) -> None:
             )
 
 
-def check_added(study: Study, place: str, script_file: Callable[[str], str | Path] = Path) -> None:
+def check_added(config: Config, study: Study, place: str, script_file: Callable[[str], str | Path] = Path) -> None:
     """Whether the images that were made elsewhere can be added, as far as the first of them tell. Raises ConfigError.
 
     What a script makes, and what the job alone can know, is checked when it is there.
     """
     for method, section in study.added.items():
-        if method not in study.methods:
+        if method not in config.methods_of(study):
             continue
         if section.script:
             if not Path(script_file(section.script)).is_file():
@@ -232,15 +232,15 @@ def check_added(study: Study, place: str, script_file: Callable[[str], str | Pat
             if any(table["source"]):
                 added.start_images(table, splits.split(study.target, study.dataset, study.seed, decode=False))
             if len(rows) <= LISTED and not section.allow_fewer:
-                added.check_counts(table, _wanted(study, method), section.path)
+                added.check_counts(table, _wanted(config, study, method), section.path)
         except ValueError as error:
             raise ConfigError(f"{place}.added.{method}: {error}") from None
 
 
-def _wanted(study: Study, method: str) -> dict[str, int]:
+def _wanted(config: Config, study: Study, method: str) -> dict[str, int]:
     """Class -> images that a method adds to it at its largest ratio."""
     layout, own = study.target.reader.layout(study.target), _own_splits(study)
-    ratio = max(study.wanted_ratios(method))
+    ratio = max(config.wanted_ratios(study, method))
     counts = {key: sum(1 for _ in layout.train(key)) for key in layout.classes}
     return {
         key: classes.added(splits.sizes(count, study.dataset, own)["train"], ratio) for key, count in counts.items()
@@ -259,8 +259,10 @@ def check_pool(study: Study, place: str) -> None:
         raise ConfigError(f"{place}.pool.path: there is no folder {path}")
     try:
         source.check(path)
+        clip = study.clip.model if study.clip and study.clip.model else ""
+        if source.is_scanned:
+            embedding_pairs.check(path, study.pool.array, clip, local_files.clip_width(clip))
         if source.brings_index:
-            clip = study.clip.model if study.clip and study.clip.model else ""
             if not index.index_file(path).is_file():
                 raise BadInput(f"there is no image.index in {path}")
             index.check_index(path, clip=clip, width=local_files.clip_width(clip))
@@ -277,8 +279,8 @@ def check_prompts(config: Config, study: Study, place: str) -> None:
     """Whether files of prompts have those of each class, and of no other. Raises ConfigError."""
     if study.target.reader.is_built_in:
         return
-    for method in study.methods:
-        conditioning = config.methods[method].conditioning
+    for method, row in config.methods_of(study).items():
+        conditioning = row.conditioning
         if conditioning and prompts.is_prompt_file(conditioning):
             try:
                 prompts.check_classes(conditioning, class_table(study.target).to_dict("records"))
@@ -294,7 +296,7 @@ def check_models(config: Config, study: Study, place: str) -> None:
     try:
         part = "backbone"
         model = study.backbone.model if study.backbone else None
-        if any(config.methods[method].start.is_checked for method in study.methods):
+        if any(row.start.is_checked for row in config.methods_of(study).values()):
             if model is not None and local_files.is_folder(model, "backbone"):
                 local_files.check_pipeline(model, study.safety.is_backbones)
             part, model = "safety", study.safety.named

@@ -19,6 +19,7 @@ from augbench.jobs.study_size import StudySize, study_size
 from augbench.study import classes
 from augbench.study.parts import Part
 from augbench.study.readers.layout import HELD_OUT
+from augbench.study.recipes import PLAIN, Recipe
 
 T4, V100 = "T4", "V100"  # GPUs by whose hours work is estimated, those of the paper
 GIGABYTE = 1000  # in megabytes
@@ -177,7 +178,7 @@ class JobCosts:
         return Need(4 * HOUR, 4000)
 
     def list_added(self, method: str) -> Need:
-        images = self.added(method, max(self.study.wanted_ratios(method)))
+        images = self.added(method, max(self.files.wanted_ratios(method)))
         return Need(resources.hashing(images), 2000 + 2e-3 * images, writes=self._table(images))
 
     def score(self, method: str, extent: str) -> Need:
@@ -203,6 +204,13 @@ class JobCosts:
     def resample(self, method: str, ratio: str) -> Need:
         memory = resources.tables("resample", self.available(method, float(ratio)))
         return Need(megabytes=memory, writes=self._table(self.study.runs * self.added(method, ratio)))
+
+    def unite(self, method: str, ratio: str) -> Need:
+        images = self.added(method, ratio)
+        sets = self.study.runs * images
+        return Need(
+            megabytes=resources.tables("resample", len(self.files.shares(method)) * images), writes=self._table(sets)
+        )
 
     def export(self, method: str, form: str) -> Need:
         return Need(resources.hashing(self.train + self.added(method, self.files.ratios(method)[0])), 2000)
@@ -374,7 +382,9 @@ class JobCosts:
     def screen(self, method: str, part: str) -> Need:
         """A classifier for each candidate of the job, trained on what is there and what is added to it."""
         candidates = len(self.files.methods[method].candidates) / self.files.screening_jobs(method)
-        return self._classifier((1 + self.study.main_ratio) * self.train, candidates)
+        return self._classifier(
+            self.files.methods[method].recipe, self.train, self.study.main_ratio * self.train, candidates
+        )
 
     def select(self, method: str) -> Need:
         return Need(megabytes=500, writes=self._candidate_bytes(self.files.methods[method].trained, method))
@@ -401,7 +411,7 @@ class JobCosts:
     # Classifiers and the domain gap.
 
     def classify(self, method: str, ratio: str, runs: int) -> Need:
-        need = self._classifier(self.train + self.added(method, ratio), runs)
+        need = self._classifier(self.files.methods[method].recipe, self.train, self.added(method, ratio), runs)
         return need._replace(writes=runs * (self._weights_bytes + 40 * self.size.images["test"]))
 
     @property
@@ -409,11 +419,12 @@ class JobCosts:
         """Of a classifier: float32."""
         return 4 * architectures.parameters_of(self.study.classifier.model)
 
-    def _classifier(self, images: float, runs: float = 1) -> Need:
+    def _classifier(self, recipe: Recipe, real: float, added: float = 0, runs: float = 1) -> Need:
         """One classifier after the other, each on all GPUs of the job."""
-        section = self.study.classifier
-        epochs = min(section.max_epochs, resources.CLASSIFIER_EPOCHS)
-        work = runs * resources.classifier(images, epochs, section.image_size) / section.processes
+        section, images = self.study.classifier, real + added
+        drawn = recipe.mix.epoch_size(real, added) if recipe.mix else images
+        epochs = section.budget.expected_epochs(drawn, section)
+        work = runs * resources.classifier(drawn, epochs, section.image_size) / section.processes
         decoded = 4 * section.image_size**2 / section.crop_scale[0] * images
         kept = decoded / 1e6 if decoded <= crops.MEMORY else 0  # of each process: all images, or none
         memory = resources.classifier_tables(images, section.processes) + section.processes * (CARD + kept)
@@ -422,7 +433,7 @@ class JobCosts:
     def judge(self) -> Need:
         reserve = ["unused"] + ["more_real"] * (self.files.split("more_real") in self.files.reserve)
         images = sum(self.size.images[split] for split in reserve)
-        return self._classifier(images)._replace(writes=self._weights_bytes)
+        return self._classifier(PLAIN, images)._replace(writes=self._weights_bytes)
 
     def domain_gap(self) -> Need:
         added = sum(self.distinct(method, [self.files.ratios(method)[0]]) for method in self.files.adding)
@@ -567,18 +578,21 @@ class JobCosts:
         if method in files.external:
             yield from [("run_script", self.run_script(method))] * bool(self.study.added[method].script)
             yield "list_added", self.list_added(method)
+        if self.study_start(method).adds_images:
+            for ratio in files.image_ratios(method):
+                rule = "unite" if files.shares(method) else "resample"
+                yield rule, getattr(self, rule)(method, ratio)
+        yield from (("score", self.score(method, extent)) for extent in files.scored_extents(method))
+        if files.is_filtered(method):
+            yield from (("filter_images", self.filter_images(method, extent)) for extent in files.extents(method))
+        if method not in self.study.methods:
+            return  # it is here for its images
         for ratio in files.ratios(method):
             for first, last in files.stretches:
                 yield "classify", self.classify(method, ratio, last - first + 1)
         yield "summary", self.summary(method)
         if method not in files.adding:
             return
-        for ratio in files.ratios(method):
-            yield "resample", self.resample(method, ratio)
-        for extent in files.scored_extents(method):
-            yield "score", self.score(method, extent)
-        if files.is_filtered(method):
-            yield from (("filter_images", self.filter_images(method, extent)) for extent in files.extents(method))
         rules = ["hash_added", "audit", "review"] + ["embed_added"] * bool(self.study.audit.detector)
         yield from ((rule, getattr(self, rule)(method)) for rule in rules)
 

@@ -8,7 +8,8 @@ TABLES = ("table1", "differences", "scaling", "per_class", "confusions")
 
 def report_files(files: StudyFiles) -> dict:
     """Paths of what a study's page reads, by the names of the fields of ``augbench.report.results.Files``."""
-    main, adding, makers = {method: files.ratios(method)[0] for method in files.methods}, files.adding, files.makers
+    main = {method: files.ratios(method)[0] for method in files.study.methods}
+    adding, makers = files.adding, files.makers
     # Method -> the one whose images it adds, of those that one of these stages makes.
     generated, retrieved, external = (
         {method: maker for method, maker in makers.items() if maker in made}
@@ -23,8 +24,8 @@ def report_files(files: StudyFiles) -> dict:
         "clusters": files.clusters if files.cluster_counts else None,
         "paper_results": package_data.as_input("paper_results.csv"),
         "paper_compute": package_data.as_input("paper_compute.csv"),
-        "summaries": {key: files.summary(key) for key in files.methods},
-        "histories": {key: [files.run(key, main[key], k, "history.csv") for k in files.runs] for key in files.methods},
+        "summaries": {key: files.summary(key) for key in main},
+        "histories": {key: [files.run(key, main[key], k, "history.csv") for k in files.runs] for key in main},
         "added": {key: files.added_set(key, main[key], 1) for key in adding},
         "audits": {key: files.audit(key, "summary.json") for key in adding},
         "candidates": {key: files.audit(key, "candidates.parquet") for key in adding},
@@ -37,7 +38,7 @@ def report_files(files: StudyFiles) -> dict:
         "ledgers": {key: files.retrieval(maker, "ledger.parquet") for key, maker in retrieved.items()},
         "funnels": {key: files.retrieval(maker, "funnel.csv") for key, maker in retrieved.items()},
         "scores": {key: files.scores(makers[key], "main") for key in adding if makers[key] in files.scored},
-        "filtered": {key: files.filtered(key, "main", "counts.csv") for key in files.filtering},
+        "filtered": {key: files.filtered(key, "main", "counts.csv") for key in files.filtering if key in adding},
     }
 
 
@@ -97,6 +98,8 @@ def _by_method(files: StudyFiles):
     jobs = []
     for method in files.methods:
         jobs += [*_added(files, method), *_images(files, method)]
+        if method not in files.study.methods:
+            continue
         for ratio in files.ratios(method):
             stretches = [f"{method}-x{ratio}-{first}-{last}" for first, last in files.stretches]
             jobs += [("classify", name, method, f"x{ratio}") for name in stretches]
@@ -105,14 +108,17 @@ def _by_method(files: StudyFiles):
 
 
 def _added(files: StudyFiles, method: str):
-    if method not in files.adding:
+    start = files.methods[method].start
+    if not start.adds_images:
         return []
-    resampled = [("resample", f"{method}-x{ratio}", method, "") for ratio in files.ratios(method)]
+    drawn = [("resample", f"{method}-x{ratio}", method, "") for ratio in files.image_ratios(method)]
     jobs = files.scored_extents(method)
     jobs += [f"{extent}-filter" for extent in files.extents(method) if files.is_filtered(method)]
-    resampled += [("scores", f"{method}-{job}", method, "") for job in jobs]
+    drawn += [("scores", f"{method}-{job}", method, "") for job in jobs]
+    if method not in files.adding:
+        return drawn
     audits = ["", *(f"-{kind}" for kind in _detectors(files))]
-    return resampled + [("audit", f"{method}{kind}", method, "") for kind in audits]
+    return drawn + [("audit", f"{method}{kind}", method, "") for kind in audits]
 
 
 def _images(files: StudyFiles, method: str):

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Collection
 
+from augbench.study.budgets import USUAL_EPOCHS
 from augbench.study.parts import Part, gpu_hours
 
 # What a job asks for at most, in every attempt: what clusters grant. One whose work takes longer is begun again at the
@@ -14,12 +15,11 @@ HOUR = 3600
 SIDE, CROP = 512, 224  # pixels a side of the paper's diffusion model and classifier
 TARGET = 126_861  # training images of 10% ImageNet (section 3)
 EPOCHS = 40  # of a fine-tuning, at most (section 3.1)
-CLASSIFIER_EPOCHS = 100  # until a classifier's early stopping, say
 
 # Seconds of one GPU, from the GPU-hours of section 3.1. The paper does not say after how many steps or epochs its
 # jobs ended, so these assume the sampler's 50, the fine-tuner's 40 and, for five classifiers, 100.
 PER_SAMPLING_STEP = 867 * HOUR / (390 * 1000 * 50)  # of an image, on a T4
-PER_CLASSIFIED_IMAGE = 160 * HOUR / (5 * 2 * TARGET * CLASSIFIER_EPOCHS)  # and epoch, on a T4
+PER_CLASSIFIED_IMAGE = 160 * HOUR / (5 * 2 * TARGET * USUAL_EPOCHS)  # and epoch, on a T4
 PER_RETRIEVED_IMAGE = 28.5 * HOUR / (130 * 1000)  # on a CPU: searched, downloaded, judged
 # Estimates beside the paper's: floating-point operations, and times measured on a slow core.
 PER_JUDGED_IMAGE = 2.0  # on a core, by a network of the size of ViT-L/14 (0.16 TFLOP)

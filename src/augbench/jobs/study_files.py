@@ -2,14 +2,16 @@
 
 import functools
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 
 from augbench.audit.duplicates import RADIUS
 from augbench.dataset.class_table import class_keys
-from augbench.study import prompts
+from augbench.study import prompts, unions
 from augbench.study.config import Config, Study, parts_of
 from augbench.study.methods import GENERATION, Method
 from augbench.study.readers.layout import HELD_OUT
+from augbench.study.recipes import Recipe
 from augbench.study.sections.diffusion import Generate
 from augbench.study.sections.models import Backbone
 from augbench.study.sections.retrieval import Pool
@@ -182,29 +184,46 @@ class StudyFiles(Paths):
 
     def __init__(self, config: Config, name: str):
         super().__init__(name)
+        self.config = config
         self.study: Study = config.studies[name]
-        self.methods: dict[str, Method] = {method: config.methods[method] for method in self.study.methods}
+        self.methods: dict[str, Method] = config.methods_of(self.study)
 
-    # Methods.
+    # Methods: those of the study, and those that are here for their images alone, which a union takes.
 
     @property
     def adding(self) -> list[str]:
-        """The methods that add images."""
-        return [name for name, method in self.methods.items() if method.start.adds_images]
+        """The study's methods that add images."""
+        return [name for name in self.study.methods if self.methods[name].start.adds_images]
+
+    def shares(self, method: str) -> dict[str, Fraction]:
+        """The methods whose images a union takes, and the share of each; none for others."""
+        return unions.shares_of(method, self.methods)
+
+    def image_ratios(self, method: str) -> list[str]:
+        """The ratios at which there are sets of a method's images: its own, and those of unions that take them."""
+        mine = self.ratios(method) if method in self.study.methods else []
+        takers = [name for name in self.study.methods if method in self.shares(name)]
+        return list(dict.fromkeys([*mine, *(ratio for name in takers for ratio in self.ratios(name))]))
 
     @functools.cached_property
     def makers(self) -> dict[str, str]:
-        """Method -> the one whose images it adds: itself, or, of a filtered one, the first one that is the same but for
-        title, family and filter, an unfiltered one if there is any. So nothing is made twice."""
+        """Method -> the one whose images it adds: itself or, of one with a filter or a recipe of training, the first
+        that is the same but for these, title and family; one without them if there is any. So nothing is made twice."""
+        further = {"filter", *Recipe.model_fields}
         rows = {
-            name: (method.model_dump(exclude={"title", "family", "filter"}), self.study.added.get(name))
+            name: (method.model_dump(exclude={"title", "family", *further}), self.study.added.get(name))
             for name, method in self.methods.items()
         }
-        makers = {}
-        for name, method in self.methods.items():
-            alike = [other for other in self.methods if rows[other] == rows[name]] if method.filter else [name]
-            makers[name] = min(alike, key=lambda other: self.methods[other].filter is not None)
-        return makers
+        has_further = {
+            name: any(getattr(method, key) is not None for key in further) for name, method in self.methods.items()
+        }
+        return {
+            name: min(
+                [other for other in rows if rows[other] == rows[name]] if has_further[name] else [name],
+                key=has_further.__getitem__,
+            )
+            for name in rows
+        }
 
     @property
     def generating(self) -> list[str]:
@@ -229,7 +248,8 @@ class StudyFiles(Paths):
     def method_row(self, method: str) -> dict:
         """What of a method's row of the method table its images depend on, beside what :meth:`generation` holds, and a
         digest of its templates."""
-        row = self.methods[method].model_dump(exclude={"title", "family", "filter", *GENERATION})
+        others = {"title", "family", "filter", *GENERATION, *Recipe.model_fields}
+        row = self.methods[method].model_dump(exclude=others)
         return row | {"texts": _digest_of_templates(row["conditioning"])}
 
     def generation(self, method: str) -> Generate:
@@ -239,6 +259,10 @@ class StudyFiles(Paths):
     def main_times(self, method: str) -> float:
         return self.study.main_times(self.methods[method])
 
+    def recipe(self, method: str) -> dict:
+        """What of a method's row the training of its classifiers depends on."""
+        return self.methods[method].recipe.model_dump()
+
     def is_trained(self, method: str) -> bool:
         return bool(self.methods[method].trained)
 
@@ -247,12 +271,17 @@ class StudyFiles(Paths):
         wanted = self.study.wanted_ratios(method)
         return [f"{ratio:g}" for ratio in self.methods[method].start.ratios(wanted)]
 
+    def wanted_ratios(self, method: str) -> list[float]:
+        """The ratios for which a method has images: its own, and those of unions that take them; the main one
+        first."""
+        return self.config.wanted_ratios(self.study, method)
+
     def further_ratio(self, method: str) -> float | None:
         """The ratio for which a method, or another one that adds its images, needs images beyond those of the main
         one; None if none does."""
         enough = self.methods[method].start.enough(self.study, self.methods[method])
         maker = self.makers[method]
-        largest = max(max(self.study.wanted_ratios(name)) for name in self.methods if self.makers[name] == maker)
+        largest = max(max(self.wanted_ratios(name)) for name in self.methods if self.makers[name] == maker)
         return None if enough is None or largest <= enough else largest
 
     # The target and the data set.
@@ -312,7 +341,7 @@ class StudyFiles(Paths):
     @property
     def index(self) -> list[str]:
         """The index of the pool; none where a service has it."""
-        if self.pool.source.brings_index:
+        if self.pool.source.is_ready:
             return [str(self.pool.path)]
         return [] if self.pool.source.is_remote else [self.pool_index]
 
@@ -408,6 +437,18 @@ class StudyFiles(Paths):
             return False
         return self.study.drop_leaks or bool(row.filter and row.filter.allow_fewer)
 
+    def union_parts(self, method: str, ratio: str) -> list[dict]:
+        """Of whose images a union's sets are drawn, and how: as :class:`augbench.dataset.unions.Part` takes it."""
+        return [
+            {"method": part, "share": str(share), "order": self.methods[part].start.order}
+            | {"allow_fewer": self.allows_fewer(part, ratio)}
+            for part, share in self.shares(method).items()
+        ]
+
+    def union_sets(self, method: str, ratio: str) -> list[str]:
+        """The sets of those methods at a ratio: the runs of each in turn."""
+        return [file for part in self.shares(method) for file in self.added_sets(part, [ratio])]
+
     def image_tables(self, method: str, ratio: str) -> list[str]:
         """The tables of the images that a method can add at a ratio; up to the main one, only those that it needs."""
         extents = self.extents(method)[: 1 if float(ratio) <= self.study.main_ratio else None]
@@ -420,7 +461,7 @@ class StudyFiles(Paths):
     def extents(self, method: str) -> list[str]:
         """The groups in which a method's images are scored and filtered, so that those of the main ratio do not depend
         on further ones: ``main`` and, if there are such, ``further``."""
-        larger = max(map(float, self.ratios(method))) > self.study.main_ratio
+        larger = any(float(ratio) > self.study.main_ratio for ratio in self.image_ratios(method))
         return ["main", "further"] if larger and self.further(method, "parquet") else ["main"]
 
     def scored_extents(self, method: str) -> list[str]:
@@ -437,17 +478,22 @@ class StudyFiles(Paths):
         return self.methods[method].start.tables(self, self.makers[method])
 
     def is_filtered(self, method: str) -> bool:
-        return method in self.adding and (self.study.drop_leaks or self.methods[method].filter is not None)
+        """Whether some of a method's images are left out; of a union's, those of its methods are."""
+        row = self.methods[method]
+        can_be = row.start.adds_images and not row.start.is_union
+        return can_be and (self.study.drop_leaks or row.filter is not None)
 
     @property
     def filtering(self) -> list[str]:
         """The methods of whose images some are left out."""
-        return [method for method in self.adding if self.is_filtered(method)]
+        return [method for method in self.methods if self.is_filtered(method)]
 
     @property
     def scored(self) -> list[str]:
         """The methods whose images are scored: for themselves, or for those that add them too."""
-        wanted = self.adding if self.study.scores else self.filtering
+        wanted = self.filtering
+        if self.study.scores:
+            wanted = [method for method in self.adding if not self.methods[method].start.is_union]
         return list(dict.fromkeys(self.makers[method] for method in wanted))
 
     def selection_of(self, method: str) -> str | list:
@@ -477,7 +523,7 @@ class StudyFiles(Paths):
         added, and of further ones."""
         if extent == "further" or self.methods[method].start.order == "all":
             return None
-        return self.study.main_ratio if self.further_ratio(method) else max(map(float, self.ratios(method)))
+        return self.study.main_ratio if self.further_ratio(method) else max(map(float, self.image_ratios(method)))
 
     @property
     def stored_shards(self) -> list[str]:
@@ -521,7 +567,7 @@ class StudyFiles(Paths):
         """Of all classifiers of the main ratio, on each test image: the runs of each method in turn."""
         return [
             self.run(method, self.ratios(method)[0], k, "predictions.parquet")
-            for method in self.methods
+            for method in self.study.methods
             for k in self.runs
         ]
 
@@ -554,7 +600,7 @@ class StudyFiles(Paths):
 
     @property
     def summaries(self) -> list[str]:
-        return [self.summary(method) for method in self.methods]
+        return [self.summary(method) for method in self.study.methods]
 
     def audits(self, name: str) -> list[str]:
         """A file of the audit of each method that adds images, e.g. ``review.html``."""
@@ -567,5 +613,5 @@ class StudyFiles(Paths):
 
     @property
     def method_rows(self) -> dict[str, dict]:
-        """The methods' rows of the method table."""
+        """The rows of the method table of the study's methods, and of those whose images its unions take."""
         return {name: method.model_dump() for name, method in self.methods.items()}

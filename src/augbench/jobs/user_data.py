@@ -79,6 +79,7 @@ class UserData:
 
     def __init__(self, study: Study, of_target: Callable[[Target], str] = digest_of_target):
         self.study, self.of_target = study, of_target
+        self.added = functools.cache(self._added)
 
     @functools.cached_property
     def target(self) -> str:
@@ -90,11 +91,10 @@ class UserData:
         """Of the images in each folder that added images are compared with."""
         return {name: digest(folders.images(folder)) for name, folder in self.study.audit.references.items()}
 
-    @functools.cached_property
-    def added(self) -> dict[str, str]:
-        """Of the images of each method that were made elsewhere, and the tables that name them."""
-        places = {name: section.path for name, section in self.study.added.items() if name in self.study.methods}
-        return {name: digest(layout_of(path).files(Path(path))) for name, path in places.items() if path}
+    def _added(self, method: str) -> str | None:
+        """Of a method's images that were made elsewhere, and the tables that name them; None for a script's."""
+        path = self.study.added[method].path
+        return digest(layout_of(path).files(Path(path))) if path else None
 
     @functools.cached_property
     def safety(self) -> str:

@@ -4,6 +4,7 @@ import math
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from augbench.study import unions
 from augbench.study.methods import Method
 from augbench.study.sections.added import Added
 from augbench.study.sections.audit import Audit
@@ -90,8 +91,20 @@ class Config(Section):
     methods: dict[Name, Method]
     studies: dict[Name, Study] = Field(min_length=1)
 
+    def methods_of(self, study: Study) -> dict[str, Method]:
+        """The methods of a study, and those whose images its unions take."""
+        return {name: self.methods[name] for name in unions.with_parts(study.methods, self.methods)}
+
+    def wanted_ratios(self, study: Study, method: str) -> list[float]:
+        """The ratios for which a method has images: its own, and those of unions that take them; the main one
+        first."""
+        takers = [name for name in study.methods if method in unions.shares_of(name, self.methods)]
+        further = {ratio for name in [method, *takers] for ratio in study.wanted_ratios(name)}
+        return [study.main_ratio, *sorted(further - {study.main_ratio})]
+
     @model_validator(mode="after")
     def _complete(self):
+        unions.check(self.methods)
         for name, study in self.studies.items():
             for method in study.methods:
                 if method not in self.methods:
@@ -99,7 +112,8 @@ class Config(Section):
                         f"studies.{name}.methods: there is no method {method!r}{did_you_mean(method, self.methods)}"
                         f" (known: {', '.join(self.methods)})"
                     )
-            for section in sorted({key for method in study.methods for key in self.methods[method].start.sections}):
+            methods = self.methods_of(study)
+            for section in sorted({key for row in methods.values() for key in row.start.sections}):
                 if getattr(study, section) is None:
                     raise ValueError(f"studies.{name}: its methods need the section `{section}`, which is missing")
             self._check_added(name, study)
@@ -112,14 +126,14 @@ class Config(Section):
                         f"studies.{name}.scaling.methods: {method!r} is not one of the study's methods that can add "
                         "more images"
                     )
-            for method in study.methods:
-                states = self.methods[method].candidates
+            for method, row in methods.items():
+                states = row.candidates
                 if all(state.startswith("epoch-") and int(state[6:]) > study.finetune.max_epochs for state in states):
                     raise ValueError(
                         f"studies.{name}.finetune.max_epochs: {study.finetune.max_epochs} epochs are fewer than "
                         f"{method} needs for its first candidate"
                     )
-            clustered = [method for method in study.methods if self.methods[method].clusters > 1]
+            clustered = [method for method, row in methods.items() if row.clusters > 1]
             if clustered and study.finetune.embedding == "clip" and study.clip is None:
                 raise ValueError(
                     f"studies.{name}: {clustered[0]} needs the section `clip`, or "
@@ -138,7 +152,7 @@ class Config(Section):
                     f"studies.{name}.{trained[0]}.train needs a pool with images, not an index or a service"
                 )
             if study.pool and not study.pool.source.returns_embeddings:
-                diverse = next((method for method in study.methods if self.methods[method].diversity), None)
+                diverse = next((method for method, row in methods.items() if row.diversity), None)
                 if diverse:
                     raise ValueError(
                         f"studies.{name}.methods: {diverse} needs the embeddings of the images, which a service does "
@@ -151,7 +165,7 @@ class Config(Section):
     def _check_added(self, name: str, study: Study) -> None:
         """That the study says of each method where its images lie, and of no other. Raises ValueError."""
         elsewhere = [method for method, row in self.methods.items() if row.start.is_external]
-        for method in study.methods:
+        for method in self.methods_of(study):
             if method in elsewhere and method not in study.added:
                 raise ValueError(
                     f"studies.{name}.added: say where the images of {method} lie, e.g. `added: {{{method}: data/mine}}`"
@@ -167,8 +181,8 @@ class Config(Section):
     def _check_filters(self, name: str, study: Study) -> None:
         """That there are the models by whose scores images are filtered. Raises ValueError."""
         detects = study.clip is not None or study.audit.detector is not None
-        for method in study.methods:
-            rule = self.methods[method].filter
+        for method, row in self.methods_of(study).items():
+            rule = row.filter
             if rule is None:
                 continue
             if (rule.by.needs_clip and study.clip is None) or (rule.by.needs_embedding and not detects):
@@ -179,7 +193,7 @@ class Config(Section):
 
     def _check_safety(self, name: str, study: Study) -> None:
         """That there is a safety checker where one is wanted. Raises ValueError."""
-        checked = next((method for method in study.methods if self.methods[method].start.is_checked), None)
+        checked = next((method for method, row in self.methods_of(study).items() if row.start.is_checked), None)
         if checked and study.safety.is_backbones and study.backbone is None:
             raise ValueError(
                 f"studies.{name}.safety: the images of {checked} are checked by what a backbone ships, and the study "

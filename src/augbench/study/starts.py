@@ -20,6 +20,8 @@ class Start:
     is_generated = False  # by the diffusion model
     is_retrieved = False  # found in the pool
     is_external = False  # made elsewhere: the study says where they lie
+    is_union = False  # of other methods' images, in shares that its row says
+    has_shares = True  # a union can take a share of the images
     is_checked = False  # by the safety checker, before they are added
     begins_from_images = False  # the diffusion model denoises noised training images rather than noise
     needs_conditioning = False
@@ -57,6 +59,7 @@ class TargetOnly(Start):
     name = "none"
     meaning = "nowhere: the target data alone"
     adds_images = False
+    has_shares = False
     is_real = True
     reference_line = "dashed"
 
@@ -68,6 +71,7 @@ class MoreReal(Start):
     name = "more_real"
     meaning = "further real images of the target"
     is_real = True
+    has_shares = False
     split = "more_real"
     order = "all"
     reference_line = "dotted"
@@ -185,8 +189,17 @@ class Folder(Start):
         return math.inf  # all there are, at any ratio
 
 
+class Union(Start):
+    name = "methods"
+    meaning = "other methods' images, in the shares that `of` says"
+    is_union = True
+
+    def enough(self, study, method):
+        return math.inf  # its methods see to it
+
+
 STARTS: dict[str, Start] = {
-    start.name: start for start in (TargetOnly(), MoreReal(), Noise(), Image(), Pool(), Folder())
+    start.name: start for start in (TargetOnly(), MoreReal(), Noise(), Image(), Pool(), Folder(), Union())
 }
 
 

@@ -7,6 +7,7 @@ import yaml
 
 from augbench.jobs import checks, job_costs
 from augbench.jobs.job_costs import JobCosts
+from augbench.jobs.report_files import measured_jobs
 from augbench.jobs.study_files import StudyFiles
 from augbench.jobs.study_size import StudySize
 from augbench.study import config
@@ -90,6 +91,25 @@ def test_a_classifier_is_trained_on_what_a_method_adds():
     assert one.classify("more_real", "1", 1).seconds == pytest.approx(alone * 55 / 30)
 
 
+def test_a_classifier_of_a_budget_of_steps_takes_as_long_whatever_is_added():
+    steps = {"budget": "steps", "steps": 300, "batch_size": 10}
+    one = costs(classifier=steps, ratios=[1, 2])
+    alone = one.classify("none", "0", 1).seconds
+    assert one.classify("clip_prompts", "2", 1).seconds == pytest.approx(alone)
+    assert alone == pytest.approx(costs().classify("none", "0", 1).seconds)  # 100 epochs of 30 images
+    assert one.judge().seconds == pytest.approx(alone)
+    small = costs(classifier=steps | {"batch_size": 50}).classify("none", "0", 1).seconds
+    assert small == pytest.approx(3 * alone)  # batches of all 30 images
+
+
+def test_an_epoch_in_which_added_images_stand_in_is_that_of_the_target_alone():
+    mixed = {"mixed": ROWS["methods"]["clip_prompts"] | {"mix": {"probability": 0.5}}}
+    study = {"methods": ["none", "mixed"], "target": {"reader": "digits"}, "backbone": {"model": "owner/name"}}
+    rows = {"methods": ROWS["methods"] | mixed}
+    one = JobCosts(StudyFiles(config.parse(rows | {"studies": {"s": study}}), "s"))
+    assert one.classify("mixed", "1", 1).seconds == one.classify("none", "0", 1).seconds
+
+
 def test_a_screening_trains_a_classifier_for_each_of_its_candidates():
     all_in_one, single = costs(), costs(jobs={"candidates_per_screening": 1})
     assert all_in_one.screen(TUNED, "0").seconds == pytest.approx(5 * single.screen(TUNED, "0").seconds)
@@ -133,6 +153,26 @@ def test_work_that_takes_all_cores_takes_one_where_the_study_is_small(monkeypatc
     assert costs().target_cores == 1
     monkeypatch.setattr(job_costs, "study_size", lambda files: StudySize((1,), IMAGES | {"unused": 10**6}))
     assert costs().target_cores == 8
+
+
+def test_what_only_a_union_takes_is_made_once_and_not_compared():
+    union = {"title": "U", "family": "union", "start": "methods", "of": {"retrieval": 0.5, "clip_prompts": 0.5}}
+    rules = {}
+    for methods in (["none", "u"], ["none", "u", "retrieval", "clip_prompts"]):
+        study = {"methods": methods, "target": {"reader": "digits"}, "runs": 4, "clip": {"model": "ViT-B/32"}}
+        study |= {"backbone": {"model": "owner/name"}, "pool": {"source": "digits"}}
+        rows = {"methods": ROWS["methods"] | {"u": union}, "studies": {"s": study}}
+        files = StudyFiles(config.parse(rows), "s")
+        rules[len(methods)] = [rule for rule, _ in JobCosts(files).jobs()]
+        benchmarks = [
+            job[:1] + job[2:3] for job in measured_jobs(files) if job[1] in ("resample", "generate", "retrieve")
+        ]
+        assert len(set(benchmarks)) == len(benchmarks) == 2 + 1 + 1 + 1
+    made = ("retrieve", "generate", "resample", "unite")
+    for names in rules.values():
+        assert [names.count(name) for name in made] == [1, 1, 2, 1]
+    assert [rules[2].count(name) for name in ("classify", "audit", "summary")] == [2, 1, 2]
+    assert [rules[4].count(name) for name in ("classify", "audit", "summary")] == [4, 3, 4]
 
 
 def test_an_index_takes_twice_its_memory_while_it_is_built():

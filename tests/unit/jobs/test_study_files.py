@@ -169,6 +169,36 @@ def test_images_made_elsewhere_suffice_for_all_ratios():
     assert (scripted.added_place("affine"), scripted.allows_fewer("affine", "1")) == (f"{S}/added/affine/output", True)
 
 
+UNION = {"title": "U", "family": "union", "start": "methods"}
+UNION |= {"of": {"retrieval": 0.25, "ft_cluster_conditioning_k5": 0.25, "affine": 0.5}}
+
+
+def test_the_methods_of_a_union_are_here_for_their_images_alone():
+    sections = {"methods": ["none", "clip_prompts", "u"], "added": {"affine": {"path": "data", "allow_fewer": True}}}
+    sections |= {"scaling": {"methods": ["u"], "ratios": [4]}, "clip": {"model": "ViT-B/32"}}
+    sections |= {"backbone": {"model": "owner/name"}, "pool": {"source": "digits"}, "runs": 2}
+    study = {"target": {"reader": "folder", "path": "data"}} | sections
+    rows = {"methods": ROWS["methods"] | {"u": UNION}}
+    of = StudyFiles(config.parse(rows | {"studies": {"s": study}}), "s")
+    assert of.adding == ["clip_prompts", "u"]
+    assert (of.retrieving, of.external) == (["retrieval"], ["affine"])
+    assert of.generating == ["clip_prompts", "ft_cluster_conditioning_k5"] and of.cluster_counts == [5]
+    assert of.ledgers == [f"{S}/retrieval/retrieval/ledger.parquet"]
+    assert of.summaries == [f"{S}/summary/{name}.json" for name in study["methods"]]
+    assert {file.split("/")[3] for file in of.predictions} == set(study["methods"])
+    assert of.union_sets("u", "4") == [
+        f"{S}/augmentation/{name}/x4/split-{k}.parquet" for name in UNION["of"] for k in (1, 2)
+    ]
+    assert of.union_parts("u", "1")[0] == {
+        "method": "retrieval", "share": "1/4", "order": "listed", "allow_fewer": False,
+    }  # fmt: skip
+    assert of.union_parts("u", "1")[2]["allow_fewer"] and of.union_parts("clip_prompts", "1") == []
+    # What the union takes at ratio 4 its methods have at ratio 4, though they themselves are not measured there.
+    assert of.ratios("clip_prompts") == ["1"] and of.further_ratio("clip_prompts") is None
+    assert of.image_ratios("retrieval") == ["1", "4"] and of.further_ratio("retrieval") == 4
+    assert of.further_ratio("u") is None and set(of.method_rows) == {*study["methods"], *UNION["of"]}
+
+
 def test_the_digits_world_makes_its_own_target():
     study = files(target={"reader": "digits"})
     assert (study.target_section.path, study.target_section.classes) == (
@@ -277,3 +307,14 @@ def test_what_cannot_be_filtered_is_named():
         files(methods=["none"], clip=None, metrics={"encoder": "clip"})
     with pytest.raises(config.ConfigError, match="there is no encoder 'dino'"):
         files(metrics={"encoder": "dino"})
+
+
+def test_how_classifiers_are_trained_is_no_part_of_what_images_depend_on():
+    recipe = {"augment": "mixup", "mix": {"weight": 0.2}}
+    rows = {"methods": ROWS["methods"] | {"other": ROWS["methods"]["boomerang"] | recipe}}
+    study = {"methods": ["boomerang", "other"], "target": {"reader": "folder", "path": "data"}}
+    study |= {"backbone": {"model": "owner/name"}}
+    found = StudyFiles(config.parse(rows | {"studies": {"s": study}}), "s")
+    assert found.method_row("other") == found.method_row("boomerang")
+    assert found.recipe("other") == {"augment": "mixup", "mix": {"weight": 0.2, "probability": None}}
+    assert found.recipe("boomerang") == {"augment": None, "mix": None}

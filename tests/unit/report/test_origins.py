@@ -5,6 +5,7 @@ import pytest
 
 from augbench import images
 from augbench.report.exhibits.origins import origins
+from augbench.report.plan import Plan
 from augbench.report.study_page import gather
 
 EXTERNAL = {"mine": {"title": f"Mine {made.EVIL}", "family": "external", "start": "folder"}}
@@ -51,6 +52,27 @@ def test_makers_licences_and_classes_that_are_short_are_named(results):
     half = results(added={"mine": {"script": "x.py"}}, ratios=[0.2])
     row = next(row for row in origins(half)["rows"] if row["method"] == "mine")
     assert row["origin"].endswith(", x.py") and row["short"] == ""
+
+
+def test_a_union_says_whose_images_it_adds_and_by_what_each_was_checked(results, tmp_path):
+    union = {"title": "Both", "family": "union", "start": "methods", "of": {"retrieval": 0.4, "mine": 0.6}}
+    methods = {name: made.METHODS[name] for name in ("none", "clip_prompts")} | {"both": union}
+    of = results(added={"mine": "data/mine"})
+    settings = made.plan(made.METHODS, added={"mine": "data/mine"}).settings.model_dump()
+    settings |= {"methods": list(methods), "scaling": {}}
+    plan = Plan.of_rows("digits", settings, methods | {"retrieval": made.METHODS["retrieval"]} | EXTERNAL)
+    assert list(plan.methods) == list(methods) and plan.in_unions == ["retrieval", "mine"]
+    taken = ["retrieval", "retrieval", "mine", "mine"]
+    table = images.table({"image_id": f"{i}", "class": "a", "path": "x", "method": m} for i, m in enumerate(taken))
+    images.write(tmp_path / "both.parquet", table)
+    added = {"both": f"{tmp_path}/both.parquet"}
+    data = origins(made.results(of.folder, plan, added=added, external=of.files.external))
+    rows = {row["method"]: row for row in data["rows"]}
+    assert list(rows) == ["clip_prompts", "both", "retrieval", "mine"]
+    title = EXTERNAL["mine"]["title"]
+    assert rows["both"]["origin"] == f"a union of 4 images a run: 2 of Retrieval, 2 of {title}"
+    assert rows["both"]["checked"] == f"the backbone's own checker; not checked: {title}"
+    assert rows["both"]["short"].startswith("2 of 2 classes have fewer images") and data["unchecked"] == [title]
 
 
 def test_a_study_that_adds_no_such_images_has_no_table(tmp_path):
