@@ -194,6 +194,7 @@ rule generate:
         ratio=setting("main_ratio"),
         further=lambda w: files_of(w).further_ratio(w.method) if w.purpose == "further" else None,
         parts=lambda w: files_of(w).generation_jobs,
+        loading=setting("backbone.loading"),
     message:
         "{wildcards.study}: generate images of {wildcards.method} ({wildcards.purpose}), shard {wildcards.shard}"
     script:

@@ -18,6 +18,8 @@ rule fetch_backbone:
         **needs("fetch_backbone"),
     params:
         model=setting("backbone.model"),
+        revision=setting("backbone.revision"),
+        variant=setting("backbone.variant"),
         has_checker=setting("safety.is_backbones"),
         data=data_in("backbone"),
     message:

@@ -19,7 +19,8 @@ from augbench.diffusion.memory_limit import MemoryLimit
 from augbench.diffusion.objective import losses, noise_schedule, sample_posterior
 from augbench.diffusion.optimizer import Optimizer
 from augbench.diffusion.trained_model import TrainedModel
-from augbench.models.backbones import UNCHECKED
+from augbench.models import families
+from augbench.models.backbones import read_pipeline
 from augbench.study import classes
 from augbench.study.methods import Method
 from augbench.study.parts import Part
@@ -65,8 +66,6 @@ class Trainer:
     is taken over."""
 
     def __init__(self, inputs: FinetuneInputs, method: Method, settings: Finetune, *, rate: float, seed: int):
-        from diffusers import StableDiffusionPipeline
-
         torch.set_num_threads(settings.threads)
         determinism.require(strict=True)
         self.settings, self.seed, self.precision = settings, seed, mixed_precision()
@@ -77,7 +76,8 @@ class Trainer:
         self.posteriors = {
             name: latents.read(getattr(inputs, f"{name}_latents"), table) for name, table in self.tables.items()
         }
-        pipeline = StableDiffusionPipeline.from_pretrained(inputs.backbone, **UNCHECKED)
+        families.check_method(families.of_folder(inputs.backbone), method, "this method")
+        pipeline = read_pipeline(inputs.backbone)
         self.scaling, self.schedule = pipeline.vae.config.scaling_factor, noise_schedule(pipeline.scheduler)
         class_rows = classes.kept(inputs.classes)
         self.model = _placed(pipeline, class_rows, method, settings, self.device, self.precision)

@@ -16,18 +16,19 @@ from augbench.jobs import resources
 from augbench.jobs.resources import HOUR
 from augbench.jobs.study_files import StudyFiles
 from augbench.jobs.study_size import StudySize, study_size
+from augbench.models import families
+from augbench.models.families import Family
 from augbench.study import classes
 from augbench.study.parts import Part
+from augbench.study.sections.diffusion import Generate
 
 T4, V100 = "T4", "V100"  # GPUs by whose hours work is estimated, those of the paper
 GIGABYTE = 1000  # in megabytes
-PROCESS = 6 * GIGABYTE  # of a process that has Stable Diffusion on a GPU, or in its own memory
 SMALL_PROCESS = 3 * GIGABYTE  # with a small diffusion model of one's own
 MAPPED = 20 * GIGABYTE  # of a mapped file: more of it may be read from the disk again
 CARD = 2.5 * GIGABYTE  # of a classifier's process: what a GPU's libraries take, and processes that read images
 UNET_BYTES = 3.44e9  # of Stable Diffusion's denoiser, float32
 CHECKER_BYTES = 1.2e9  # of Stable Diffusion's safety checker
-MODEL_BYTES = 5.5e9  # of Stable Diffusion, with its safety checker
 
 
 class Need(NamedTuple):
@@ -91,6 +92,27 @@ class JobCosts:
     @property
     def finetuning_cores(self) -> int:
         return self.study.finetune.processes * self.study.finetune.threads
+
+    # The diffusion model.
+
+    @functools.cached_property
+    def family(self) -> Family:
+        """The backbone's family; Stable Diffusion's where it is not known before it is fetched."""
+        model = self.study.backbone.model
+        return (families.of_name(model) if model else None) or families.DEFAULT
+
+    def generation(self, method: str) -> Generate:
+        """The section ``generate`` as it holds for a method, with the pipeline's own values where it is open."""
+        return self._whole(self.files.generation(method))
+
+    def _whole(self, settings: Generate) -> Generate:
+        model = self.study.backbone.model
+        return self.family.with_defaults(settings, model if model and Path(model).is_dir() else None)
+
+    @functools.cached_property
+    def image_size(self) -> int:
+        """Pixels a side of generated images, and of those that fine-tunings read."""
+        return self._whole(self.study.generate).image_size
 
     # Numbers of images.
 
@@ -178,7 +200,7 @@ class JobCosts:
 
     def fetch_backbone(self) -> Need:
         local = Path(self.study.backbone.model).is_dir()  # linked, not copied
-        return Need(2 * HOUR, 2000, writes=0 if local else MODEL_BYTES)
+        return Need(2 * HOUR, 2000, writes=0 if local else self.family.bytes)
 
     def fetch_safety_checker(self) -> Need:
         return Need(HOUR, 2000, writes=CHECKER_BYTES)
@@ -251,7 +273,7 @@ class JobCosts:
 
     def encode_latents(self) -> Need:
         return Need(
-            resources.encoding(self._encoded, self.study.generate.image_size),
+            resources.encoding(self._encoded, self.image_size),
             self._process,
             1,
             writes=self._latents_bytes,
@@ -259,7 +281,7 @@ class JobCosts:
 
     @property
     def _process(self) -> int:
-        return SMALL_PROCESS if self.study.backbone.train else PROCESS
+        return SMALL_PROCESS if self.study.backbone.train else self.family.megabytes
 
     @property
     def _encoded(self) -> float:
@@ -276,7 +298,7 @@ class JobCosts:
     def _latents_bytes(self) -> float:
         """Mean and log-variance of each latent, float32."""
         channels, factor = self._vae
-        return self._encoded * 2 * 4 * channels * (self.study.generate.image_size / factor) ** 2
+        return self._encoded * 2 * 4 * channels * (self.image_size / factor) ** 2
 
     @functools.cached_property
     def _vae(self) -> tuple[int, int]:
@@ -295,7 +317,7 @@ class JobCosts:
 
     def finetune(self, method: str, rate: str) -> Need:
         section, row = self.study.finetune, self.files.methods[method]
-        side = self.study.generate.image_size
+        side = self.image_size
         work = resources.finetuning(self.train, self._epochs(method), side, row.trained)
         # What is learned of each class stays in the host's memory, with its two moments.
         learned = 3 * self._candidate_bytes([part for part in row.trained if not part.needs_full_precision], method)
@@ -342,10 +364,11 @@ class JobCosts:
     # Generation.
 
     def generate(self, method: str, purpose: str, shard: str) -> Need:
-        section, start = self.files.generation(method), self.study_start(method)
+        section, start = self.generation(method), self.study_start(method)
         images = self.to_generate(method, purpose)
         guided = self.files.methods[method].conditioning is not None and section.guidance > 1
-        work = resources.sampling(images, start.steps(section), section.image_size) / (1 if guided else 2)
+        work = self.family.work * resources.sampling(images, start.steps(section), section.image_size)
+        work /= 1 if guided else 2
         bytes = resources.pictures(1, section.image_size, section.format, section.quality)
         kept = images
         if purpose == "selected":  # with the chosen candidate's, by which it was compared

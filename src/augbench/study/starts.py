@@ -21,6 +21,7 @@ class Start:
     is_retrieved = False  # found in the pool
     is_external = False  # made elsewhere: the study says where they lie
     is_checked = False  # by the safety checker, before they are added
+    begins_from_noise = False  # and nothing else, as every diffusion model does of itself
     begins_from_images = False  # the diffusion model denoises noised training images rather than noise
     needs_conditioning = False
     can_be_trained = False  # parts of the diffusion model can be fine-tuned for it
@@ -117,6 +118,7 @@ class Generated(Start):
 class Noise(Generated):
     name = "noise"
     meaning = "the diffusion model denoises noise"
+    begins_from_noise = True
     needs_conditioning = True
     can_be_trained = True
     paper_stage = "generate"
