@@ -10,7 +10,7 @@ READY := $(VENV)/ready
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 SOURCES := src tests workflow/scripts benchmarks examples envs slurm/restart
 
-.PHONY: report report-all new-study cost quick test test-all test-slow test-oldest test-cluster test-gpu check benchmark benchmark-gpu
+.PHONY: report report-all new-study cost quick test test-all test-slow test-oldest test-other test-cluster test-gpu check benchmark benchmark-gpu
 .PHONY: lint style types format docs lock outdated setup
 
 report: $(READY)
@@ -30,7 +30,7 @@ cost: $(READY)
 	@python -m augbench.jobs.cost $(or $(CONFIG),config/config.yaml)
 
 # Three tiers; what belongs to which stands in tests/conftest.py. Each uses up to four cores by itself.
-PYTEST := pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+PYTEST := pytest --durations=10 --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # After each change: format, lint without types, and all tests that need no trained model and start no process.
 quick: style
@@ -50,10 +50,13 @@ test-all: test
 test-slow: $(READY)
 	$(PYTEST) -m slow tests/unit tests/workflow tests/browser tests/cluster/test_runs.py
 
-# The unit tests with the oldest Python on this machine, in an environment of its own.
-test-oldest:
-	$(MAKE) $(VENV)-oldest/ready VENV=$(VENV)-oldest PYTHON=$(OLDEST)
-	PATH="$(CURDIR)/$(VENV)-oldest/bin:$$PATH" $(PYTEST) -m "not slow" tests/unit
+# The unit tests with the oldest Python on this machine, in an environment of its own, unless all tests ran with it.
+test-oldest: $(READY)
+	@if [ "$$($(OLDEST) -V)" = "$$(python -V)" ]; then echo "$$(python -V) is the only Python here, and tested"; \
+		else $(MAKE) test-other VENV=$(VENV)-oldest PYTHON=$(OLDEST); fi
+
+test-other: $(READY)
+	$(PYTEST) -m "not slow" tests/unit
 
 # All tests on the cluster, also those that injure it: about an hour.
 test-cluster: $(READY)

@@ -376,7 +376,9 @@ def training_speed(bench: Bench, table, memory: int, workers: int | None) -> flo
     """Images per second of a training's epochs, validation on some images included; at most ``memory`` bytes of
     decoded images are kept."""
     ticks, size, before = [], bench.size, crops.MEMORY
-    settings = Classifier(model=size.model, image_size=size.crop, batch_size=size.classified, max_epochs=3)
+    settings = Classifier(
+        model=size.model, image_size=size.crop, batch_size=size.classified, max_epochs=3, learning_rate=1e-3
+    )
     settings = settings.model_copy(update={"threads": torch.get_num_threads(), "workers": workers})
     few = table.iloc[:16]
     crops.MEMORY = memory

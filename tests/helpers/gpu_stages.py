@@ -110,7 +110,7 @@ def finetune(
     **changes,
 ) -> dict:
     """Fine-tune a method of the table to its last epoch; several forward passes to a batch, mirrored images."""
-    from augbench.diffusion import finetuning
+    from augbench.diffusion import candidates, finetuning
 
     inputs = {"backbone": material.pipeline, "classes": material.classes}
     for split in ("train", "validation"):
@@ -126,7 +126,7 @@ def finetune(
         save_minutes=save_minutes,
         progress=progress,
     )
-    history = pd.read_csv(out / "lr-1" / "history.csv")
+    history = pd.read_csv(candidates.history_file(out / "lr-1"))
     return {name: history[name].to_numpy() for name in ("train_loss", "validation_loss")}
 
 
@@ -169,7 +169,9 @@ def score(material: Material, out: Path, weights: Path) -> dict:
     """Features of the pictures by the classifier in ``weights``."""
     from augbench.classifier import scoring
 
-    features, _ = scoring.score(weights, KEYS, images.read(material.table("train")), SETTINGS)
+    examine = scoring.examiner(weights, KEYS, SETTINGS)
+    batches = [batch.cpu().numpy() for batch, _ in examine(images.read(material.table("train")))]
+    features = np.concatenate(batches)
     np.save(out / "features.npy", features)
     return {"features": features}
 

@@ -32,6 +32,8 @@ from augbench.audit import hashes
 from augbench.core import list_files
 from augbench.dataset import references, splits
 from augbench.jobs import checks, logs, new_study
+from augbench.jobs.job_costs import JobCosts
+from augbench.jobs.study_files import StudyFiles
 from augbench.models import captioned_pool
 from augbench.retrieval import embedding, metadata, pools
 from augbench.retrieval import index as pool_index
@@ -171,8 +173,9 @@ def study(given: dict, **sections) -> dict:
 def plan(raw: dict, results: Path) -> list[str]:
     """What ``snakemake -n`` checks."""
     parsed = config.parse(raw)
+    costs = {name: JobCosts(StudyFiles(parsed, name)) for name in parsed.studies}
     checks.check_world(parsed, results)
-    return checks.remarks(parsed)
+    return [*checks.crowded(costs, results), *checks.remarks(parsed)]
 
 
 def damaged(rng: random.Random, data: bytes) -> bytes:

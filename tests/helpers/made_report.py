@@ -16,6 +16,7 @@ from augbench import images
 from augbench.audit import duplicates
 from augbench.core import benchmarks, files, package_data
 from augbench.diffusion import selection
+from augbench.diffusion.candidates import history_file
 from augbench.report import comparison, domain_gap, page, per_class, study_page
 from augbench.report.plan import Plan
 from augbench.report.results import Files, StudyResults
@@ -90,13 +91,10 @@ def files_of(folder, plan, **further):
         for m in plan.methods
     }
     named["generated"] = {
-        m: [
-            f"{folder}/images/{m}/{kind}/shard-0.parquet"
-            for kind in (["screen", "selected"] if m in plan.finetuned else ["base"])
-        ]
+        m: [f"{folder}/images/{m}/{'selected' if m in plan.finetuned else 'base'}/shard-0.parquet"]
         for m in plan.generating
     }
-    named["finetunings"] = {m: [f"{folder}/finetune/{m}/lr-{rate}" for rate in (1, 2, 4)] for m in plan.finetuned}
+    named["finetunings"] = {m: [f"{folder}/finetune/{m}/lr-{rate}.csv" for rate in (1, 2, 4)] for m in plan.finetuned}
     return named | further
 
 
@@ -178,22 +176,24 @@ def make_results(folder, keys=("a", EVIL)):
 
 
 def _write_generated(made):
+    """Of a fine-tuned method the chosen candidate's images, and some of others."""
     facts = {
-        "clip_prompts/base/shard-0": {"prompt": lambda i: f"{EVIL} {i}"},
-        "ft/selected/shard-0": {
+        "clip_prompts": {"prompt": lambda i: f"{EVIL} {i}"},
+        "ft-selected": {
             "prompt": lambda i: f"A photo of {EVIL} (cluster {i % 2 + 1} of 2, learned)",
             "cluster": lambda i: i % 2,
             "candidate": lambda i: "lr-2_epoch-2",
         },
-        "ft/screen/shard-0": {
+        "ft-screen": {
             "prompt": lambda i: f"A photo of {EVIL} (cluster 1 of 2, learned)",
             "cluster": lambda i: 0,
             "candidate": lambda i: f"lr-2_epoch-{i % 2 + 1}",
         },
     }
-    for name, of in facts.items():
-        table = _images(made.folder, name.replace("/", "-"), made.keys, **of)
-        images.write(made.folder / "images" / f"{name}.parquet", table)
+    tables = {name: _images(made.folder, name, made.keys, **of) for name, of in facts.items()}
+    images.write(made.folder / "images" / "clip_prompts" / "base" / "shard-0.parquet", tables["clip_prompts"])
+    selected = pd.concat([tables["ft-screen"], tables["ft-selected"]], ignore_index=True)
+    images.write(made.folder / "images" / "ft" / "selected" / "shard-0.parquet", selected)
 
 
 def _write_finetuned(made):
@@ -201,7 +201,7 @@ def _write_finetuned(made):
     folders = [made.folder / "finetune" / "ft" / rate for rate in ("lr-1", "lr-2", "lr-4")]
     for place, best in zip(folders, (0.5, 0.4, math.inf), strict=True):
         history = pd.DataFrame({"epoch": [1, 2], "train_loss": [0.6, 0.5], "validation_loss": [0.7, best]})
-        files.write_csv(place / "history.csv", history)
+        files.write_csv(history_file(place), history)
         names = pd.DataFrame({"candidate": ["epoch-1", "epoch-2", EVIL], "epoch": [1, 2, 2]})
         files.write_csv(place / "candidates.csv", names.merge(history, on="epoch"))
     screened = [row | {"validation_accuracy": 80.0 + row["epoch"]} for row in selection.candidates(folders)]

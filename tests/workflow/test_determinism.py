@@ -14,6 +14,7 @@ MODELS = ("digits", "clip", "vae", "safety", "backbone")  # their training is no
 FINER = """
       runs_per_classifier: 1
       candidates_per_screening: 1
+      keep_candidates: false
       save_minutes: 1.0e-9
 """
 PREDICTIONS = "classifier/*/*/*/predictions.parquet"
@@ -45,7 +46,8 @@ def test_other_granularity_one_core_and_a_kill_give_the_same_bytes(built, clone)
     wait_for(state.exists, process, 600)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    assert not state.parent.with_name("lr-1").exists()
+    candidates = state.parent.with_name("lr-1")
+    assert not candidates.exists()
     code, _ = other.snakemake("--unlock")
     assert code == 0
     code, output = other.snakemake(*arguments)
@@ -57,3 +59,6 @@ def test_other_granularity_one_core_and_a_kill_give_the_same_bytes(built, clone)
     assert digests.items() <= built.digests(PREDICTIONS).items()
     assert added(other) == added(built)
     assert len(list((results / "images/cluster_dm/selected").glob("*.tar"))) == 3
+
+    assert not candidates.exists() and (built.folder / candidates.relative_to(other.folder)).exists()
+    assert other.digests("finetune/cluster_dm/chosen.*") == built.digests("finetune/cluster_dm/chosen.*") != {}

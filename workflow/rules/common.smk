@@ -123,6 +123,11 @@ def needs(rule, **more):
     }
 
 
+def is_light(rule):
+    """Whether all jobs of a rule are small enough to run where Snakemake itself does: they need no place in the queue."""
+    return not workflow.is_main_process or all(study.largest(rule) <= costs.LIGHT for study in COSTS.values())
+
+
 def refuse_crowded_disk():
     """When work starts: what another machine will do may be planned where there is no room for it."""
     if crowded:

@@ -121,7 +121,7 @@ for place, runs in enumerate(sorted({study.runs for study in STUDIES.values()}))
         input:
             classes=rules.dataset.output.classes,
             images=lambda w: files_of(w).image_tables(w.method, w.ratio),
-            selection=lambda w: rules.select.output[0] if files_of(w).is_trained(w.method) else [],
+            selection=lambda w: rules.select.output.selection if files_of(w).is_trained(w.method) else [],
             together=lambda w, runs=runs: together(w.study, 1, runs),
         output:
             [ANY.added_set("{method}", "{ratio}", k) for k in range(1, runs + 1)],
@@ -131,7 +131,7 @@ for place, runs in enumerate(sorted({study.runs for study in STUDIES.values()}))
             "results/{study}/benchmarks/resample/{method}-x{ratio}.tsv"
         wildcard_constraints:
             study=one_of(name for name, study in STUDIES.items() if study.runs == runs),
-        localrule: True
+        localrule: is_light("resample")
         conda:
             "../../envs/augbench.yaml"
         resources:

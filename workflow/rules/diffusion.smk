@@ -1,3 +1,9 @@
+def chosen_for(wildcards, file):
+    """A file that jobs want which draw more images of a fine-tuned method's chosen candidate."""
+    goes_on = wildcards.purpose in ("selected", "further") and files_of(wildcards).is_trained(wildcards.method)
+    return file.format(**wildcards) if goes_on else []
+
+
 # Fine-tuned methods take the most steps after another, so they go before classifiers, which fill the gaps.
 
 
@@ -62,38 +68,47 @@ rule cluster:
         "../scripts/cluster.py"
 
 
-# The state that a killed job goes on from lies beside the output, in a folder that is not declared.
-rule finetune:
-    input:
-        backbone=ANY.model("backbone"),
-        classes=rules.dataset.output.classes,
-        train=ANY.split("train"),
-        validation=ANY.split("validation"),
-        train_latents=rules.encode_latents.output.train,
-        validation_latents=rules.encode_latents.output.validation,
-        clusters=lambda w: files_of(w).clusters_of(w.method),
-    output:
-        directory(ANY.finetuning("{method}", "{rate}")),
-    log:
-        "results/{study}/logs/finetune/{method}-lr-{rate}.log",
-    benchmark:
-        "results/{study}/benchmarks/finetune/{method}-lr-{rate}.tsv"
-    priority: 1
-    conda:
-        "../../envs/augbench.yaml"
-    threads: lambda w: costs_of(w).finetuning_cores
-    resources:
-        **needs("finetune"),
-        gpu=setting("finetune.processes"),
-    params:
-        seed=setting("seed"),
-        settings=setting("finetune"),
-        method=method_row,
-        save_minutes=setting("jobs.save_minutes"),
-    message:
-        "{wildcards.study}: fine-tune for {wildcards.method} at {wildcards.rate} times the learning rate"
-    script:
-        "../scripts/finetune.py"
+# The state that a killed job goes on from lies beside the output, in a folder that is not declared. Whether an output is
+# temporary is fixed, so there is one rule for studies that keep their candidates and one for those that do not.
+for place, keep in enumerate(sorted({study.jobs.keep_candidates for study in STUDIES.values()}, reverse=True)):
+    kept = directory(ANY.finetuning("{method}", "{rate}"))
+
+    rule:
+        name:
+            numbered("finetune", place)
+        input:
+            backbone=ANY.model("backbone"),
+            classes=rules.dataset.output.classes,
+            train=ANY.split("train"),
+            validation=ANY.split("validation"),
+            train_latents=rules.encode_latents.output.train,
+            validation_latents=rules.encode_latents.output.validation,
+            clusters=lambda w: files_of(w).clusters_of(w.method),
+        output:
+            candidates=kept if keep else temp(kept),
+            losses=ANY.finetuning("{method}", "{rate}", ".csv"),
+        log:
+            "results/{study}/logs/finetune/{method}-lr-{rate}.log",
+        benchmark:
+            "results/{study}/benchmarks/finetune/{method}-lr-{rate}.tsv"
+        wildcard_constraints:
+            study=one_of(name for name, study in STUDIES.items() if study.jobs.keep_candidates == keep),
+        priority: 1
+        conda:
+            "../../envs/augbench.yaml"
+        threads: lambda w: costs_of(w).finetuning_cores
+        resources:
+            **needs("finetune"),
+            gpu=setting("finetune.processes"),
+        params:
+            seed=setting("seed"),
+            settings=setting("finetune"),
+            method=method_row,
+            save_minutes=setting("jobs.save_minutes"),
+        message:
+            "{wildcards.study}: fine-tune for {wildcards.method} at {wildcards.rate} times the learning rate"
+        script:
+            "../scripts/finetune.py"
 
 
 # Selection: a classifier on each candidate's first images; the best validation accuracy chooses. Those images are made by
@@ -104,6 +119,7 @@ rule screen:
         train=ANY.split("train"),
         validation=ANY.split("validation"),
         finetuned=lambda w: files_of(w).finetunings(w.method),
+        losses=lambda w: files_of(w).finetunings(w.method, ".csv"),
         shards=lambda w: files_of(w).shards(w.method, "screen", "tar"),
         images=lambda w: files_of(w).shards(w.method, "screen", "parquet"),
     output:
@@ -134,8 +150,10 @@ rule select:
     input:
         screened=lambda w: files_of(w).screenings(w.method),
         finetuned=lambda w: files_of(w).finetunings(w.method),
+        losses=lambda w: files_of(w).finetunings(w.method, ".csv"),
     output:
-        ANY.selection("{method}"),
+        selection=ANY.selection("{method}"),
+        chosen=ANY.chosen("{method}"),
     log:
         "results/{study}/logs/screen/select-{method}.log",
     benchmark:
@@ -164,10 +182,9 @@ rule generate:
         classes=rules.dataset.output.classes,
         train=lambda w: ANY.split("train") if METHODS[w.method].start.begins_from_images else [],
         latents=lambda w: rules.encode_latents.output.train if METHODS[w.method].start.begins_from_images else [],
-        selection=lambda w: (
-            rules.select.output[0] if files_of(w).is_trained(w.method) and w.purpose in ("selected", "further") else []
-        ),
-        finetuned=lambda w: files_of(w).finetunings(w.method),
+        finetuned=lambda w: files_of(w).finetunings(w.method) if w.purpose == "screen" else [],
+        selection=lambda w: chosen_for(w, ANY.selection("{method}")),
+        chosen=lambda w: chosen_for(w, ANY.chosen("{method}")),
         clusters=lambda w: files_of(w).clusters_of(w.method),
         screened=lambda w: files_of(w).screened(w.method, w.shard) if w.purpose == "selected" else [],
     output:

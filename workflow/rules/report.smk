@@ -79,7 +79,7 @@ rule summary:
         "results/{study}/logs/report/summary-{method}.log",
     benchmark:
         "results/{study}/benchmarks/report/summary-{method}.tsv"
-    localrule: True
+    localrule: is_light("summary")
     conda:
         "../../envs/augbench.yaml"
     resources:

@@ -15,7 +15,7 @@ job = {
     "inputs": finetuning.FinetuneInputs.model_validate(snakemake.input),
     "method": Method.from_row(snakemake.params.method),
     "settings": Finetune(**snakemake.params.settings),
-    "folder": snakemake.output[0],
+    "folder": snakemake.output.candidates,
     "rate": float(snakemake.wildcards.rate),
     "seed": snakemake.params.seed,
     "save_minutes": snakemake.params.save_minutes,
@@ -23,7 +23,7 @@ job = {
 launching.run(
     finetuning.finetune,
     job,
-    Path(snakemake.output[0]).with_name(f".lr-{snakemake.wildcards.rate}.processes"),
+    Path(snakemake.output.candidates).with_name(f".lr-{snakemake.wildcards.rate}.processes"),
     threads=job["settings"].threads,
     processes=snakemake.resources.gpu,  # as many as there are, whatever was asked for
     machines=snakemake.resources.get("nodes", 1),

@@ -4,4 +4,10 @@ log_to(snakemake.log[0])
 
 from augbench.diffusion import selection
 
-selection.write(snakemake.output[0], snakemake.input.screened, snakemake.input.finetuned, grid=snakemake.params.grid)
+selection.write(
+    snakemake.output.selection,
+    snakemake.output.chosen,
+    snakemake.input.screened,
+    snakemake.input.finetuned,
+    grid=snakemake.params.grid,
+)

@@ -75,9 +75,8 @@ def read_set(tables: Collection[str], hashes: str, vectors: str | None) -> tuple
     """The images of some tables, each once, with what the detectors made of them, and the places in it of the images of
     each table."""
     table, places = images.read_distinct(*tables)
-    detected = vectors is not None and len(table) > 0
-    vectors = embeddings.read(vectors, table) if detected else None
-    return Set(table, image_hashes.read(hashes, table), vectors), places
+    embedded = embeddings.read(vectors, table) if vectors is not None and len(table) else None
+    return Set(table, image_hashes.read(hashes, table), embedded), places
 
 
 def audit_files(

@@ -17,3 +17,8 @@ def load(path: str | Path) -> dict:
     from safetensors.torch import load_file
 
     return load_file(path)
+
+
+def history_file(folder: Path) -> Path:
+    """The losses of a fine-tuning, epoch by epoch; they stay when the folder of its candidates goes."""
+    return folder.with_name(f"{folder.name}.csv")

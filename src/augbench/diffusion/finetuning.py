@@ -39,7 +39,8 @@ def finetune(
     """Train the method's parts on all classes at once and write its candidates (section 3.1).
 
     ``folder`` receives ``{best_train,best_validation,epoch-N}.safetensors`` as far as the method names them,
-    ``candidates.csv`` (candidate, epoch, train_loss, validation_loss) and ``history.csv`` (epoch, both losses).
+    and ``candidates.csv`` (candidate, epoch, train_loss, validation_loss); the file beside it that has its name and
+    ends in ``.csv`` holds epoch and both losses.
     Training ends when the validation loss, taken with the same noise in each epoch, has not fallen for
     ``settings.patience`` epochs, or after ``settings.max_epochs``; a method without best candidates is trained as far
     as its last epoch is named. A step whose loss is not finite, as when float16 overflows, is left out. After
@@ -172,7 +173,7 @@ def _finish(partial: Path, folder: Path, history: Sequence[Mapping], names: Sequ
         if file.stem not in names and file.name != STATE:
             file.unlink()
     rows = [{"candidate": name, **history[epoch_of(name, history) - 1]} for name in names]
-    write_csv(partial / "history.csv", pd.DataFrame(history))
+    write_csv(candidates.history_file(folder), pd.DataFrame(history))
     write_csv(partial / "candidates.csv", pd.DataFrame(rows, columns=["candidate", *history[0]]))
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)  # each file in it is flushed

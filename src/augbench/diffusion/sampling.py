@@ -33,9 +33,9 @@ PROVENANCE = ("seed", "replaced", "cluster", "start_image")  # of a row, where i
 
 class GenerateInputs(Inputs):
     """Paths: a pipeline, the safety checker (if there is one) and the class table; the training images and their
-    latents, for methods that begin from them; fine-tunings (one folder for each learning rate), the selection among
-    their candidates, and clusters; and of the images by which the candidates were compared, shard and image table, for
-    what goes on from them."""
+    latents, for methods that begin from them; clusters; fine-tunings whose candidates are compared (one folder for
+    each learning rate), or else the chosen candidate and the selection among them; and of the images by which they were
+    compared, shard and image table, for what goes on from them."""
 
     backbone: str
     classes: str
@@ -43,6 +43,7 @@ class GenerateInputs(Inputs):
     train: str | None = None
     latents: str | None = None
     finetuned: list[str] = []
+    chosen: str | None = None
     selection: str | None = None
     clusters: str | None = None
     screened: list[str] = []
@@ -118,7 +119,7 @@ def work_of(
             settings.quality,
             origin_of(inputs.backbone),
         )
-        for name, file in _models(inputs, share).items()
+        for name, file in _models(inputs).items()
     ]
 
 
@@ -130,13 +131,13 @@ def sampler_of(inputs: GenerateInputs, method: Method, settings: Generate, loadi
     return Sampler(inputs.backbone, method, settings, train, inputs.latents, inputs.safety, loading)
 
 
-def _models(inputs: GenerateInputs, share: Share) -> dict[str, Path | None]:
-    """The models that draw a share, by name: the candidates to compare, the chosen one, or the backbone as it is."""
-    if not inputs.finetuned:
-        return {"base": None}
+def _models(inputs: GenerateInputs) -> dict[str, Path | None]:
+    """The models that draw images, by name: the candidates to compare, the chosen one, or the backbone as it is."""
+    if inputs.chosen:
+        return {files.read_json(inputs.selection)["candidate"]: Path(inputs.chosen)}
     folders = [Path(folder) for folder in inputs.finetuned]
-    chosen = [files.read_json(inputs.selection)] if inputs.selection else selection.candidates(folders)
-    return {row["candidate"]: folders[0].parent / row["file"] for row in chosen}
+    compared = selection.candidates(folders) if folders else []
+    return {row["candidate"]: folders[0].parent / row["file"] for row in compared} or {"base": None}
 
 
 def fingerprint_of(

@@ -1,18 +1,20 @@
 """Selection: which learning rate and which state of a fine-tuning a method goes on with (paper, section 3.1)."""
 
 import math
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from augbench.core import files
+from augbench.diffusion.candidates import history_file
 
 
 def rates(folders: Sequence[Path]) -> dict[str, float]:
-    """Each fine-tuning's lowest validation loss in any epoch (``history.csv``), by the name of its folder; infinite for
-    one that diverged, however good it had been before."""
-    losses = {folder.name: pd.read_csv(folder / "history.csv")["validation_loss"] for folder in folders}
+    """Each fine-tuning's lowest validation loss of all epochs, by the name of its folder; infinite for one that
+    diverged, however good it had been before."""
+    losses = {folder.name: pd.read_csv(history_file(folder))["validation_loss"] for folder in folders}
     return {name: math.inf if math.isinf(course.max()) else float(course.min()) for name, course in losses.items()}
 
 
@@ -75,9 +77,20 @@ def select(screened: Sequence[Mapping]) -> dict:
 
 
 def write(
-    path: str | Path, screened: Sequence[str | Path], folders: Sequence[str | Path], *, grid: Sequence[float]
+    path: str | Path,
+    chosen: str | Path,
+    screened: Sequence[str | Path],
+    folders: Sequence[str | Path],
+    *,
+    grid: Sequence[float],
 ) -> None:
-    """Select among the candidates of the files ``screened``, of fine-tunings in ``folders``, and write the selection
-    (JSON): :func:`select`'s with :func:`compare_rates`'."""
-    candidates = [candidate for file in screened for candidate in files.read_json(file)]
-    files.write_json(path, select(candidates) | compare_rates([Path(folder) for folder in folders], grid))
+    """Select among the candidates of the files ``screened``, of fine-tunings in ``folders``.
+
+    Writes the selection (JSON), :func:`select`'s with :func:`compare_rates`', and a copy of the candidate itself to
+    ``chosen``: the folders go when it is there.
+    """
+    places = [Path(folder) for folder in folders]
+    selection = select([candidate for file in screened for candidate in files.read_json(file)])
+    with files.whole(chosen) as temporary:
+        shutil.copyfile(places[0].parent / selection["file"], temporary)
+    files.write_json(path, selection | compare_rates(places, grid))

@@ -8,17 +8,19 @@ import hashlib
 import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.compute
 import pyarrow.parquet as pq
 
 from augbench.core import files
 from augbench.core.files import whole
 from augbench.images import pixels
+
+pc: Any = pyarrow.compute  # of whose functions no type checker knows
 
 SCHEMA = pa.schema(
     [
@@ -167,8 +169,8 @@ def _large(schema: pa.Schema, columns: Sequence[str]) -> pa.Schema:
 
 def places_of(texts: pd.Series, known: Sequence[str] | pa.ChunkedArray) -> np.ndarray:
     """Where among ``known`` ids or classes each of ``texts`` stands first, int32 (n,); -1 for one that is not there."""
-    known = known if isinstance(known, pa.ChunkedArray) else pa.array(known, pa.string())
-    places = pc.index_in(_array(texts, pa.large_string()), known.cast(pa.large_string()))
+    among: Any = known if isinstance(known, pa.ChunkedArray) else pa.array(known, pa.string())
+    places = pc.index_in(_array(texts, pa.large_string()), among.cast(pa.large_string()))
     return pc.fill_null(places, -1).to_numpy()
 
 
@@ -223,7 +225,7 @@ class References(Sequence):
     def __len__(self) -> int:
         return len(self.columns[0])
 
-    def __getitem__(self, place):
+    def __getitem__(self, place) -> Any:
         if isinstance(place, slice):
             return [self[each] for each in range(*place.indices(len(self)))]
         return Reference(*(column[place].as_py() for column in self.columns))

@@ -98,7 +98,7 @@ class JobCosts:
     @functools.cached_property
     def family(self) -> Family:
         """The backbone's family; Stable Diffusion's where it is not known before it is fetched."""
-        model = self.study.backbone.model
+        model = self.files.backbone.model
         return (families.of_name(model) if model else None) or families.DEFAULT
 
     def generation(self, method: str) -> Generate:
@@ -106,7 +106,7 @@ class JobCosts:
         return self._whole(self.files.generation(method))
 
     def _whole(self, settings: Generate) -> Generate:
-        model = self.study.backbone.model
+        model = self.files.backbone.model
         return self.family.with_defaults(settings, model if model and Path(model).is_dir() else None)
 
     @functools.cached_property
@@ -199,7 +199,7 @@ class JobCosts:
     # Models.
 
     def fetch_backbone(self) -> Need:
-        local = Path(self.study.backbone.model).is_dir()  # linked, not copied
+        local = Path(str(self.files.backbone.model)).is_dir()  # linked, not copied
         return Need(2 * HOUR, 2000, writes=0 if local else self.family.bytes)
 
     def fetch_safety_checker(self) -> Need:
@@ -255,9 +255,9 @@ class JobCosts:
 
     def _retrieval(self, images: float, wanted: float) -> Need:
         """To retrieve so many ``images`` of those that are ``wanted``. Downloads and judging go side by side."""
-        study, section = self.study, self.study.retrieval
+        section = self.study.retrieval
         found = section.overfetch * images
-        downloads = not study.pool.source.is_local
+        downloads = not self.files.pool.source.is_local
         seconds = resources.retrieval(images) if downloads else resources.hashing(found)
         networks = (not self.files.trains_backbone) + (section.aesthetic_model is not None)
         judging = resources.judging(found, networks, section.threads, section.gpu)
@@ -281,7 +281,7 @@ class JobCosts:
 
     @property
     def _process(self) -> int:
-        return SMALL_PROCESS if self.study.backbone.train else self.family.megabytes
+        return SMALL_PROCESS if self.files.backbone.train else self.family.megabytes
 
     @property
     def _encoded(self) -> float:
@@ -303,12 +303,12 @@ class JobCosts:
     @functools.cached_property
     def _vae(self) -> tuple[int, int]:
         """Channels of the latents, and pixels of an image that one of theirs stands for, a side."""
-        section = self.study.backbone
+        section = self.files.backbone
         if section.train:
             return section.train.latent_channels, 2 ** (len(section.train.vae_channels) - 1)
-        if not Path(section.model).is_dir():
+        if not Path(str(section.model)).is_dir():
             return 4, 8
-        config = json.loads((Path(section.model) / "vae" / "config.json").read_text())
+        config = json.loads((Path(str(section.model)) / "vae" / "config.json").read_text())
         return config["latent_channels"], 2 ** (len(config["block_out_channels"]) - 1)
 
     def cluster(self) -> Need:
@@ -322,12 +322,15 @@ class JobCosts:
         # What is learned of each class stays in the host's memory, with its two moments.
         learned = 3 * self._candidate_bytes([part for part in row.trained if not part.needs_full_precision], method)
         model = any(part.needs_full_precision for part in row.trained) * 2 * self._backbone[2]  # float32
+        written = len(row.candidates) * self._candidate_bytes(row.trained, method)
+        keep = self.study.jobs.keep_candidates
         return Need(
             work / section.processes,
             2 * GIGABYTE + section.processes * self._process + (4 * model + learned) / 1e6 + self._mapped,
             section.processes,
             V100,
-            writes=len(row.candidates) * self._candidate_bytes(row.trained, method),
+            writes=written if keep else 0,
+            drops=0 if keep else written,
         )
 
     def _epochs(self, method: str) -> int:
@@ -344,10 +347,11 @@ class JobCosts:
     @functools.cached_property
     def _backbone(self) -> tuple[int, int, float]:
         """Tokens and width of a text encoding, and bytes of the denoiser in half precision."""
-        section = self.study.backbone
+        section = self.files.backbone
         if section.train:
+            assert self.study.clip and self.study.clip.train  # whose text encoder it takes
             return section.train.text_tokens, self.study.clip.train.width, 0
-        folder = Path(section.model)
+        folder = Path(str(section.model))
         if not folder.is_dir():
             return 77, 768, UNET_BYTES / 2
         weights = sum(file.stat().st_size for file in (folder / "unet").glob("*.safetensors"))
@@ -359,7 +363,7 @@ class JobCosts:
         return self._classifier((1 + self.study.main_ratio) * self.train, candidates)
 
     def select(self, method: str) -> Need:
-        return Need(megabytes=500)
+        return Need(megabytes=500, writes=self._candidate_bytes(self.files.methods[method].trained, method))
 
     # Generation.
 
@@ -463,6 +467,17 @@ class JobCosts:
         return Need(megabytes=resources.tables("study_page", self.train))
 
     # All jobs.
+
+    def largest(self, rule: str) -> float:
+        """Megabytes of the largest job of a rule; 0 where the study has none."""
+        return self._largest.get(rule, 0)
+
+    @functools.cached_property
+    def _largest(self) -> dict[str, float]:
+        largest: dict[str, float] = {}
+        for rule, need in self.jobs():
+            largest[rule] = max(largest.get(rule, 0), need.megabytes)
+        return largest
 
     def jobs(self) -> Iterator[tuple[str, Need]]:
         """The rule and the need of each job of the study's report."""

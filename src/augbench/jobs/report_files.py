@@ -28,7 +28,7 @@ def report_files(files: StudyFiles) -> dict:
         "verdicts": {key: files.verdicts(key) for key in adding if files.verdicts(key) in files.verdict_files},
         "generated": {key: files.generated(key, "parquet") for key in files.generating},
         "selections": {key: files.selection(key) for key in finetuned},
-        "finetunings": {key: files.finetunings(key) for key in finetuned},
+        "finetunings": {key: files.finetunings(key, ".csv") for key in finetuned},
         "external": {key: files.added_images(key) for key in files.external},
         "ledgers": {key: files.retrieval(key, "ledger.parquet") for key in retrieving},
         "funnels": {key: files.retrieval(key, "funnel.csv") for key in retrieving},

@@ -44,6 +44,7 @@ TABLES = {
     "summary": (500, 100),
     "study_page": (1000, 900),
 }
+LIGHT = 1000  # megabytes up to which a table's job may run where Snakemake itself does, on a login node for instance
 # Bytes of encoded pictures, per pixel, by quality; a PNG's has no quality. Means of 34 photographs; of PNG, of those in
 # which every pixel is sharp.
 BYTES_PER_PIXEL = {

@@ -9,6 +9,7 @@ from augbench.study import prompts
 from augbench.study.config import Config, Study, parts_of
 from augbench.study.methods import GENERATION, Method
 from augbench.study.sections.diffusion import Generate
+from augbench.study.sections.models import Backbone
 from augbench.study.sections.retrieval import Pool
 from augbench.study.sections.target import Target
 
@@ -86,8 +87,13 @@ class Paths:
     def clusters(self) -> str:
         return f"{self.folder}/finetune/clusters.parquet"
 
-    def finetuning(self, method: str, rate: str) -> str:
-        return f"{self.folder}/finetune/{method}/lr-{rate}"
+    def finetuning(self, method: str, rate: str, extension: str = "") -> str:
+        """The folder of a fine-tuning's candidates; with the extension ``.csv`` its losses, which stay."""
+        return f"{self.folder}/finetune/{method}/lr-{rate}{extension}"
+
+    def chosen(self, method: str) -> str:
+        """The chosen candidate."""
+        return f"{self.folder}/finetune/{method}/chosen.safetensors"
 
     def shard(self, method: str, purpose: str, shard: int | str, extension: str) -> str:
         """Generated images, as a shard (tar) or an image table (parquet).
@@ -242,6 +248,12 @@ class StudyFiles(Paths):
     # The pool.
 
     @property
+    def backbone(self) -> Backbone:
+        """The backbone of a study that has one."""
+        assert self.study.backbone
+        return self.study.backbone
+
+    @property
     def pool(self) -> Pool:
         """The pool of a study that has one."""
         assert self.study.pool
@@ -321,10 +333,10 @@ class StudyFiles(Paths):
         """The clusters of the training images, for a method with several conditionings per class; else none."""
         return self.clusters if self.methods[method].clusters > 1 else []
 
-    def finetunings(self, method: str) -> list[str]:
-        """The folders of a method's fine-tunings, one per learning rate; none for a method without."""
+    def finetunings(self, method: str, extension: str = "") -> list[str]:
+        """The folders of a method's fine-tunings, or their losses, one per learning rate; none for a method without."""
         rates = self.study.finetune.grid if self.is_trained(method) else []
-        return [self.finetuning(method, f"{rate:g}") for rate in rates]
+        return [self.finetuning(method, f"{rate:g}", extension) for rate in rates]
 
     def screening_jobs(self, method: str) -> int:
         return parts_of(len(self.methods[method].candidates), self.study.jobs.candidates_per_screening)

@@ -1,8 +1,8 @@
 """How many images a study deals with: of each class and split, before its data set exists and after."""
 
+import contextlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
@@ -12,6 +12,7 @@ from augbench.jobs.study_files import StudyFiles
 from augbench.study import classes
 
 AT_A_TIME = 16  # folders, since a network file system takes long to answer
+UNREADABLE = (OSError, ValueError, KeyError)  # no table yet, or a damaged one, which the jobs that read it name
 
 
 class StudySize(NamedTuple):
@@ -29,15 +30,22 @@ class StudySize(NamedTuple):
 def study_size(files: StudyFiles) -> StudySize:
     """The size of a study: of its data set where there is one, else as far as the names of the target's files tell,
     which is exact but for classes that retrieval cannot fill and images that cannot be read."""
-    tables = {split: files.split(split) for split in splits.SPLITS}
-    if all(Path(path).is_file() for path in [files.classes, *tables.values()]):
-        train = tuple(row["train"] for row in classes.kept(files.classes))
-        return StudySize(train, {split: _rows(path) for split, path in tables.items()})
-    if Path(table := files.target("images.parquet")).is_file():
-        counts = pd.read_parquet(table, columns=["class", "split"]).groupby(["split", "class"]).size()
-        images = {split: int(counts.get(split, pd.Series(dtype=int)).sum()) for split in splits.SPLITS}
-        return StudySize(tuple(int(count) for count in counts.get("train", ())), images)
+    for size in (_size_of_data_set, _size_of_target):
+        with contextlib.suppress(*UNREADABLE):
+            return size(files)
     return expected_size(files)
+
+
+def _size_of_data_set(files: StudyFiles) -> StudySize:
+    train = tuple(row["train"] for row in classes.kept(files.classes))
+    return StudySize(train, {split: _rows(files.split(split)) for split in splits.SPLITS})
+
+
+def _size_of_target(files: StudyFiles) -> StudySize:
+    table = pd.read_parquet(files.target("images.parquet"), columns=["class", "split"])
+    images = {split: int((table["split"] == split).sum()) for split in splits.SPLITS}
+    train = table[table["split"] == "train"].groupby("class").size()
+    return StudySize(tuple(train.tolist()), images)
 
 
 def expected_size(files: StudyFiles) -> StudySize:
@@ -50,8 +58,8 @@ def expected_size(files: StudyFiles) -> StudySize:
         layout = reader.layout(study.target)
         parts = [layout.train, *layout.own.values()]
         with ThreadPoolExecutor(AT_A_TIME) as pool:
-            counts = [list(pool.map(lambda key, part=part: _count(part(key)), layout.classes)) for part in parts]
-        counts, own = counts[0], dict(zip(layout.own, map(sum, counts[1:]), strict=True))
+            counted = [list(pool.map(lambda key, part=part: _count(part(key)), layout.classes)) for part in parts]
+        counts, own = counted[0], dict(zip(layout.own, map(sum, counted[1:]), strict=True))
     return size_of(counts, own, study.dataset)
 
 

@@ -7,11 +7,13 @@ The result is a transformers ``CLIPModel`` folder with CLIP's own tokenizer, so 
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, normalize
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor, CLIPTokenizer
+from transformers.models.clip import modeling_clip
 
 from augbench.core import determinism, finite
 from augbench.core.files import whole
@@ -81,13 +83,48 @@ def _untrained(settings: ClipTraining) -> CLIPModel:
         "eos_token_id": EOS,
         "pad_token_id": EOS,
     }
-    return CLIPModel(
-        CLIPConfig(
-            text_config=sizes | text,
-            vision_config=sizes | {"image_size": settings.image_size, "patch_size": settings.patch_size},
-            projection_dim=settings.projection,
-        )
+    config = CLIPConfig(
+        text_config=sizes | text,
+        vision_config=sizes | {"image_size": settings.image_size, "patch_size": settings.patch_size},
+        projection_dim=settings.projection,
     )
+    with mock.patch.object(modeling_clip.CLIPPreTrainedModel, "_init_weights", _draw_weights):
+        return CLIPModel(config)
+
+
+def _draw_weights(model, module) -> None:
+    """Draw the initial weights of a module of CLIP, as Radford et al. have them.
+
+    transformers draws the same distributions, but in an order that depends on its version: a study's results would
+    then depend on it too.
+    """
+    layers = 2 * getattr(model.config, "num_hidden_layers", 1)  # each adds twice to its input
+
+    def draw(weights, deviation: float) -> None:
+        torch.nn.init.normal_(weights, std=deviation)
+
+    if isinstance(module, modeling_clip.CLIPTextEmbeddings):
+        draw(module.token_embedding.weight, 0.02)
+        draw(module.position_embedding.weight, 0.02)
+    elif isinstance(module, modeling_clip.CLIPVisionEmbeddings):
+        draw(module.class_embedding, module.embed_dim**-0.5)
+        draw(module.patch_embedding.weight, 0.02)
+        draw(module.position_embedding.weight, 0.02)
+    elif isinstance(module, modeling_clip.CLIPAttention):
+        for projection in (module.q_proj, module.k_proj, module.v_proj):
+            draw(projection.weight, module.embed_dim**-0.5 * layers**-0.5)
+        draw(module.out_proj.weight, module.embed_dim**-0.5)
+    elif isinstance(module, modeling_clip.CLIPMLP):
+        draw(module.fc1.weight, (2 * module.config.hidden_size) ** -0.5)
+        draw(module.fc2.weight, module.config.hidden_size**-0.5 * layers**-0.5)
+    elif isinstance(module, CLIPModel):
+        draw(module.text_projection.weight, module.text_embed_dim**-0.5)
+        draw(module.visual_projection.weight, module.vision_embed_dim**-0.5)
+    elif isinstance(module, torch.nn.LayerNorm):
+        torch.nn.init.ones_(module.weight)
+        torch.nn.init.zeros_(module.bias)
+    elif isinstance(module, torch.nn.Linear) and module.bias is not None:
+        torch.nn.init.zeros_(module.bias)
 
 
 class _Objective(torch.nn.Module):

@@ -107,7 +107,8 @@ def measure(places: Sequence, batches: Iterable[tuple], real) -> Gap:
     distances = [frechet_distance(each, real) for each in moments]
     shares_of_sets = [100 * hits / each.count for hits, each in zip(recognised, moments, strict=True)]
     sizes = [each.count for each in moments]
-    return Gap(*(float(np.mean(column)) for column in (distances, shares_of_sets, sizes)), len(distinct))
+    distance, share, size = (float(np.mean(column)) for column in (distances, shares_of_sets, sizes))
+    return Gap(distance, share, size, len(distinct))
 
 
 def moments_of(batches: Iterable[tuple]):

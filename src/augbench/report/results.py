@@ -47,7 +47,7 @@ class Files:
     verdicts: dict[str, str] = field(default_factory=dict)  # of those methods whose candidates people have judged
     generated: dict[str, list[str]] = field(default_factory=dict)
     selections: dict[str, str] = field(default_factory=dict)
-    finetunings: dict[str, list[str]] = field(default_factory=dict)  # a folder for each learning rate
+    finetunings: dict[str, list[str]] = field(default_factory=dict)  # losses at each learning rate
     external: dict[str, str] = field(default_factory=dict)  # all images that were made elsewhere
     ledgers: dict[str, str] = field(default_factory=dict)
     funnels: dict[str, str] = field(default_factory=dict)
@@ -213,8 +213,8 @@ class StudyResults:
 
     def finetunings(self, method: str) -> dict[str, pd.DataFrame]:
         """Learning rate (lr-RATE) -> losses epoch by epoch."""
-        folders = zip(self.selection(method)["rates"], self.files.finetunings[method], strict=True)
-        return {rate: pd.read_csv(_present(Path(folder) / "history.csv")) for rate, folder in folders}
+        losses = zip(self.selection(method)["rates"], self.files.finetunings[method], strict=True)
+        return {rate: pd.read_csv(_present(path)) for rate, path in losses}
 
     def funnel(self, method: str) -> pd.DataFrame:
         """How many of each class's neighbours met which fate; keyed by class."""

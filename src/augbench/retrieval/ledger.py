@@ -7,7 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.compute
+
+pc: Any = pyarrow.compute  # of whose functions no type checker knows
 
 FATES = {  # what became of a neighbour, roughly in the order in which it is found out
     "taken": "used at the main ratio already",

@@ -44,6 +44,10 @@ class Start:
         """The ratio up to which a method's images of the main one suffice; None where no further ones can be had."""
         return None
 
+    def steps(self, settings) -> int:
+        """Denoising steps of an image; ``settings`` is the section ``generate`` of the configuration."""
+        return 0
+
     def further(self, files, method: str, extension: str) -> list[str]:
         """The files of the images that ratios above :meth:`enough` take besides."""
         return []
@@ -95,8 +99,7 @@ class Generated(Start):
     def further(self, files, method, extension):
         return files.shards(method, "further", extension)
 
-    def steps(self, settings) -> int:
-        """Denoising steps of an image."""
+    def steps(self, settings):
         return settings.steps
 
     def choose(self, row: Mapping, key: tuple, attempt: int, training) -> dict:

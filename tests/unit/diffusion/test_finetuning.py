@@ -19,6 +19,7 @@ from kills import kill_at_call
 from augbench import images
 from augbench.core import files
 from augbench.diffusion import candidates, finetuning, latents, objective, sampling, selection, trainer
+from augbench.diffusion.candidates import history_file
 from augbench.diffusion.optimizer import Optimizer
 from augbench.diffusion.sampler import Sampler
 from augbench.diffusion.sampling_plan import batches, plan
@@ -132,7 +133,10 @@ def kept_models():
 
 
 def contents(folder):
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
+    """Digests of a fine-tuning's candidates and losses."""
+    written = [*sorted(folder.iterdir()), history_file(folder)]
+    names = [path.name for path in written[:-1]] + ["losses"]
+    return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in zip(names, written, strict=True)}
 
 
 @pytest.fixture(scope="module")
@@ -200,7 +204,7 @@ def test_the_loss_on_a_fixed_noised_batch_falls(world, target, method):
 @pytest.mark.parametrize("method", METHODS)
 def test_a_loaded_candidate_generates_the_same_bytes_as_the_one_in_memory(world, runs, tmp_path, method):
     run, trained = runs(method), method_of(method)
-    last = pd.read_csv(run.folder / "history.csv")["epoch"].iloc[-1]
+    last = pd.read_csv(history_file(run.folder))["epoch"].iloc[-1]
     states = {"memory": run.model.candidate(), "file": candidates.load(run.folder / f"epoch-{last}.safetensors")}
     sizes = {class_row["class"]: [4, 3, 3] for class_row in CLASSES} if trained.clusters > 1 else None
     rows = plan(CLASSES, [3, 3], trained, (1, method), cluster_sizes=sizes)
@@ -385,7 +389,7 @@ def test_training_stops_when_the_validation_loss_stagnates_or_rises():
 
 def test_candidates_are_what_the_history_says(runs):
     run = runs("textual_inversion")
-    losses = pd.read_csv(run.folder / "history.csv").set_index("epoch")
+    losses = pd.read_csv(history_file(run.folder)).set_index("epoch")
     found = pd.read_csv(run.folder / "candidates.csv").set_index("candidate")
     assert list(found.index) == method_of("textual_inversion").candidates
     assert found.loc["best_train", "epoch"] == losses["train_loss"].idxmin()
@@ -394,16 +398,15 @@ def test_candidates_are_what_the_history_says(runs):
         same = candidates.load(run.folder / f"epoch-{epoch}.safetensors")
         for key, value in candidates.load(run.folder / f"{name}.safetensors").items():
             assert torch.equal(value, same[key])
-    assert sorted(contents(run.folder)) == sorted(
-        ["history.csv", "candidates.csv", *(f"{name}.safetensors" for name in found.index)]
-    )
+    names = ["losses", "candidates.csv", *(f"{name}.safetensors" for name in found.index)]
+    assert sorted(contents(run.folder)) == sorted(names)
 
 
 def test_a_method_without_best_candidates_is_trained_to_its_last(world, target, tmp_path):
     changes = {"max_epochs": 40, "patience": 1, "learning_rates": {"conditioning": 1e-9, "unet": 1e-9}}
     numbered = ["epoch-1", "epoch-2"]
     finetuning.finetune(**arguments(world, target, "imagic", tmp_path / "lr-1", candidates=numbered, **changes))
-    assert len(pd.read_csv(tmp_path / "lr-1" / "history.csv")) == 2
+    assert len(pd.read_csv(history_file(tmp_path / "lr-1"))) == 2
 
 
 # --- kills and processes --------------------------------------------------------------------------------
@@ -427,7 +430,7 @@ def test_a_run_ended_by_sigterm_goes_on_to_the_same_bytes(world, target, runs, t
     assert not (tmp_path / "lr-1").exists()
     finetuning.finetune(**given)
     assert contents(tmp_path / "lr-1") == contents(runs("pseudoword_dm").folder)
-    assert [path.name for path in tmp_path.iterdir()] == ["lr-1"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["lr-1", "lr-1.csv"]
 
 
 @pytest.mark.parametrize("step", [4, 12, 22])
@@ -444,8 +447,8 @@ def test_a_killed_run_goes_on_from_the_last_state_to_the_same_bytes(world, targe
 def test_two_processes_give_the_same_loss_curve_as_one(world, target, runs, tmp_path, method):
     given = arguments(world, target, method, tmp_path / "lr-1")
     launching.run(finetuning.finetune, given, tmp_path / "processes", processes=2, threads=1)
-    assert [path.name for path in tmp_path.iterdir()] == ["lr-1"]
-    one, two = (pd.read_csv(folder / "history.csv") for folder in (runs(method).folder, tmp_path / "lr-1"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["lr-1", "lr-1.csv"]
+    one, two = (pd.read_csv(history_file(folder)) for folder in (runs(method).folder, tmp_path / "lr-1"))
     assert len(one) == len(two)
     assert np.abs(one - two).to_numpy().max() < 1e-4
 
@@ -457,14 +460,14 @@ def test_processes_with_unequal_parts_of_a_batch_agree_too(world, target, tmp_pa
     finetuning.finetune(**arguments(world, target, "imagic", tmp_path / "one", **changes))
     given = arguments(world, target, "imagic", tmp_path / "two", **changes)
     launching.run(finetuning.finetune, given, tmp_path / "processes", processes=2, threads=1)
-    one, two = (pd.read_csv(tmp_path / name / "history.csv") for name in ("one", "two"))
+    one, two = (pd.read_csv(history_file(tmp_path / name)) for name in ("one", "two"))
     assert np.abs(one - two).to_numpy().max() < 1e-4
 
 
 def test_how_many_images_are_in_memory_changes_nothing_but_low_bits(world, target, runs, tmp_path):
     given = arguments(world, target, "imagic", tmp_path / "lr-1", images_at_a_time=8)
     finetuning.finetune(**given)
-    one, two = (pd.read_csv(folder / "history.csv") for folder in (runs("imagic").folder, tmp_path / "lr-1"))
+    one, two = (pd.read_csv(history_file(folder)) for folder in (runs("imagic").folder, tmp_path / "lr-1"))
     assert np.abs(one - two).to_numpy().max() < 1e-4
 
 
@@ -473,7 +476,7 @@ def test_gradient_checkpointing_changes_no_loss(world, target, runs, tmp_path):
     with kept_models() as models:
         finetuning.finetune(**given)
     assert models[0].unet.is_gradient_checkpointing
-    one, two = (pd.read_csv(folder / "history.csv") for folder in (runs("imagic").folder, tmp_path / "lr-1"))
+    one, two = (pd.read_csv(history_file(folder)) for folder in (runs("imagic").folder, tmp_path / "lr-1"))
     assert np.abs(one - two).to_numpy().max() < 1e-4
 
 
@@ -509,7 +512,7 @@ def test_validation_takes_the_same_noise_in_each_epoch(world, target, tmp_path, 
     """Where nothing is learned the loss stays."""
     monkeypatch.setattr(trainer.Trainer, "step", lambda *_: 0.0)
     finetuning.finetune(**arguments(world, target, "imagic", tmp_path / "lr-1"))
-    found = pd.read_csv(tmp_path / "lr-1" / "history.csv")["validation_loss"]
+    found = pd.read_csv(history_file(tmp_path / "lr-1"))["validation_loss"]
     assert len(found) == 3
     assert found.nunique() == 1
 
@@ -524,8 +527,8 @@ def test_losses_that_stay_without_number_end_the_run_with_infinite_losses_and_no
     monkeypatch.setattr(trainer.Trainer, "step", lambda *_: next(steps) if where == "training" else 0.0)
     monkeypatch.setattr(trainer.Trainer, "validation_loss", lambda *_: next(validations))
     finetuning.finetune(**arguments(world, target, "ft_conditioning", tmp_path / "lr-1"))
-    assert sorted(path.name for path in (tmp_path / "lr-1").iterdir()) == ["candidates.csv", "history.csv"]
-    history = pd.read_csv(tmp_path / "lr-1" / "history.csv")
+    assert sorted(path.name for path in (tmp_path / "lr-1").iterdir()) == ["candidates.csv"]
+    history = pd.read_csv(history_file(tmp_path / "lr-1"))
     assert history["validation_loss"].tolist() == [1.0, float("inf")]
     assert history["train_loss"].iloc[1] == float("inf")
     assert list(pd.read_csv(tmp_path / "lr-1" / "candidates.csv")) == ["candidate", *history.columns]
@@ -540,7 +543,7 @@ def test_steps_in_a_row_are_counted_over_epochs_and_a_finite_one_ends_the_row(wo
     monkeypatch.setattr(trainer.Trainer, "step", lambda *_: next(steps))
     monkeypatch.setattr(trainer.Trainer, "validation_loss", lambda *_: 1.0)
     finetuning.finetune(**arguments(world, target, "ft_conditioning", tmp_path / "lr-1"))
-    losses = pd.read_csv(tmp_path / "lr-1" / "history.csv")["train_loss"].tolist()
+    losses = pd.read_csv(history_file(tmp_path / "lr-1"))["train_loss"].tolist()
     assert losses == [1.0 / 8, float("inf"), 1.0]  # of the images whose loss is finite
 
 
@@ -682,7 +685,7 @@ def test_a_state_of_another_precision_or_card_is_not_gone_on_from(world, target,
 
 def test_a_rate_that_is_far_too_high_diverges_for_real(world, target, tmp_path):
     finetuning.finetune(**arguments(world, target, "imagic", tmp_path / "lr-1", rate=1e38, max_epochs=5))
-    assert pd.read_csv(tmp_path / "lr-1" / "history.csv")["validation_loss"].iloc[-1] == float("inf")
+    assert pd.read_csv(history_file(tmp_path / "lr-1"))["validation_loss"].iloc[-1] == float("inf")
 
 
 @pytest.mark.parametrize("mirrored", [False, True])

@@ -7,6 +7,7 @@ from sampled import METHOD, changed
 from test_finetuning import CLASSES, SETTINGS, arguments, target  # noqa: F401
 
 from augbench.diffusion import candidates, finetuning
+from augbench.diffusion.candidates import history_file
 from augbench.diffusion.sampler import Sampler
 from augbench.diffusion.sampling_plan import plan
 from augbench.study.parts import PARTS, PROMPT, Part
@@ -97,7 +98,7 @@ def test_it_is_trained_saved_and_sampled_from(world, target, tmp_path, monkeypat
     one, two = (candidates.load(tmp_path / "lr-1" / f"epoch-{epoch}.safetensors") for epoch in (1, 2))
     assert {name: tuple(value.shape) for name, value in two.items()} == {"adapter.down": (16, 2), "adapter.up": (2, 64)}
     assert not torch.equal(one["adapter.up"], two["adapter.up"])
-    assert pd.read_csv(tmp_path / "lr-1" / "history.csv")["validation_loss"].is_monotonic_decreasing
+    assert pd.read_csv(history_file(tmp_path / "lr-1"))["validation_loss"].is_monotonic_decreasing
 
     rows = plan(CLASSES, [1, 1], method, (1, "mine"))
     sampler = Sampler(world.backbone, method, Generate(image_size=32, steps=2))

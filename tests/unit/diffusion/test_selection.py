@@ -7,13 +7,13 @@ import pandas as pd
 import pytest
 
 from augbench.diffusion import selection
+from augbench.diffusion.candidates import history_file
 
 
 def test_the_rate_with_the_lowest_validation_loss_is_kept(tmp_path):
     for name, losses in {"lr-1": [3, 1.5, 2], "lr-2": [2, 1.4, 9], "lr-4": [1.4, 5, 5]}.items():
-        (tmp_path / name).mkdir()
         table = pd.DataFrame({"epoch": [1, 2, 3], "train_loss": 0.1, "validation_loss": losses})
-        table.to_csv(tmp_path / name / "history.csv", index=False)
+        table.to_csv(history_file(tmp_path / name), index=False)
     folders = [tmp_path / name for name in ("lr-1", "lr-2", "lr-4")]
     assert selection.rates(folders) == {"lr-1": 1.5, "lr-2": 1.4, "lr-4": 1.4}
     assert selection.best_rate(folders).name == "lr-2"  # the first of equals
@@ -23,7 +23,7 @@ def fine_tuned(folder, losses):
     """The folder of a fine-tuning with these validation losses; infinite in the last epoch if it diverged."""
     folder.mkdir(parents=True)
     table = pd.DataFrame({"epoch": range(1, len(losses) + 1), "train_loss": losses, "validation_loss": losses})
-    table.to_csv(folder / "history.csv", index=False)
+    table.to_csv(history_file(folder), index=False)
     names = [] if math.inf in losses else ["best_validation"]
     best = pd.DataFrame({"candidate": names, "epoch": 1, "train_loss": 1.0, "validation_loss": min(losses)})
     best.to_csv(folder / "candidates.csv", index=False)
@@ -82,10 +82,12 @@ def test_a_selection_is_written_with_what_chose_the_rate(tmp_path):
     folders = [fine_tuned(tmp_path / name, [loss]) for name, loss in {"lr-1": 2, "lr-2": 1}.items()]
     row = {"epoch": 1, "validation_loss": 1.0}
     for part, (name, accuracy) in enumerate({"a": 70.0, "b": 90.0, "c": 80.0}.items()):
-        rows = [row | {"candidate": name, "validation_accuracy": accuracy}]
+        (tmp_path / "lr-2" / f"{name}.safetensors").write_text(name)
+        rows = [row | {"candidate": name, "validation_accuracy": accuracy, "file": f"lr-2/{name}.safetensors"}]
         (tmp_path / f"part-{part}.json").write_text(json.dumps(rows))
     parts = sorted(tmp_path.glob("part-*.json"))
-    selection.write(tmp_path / "selection.json", parts, folders, grid=[1, 2])
+    selection.write(tmp_path / "selection.json", tmp_path / "chosen.safetensors", parts, folders, grid=[1, 2])
+    assert (tmp_path / "chosen.safetensors").read_text() == "b"
     chosen = json.loads((tmp_path / "selection.json").read_text())
     assert (chosen["candidate"], chosen["edge"], chosen["rates"]) == ("b", "highest", {"lr-1": 2.0, "lr-2": 1.0})
     assert [each["candidate"] for each in chosen["screened"]] == ["a", "b", "c"]

@@ -138,3 +138,11 @@ def test_the_command_prints_a_table_and_says_in_one_sentence_what_is_wrong(tmp_p
     cost.main(["mine.yaml"])
     printed = capsys.readouterr().out
     assert "mine: 8 training images of 2 classes" in printed and "\nclassify" in printed and "in all" in printed
+
+
+def test_tables_of_millions_of_rows_need_a_place_in_the_queue(studies):
+    large = studies(RAW | {"studies": {"imagenet10": PAPER | FULL}})["imagenet10"]
+    small = studies(RAW)["imagenet10"]
+    assert small.largest("resample") < resources.LIGHT < large.largest("resample")
+    assert large.largest("resample") == max(need.megabytes for rule, need in large.jobs() if rule == "resample")
+    assert small.largest("embed_added") == 0  # it has no such jobs

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tomllib
 from pathlib import Path
 
@@ -30,7 +31,9 @@ def pins() -> dict[str, str]:
 
 
 def test_this_environment_holds_the_locks_versions_and_no_others():
-    held = {canonicalize_name(each.name): each.version for each in importlib.metadata.distributions(path=sys.path[1:])}
+    # Not sys.path: setuptools adds what it brings along to it once pkg_resources is imported.
+    folders = [sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]
+    held = {canonicalize_name(each.name): each.version for each in importlib.metadata.distributions(path=folders)}
     assert {name: version for name, version in held.items() if name not in OWN} == pins()
 
 

@@ -210,7 +210,7 @@ def test_a_backbone_that_is_not_whole_is_refused_at_once_and_when_it_is_fetched(
     from augbench.models import backbones
 
     raw = study(animals, ["none", "simple_prompt"], backbone={"model": str(pipeline)})
-    assert checks.check_world(raw, tmp_path / "results") is None
+    checks.check_world(raw, tmp_path / "results")
     damage, sentence = DAMAGE[kind]
     damage(pipeline)
     said = refusal(raw, tmp_path)
@@ -236,7 +236,7 @@ def test_a_backbone_without_a_checker_will_do_where_another_is_named_or_none_is_
     said = refusal(with_safety("auto"), tmp_path)
     assert "name one, `safety: {model: CompVis/stable-diffusion-safety-checker}`, or check nothing, `safety: " in said
     for model in ("none", str(checker), "owner/checker"):
-        assert checks.check_world(with_safety(model), tmp_path / "results") is None
+        checks.check_world(with_safety(model), tmp_path / "results")
     backbones.resolve(str(pipeline), tmp_path / "backbone", has_checker=False)
     backbones.resolve_checker(str(checker), tmp_path / "resolved")
     names = {str(file.relative_to(tmp_path / "resolved")) for file in (tmp_path / "resolved").rglob("*.*")}
@@ -282,17 +282,17 @@ HALF = {"dataset": {"train": 0.5, "validation": 0.25, "test": 0.25}}  # six trai
 
 def test_images_made_elsewhere_are_checked_before_any_work(animals, tmp_path):
     mine = fill(tmp_path / "mine", {"cat": 6, "dog": 6})
-    assert checks.check_world(with_added(animals, str(mine), **HALF), tmp_path / "results") is None
+    checks.check_world(with_added(animals, str(mine), **HALF), tmp_path / "results")
     said = refusal(with_added(animals, str(tmp_path / "nothing")), tmp_path)
     assert said.startswith("studies.s.added.affine: there is no folder or file ") and "CLASS/*.png" in said
     twice = HALF | {"scaling": {"methods": ["affine"], "ratios": [2]}}
     said = refusal(with_added(animals, str(mine), **twice), tmp_path)
     assert f"the class cat has 6 images in {mine}, but 12 are added to it (2 of 2 classes" in said
-    assert checks.check_world(with_added(animals, {"path": str(mine), "allow_fewer": True}, **twice), tmp_path) is None
+    checks.check_world(with_added(animals, {"path": str(mine), "allow_fewer": True}, **twice), tmp_path)
     (mine / "dog" / "6.png").write_bytes(b"<html>not an image</html>")
     assert f"cannot read {mine}/dog/6.png: Pillow " in refusal(with_added(animals, str(mine), **HALF), tmp_path)
     skipping = {"target": {"reader": "folder", "path": str(animals), "unreadable": "skip"}}
-    assert checks.check_world(with_added(animals, str(mine), **HALF, **skipping), tmp_path / "results") is None
+    checks.check_world(with_added(animals, str(mine), **HALF, **skipping), tmp_path / "results")
     (mine / "dog" / "6.png").unlink()
     (mine / "dog").rename(mine / "dogs")
     assert "the class 'dogs' (dogs/0.png), which the target does not have; is it 'dog'?" in refusal(
@@ -312,7 +312,7 @@ def test_a_source_in_a_held_out_split_is_refused_before_any_work(animals, tmp_pa
         rows = [f"{key}/{i}.png,{key},{source}" for key, source in sources.items() for i in range(6)]
         (mine / "list.csv").write_text("\n".join(["path,class,source", *rows]))
         if split == "train":
-            assert checks.check_world(raw, tmp_path / "results") is None
+            checks.check_world(raw, tmp_path / "results")
         else:
             said = refusal(raw, tmp_path)
             assert f"affine/cat/0.png was made from {cat['image_id']}, an image of the {split} split" in said
@@ -337,13 +337,13 @@ def test_prompts_of_each_class_are_checked_before_any_work(animals, tmp_path):
             said = refusal(raw, tmp_path)
             assert said.startswith(f"studies.s.methods: cupl: {file} ") and sentence in said
         else:
-            assert checks.check_world(raw, tmp_path / "results") is None
+            checks.check_world(raw, tmp_path / "results")
 
 
 def test_a_script_has_to_be_there(animals, tmp_path):
     raw = with_added(animals, {"script": "examples/afine.py"})
     assert refusal(raw, tmp_path) == "studies.s.added.affine.script: there is no file examples/afine.py"
-    assert checks.check_world(raw, tmp_path / "results", script_file=lambda name: __file__) is None
+    checks.check_world(raw, tmp_path / "results", script_file=lambda name: __file__)
 
 
 def test_weights_in_several_files_and_pickles_are_taken(pipeline):
@@ -492,7 +492,7 @@ def test_an_index_in_several_files_is_accepted(animals, tmp_path):
     raw = study(animals, ["none", "retrieval"], pool={"source": "index", "path": str(folder)}, **sections)
     assert "there is no image.index in" in refusal(raw, tmp_path)
     (folder / "populated.index").rename(folder / "image.index" / "populated.index")
-    assert checks.check_world(raw, tmp_path / "results") is None
+    checks.check_world(raw, tmp_path / "results")
 
 
 # --- the environment's proxy, and what checks cost ------------------------------------------------------

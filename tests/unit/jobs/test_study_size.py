@@ -55,6 +55,17 @@ def test_the_data_set_has_the_last_word(files):
     assert size.train == (3,) and size.images["test"] == 2 and size.images["train"] == 3
 
 
+@pytest.mark.parametrize("name", ["target/images.parquet", "dataset/classes.csv"])
+def test_a_damaged_table_ends_no_plan(files, name):
+    expected = study_size(files)
+    for split in splits.SPLITS:
+        images.write(files.split(split), splits.split(files.study.target, files.study.dataset, seed=1).head(1))
+    path = Path(files.folder, name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"damaged")
+    assert study_size(files) == expected
+
+
 def test_the_digits_world_is_known_before_it_is_made(tmp_path, monkeypatch):
     """Its classes differ by a few scans, so each split does by as many at most."""
     monkeypatch.chdir(tmp_path)

@@ -9,7 +9,7 @@ import pytest
 from augbench.jobs import resources
 
 BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
-SMALL, LARGE = 0.01, 0.06  # of the paper's rows
+SMALL, LARGE = 0.005, 0.03  # of the paper's rows
 NOISE = 60  # megabytes that two runs of the same may differ by, and buffers that do not grow further
 
 

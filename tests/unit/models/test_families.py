@@ -8,7 +8,9 @@ import yaml
 from augbench.models import families
 from augbench.models.families import FAMILIES
 from augbench.study.methods import Method
+from augbench.study.parts import PARTS
 from augbench.study.sections.diffusion import Generate
+from augbench.study.starts import STARTS
 
 ROWS = yaml.safe_load(open("config/methods.yaml"))["methods"]
 CLASSES = [(family, name) for family in FAMILIES for name in family.pipelines]
@@ -42,7 +44,8 @@ def test_what_settings_leave_open_is_left_to_the_pipeline():
     assert sdxl.call(Generate(), 2) == {}
     settings = Generate(image_size=768, steps=9, guidance=2.5, negative_prompt="blurred")
     assert sdxl.call(settings, 2) == {
-        "height": 768, "width": 768, "num_inference_steps": 9, "guidance_scale": 2.5, "negative_prompt": ["blurred"] * 2,
+        "height": 768, "width": 768, "num_inference_steps": 9, "guidance_scale": 2.5,
+        "negative_prompt": ["blurred"] * 2,
     }  # fmt: skip
     assert qwen.call(Generate(guidance=3), 1) == {"true_cfg_scale": 3, "negative_prompt": [" "]}
     with pytest.raises(ValueError, match=r"FLUX\.1 has no negative prompt; leave `negative_prompt` out"):
@@ -54,34 +57,25 @@ def test_defaults_are_those_of_the_model_in_the_folder(tmp_path):
     assert sd.with_defaults(Generate()).model_dump(include={"steps", "guidance", "image_size"}) == {
         "steps": 50, "guidance": 7.5, "image_size": 512,
     }  # fmt: skip
-    for part, config in (("unet", {"sample_size": 96}), ("vae", {"block_out_channels": [1, 2, 3, 4]})):
+    for part, config in (("unet", '{"sample_size": 96}'), ("vae", '{"block_out_channels": [1, 2, 3, 4]}')):
         (tmp_path / part).mkdir()
-        (tmp_path / part / "config.json").write_text(yaml.dump(config, default_flow_style=True).replace("'", '"'))
-    (tmp_path / "unet/config.json").write_text('{"sample_size": 96}')
-    (tmp_path / "vae/config.json").write_text('{"block_out_channels": [1, 2, 3, 4]}')
+        (tmp_path / part / "config.json").write_text(config)
     assert sd.with_defaults(Generate(steps=9), tmp_path).image_size == 768  # Stable Diffusion 2.1
 
 
-@pytest.mark.parametrize(
-    ("method", "sentence"),
-    [
-        ("imagic_ti", None),
-        (
-            "boomerang",
-            r"m begins otherwise than from noise \(`start: image`\), which is not possible with Stable Diffusion XL",
-        ),
-        ("simple_prompt", None),
-    ],
-)
-def test_methods_that_a_family_cannot_have_are_named(method, sentence):
-    if method not in ROWS:
-        pytest.skip("no such row")
-    family = families.of_class("StableDiffusionXLPipeline", "")
-    families.check_method(families.DEFAULT, Method(**ROWS[method]), "m")
-    if sentence is None:
-        return families.check_method(family, Method(**ROWS["simple_prompt"]), "m")
-    with pytest.raises(ValueError, match=sentence):
-        families.check_method(family, Method(**ROWS[method]), "m")
+def test_methods_that_a_family_cannot_have_are_named():
+    sdxl, simple = families.of_class("StableDiffusionXLPipeline", ""), Method(**ROWS["simple_prompt"])
+    families.check_method(sdxl, simple, "m")
+    varied = simple.model_copy(update={"start": STARTS["image"]})
+    trained = simple.model_copy(update={"trained": [PARTS["unet"]]})
+    for method in (varied, trained):
+        families.check_method(families.DEFAULT, method, "m")
+    with pytest.raises(
+        ValueError, match=r"m begins otherwise than from noise \(`start: image`\), which is not possible"
+    ):
+        families.check_method(sdxl, varied, "m")
+    with pytest.raises(ValueError, match=r"m fine-tunes unet, .* another family \(Stable Diffusion 1\.x and 2\.x\)"):
+        families.check_method(sdxl, trained, "m")
 
 
 @pytest.mark.parametrize(

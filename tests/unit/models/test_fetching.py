@@ -134,7 +134,7 @@ def test_what_cannot_be_used_is_refused_before_its_weights_are_fetched(repositor
     assert "owner/name is gated: accept its terms at https://huggingface.co/owner/name, then run `hf auth" in said()
     (repository.root / "model_index.json").unlink()
     (repository.root / "model.safetensors").write_text("")
-    assert "its file model.safetensors may be a single-file checkpoint" in said()
+    assert "may be a single-file checkpoint, of which diffusers makes a folder: CLASS.from_single_file" in said()
 
 
 def test_terms_that_were_not_accepted_are_named(repository, tmp_path, monkeypatch):

@@ -132,3 +132,29 @@ def test_a_local_backbone_is_linked_without_touching_it(world, tmp_path):
     assert (local / "unet/config.json").samefile(tmp_path / "backbone/unet/config.json")
     with pytest.raises(ValueError, match=r"has no model_index\.json"):
         resolve(str(tmp_path), tmp_path / "other")
+
+
+def test_clips_initial_weights_are_drawn_here_whatever_transformers_would_draw(monkeypatch):
+    from transformers.models.clip import modeling_clip
+
+    def of_the_library(*_):
+        raise AssertionError("transformers' own order of draws depends on its version")
+
+    monkeypatch.setattr(modeling_clip.CLIPPreTrainedModel, "_init_weights", of_the_library)
+    sizes = {"image_size": 32, "patch_size": 8, "width": 64, "layers": 2, "heads": 2, "projection": 32}
+    settings = ClipTraining(**sizes, text_tokens=16, steps=1, batch_size=1, learning_rate=1e-3)
+    weights = train_clip._untrained(settings).state_dict()
+    wanted = {  # standard deviations (Radford et al. 2021, section 2.4, and their code)
+        "text_model.embeddings.token_embedding.weight": 0.02,
+        "vision_model.embeddings.patch_embedding.weight": 0.02,
+        "text_model.encoder.layers.0.self_attn.q_proj.weight": 64**-0.5 * 4**-0.5,
+        "vision_model.encoder.layers.1.self_attn.out_proj.weight": 64**-0.5,
+        "text_model.encoder.layers.1.mlp.fc1.weight": 128**-0.5,
+        "vision_model.encoder.layers.0.mlp.fc2.weight": 64**-0.5 * 4**-0.5,
+        "text_projection.weight": 64**-0.5,
+        "visual_projection.weight": 64**-0.5,
+    }
+    for name, deviation in wanted.items():
+        assert weights[name].std().item() == pytest.approx(deviation, rel=0.1), name
+    assert not weights["text_model.encoder.layers.0.mlp.fc1.bias"].any()
+    assert (weights["vision_model.post_layernorm.weight"] == 1).all()

@@ -159,7 +159,7 @@ def test_an_image_that_cannot_be_read_leaves_the_rest(tmp_path):
         "audit/ft/summary.json",
         "audit/clip_prompts/candidates.parquet",
         "classifier/more_real/x1/run-2/history.csv",
-        "finetune/ft/lr-2/history.csv",
+        "finetune/ft/lr-2.csv",
         "images/clip_prompts/base/shard-0.parquet",
         "selection/ft.json",
         "finetune/clusters.parquet",

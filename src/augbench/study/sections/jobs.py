@@ -13,4 +13,9 @@ class Jobs(Section):
     images_per_shard: Count = Field(10_000, description="images per shard that is packed from a folder or URLs")
     shards_per_embedding: Count = Field(1000, description="shards of the pool per embedding job")
     candidates_per_screening: Count = Field(100, description="candidates of a fine-tuning per job that compares them")
+    keep_candidates: bool = Field(
+        True,
+        description="keep the candidates of a fine-tuning that are not chosen; without them less disk is needed, but "
+        "what compares them again, such as another classifier, fine-tunes again",
+    )
     save_minutes: Positive = Field(10, description="minutes between the states from which a killed training resumes")
