@@ -23,18 +23,20 @@ def _origin(results: StudyResults, method: str) -> dict:
     row = {"origin": start.meaning, "checked": "", "short": ""}
     if start.is_checked and settings.safety.checks:
         row["checked"] = settings.safety.named or "the backbone's own checker"
+    if start.is_generated:
+        row["origin"] += f",{made}" if (made := _by(results.generated(method))) else ""
     if start.is_external:
         place = settings.added[method]
         table = results.external(method)
-        row["origin"] = f"{counted(len(table), 'image')} {_makers(table)}, {place.path or place.script}"
+        row["origin"] = f"{counted(len(table), 'image')} made elsewhere{_by(table)}, {place.path or place.script}"
         row["short"] = _short(results, method, table)
     return row
 
 
-def _makers(table: pd.DataFrame) -> str:
-    """What is known of who made images, and of their terms."""
+def _by(table: pd.DataFrame) -> str:
+    """What is known of the models that made images, and of their terms."""
     models, licences = (", ".join(sorted(set(table[name].dropna()) - {""})) for name in ("model", "licence"))
-    return "made elsewhere" + f" by {models}" * bool(models) + f" (licence: {licences})" * bool(licences)
+    return f" by {models}" * bool(models) + f" (licence: {licences})" * bool(licences)
 
 
 def _short(results: StudyResults, method: str, table: pd.DataFrame) -> str:
