@@ -302,40 +302,38 @@ def check_models(config: Config, study: Study, place: str) -> None:
 
 
 def check_backbone(config: Config, study: Study, place: str, folder: Path) -> None:
-    """Whether the diffusion model that a study names can be used for its methods, as far as that is known before it is
-    fetched. Raises ConfigError. ``folder`` is the study's, where a model may lie that was fetched before."""
-    section, methods = study.backbone, {name: config.methods[name] for name in study.methods}
-    if section is None or not any(method.start.is_checked for method in methods.values()):
-        return
-    try:
-        family = DEFAULT if section.model is None else _family(study, section, folder)
-    except ValueError as error:
-        raise ConfigError(f"{place}.backbone.model: {error}") from None
-    if family is None:
-        return
-    if family.has_own_sampler and section.offload != "none":
-        raise ConfigError(
-            f"{place}.backbone.offload: {family.name} needs none, for 4 GB of a GPU are enough; leave it out"
-        )
-    for name, method in methods.items():
-        if method.start.is_generated:
+    """Whether the diffusion models that a study names can be used for its methods, as far as that is known before they
+    are fetched. Raises ConfigError. ``folder`` is the study's, where models may lie that were fetched before."""
+    methods = {name: config.methods[name] for name in study.methods}
+    has_checker = study.safety.is_backbones and any(method.start.is_checked for method in methods.values())
+    for name, section in {None: study.backbone, **study.backbones}.items():
+        own = {key: row for key, row in methods.items() if row.start.is_generated and row.backbone == name}
+        if section is None or not (own or (name is None and has_checker)):
+            continue
+        where, lies = (f"backbones.{name}", folder / "backbones" / name) if name else ("backbone", folder / "backbone")
+        try:
+            family = DEFAULT if section.model is None else _family(section, has_checker and name is None, lies)
+        except ValueError as error:
+            raise ConfigError(f"{place}.{where}.model: {error}") from None
+        if family and family.has_own_sampler and section.offload != "none":
+            raise ConfigError(f"{place}.{where}.offload: {family.name} needs none, in 4 GB of a GPU; leave it out")
+        for key, method in own.items() if family else ():
             try:
-                families.check_method(family, method, name)
+                families.check_method(family, method, key)
                 family.check_settings(method.generation(study.generate))
             except ValueError as error:
                 raise ConfigError(f"{place}.methods: {error}") from None
 
 
-def _family(study: Study, section: Backbone, folder: Path) -> Family | None:
+def _family(section: Backbone, has_checker: bool, fetched: Path) -> Family | None:
     """The family of the backbone that is named, None where that is not known yet. Raises ValueError where it cannot be
-    used."""
-    model, has_checker = section.model, study.safety.is_backbones
+    used. ``fetched`` is where it may lie already."""
+    model = str(section.model)
     if local_files.is_folder(model, "backbone"):
         if section.revision:
             raise BadInput(f"{model} is a folder, which has no revisions; leave `revision` out")
         local_files.check_pipeline(model, has_checker, section.variant)
         return families.of_folder(model)
-    fetched = folder / "backbone"
     if (origin := backbones.origin_of(fetched)) and origin.model == model:
         return families.of_folder(fetched)
     family = families.of_name(model)

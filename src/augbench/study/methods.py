@@ -12,7 +12,8 @@ from augbench.study.sections.base import Count, RowOf, Section, did_you_mean
 from augbench.study.sections.diffusion import Generate
 from augbench.study.starts import STARTS, Start
 
-GENERATION = ("strength", "variations", "guidance", "steps", "negative_prompt")  # keys in place of the study's own
+# Keys in place of the study's own.
+GENERATION = ("strength", "variations", "guidance", "steps", "negative_prompt", "backbone")
 
 
 class Method(Section):
@@ -51,6 +52,9 @@ class Method(Section):
     guidance: float | None = Field(None, description="classifier-free guidance scale; null: the study's")
     steps: Count | None = Field(None, description="denoising steps; null: the study's")
     negative_prompt: str | None = Field(None, description="what guidance leads away from; null: the study's")
+    backbone: str | None = Field(
+        None, description="which of the study's `backbones` generates its images; null: the study's `backbone`"
+    )
     query: Literal["text", "text_and_images"] = Field(
         "text", description="what retrieval searches for: the prompts, or the mean of prompts and training images"
     )

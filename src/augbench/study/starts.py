@@ -88,7 +88,6 @@ class Generated(Start):
 
     is_generated = True
     is_checked = True
-    sections = ("backbone",)
 
     def tables(self, files, method):
         return files.generated(method, "parquet")

@@ -105,9 +105,8 @@ def test_an_imagefolder_has_metadata_and_a_card(tables, tmp_path):
 
 def test_the_card_names_the_models_that_made_images_and_their_licences(tables, tmp_path):
     train, added = tables
-    added = added.assign(
-        model=["owner/sdxl@0123", "local[x](y)"] * (len(added) // 2), licence=["openrail++", None] * (len(added) // 2)
-    )
+    added = added.assign(model="owner/sdxl@0123", licence="openrail++")
+    added.loc[0, ["model", "licence"]] = ["local[x](y)", None]
     export("folder", train, added, CLASSES, tmp_path / "plain", ABOUT)
     export("huggingface", train, added, CLASSES, tmp_path / "out", ABOUT)
     card = (tmp_path / "out" / "README.md").read_text()
