@@ -20,8 +20,9 @@ class TrainedModel(torch.nn.Module):
     which of them a batch reads.
     """
 
-    def __init__(self, pipeline, classes: Sequence[Mapping], method: Method, settings: Finetune):
+    def __init__(self, pipeline, classes: Sequence[Mapping], method: Method, settings: Finetune, seed: int = 0):
         super().__init__()
+        self.seed = seed
         self.unet, self.text_encoder, self.tokenizer = pipeline.unet, pipeline.text_encoder, pipeline.tokenizer
         self.encodings = TextEncodings(self.tokenizer, self.text_encoder)
         self.guide = method.guide
@@ -67,7 +68,7 @@ class TrainedModel(torch.nn.Module):
     def candidate(self) -> dict:
         """What was trained, to be written at once: it is the model's own memory. All processes call it, and the first
         gets the whole."""
-        return {name: value.detach() for part in self.groups for name, value in part.tensors(self).items()}
+        return {name: value.detach() for part in self.groups for name, value in part.candidate(self).items()}
 
     def state(self) -> dict:
         """What :meth:`restore` goes on from: what was trained, of tables with all that their training needs."""

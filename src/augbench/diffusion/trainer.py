@@ -80,7 +80,7 @@ class Trainer:
         pipeline = read_pipeline(inputs.backbone)
         self.scaling, self.schedule = pipeline.vae.config.scaling_factor, noise_schedule(pipeline.scheduler)
         class_rows = classes.kept(inputs.classes)
-        self.model = _placed(pipeline, class_rows, method, settings, self.device, self.precision)
+        self.model = _placed(pipeline, class_rows, method, settings, self.device, self.precision, seed)
         members = clusters.read_members(inputs.clusters, method.clusters, self.tables) if inputs.clusters else {}
         self.guides = {
             name: method.guide.of_images(table, class_rows, method, members.get(name), self.model)
@@ -247,13 +247,15 @@ def mixed_precision() -> str:
     return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
 
 
-def _placed(pipeline, class_rows: Sequence[Mapping], method: Method, settings: Finetune, device, precision: str):
+def _placed(
+    pipeline, class_rows: Sequence[Mapping], method: Method, settings: Finetune, device, precision: str, seed: int
+):
     """The model on its device; on a GPU what stays frozen is in half precision.
 
     What is trained begins as the text encoder computes it in full precision.
     """
     pipeline.text_encoder.to(device)
-    model = TrainedModel(pipeline, class_rows, method, settings)
+    model = TrainedModel(pipeline, class_rows, method, settings, seed)
     if precision in PRECISIONS:
         model.cast_frozen(PRECISIONS[precision])
     if device.type == "cuda":

@@ -146,6 +146,9 @@ class Method(Section):
         guiding = [part.name for part in self.trained if part.guides]
         if len(guiding) > 1:
             raise ValueError(f"trained takes either {' or '.join(guiding)}, or neither")
+        denoising = [part.name for part in self.trained if part.trains_denoiser]
+        if len(denoising) > 1:
+            raise ValueError(f"trained takes either {' or '.join(denoising)}: both change the denoiser")
         if self.clusters > 1 and not any(part.has_clusters for part in self.trained):
             clustered = _names(PARTS, lambda part: part.has_clusters)
             raise ValueError(f"clusters needs `trained: [{clustered}]`: nothing else that is learned has clusters")
