@@ -16,7 +16,7 @@ from augbench.core import collectives, determinism, resume
 from augbench.core.seeds import derive, generator, torch_generator
 from augbench.diffusion import clusters, latents
 from augbench.diffusion.memory_limit import MemoryLimit
-from augbench.diffusion.objective import losses, noise_schedule, sample_posterior
+from augbench.diffusion.objective import draw_timesteps, even_timesteps, losses, noise_schedule, sample_posterior
 from augbench.diffusion.optimizer import Optimizer
 from augbench.diffusion.trained_model import TrainedModel
 from augbench.models import families
@@ -76,9 +76,13 @@ class Trainer:
         self.posteriors = {
             name: latents.read(getattr(inputs, f"{name}_latents"), table) for name, table in self.tables.items()
         }
-        families.check_method(families.of_folder(inputs.backbone), method, "this method")
-        pipeline = read_pipeline(inputs.backbone)
-        self.scaling, self.schedule = pipeline.vae.config.scaling_factor, noise_schedule(pipeline.scheduler)
+        family = families.of_folder(inputs.backbone)
+        families.check_method(family, method, "this method")
+        # Of larger families, of which adapters alone are trained, nothing is ever in full precision on a GPU.
+        pipeline = read_pipeline(inputs.backbone, None if family.has_own_sampler else PRECISIONS.get(self.precision))
+        config = pipeline.vae.config
+        self.scaling = (config.scaling_factor, config.get("shift_factor") or 0.0)
+        self.schedule = noise_schedule(pipeline.scheduler)
         class_rows = classes.kept(inputs.classes)
         self.model = _placed(pipeline, class_rows, method, settings, self.device, self.precision, seed)
         members = clusters.read_members(inputs.clusters, method.clusters, self.tables) if inputs.clusters else {}
@@ -203,16 +207,15 @@ class Trainer:
         stored, count = self.posteriors[split]["parameters"], len(positions)
         shape = (count, stored.shape[1] // 2, *stored.shape[2:])
         for_latents, noise = (torch.randn(shape, generator=random) for _ in range(2))
-        total = self.schedule.config.num_train_timesteps
-        timesteps = torch.randint(0, total, (count,), generator=random)
+        timesteps = draw_timesteps(self.schedule, count, random)
         flipped = torch.rand(count, generator=random) < 0.5
         parameters = stored[positions]
         if stratified:
-            timesteps = torch.arange(count) * total // count
+            timesteps = even_timesteps(self.schedule, count)
         elif self.settings.horizontal_flip:
             mirrored = self.posteriors[split]["mirrored"][positions]
             parameters = torch.where(flipped.view(-1, 1, 1, 1), mirrored, parameters)
-        return sample_posterior(parameters, for_latents, self.scaling), noise, timesteps
+        return sample_posterior(parameters, for_latents, *self.scaling), noise, timesteps
 
     def save(self, path: Path, fingerprint: str, history: Sequence[Mapping], position: Mapping) -> None:
         """Write what :meth:`restore` goes on from. All processes call it, and the first writes."""
@@ -254,7 +257,9 @@ def _placed(
 
     What is trained begins as the text encoder computes it in full precision.
     """
-    pipeline.text_encoder.to(device)
+    for name, part in pipeline.components.items():
+        if name.startswith("text_encoder") and part is not None:
+            part.to(device)
     model = TrainedModel(pipeline, class_rows, method, settings, seed)
     if precision in PRECISIONS:
         model.cast_frozen(PRECISIONS[precision])

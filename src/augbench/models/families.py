@@ -42,6 +42,24 @@ class Family:
     def can_train(self, part: Part) -> bool:
         return False
 
+    def parts_of(self, pipeline) -> tuple:
+        """What training takes of a pipeline: the denoiser, what encodes prompts as one module, and its tokenizer."""
+        import torch
+
+        names = ("text_encoder", "text_encoder_2", "text_encoder_3")
+        encoders = [encoder for name in names if (encoder := getattr(pipeline, name, None)) is not None]
+        return getattr(pipeline, self.denoiser), torch.nn.ModuleList(encoders), None
+
+    def encode(self, pipeline, prompts: Sequence[str]):
+        """What the denoiser reads of prompts in training, (n, rows, width): the encoders' states, and in a last row
+        their pooled output, followed by zeros."""
+        raise NotImplementedError
+
+    def predict(self, denoiser, noisy, timesteps, guides, pixels: int):
+        """What the denoiser predicts from noisy latents (n, channels, height, width), timesteps (n,) and guides, see
+        :meth:`encode`; ``pixels`` are a side of the images."""
+        raise NotImplementedError
+
     def can_start(self, start) -> bool:
         """Whether a method's images can begin as its start says."""
         return start.begins_from_noise
@@ -112,6 +130,12 @@ class StableDiffusion(Family):
     def can_start(self, start):
         return True
 
+    def parts_of(self, pipeline):
+        return pipeline.unet, pipeline.text_encoder, pipeline.tokenizer
+
+    def predict(self, denoiser, noisy, timesteps, guides, pixels):
+        return denoiser(noisy, timesteps, guides, return_dict=False)[0]
+
     def components(self, index):
         # The pipeline's own checker blackens images; SafetyChecker says which are to be replaced.
         return {"safety_checker": None, "requires_safety_checker": False}
@@ -129,6 +153,23 @@ class StableDiffusionXL(Family):
     work = 2.5
     bytes = 13.9e9
 
+    def can_train(self, part):
+        return part.is_adapter
+
+    def encode(self, pipeline, prompts):
+        states, _, pooled, _ = pipeline.encode_prompt(
+            list(prompts), device=_device(pipeline), do_classifier_free_guidance=False
+        )
+        return _with_row(states, pooled)
+
+    def predict(self, denoiser, noisy, timesteps, guides, pixels):
+        """Images are what they were scaled to, none of them cropped: so the model is told."""
+        config = denoiser.config
+        width = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
+        sizes = noisy.new_tensor([pixels, pixels, 0, 0, pixels, pixels]).repeat(len(noisy), 1)
+        added = {"text_embeds": guides[:, -1, :width], "time_ids": sizes}
+        return denoiser(noisy, timesteps, guides[:, :-1], added_cond_kwargs=added, return_dict=False)[0]
+
     def components(self, index):
         return {"add_watermarker": False}  # else pictures are marked where invisible-watermark is installed
 
@@ -143,6 +184,19 @@ class StableDiffusion3(Family):
     guidance = 7.0
     dtype = "float16"
     bytes = 16e9
+
+    def can_train(self, part):
+        return part.is_adapter
+
+    def encode(self, pipeline, prompts):
+        states, _, pooled, _ = pipeline.encode_prompt(
+            list(prompts), None, None, device=_device(pipeline), do_classifier_free_guidance=False
+        )
+        return _with_row(states, pooled)
+
+    def predict(self, denoiser, noisy, timesteps, guides, pixels):
+        pooled = guides[:, -1, : denoiser.config.pooled_projection_dim]
+        return denoiser(noisy, guides[:, :-1], pooled, timesteps, return_dict=False)[0]
 
     def components(self, index):
         # The third encoder may be left out, but diffusers wants to be told so.
@@ -164,6 +218,34 @@ class Flux(Family):
     work = 10.0
     bytes = 34e9
     takes_negative_prompt = False
+
+    def can_train(self, part):
+        return part.is_adapter
+
+    def encode(self, pipeline, prompts):
+        states, pooled, _ = pipeline.encode_prompt(list(prompts), device=_device(pipeline))
+        return _with_row(states, pooled)
+
+    def predict(self, denoiser, noisy, timesteps, guides, pixels):
+        """Latents are read in squares of two by two."""
+        count, channels, height, width = noisy.shape
+        squares = noisy.view(count, channels, height // 2, 2, width // 2, 2).permute(0, 2, 4, 1, 3, 5)
+        places = noisy.new_zeros(height // 2, width // 2, 3)
+        places[..., 1] += noisy.new_tensor(range(height // 2))[:, None]
+        places[..., 2] += noisy.new_tensor(range(width // 2))[None]
+        states = guides[:, :-1]
+        predicted = denoiser(
+            hidden_states=squares.reshape(count, -1, 4 * channels),
+            timestep=timesteps / 1000,
+            guidance=noisy.new_full((count,), self.guidance).float() if denoiser.config.guidance_embeds else None,
+            pooled_projections=guides[:, -1, : denoiser.config.pooled_projection_dim],
+            encoder_hidden_states=states,
+            txt_ids=noisy.new_zeros(states.shape[1], 3),
+            img_ids=places.reshape(-1, 3),
+            return_dict=False,
+        )[0]
+        squares = predicted.view(count, height // 2, width // 2, channels, 2, 2).permute(0, 3, 1, 4, 2, 5)
+        return squares.reshape(count, channels, height, width)
 
     def size_of(self, folder):
         try:
@@ -262,6 +344,20 @@ FAMILIES: tuple[Family, ...] = (
     Unguided(),
 )
 DEFAULT = FAMILIES[0]  # of small models that are trained here, and of what is not known before it is fetched
+
+
+def _device(pipeline):
+    return next(
+        encoder.device for name, encoder in pipeline.components.items() if encoder and name.startswith("text_en")
+    )
+
+
+def _with_row(states, pooled):
+    """Encodings (n, rows, width) with one more row, of numbers (n, at most width) and zeros."""
+    import torch
+
+    row = torch.nn.functional.pad(pooled, (0, states.shape[-1] - pooled.shape[-1])).to(states.dtype)
+    return torch.cat([states, row[:, None]], dim=1)
 
 
 def of_class(pipeline: str | None, where: str) -> Family:

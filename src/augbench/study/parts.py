@@ -70,6 +70,7 @@ class Part:
     keeps_prompts = True  # images are still generated from various prompts
     uses_pseudo_word = False  # its prompts, and no others, have a place {p}
     has_clusters = False  # it can learn something for each cluster of a class's training images
+    is_adapter = False  # of any denoiser that takes adapters; what other parts do is Stable Diffusion's own
     trains_denoiser = False  # of two such parts one would undo the other
     needs_full_precision = False  # the denoiser's own weights are trained: half precision would lose small steps
     settings: type[Section] | None = None  # a section of its own in `finetune`, under its name
@@ -82,9 +83,10 @@ class Part:
     def attach(self, model, classes: Sequence[Mapping], method, settings: Section | None) -> list:
         """Put what is trained into a model whose weights are frozen, and return its parameters.
 
-        ``model`` has ``unet``, ``text_encoder``, ``tokenizer``, ``seed`` and ``encodings``, which encodes prompts; tensors that
-        become its attributes move and are saved with it. ``model.rows(start, repeats)`` is a table of which each image
-        trains one row, to be returned in place of a parameter.
+        ``model`` has ``unet`` (``denoiser_name`` is what diffusers calls it), ``text_encoder``, ``tokenizer``, ``seed``
+        and ``encodings``, which encodes prompts; tensors that become its attributes move and are saved with it.
+        ``model.rows(start, repeats)`` is a table of which each image trains one row, to be returned in place of a
+        parameter.
         """
         raise NotImplementedError
 
@@ -254,7 +256,7 @@ class LoraSettings(Section):
     rank: Count = Field(16, description="of the change of each weight; 16 as in DataDream, 4 in diffusers' examples")
     alpha: Positive | None = Field(None, description="the change is scaled by alpha / rank; null: the rank")
     targets: list[str] = Field(
-        ["to_k", "to_q", "to_v", "to_out.0"],
+        ["to_k", "to_q", "to_v", "to_out.0", "add_k_proj", "add_v_proj"],
         min_length=1,
         description="layers of the denoiser, by the ends of their names",
     )
@@ -269,6 +271,7 @@ class Lora(Part):
     learning_rate_of = "of adapters (diffusers, DataDream)"
     weight_decay = 0.01
     gpu_hours = 380  # the pass through the denoiser, as for the others
+    is_adapter = True
     trains_denoiser = True
     settings = LoraSettings
     SHARE = 0.004  # of the denoiser's numbers, at rank 16 in its attention
@@ -289,10 +292,13 @@ class Lora(Part):
             torch.manual_seed(derive(model.seed, "lora"))
             model.unet.add_adapter(config)
         model.lora_scale = scale / settings.rank
-        return list(self._weights(model.unet).values())
+        trained = list(self._weights(model.unet).values())
+        for weights in trained:
+            weights.data = weights.data.float()  # also where the denoiser's are in half precision
+        return trained
 
     def tensors(self, model):
-        return {f"unet.{name}": weights for name, weights in self._weights(model.unet).items()}
+        return {f"{model.denoiser_name}.{name}": weights for name, weights in self._weights(model.unet).items()}
 
     def candidate(self, model):
         """With alpha / rank in the second factor, for a file of an adapter says nothing of it."""
@@ -304,7 +310,7 @@ class Lora(Part):
 
         with torch.no_grad():
             for name, weights in self._weights(model.unet).items():
-                weights.copy_(candidate[f"unet.{name}"])
+                weights.copy_(candidate[f"{model.denoiser_name}.{name}"])
 
     def load(self, pipeline, candidate):
         pipeline.unload_lora_weights()
