@@ -131,7 +131,7 @@ def test_the_gradient_is_that_of_a_plain_step_with_diffusers(family, inputs):
     for name, weights in job.model.unet.named_parameters():
         if weights.requires_grad:
             scale = theirs[name].grad.abs().max().clamp(min=1e-8)
-            assert ((weights.grad - theirs[name].grad).abs().max() / scale) < 1e-5, name
+            assert ((weights.grad - theirs[name].grad).abs().max() / scale) < 5e-5, name
             trained += 1
     assert trained == len(job.model.groups[LORA.trained[0]])
 
