@@ -2,9 +2,9 @@
 
     python benchmarks/families.py [FAMILY ...]
 
-Prints for each family the time of ``pipeline(prompt)`` image by image over the sampler's, and for Stable Diffusion a step
-of diffusers' ``train_text_to_image_lora.py`` (encode pictures and prompts, add noise, predict, AdamW) over the trainer's:
-medians of rounds that take turns. On a GPU, where there is one, else on one thread.
+Prints for each family the time of ``pipeline(prompt)`` image by image over the sampler's, and for Stable Diffusion a
+step of diffusers' ``train_text_to_image_lora.py`` (encode pictures and prompts, add noise, predict, AdamW) over the
+trainer's: medians of rounds that take turns. On a GPU, where there is one, else on one thread.
 """
 
 import statistics
