@@ -196,9 +196,9 @@ def our_sampling(
 
     def timed(*arguments, **keywords):
         start = _now()
-        found = unet(*arguments, **keywords)
+        output = unet(*arguments, **keywords)
         inside.append(_now() - start)
-        return found
+        return output
 
     sampler.pipeline.unet.forward = timed
     rows = [{"class": "c", "number": 0, "index": i, "prompt": prompt} for i, prompt in enumerate(prompts)]
@@ -219,9 +219,9 @@ def _now() -> float:
 
 def _report(what: str, ours: list[float], plain: list[float], unit: str) -> None:
     ratios = [a / b for a, b in zip(ours, plain, strict=True)]
-    spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
+    extremes = f"{min(ratios):.2f} to {max(ratios):.2f}"
     print(
-        f"  {what}: {statistics.median(ratios):.2f}x ({spread}); "
+        f"  {what}: {statistics.median(ratios):.2f}x ({extremes}); "
         f"{statistics.median(ours):.3g} against {statistics.median(plain):.3g} {unit}",
         flush=True,
     )

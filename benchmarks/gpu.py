@@ -380,11 +380,11 @@ def training_speed(bench: Bench, table, memory: int, workers: int | None) -> flo
         model=size.model, image_size=size.crop, batch_size=size.classified, max_epochs=3, learning_rate=1e-3
     )
     settings = settings.model_copy(update={"threads": torch.get_num_threads(), "workers": workers})
-    few = table.iloc[:16]
+    first = table.iloc[:16]
     crops.MEMORY = memory
     try:
         training.train(
-            table, few, few, gpu_stages.KEYS, bench.new_folder(), settings, seed=0, save_minutes=60,
+            table, first, first, gpu_stages.KEYS, bench.new_folder(), settings, seed=0, save_minutes=60,
             progress=lambda *_: ticks.append(now()),
         )  # fmt: skip
     finally:

@@ -203,9 +203,9 @@ def search(count: int, width: int, queries: int, each: int, asked: int) -> None:
         with Memory() as memory:
             index = neighbours.LocalIndex(folder / "index", Clip(model))
             start = time.monotonic()
-            found = sum(len(table) for table in index.neighbours(prompts, [each] * queries, 0.94))
+            matches = sum(len(table) for table in index.neighbours(prompts, [each] * queries, 0.94))
             ours = (time.monotonic() - start) / queries
-        print(f"augbench: {queries:,} queries, {found:,} neighbours, {1000 * ours:.0f} ms a query;")
+        print(f"augbench: {queries:,} queries, {matches:,} neighbours, {1000 * ours:.0f} ms a query;")
         print(f"  largest private memory {memory.largest:.0f} MB (the index itself is mapped)")
         process, url = serve(folder, model)
         try:

@@ -25,6 +25,7 @@ GIGABYTE = 1000  # in megabytes
 MAPPED = 20 * GIGABYTE  # of a mapped file: more of it may be read from the disk again
 CARD = 2.5 * GIGABYTE  # of a classifier's process: what a GPU's libraries take, and processes that read images
 CHECKER_BYTES = 1.2e9  # of Stable Diffusion's safety checker
+VECTOR_BYTES = 4 * 768  # of an image's embedding by the audit's second detector
 
 
 class Need(NamedTuple):
@@ -397,16 +398,24 @@ class JobCosts:
         return Need(resources.hashing(images) / self.cores, memory, writes=20 * images)
 
     def embed_references(self, set: str) -> Need:
-        return Need(resources.embedding(self._reference(set)), 6000, 1)
+        return self._embedding(self._reference(set))
 
     def embed_added(self, method: str) -> Need:
-        images = self.distinct(method, self.files.ratios(method))
-        return Need(resources.embedding(images), 6000, 1, writes=images * 2 * 768)
+        return self._embedding(self.distinct(method, self.files.ratios(method)))
+
+    def _embedding(self, images: float) -> Need:
+        return Need(resources.embedding(images), 6000 + self._vectors(images), 1, writes=images * VECTOR_BYTES)
+
+    def _vectors(self, images: float) -> float:
+        """Megabytes of the vectors of so many images, which are there twice while they are read or written."""
+        return 2 * images * VECTOR_BYTES / 1e6
 
     def audit(self, method: str) -> Need:
         added = self.distinct(method, self.files.ratios(method))
         references = sum(map(self._reference, self.files.reference_names(method)))
         memory = resources.tables("audit", added + references)
+        if self.study.audit.detector:
+            memory += self._vectors(added + references)
         return Need(added * references * resources.PER_COMPARED_PAIR / self.cores, memory)
 
     def review(self, method: str) -> Need:

@@ -50,6 +50,7 @@ VARIANTS = {
     "every method on full ImageNet": FULL,
     "ratios up to 20": {"scaling": {"methods": ["pseudoword_dm", "retrieval"], "ratios": [20]}},
     "one GPU": ONE_GPU,
+    "a second detector": {"audit": {"detector": "clip"}},
     "retrieval of three million images on one core": {"retrieval": PAPER["retrieval"] | {"threads": 1}} | FULL,
     "all classes in one job": {"jobs": PAPER["jobs"] | {"classes_per_generation": 1000, "runs_per_classifier": 5}},
 }
