@@ -49,7 +49,7 @@ def run(folder, *arguments, name="birds", **sections) -> str:
     (folder / f"{name}.yaml").write_text(yaml.safe_dump(config))
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--cores", "2"]
     done = subprocess.run(
-        [*command, "--configfile", f"{name}.yaml", *arguments], cwd=folder, env=os.environ, text=True,
+        [*command, "--configfile", f"{name}.yaml", *(["--", *arguments] if arguments else [])], cwd=folder, env=os.environ, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=1500,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
