@@ -48,10 +48,10 @@ def run(folder, *arguments, name="birds", **sections) -> str:
     config = {"methods": ROWS, "studies": {name: STUDY | sections}}
     (folder / f"{name}.yaml").write_text(yaml.safe_dump(config))
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--cores", "2"]
+    command += ["--configfile", f"{name}.yaml", *(["--", *arguments] if arguments else [])]
     done = subprocess.run(
-        [*command, "--configfile", f"{name}.yaml", *(["--", *arguments] if arguments else [])], cwd=folder, env=os.environ, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=1500,
-    )  # fmt: skip
+        command, cwd=folder, env=os.environ, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=1500
+    )
     assert done.returncode == 0, done.stdout
     return done.stdout
 
