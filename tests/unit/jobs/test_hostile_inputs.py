@@ -144,7 +144,7 @@ def linked(folder):
 
 
 PNG = hostile.picture()
-WITHOUT_CHECKER = ["unet", "vae", "text_encoder"]
+WITHOUT_CHECKER = ["unet", "vae", "text_encoder", "tokenizer", "scheduler"]
 TEN = {"cat": 9, "dog": 9}
 CASES = {  # of real users: what it is -> what is done with it in a folder, and what is said; empty: it goes on
     "urls-short, 12 rows": (lambda at: urls(at / "urls", [12]), ""),
