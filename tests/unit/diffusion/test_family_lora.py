@@ -17,6 +17,7 @@ from augbench.models.backbones import read_pipeline, resolve
 from augbench.study.methods import Method
 from augbench.study.sections.diffusion import Finetune, Generate
 
+pytestmark = pytest.mark.middle  # models of the real classes, tiny, are made and loaded many times
 ROWS = yaml.safe_load(open("config/methods.yaml"))["methods"]
 LORA = Method(**ROWS["lora"] | {"candidates": ["epoch-1", "epoch-2"]})
 SETTINGS = Finetune(learning_rates={"lora": 1e-3}, lora={"rank": 4}, batch_size=4, images_at_a_time=3, max_epochs=2)

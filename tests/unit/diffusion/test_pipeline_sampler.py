@@ -16,6 +16,7 @@ from augbench.diffusion.sampling_plan import Share
 from augbench.models.backbones import read_pipeline, resolve
 from augbench.study.sections.diffusion import Generate
 
+pytestmark = pytest.mark.middle  # models of the real classes, tiny, are made and loaded many times
 SETTINGS = Generate(image_size=family_pipelines.SIDE, steps=2, batch_size=3, times=2)
 BOUND = 1  # grey levels by which a picture of a batch may differ from the same one drawn alone
 KINDS = list(family_pipelines.PIPELINES)
