@@ -18,7 +18,7 @@ from augbench.diffusion.drawer import SMALLER, Drawer, as_pictures, names_of
 from augbench.diffusion.text_encodings import TextEncodings
 from augbench.models.backbones import AS_IT_COMES, in_enough_precision, load_pipeline, with_defaults
 from augbench.study.methods import Method
-from augbench.study.sections.diffusion import Generate
+from augbench.study.sections.diffusion import Generate, Sampling
 from augbench.study.sections.models import Loading
 
 DECODED = 8  # images that the VAE decodes at a time; a T4 has no room for more at 512 pixels
@@ -46,6 +46,8 @@ class Sampler(Drawer):
     (:mod:`augbench.diffusion.latents`), for methods that begin from them; ``safety`` is the folder of the safety
     checker, if there is one. An empty prompt is not guided.
     """
+
+    settings: Sampling
 
     def __init__(
         self,

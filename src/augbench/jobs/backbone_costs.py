@@ -7,7 +7,7 @@ from pathlib import Path
 
 from augbench.models import families
 from augbench.models.families import Family
-from augbench.study.sections.diffusion import Generate
+from augbench.study.sections.diffusion import Generate, Sampling
 from augbench.study.sections.models import Backbone, Clip
 
 SMALL_PROCESS = 3000  # megabytes of a process with a small diffusion model of one's own
@@ -41,7 +41,7 @@ class BackboneCosts:
         """Of a process that has it on a GPU, or in its own memory."""
         return SMALL_PROCESS if self.section.train else self.family.megabytes
 
-    def with_defaults(self, settings: Generate) -> Generate:
+    def with_defaults(self, settings: Generate) -> Sampling:
         """Settings with the pipeline's own values where they are open."""
         return self.family.with_defaults(settings, self.folder)
 

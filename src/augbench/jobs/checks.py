@@ -315,9 +315,11 @@ def check_backbone(config: Config, study: Study, place: str, folder: Path) -> No
             family = DEFAULT if section.model is None else _family(section, has_checker and name is None, lies)
         except ValueError as error:
             raise ConfigError(f"{place}.{where}.model: {error}") from None
-        if family and family.has_own_sampler and section.offload != "none":
+        if family is None:
+            continue
+        if family.has_own_sampler and section.offload != "none":
             raise ConfigError(f"{place}.{where}.offload: {family.name} needs none, in 4 GB of a GPU; leave it out")
-        for key, method in own.items() if family else ():
+        for key, method in own.items():
             try:
                 families.check_method(family, method, key)
                 family.check_settings(method.generation(study.generate))

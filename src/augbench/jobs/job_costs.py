@@ -18,7 +18,7 @@ from augbench.jobs.study_files import StudyFiles
 from augbench.jobs.study_size import StudySize, study_size
 from augbench.study import classes
 from augbench.study.parts import Part
-from augbench.study.sections.diffusion import Generate
+from augbench.study.sections.diffusion import Sampling
 
 T4, V100 = "T4", "V100"  # GPUs by whose hours work is estimated, those of the paper
 GIGABYTE = 1000  # in megabytes
@@ -101,7 +101,7 @@ class JobCosts:
     def backbone_of(self, method: str) -> BackboneCosts:
         return self.backbone(self.files.methods[method].backbone)
 
-    def generation(self, method: str) -> Generate:
+    def generation(self, method: str) -> Sampling:
         """The section ``generate`` as it holds for a method, with the pipeline's own values where it is open."""
         return self.backbone_of(method).with_defaults(self.files.generation(method))
 

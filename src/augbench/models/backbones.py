@@ -13,12 +13,12 @@ from augbench.core import finite
 from augbench.core.files import BadInput, read_json, whole, write_json
 from augbench.models import families, local_files
 from augbench.models.families import Family
-from augbench.study.sections.diffusion import Generate
+from augbench.study.sections.diffusion import Generate, Sampling
 from augbench.study.sections.models import Loading
 
 CHECKER_FILES = ["config.json", "preprocessor_config.json", "model.safetensors", "pytorch_model.bin"]
 CHECKER_FILES += ["safety_checker/*.json", "safety_checker/model.safetensors", "feature_extractor/*.json"]
-AS_IT_COMES = Loading()
+AS_IT_COMES = Loading.default()
 ORIGIN = "origin.json"  # in a backbone's folder: where it comes from
 
 
@@ -215,7 +215,7 @@ def _link_or_copy(source: str, target: str) -> None:
         shutil.copy2(source, target)
 
 
-def with_defaults(settings: Generate, folder: str | Path) -> Generate:
+def with_defaults(settings: Generate, folder: str | Path) -> Sampling:
     """Settings with what the pipeline in a folder does of itself where they leave something open."""
     return families.of_folder(folder).with_defaults(settings, folder)
 

@@ -13,7 +13,7 @@ from typing import Any
 from augbench.core.files import BadInput
 from augbench.study.methods import Method
 from augbench.study.parts import Part
-from augbench.study.sections.diffusion import Generate
+from augbench.study.sections.diffusion import Generate, Sampling
 
 
 class Family:
@@ -99,11 +99,12 @@ class Family:
             return self.image_size
         return side * 2 ** (len(widths) - 1) if isinstance(side, int) else self.image_size
 
-    def with_defaults(self, settings: Generate, folder: str | Path | None = None) -> Generate:
+    def with_defaults(self, settings: Generate, folder: str | Path | None = None) -> Sampling:
         """Settings with the pipeline's own defaults where they leave something open."""
         own = {"steps": self.steps, "guidance": self.guidance}
         own["image_size"] = self.size_of(Path(folder)) if folder else self.image_size
-        return settings.model_copy(update={key: own[key] for key in own if getattr(settings, key) is None})
+        said = {key: value for key, value in settings.model_dump().items() if value is not None}
+        return Sampling.model_validate(own | said)
 
 
 class StableDiffusion(Family):

@@ -131,12 +131,12 @@ def check_weights(folder: Path, stem: str, variant: str | None = None) -> None:
     elif (folder / PICKLES[stem]).is_file():
         return
     else:
-        others = sorted(name for name in names if (match := WEIGHTS_NAME.fullmatch(name)) and match["variant"])
-        if others:
-            other = WEIGHTS_NAME.fullmatch(others[0])["variant"]
+        matches = [match for name in sorted(names) if (match := WEIGHTS_NAME.fullmatch(name))]
+        other = next((match for match in matches if match["variant"]), None)
+        if other:
             raise ValueError(
-                f"{folder} has its weights as {others[0]} only; write `variant: {other}` beside the model's name, or "
-                f"give a model with {stem}.safetensors"
+                f"{folder} has its weights as {other[0]} only; write `variant: {other['variant']}` beside the model's "
+                f"name, or give a model with {stem}.safetensors"
             )
         raise ValueError(f"{folder} has no {stem}.safetensors")
     for file in files:

@@ -284,6 +284,7 @@ class Lora(Part):
         import torch
         from peft import LoraConfig
 
+        assert isinstance(settings, LoraSettings)
         scale = settings.alpha or settings.rank
         config = LoraConfig(
             r=settings.rank, lora_alpha=scale, init_lora_weights="gaussian", target_modules=settings.targets

@@ -32,6 +32,14 @@ class Generate(Section):
     threads: Count = Field(1, description="CPU threads; results depend on it in low bits, so --cores does not set it")
 
 
+class Sampling(Generate):
+    """The section as a sampler has it: nothing is left open."""
+
+    image_size: Count
+    steps: Count
+    guidance: float
+
+
 def learning_rates(parts: Collection[Part]) -> type[Section]:
     """A section with a learning rate for each part, by its name."""
     rates: dict[str, Any] = {
