@@ -10,7 +10,7 @@ READY := $(VENV)/ready
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 SOURCES := src tests workflow/scripts benchmarks examples envs slurm/restart
 
-.PHONY: report report-all new-study cost quick test test-all test-slow test-oldest test-other test-cluster test-gpu check benchmark benchmark-gpu
+.PHONY: report report-all new-study cost quick test test-quick test-all test-slow test-oldest test-other test-cluster test-gpu check benchmark benchmark-gpu
 .PHONY: lint style types format docs lock outdated setup
 
 report: $(READY)
@@ -32,8 +32,12 @@ cost: $(READY)
 # Three tiers; what belongs to which stands in tests/conftest.py. Each uses up to four cores by itself.
 PYTEST := pytest --durations=10 --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-# After each change: format, lint without types, and all tests that need no trained model and start no process.
-quick: style
+# After each change: format, lint without types, and all tests that need no trained model and start no process. Style is
+# checked beside the tests.
+quick: $(READY)
+	$(MAKE) --jobs 2 style test-quick
+
+test-quick: $(READY)
 	$(PYTEST) -m "not middle and not slow" tests/unit
 
 # Every stage and every promise once for real.

@@ -4,7 +4,8 @@
     python benchmarks/classifier.py FOLDER    # class folders of JPEGs
 
 Both sides read the same files with as many workers and give random crops of 224 pixels, half of them mirrored, as
-uint8 batches; ours once from files and once from a tar. They run in turn, so that the machine's speed cancels.
+uint8 batches; ours once from files and once from a tar, and from files with each augment of images. They run in turn,
+so that the machine's speed cancels.
 """
 
 import argparse
@@ -22,7 +23,9 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 from augbench import images
+from augbench.classifier import augmenting
 from augbench.classifier.crops import Batches, training_batches
+from augbench.study.augments import AUGMENTS
 
 SIDE, SCALE, BATCH, ROUNDS = 224, (0.08, 1.0), 32, 5
 
@@ -63,7 +66,7 @@ def ours(data: Batches, epoch: int) -> float:
     start = time.perf_counter()
     seen = sum(
         len(batch)
-        for batch in data.stream([(epoch, part) for part in np.split(order, range(BATCH, len(order), BATCH))])
+        for batch in data.stream([(epoch, part, part) for part in np.split(order, range(BATCH, len(order), BATCH))])
     )
     assert seen == len(data)
     return seen / (time.perf_counter() - start)
@@ -93,6 +96,10 @@ def measure(folder: Path, workers: int) -> None:
             what: training_batches(photos, SIDE, SCALE, True, (0, "benchmark"), workers)
             for what, photos in tables.items()
         }
+        for name, augment in AUGMENTS.items():
+            if not augment.mixes_batches:
+                changed = augmenting.of_images(augment, (0, "benchmark"))
+                sides[name] = training_batches(table, SIDE, SCALE, True, (0, "benchmark"), workers, changed)
         loader = plain_loader(folder, workers)
         assert len(loader.dataset) == len(table)
         speeds = {what: [] for what in (*sides, "plain")}
@@ -106,10 +113,11 @@ def measure(folder: Path, workers: int) -> None:
                 for what, speed in round_speeds.items():
                     speeds[what].append(speed)
     for what in sides:
-        ratios = [a / b for a, b in zip(speeds[what], speeds["plain"], strict=True)]
+        other = "plain" if what in tables else "files"
+        ratios = [a / b for a, b in zip(speeds[what], speeds[other], strict=True)]
         print(
-            f"  from {what}: {statistics.median(ratios):.2f}x ({min(ratios):.2f} to {max(ratios):.2f}); "
-            f"{statistics.median(speeds[what]):.0f} against {statistics.median(speeds['plain']):.0f} images/s"
+            f"  {what} against {other}: {statistics.median(ratios):.2f}x ({min(ratios):.2f} to {max(ratios):.2f}); "
+            f"{statistics.median(speeds[what]):.0f} against {statistics.median(speeds[other]):.0f} images/s"
         )
 
 

@@ -338,6 +338,7 @@ def write_summary(folder: Path, scale: float) -> None:
     for name, count in (("train", scaled(SPLIT, scale)), ("test", scaled(TEST, scale))):
         pq.write_table(rows_of(np.arange(count), name), folder / f"{name}.parquet")
     metrics = {"accuracy": 50.0, "best_validation_accuracy": 50.0, "epochs": 9, "at_cap": False}
+    metrics |= {"steps": 9, "images_seen": 99}
     files.write_json(folder / "metrics.json", metrics | {"n_train": 99, "n_test": 9, "n_classes": 9})
 
 
@@ -350,7 +351,6 @@ def run_summary(folder: Path) -> int:
         "pseudoword_dm",
         {"title": "x", "family": "x", "start": "noise"},
         [1.0, 10.0],
-        {"batch_size": 256, "processes": 8},
         metrics=[str(folder / "metrics.json")] * len(sets),
         added=sets,
         train=str(folder / "train.parquet"),

@@ -8,9 +8,11 @@
 `tests/gpu` (`make test-gpu`). No other test sees a GPU: in half precision results are not those that are expected.
 """
 
+import functools
 import multiprocessing.process
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -35,13 +37,18 @@ MIDDLE = {
 }  # fixtures that need a trained model or a process; others are made from these
 
 
-def pytest_collection_modifyitems(items):
+# What takes longest goes first, so that no core is idle at the end; of the others that want the small study, which the
+# test of determinism builds, none waits for it.
+FIRST = {"slow": ("cluster", "workflow")}
+USUALLY_FIRST = ("test_determinism.py", "retrieval", "diffusion", "workflow", "report")
+
+
+def pytest_collection_modifyitems(config, items):
     for item in items:
         if MIDDLE & set(item.fixturenames):
             item.add_marker(pytest.mark.middle)
-    # What takes longest goes first, so that no core is idle at the end.
-    longest = ("cluster", "workflow")
-    items.sort(key=lambda item: next((k for k, name in enumerate(longest) if name in item.path.parts), len(longest)))
+    first = FIRST.get(config.option.markexpr, USUALLY_FIRST)
+    items.sort(key=lambda item: next((k for k, name in enumerate(first) if name in item.path.parts), len(first)))
 
 
 STARTED = []  # what the running test has started
@@ -77,5 +84,16 @@ multiprocessing.process.BaseProcess.start = _noted(multiprocessing.process.BaseP
 
 
 @pytest.fixture(scope="session")
-def world(pytestconfig) -> tiny_world.World:
-    return tiny_world.kept_in(Path(pytestconfig.cache.mkdir("world")))
+def world(pytestconfig) -> Iterator[tiny_world.World]:
+    """The tiny world. Each of its tokenizers is read once: that takes half a second, for 49,000 words."""
+    from transformers import PreTrainedTokenizerBase
+
+    read = PreTrainedTokenizerBase.from_pretrained.__func__
+    kept = functools.cache(read)
+
+    def from_pretrained(cls, folder, **options):
+        return read(cls, folder, **options) if options else kept(cls, str(folder))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PreTrainedTokenizerBase, "from_pretrained", classmethod(from_pretrained))
+        yield tiny_world.kept_in(Path(pytestconfig.cache.mkdir("world")))

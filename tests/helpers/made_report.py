@@ -17,7 +17,8 @@ from augbench.audit import duplicates
 from augbench.core import benchmarks, files, package_data
 from augbench.diffusion import selection
 from augbench.diffusion.candidates import history_file
-from augbench.report import comparison, domain_gap, page, per_class, study_page
+from augbench.report import comparison, domain_gap, page, per_class, set_metrics, study_page
+from augbench.report.catalogue import EXHIBITS
 from augbench.report.plan import Plan
 from augbench.report.results import Files, StudyResults
 from augbench.report.tables import published, scaling, summarise, table1
@@ -70,7 +71,7 @@ def files_of(folder, plan, **further):
     tables = ("table1", "differences", "scaling", "per_class", "confusions")
     named = {name: f"{folder}/tables/{name}.csv" for name in tables}
     named |= {"classes": f"{folder}/dataset/classes.csv", "train": f"{folder}/dataset/train.parquet"}
-    named |= {"domain_gap": f"{folder}/tables/domain_gap.csv" if plan.adding else None}
+    named |= {name: f"{folder}/tables/{name}.csv" if plan.adding else None for name in ("domain_gap", "set_metrics")}
     named |= {"clusters": f"{folder}/finetune/clusters.parquet" if plan.clustered else None}
     named |= {f"paper_{name}": str(package_data.bundled(f"paper_{name}.csv")) for name in ("results", "compute")}
     by_method = {
@@ -121,6 +122,14 @@ def write_report(folder, plan, **further):
     settings = plan.settings.model_dump(exclude={"jobs"})
     study_page.write(plan.name, settings, methods, files_of(folder, plan, **further), jobs_of(folder), outputs)
     return Path(outputs["page"]).read_text(encoding="utf-8")
+
+
+def section(results, *names):
+    """HTML of a study's section of the page with these exhibits alone: all of them take seconds to draw."""
+    chosen = [exhibit for exhibit in EXHIBITS if exhibit.name in names]
+    assert len(chosen) == len(names)
+    gathered = {name: (exhibit, data) for exhibit in chosen for name, data in exhibit.gather(results)}
+    return study_page.section(results, gathered, {})["html"]
 
 
 def write_page(folder, plan, **further):
@@ -281,6 +290,7 @@ def _write_summaries(made, added):
     summaries = []
     for method, row in METHODS.items():
         about = {"n_test": 1000, "n_classes": 2, "n_train": 10 if method == "none" else 20, "epochs": 10}
+        about |= {"steps": 10 * math.ceil(about["n_train"] / 4), "images_seen": 10 * about["n_train"]}
         about["at_cap"] = method == "clip_prompts"
         runs = [about | {"accuracy": value, "best_validation_accuracy": value} for value in ACCURACIES[method]]
         metrics = {0 if method == "none" else 1: runs}
@@ -288,7 +298,7 @@ def _write_summaries(made, added):
         sets = {} if table is None else dict.fromkeys((1, 4), 3 * [list(table["image_id"])])
         if method in ("retrieval", "ft"):  # at ratio 4 one class cannot be filled
             metrics[4] = [run | {"n_test": 970, "n_classes": 1} for run in metrics[1]]
-        rest = {"train": len(made.train), "tested": 1000, "batch_size": 4}
+        rest = {"train": len(made.train), "tested": 1000}
         summaries.append(summarise(method, row, metrics, sets, found, **rest))
         files.write_json(made.folder / "summary" / f"{method}.json", summaries[-1])
     return summaries
@@ -316,5 +326,10 @@ def _write_tables(made, summaries, added):
         for method, (_, table) in added.items()
     }
     tables["domain_gap"] = domain_gap.table(gaps, 96.5)
+    measured = {
+        method: set_metrics.SetMetrics(0.01 * k, 0.5, 0.25, 1.25, 0.75, 9.5) if k else None
+        for k, method in enumerate(added)
+    }
+    tables["set_metrics"] = set_metrics.table(measured, "classifier", 10)
     for name, table in tables.items():
         files.write_csv(made.folder / "tables" / f"{name}.csv", table)

@@ -30,16 +30,22 @@ def added(clone) -> dict[str, bytes]:
     return {row.image_id: images.load_bytes(row) for row in found.itertuples()}
 
 
+def drawn(clone, name) -> list[str]:
+    """The images that a run is trained on beside the target's, in their order."""
+    return images.read(clone.folder / "results" / "small" / name)["image_id"].to_list()
+
+
 def test_other_granularity_one_core_and_a_kill_give_the_same_bytes(built, clone):
     other = clone()
     results = other.folder / "results" / "small"
     for name in MODELS:
         shutil.copytree(built.folder / "results" / "small" / name, results / name)
     config = other.folder / other.study
-    text = config.read_text().replace("classes_per_generation: 10", "classes_per_generation: 4")
+    text = config.read_text().replace("classes_per_generation: 10", "classes_per_generation: 6")
     config.write_text(text.rstrip() + FINER)
-    runs = [f"classifier/{method}/x1/run-{k}/predictions.parquet" for method in METHODS for k in (1, 2)]
-    arguments = [*(f"results/small/{run}" for run in runs), "--cores", "1"]
+    runs = [f"classifier/retrieval/x1/run-{k}/predictions.parquet" for k in (1, 2)]
+    sets = [f"augmentation/{method}/x1/split-{k}.parquet" for method in METHODS for k in (1, 2)]
+    arguments = [*(f"results/small/{name}" for name in (*runs, *sets)), "--cores", "1"]
 
     process = other.start(*arguments, start_new_session=True, stdout=None)
     state = results / "finetune/cluster_dm/.lr-1.partial/state.safetensors"
@@ -58,7 +64,7 @@ def test_other_granularity_one_core_and_a_kill_give_the_same_bytes(built, clone)
     assert sorted(digests) == sorted(runs)
     assert digests.items() <= built.digests(PREDICTIONS).items()
     assert added(other) == added(built)
-    assert len(list((results / "images/cluster_dm/selected").glob("*.tar"))) == 3
-
+    assert [drawn(other, name) for name in sets] == [drawn(built, name) for name in sets]
+    assert len(list((results / "images/cluster_dm/selected").glob("*.tar"))) == 2
     assert not candidates.exists() and (built.folder / candidates.relative_to(other.folder)).exists()
     assert other.digests("finetune/cluster_dm/chosen.*") == built.digests("finetune/cluster_dm/chosen.*") != {}

@@ -57,7 +57,7 @@ use rule hash_references as hash_added with:
 rule embed_references:
     input:
         tables=lambda w: [files_of(w).reference_table(w.set)],
-        clip=lambda w: files_of(w).clip if study_of(w).audit.detector == "clip" else [],
+        clip=lambda w: files_of(w).clip if files_of(w).embedder == "clip" else [],
     output:
         ANY.detected_references("vectors", "{set}"),
     log:
@@ -71,9 +71,9 @@ rule embed_references:
         **needs("embed_references"),
         gpu=1,
     params:
-        detector=setting("audit.detector"),
+        detector=lambda w: files_of(w).embedder,
         image_size=setting("audit.image_size"),
-        clip=lambda w: files_of(w).clip_name if study_of(w).audit.detector == "clip" else None,
+        clip=lambda w: files_of(w).clip_name if files_of(w).embedder == "clip" else None,
         data=data_in("detector"),
     message:
         "{wildcards.study}: embed the images of {wildcards.set} for the second detector"

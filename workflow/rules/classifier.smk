@@ -35,6 +35,7 @@ for place, (first, last) in enumerate(sorted({stretch for files in FILES.values(
         params:
             seed=setting("seed"),
             settings=setting("classifier"),
+            recipe=recipe,
             runs=runs,
             save_minutes=setting("jobs.save_minutes"),
         message:

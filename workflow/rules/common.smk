@@ -40,6 +40,7 @@ try:
     crowded, remarks = [], []
     if workflow.is_main_process:
         checks.check_world(CONFIG, script_file=script_file)
+        checks.check_filters(COSTS)
         crowded = checks.crowded(COSTS)
         remarks = checks.remarks(CONFIG)
 except (configuration.ConfigError, ValueError) as error:
@@ -65,7 +66,8 @@ wildcard_constraints:
     part="[0-9]+",
     ratio=r"[0-9.]+",
     shard="[0-9]+",
-    set="|".join({*REFERENCES}.union(*(study.audit.references for study in STUDIES.values()))),
+    extent="main|further",
+    set="|".join({"train", *REFERENCES}.union(*(study.audit.references for study in STUDIES.values()))),
 
 
 def packed_pools(downloads):
@@ -93,6 +95,10 @@ def setting(key):
 
 def method_row(wildcards):
     return files_of(wildcards).method_row(wildcards.method)
+
+
+def recipe(wildcards):
+    return files_of(wildcards).recipe(wildcards.method)
 
 
 def data_in(*places):

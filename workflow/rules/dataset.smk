@@ -1,4 +1,5 @@
 from augbench.dataset import export, splits
+from augbench.study.readers.layout import HELD_OUT
 
 
 # The target: all labelled images and their splits, before retrieval says which classes stay.
@@ -101,14 +102,80 @@ rule list_added:
     resources:
         **needs("list_added"),
     params:
-        ratio=lambda w: max(study_of(w).wanted_ratios(w.method)),
-        allow_fewer=lambda w: files_of(w).allows_fewer(w.method),
+        ratio=lambda w: max(files_of(w).wanted_ratios(w.method)),
+        allow_fewer=lambda w: study_of(w).added[w.method].allow_fewer,
         unreadable=setting("target.unreadable"),
-        data=lambda w: DATA[w.study].added.get(w.method) if workflow.is_main_process else None,
+        data=lambda w: DATA[w.study].added(w.method) if workflow.is_main_process else None,
     message:
         "{wildcards.study}: list the images of {wildcards.method}, which were made elsewhere"
     script:
         "../scripts/list_added.py"
+
+
+# Scores of all images that a method may add, computed once, and filters by them; only for studies that ask for it.
+rule score:
+    input:
+        tables=lambda w: files_of(w).candidate_tables(w.method, w.extent),
+        selection=lambda w: files_of(w).selection_of(w.method),
+        classes=rules.dataset.output.classes,
+        train=ANY.split("train"),
+        held_out=[ANY.split(split) for split in HELD_OUT],
+        train_hashes=ANY.detected_references("hashes", "train"),
+        held_out_hashes=[ANY.detected_references("hashes", split) for split in HELD_OUT],
+        train_vectors=lambda w: files_of(w).embedded(["train"]),
+        held_out_vectors=lambda w: files_of(w).embedded(HELD_OUT),
+        judge=ANY.judge("best.safetensors"),
+        clip=lambda w: files_of(w).clip,
+    output:
+        ANY.scores("{method}", "{extent}"),
+    log:
+        "results/{study}/logs/scores/{method}-{extent}.log",
+    benchmark:
+        "results/{study}/benchmarks/scores/{method}-{extent}.tsv"
+    conda:
+        "../../envs/augbench.yaml"
+    threads: lambda w: costs_of(w).classifier_cores // study_of(w).classifier.processes  # one of its processes
+    resources:
+        **needs("score"),
+        gpu=1,
+    params:
+        classifier=setting("classifier"),
+        clip=lambda w: files_of(w).clip_name,
+        embedder=lambda w: files_of(w).embedder,
+        image_size=setting("audit.image_size"),
+        data=data_in("clip", "detector"),
+    message:
+        "{wildcards.study}: score the images that {wildcards.method} may add"
+    script:
+        "../scripts/score.py"
+
+
+rule filter_images:
+    input:
+        tables=lambda w: files_of(w).candidate_tables(w.method, w.extent),
+        scores=lambda w: files_of(w).scores(files_of(w).makers[w.method], w.extent),
+        classes=rules.dataset.output.classes,
+    output:
+        images=ANY.filtered("{method}", "{extent}", "images.parquet"),
+        ledger=ANY.filtered("{method}", "{extent}", "ledger.csv"),
+        counts=ANY.filtered("{method}", "{extent}", "counts.csv"),
+    log:
+        "results/{study}/logs/scores/{method}-{extent}-filter.log",
+    benchmark:
+        "results/{study}/benchmarks/scores/{method}-{extent}-filter.tsv"
+    localrule: is_light("filter_images")
+    conda:
+        "../../envs/augbench.yaml"
+    resources:
+        **needs("filter_images"),
+    params:
+        rule=lambda w: METHODS[w.method].filter and METHODS[w.method].filter.model_dump(),
+        leaks=lambda w: files_of(w).leaks,
+        ratio=lambda w: files_of(w).enough_for(w.method, w.extent),
+    message:
+        "{wildcards.study}: filter the images of {wildcards.method} by their scores"
+    script:
+        "../scripts/filter_images.py"
 
 
 # Resampling: sets with the target's count per class. A rule's outputs are fixed, so there is one rule for each number of
@@ -121,7 +188,7 @@ for place, runs in enumerate(sorted({study.runs for study in STUDIES.values()}))
         input:
             classes=rules.dataset.output.classes,
             images=lambda w: files_of(w).image_tables(w.method, w.ratio),
-            selection=lambda w: rules.select.output.selection if files_of(w).is_trained(w.method) else [],
+            selection=lambda w: files_of(w).selection_of(w.method),
             together=lambda w, runs=runs: together(w.study, 1, runs),
         output:
             [ANY.added_set("{method}", "{ratio}", k) for k in range(1, runs + 1)],
@@ -131,6 +198,7 @@ for place, runs in enumerate(sorted({study.runs for study in STUDIES.values()}))
             "results/{study}/benchmarks/resample/{method}-x{ratio}.tsv"
         wildcard_constraints:
             study=one_of(name for name, study in STUDIES.items() if study.runs == runs),
+            method=one_of(name for name, method in METHODS.items() if not method.start.is_union),
         localrule: is_light("resample")
         conda:
             "../../envs/augbench.yaml"
@@ -139,11 +207,41 @@ for place, runs in enumerate(sorted({study.runs for study in STUDIES.values()}))
         params:
             seed=setting("seed"),
             order=lambda w: METHODS[w.method].start.order,
-            allow_fewer=lambda w: files_of(w).allows_fewer(w.method),
+            allow_fewer=lambda w: files_of(w).allows_fewer(w.method, w.ratio),
         message:
             "{wildcards.study}: draw sets of {wildcards.method}'s images at ratio {wildcards.ratio}"
         script:
             "../scripts/resample.py"
+
+    # Those of a union are drawn from the sets of its methods, run by run.
+    rule:
+        name:
+            numbered("unite", place)
+        input:
+            classes=rules.dataset.output.classes,
+            sets=lambda w: files_of(w).union_sets(w.method, w.ratio),
+            together=lambda w, runs=runs: together(w.study, 1, runs),
+        output:
+            [ANY.added_set("{method}", "{ratio}", k) for k in range(1, runs + 1)],
+        log:
+            "results/{study}/logs/resample/{method}-x{ratio}.log",
+        benchmark:
+            "results/{study}/benchmarks/resample/{method}-x{ratio}.tsv"
+        wildcard_constraints:
+            study=one_of(name for name, study in STUDIES.items() if study.runs == runs),
+            method=one_of(name for name, method in METHODS.items() if method.start.is_union),
+        localrule: is_light("unite")
+        conda:
+            "../../envs/augbench.yaml"
+        resources:
+            **needs("unite"),
+        params:
+            seed=setting("seed"),
+            parts=lambda w: files_of(w).union_parts(w.method, w.ratio),
+        message:
+            "{wildcards.study}: draw sets of {wildcards.method} at ratio {wildcards.ratio} from those of its methods"
+        script:
+            "../scripts/unite.py"
 
 
 # Export: an augmented data set for other software, made only when it is asked for.

@@ -157,6 +157,7 @@ rule screen:
     params:
         seed=setting("seed"),
         settings=setting("classifier"),
+        recipe=recipe,
         parts=lambda w: files_of(w).screening_jobs(w.method),
         save_minutes=setting("jobs.save_minutes"),
     message:

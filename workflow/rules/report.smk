@@ -39,12 +39,19 @@ rule domain_gap:
         metrics=rules.judge.output.metrics,
         weights=rules.judge.output.weights,
         added=lambda w: files_of(w).main_added_sets,
+        clip=lambda w: files_of(w).clip if study_of(w).metrics.row.needs_clip else [],
     output:
-        report(
+        gap=report(
             ANY.table("domain_gap"),
             category="Tables",
             caption="../report/domain_gap.rst",
             labels={"study": "{study}", "table": "domain gap"},
+        ),
+        metrics=report(
+            ANY.table("set_metrics"),
+            category="Tables",
+            caption="../report/set_metrics.rst",
+            labels={"study": "{study}", "table": "metrics of image sets"},
         ),
     log:
         "results/{study}/logs/domain_gap/domain_gap.log",
@@ -59,8 +66,12 @@ rule domain_gap:
     params:
         classifier=setting("classifier"),
         methods=lambda w: files_of(w).adding,
+        seed=setting("seed"),
+        encoder=setting("metrics.encoder"),
+        clip=lambda w: files_of(w).clip_name if study_of(w).metrics.row.needs_clip else None,
+        data=data_in("encoder"),
     message:
-        "{wildcards.study}: measure the domain gap between added and real images"
+        "{wildcards.study}: compare added with real images: the domain gap, and metrics of image sets"
     script:
         "../scripts/domain_gap.py"
 
@@ -87,7 +98,6 @@ rule summary:
     params:
         method=lambda w: METHODS[w.method].model_dump(),
         ratios=lambda w: files_of(w).ratios(w.method),
-        classifier=setting("classifier"),
     message:
         "{wildcards.study}: sum up {wildcards.method}"
     script:

@@ -13,6 +13,7 @@ if __name__ == "__main__":
     from augbench.classifier.runs import Trainer, train_runs
     from augbench.jobs import launching
     from augbench.study import classes
+    from augbench.study.recipes import Recipe
     from augbench.study.sections.classifier import Classifier
 
     train_runs(
@@ -20,6 +21,7 @@ if __name__ == "__main__":
             Classifier(**snakemake.params.settings),
             snakemake.params.save_minutes,
             functools.partial(launching.run, processes=snakemake.resources.gpu),
+            Recipe(**snakemake.params.recipe),
         ),
         {name: images.read_columns(snakemake.input[name]) for name in ("train", "validation", "test")},
         [row["class"] for row in classes.kept(snakemake.input.classes)],

@@ -14,6 +14,7 @@ if __name__ == "__main__":
     from augbench.diffusion import selection
     from augbench.jobs import launching
     from augbench.study import classes
+    from augbench.study.recipes import Recipe
     from augbench.study.sections.classifier import Classifier
 
     candidates = selection.candidates([Path(folder) for folder in snakemake.input.finetuned])
@@ -22,6 +23,7 @@ if __name__ == "__main__":
             Classifier(**snakemake.params.settings),
             snakemake.params.save_minutes,
             functools.partial(launching.run, processes=snakemake.resources.gpu),
+            Recipe(**snakemake.params.recipe),
         ),
         {
             "train": images.read_columns(snakemake.input.train),

@@ -9,6 +9,5 @@ tables.write_summary(
     snakemake.wildcards.method,
     snakemake.params.method,
     [float(ratio) for ratio in snakemake.params.ratios],
-    snakemake.params.classifier,
     **dict(snakemake.input.items()),
 )

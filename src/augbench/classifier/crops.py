@@ -121,9 +121,9 @@ def evaluation_image(row, image_size: int, whole_image: bool):
 class Batches:
     """Reads batches of an image table; ``prepare(row)`` is kept in memory if all fit, ``finish`` is not.
 
-    A picture is ``finish(prepare(row), epoch, position)``, or ``fresh(row, epoch, position)``, if that is given and
-    nothing is kept. A request is (epoch, positions); its answer a uint8 tensor (batch, 3, size, size), where there is a
-    GPU in pinned memory.
+    A picture is ``finish(prepare(row), epoch, draw)``, or ``fresh(row, epoch, draw)``, if that is given and nothing is
+    kept. A request is (epoch, positions, draws): a row may be drawn several times in an epoch, each time by another
+    number. Its answer is a uint8 tensor (batch, 3, size, size), where there is a GPU in pinned memory.
 
     ``workers`` are the processes that read ahead; None: as many as there are cores, up to four, and none for a set that
     fits into memory. What is in memory, threads prepare ahead, as many, where a GPU leaves them the cores.
@@ -160,17 +160,18 @@ class Batches:
     def __getitem__(self, request):
         import numpy as np
 
-        epoch, positions = request
-        pictures = [np.asarray(self._picture(epoch, position)) for position in map(int, positions)]
+        epoch, positions, draws = request
+        pairs = zip(map(int, positions), map(int, draws), strict=True)
+        pictures = [np.asarray(self._picture(epoch, position, draw)) for position, draw in pairs]
         batch = _allocate((len(pictures), *pictures[0].shape), self.pinned)
         np.stack(pictures, out=batch.numpy())
         return batch.permute(0, 3, 1, 2)
 
-    def _picture(self, epoch: int, position: int):
+    def _picture(self, epoch: int, position: int, draw: int):
         if self.fresh and not self.kept:
-            return self.fresh(self.rows[position], epoch, position)
+            return self.fresh(self.rows[position], epoch, draw)
         image = self.kept[position] if self.kept else self.prepare(self.rows[position])
-        return self.finish(image, epoch, position)
+        return self.finish(image, epoch, draw)
 
     def stream(self, requests: list) -> Iterator:
         """The batches asked for, in that order."""
@@ -218,14 +219,17 @@ def training_batches(
     horizontal_flip: bool,
     key: tuple,
     workers: int | None,
+    augment: Callable = lambda crop, epoch, draw: crop,
 ) -> Batches:
-    """Batches of random crops, each drawn from ``key``, its epoch and its position."""
+    """Batches of random crops, each drawn from ``key``, its epoch and its draw; ``augment`` changes the crops."""
 
-    def crop(image, epoch: int, position: int):
-        return random_crop(image, image_size, crop_scale, horizontal_flip, (*key, epoch, position))
+    def crop(image, epoch: int, draw: int):
+        crop = random_crop(image, image_size, crop_scale, horizontal_flip, (*key, epoch, draw))
+        return augment(crop, epoch, draw)
 
-    def fresh(row, epoch: int, position: int):
-        return random_crop_of(row, image_size, crop_scale, horizontal_flip, (*key, epoch, position))
+    def fresh(row, epoch: int, draw: int):
+        crop = random_crop_of(row, image_size, crop_scale, horizontal_flip, (*key, epoch, draw))
+        return augment(crop, epoch, draw)
 
     prepare = functools.partial(training_image, image_size=image_size, crop_scale=crop_scale)
     return Batches(table, prepare, crop, workers, fresh)

@@ -1,6 +1,6 @@
 """A classifier as it computes: on a GPU or the CPU, in one process or several that share each batch."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -48,7 +48,7 @@ class Network:
     def __init__(self, model: str, classes: int):
         group = collectives.group()
         self.device, self.process, self.processes = group.device, group.process_index, group.num_processes
-        self.mixed = self.device.type == "cuda"
+        self.classes, self.mixed = classes, self.device.type == "cuda"
         module: Any = build(model, classes)  # torch does not declare that `to` takes a memory format
         self.module = module.to(self.device, memory_format=torch.channels_last)
         self.trained = self.module
@@ -63,10 +63,13 @@ class Network:
         such as VGG, have a layer for which torch has no such gradient."""
         return any(isinstance(module, nn.MultiheadAttention) for module in self.module.modules())
 
-    def logits(self, pixels):
-        pixels = (pixels.to(self.device, non_blocking=True).float() - self.mean) / self.std
+    def normalised(self, pixels):
+        """Images as the network takes them, float32 on its device, of uint8 ``pixels`` (batch, 3, size, size)."""
+        return (pixels.to(self.device, non_blocking=True).float() - self.mean) / self.std
+
+    def logits(self, images):
         with torch.autocast(self.device.type, torch.float16, enabled=self.mixed):
-            output = (self.trained if self.module.training else self.module)(pixels)
+            output = (self.trained if self.module.training else self.module)(images)
         return output.float()
 
     def weights(self) -> dict:
@@ -76,15 +79,18 @@ class Network:
         """The part of a batch (or list of batches) that this process takes."""
         return batch[self.process :: self.processes]
 
-    def step(self, pixels, target, size: int, optimizer, scaler):
+    def step(self, pixels, target, size: int, optimizer, scaler, mix: Callable | None = None):
         """One step on this process's share of a batch of ``size`` images; returns the batch's summed loss (nats) and
         how many of its images were recognised, float64 (2,), on the device: reading them would wait for the step.
+
+        ``target`` are labels, int64 (b,), or their weights in the loss, float (b, classes), of which an image counts as
+        the heaviest; ``mix`` turns (images, target) into other images and weights.
 
         Raises RuntimeError when the GPU's memory does not suffice: half a batch has batch statistics of its own, and
         so other results.
         """
         try:
-            loss, correct = self._update(pixels, target, size, optimizer, scaler)
+            loss, correct = self._update(pixels, target, size, optimizer, scaler, mix)
         except torch.OutOfMemoryError:
             raise RuntimeError(
                 f"the GPU's memory does not suffice for the {len(pixels)} images of a batch; write a lower "
@@ -92,14 +98,18 @@ class Network:
             ) from None
         return collectives.total(torch.stack([loss.double(), correct.double()]))
 
-    def _update(self, pixels, target, size: int, optimizer, scaler) -> tuple:
-        logits = self.logits(pixels)
+    def _update(self, pixels, target, size: int, optimizer, scaler, mix: Callable | None) -> tuple:
+        images = self.normalised(pixels)
+        if mix:
+            images, target = mix((images, target))
+        logits = self.logits(images)
         loss = cross_entropy(logits, target, reduction="sum")
         optimizer.zero_grad()
         scaler.scale(loss * self.processes / size).backward()  # gradients are averaged over the processes
         scaler.step(optimizer)
         scaler.update()
-        return loss.detach(), (logits.argmax(1) == target).sum()
+        labels = target if target.ndim == 1 else target.argmax(1)
+        return loss.detach(), (logits.argmax(1) == labels).sum()
 
     def predictions(self, data: Batches) -> Iterator[tuple[torch.Tensor, torch.Tensor, range]]:
         """Batch by batch, of this process's share of the images: predicted labels int64 (b,), their softmax
@@ -109,11 +119,12 @@ class Network:
             for buffer in self.module.buffers():
                 torch.distributed.broadcast(buffer, 0)
         starts = range(0, len(data), EVALUATION_BATCH)
-        mine = self.share([(0, range(start, min(start + EVALUATION_BATCH, len(data)))) for start in starts])
+        parts = [range(start, min(start + EVALUATION_BATCH, len(data))) for start in starts]
+        mine = self.share([(0, part, part) for part in parts])
         portions = Portions(EVALUATION_BATCH, "images to classify", "take a smaller `classifier: {image_size: ...}`")
-        for (_, where), pixels in zip(mine, data.stream(mine), strict=True):
+        for (_, where, _), pixels in zip(mine, data.stream(mine), strict=True):
             with torch.inference_mode():
-                scored = portions(lambda part: self.logits(part).softmax(1).max(1), pixels)
+                scored = portions(lambda part: self.logits(self.normalised(part)).softmax(1).max(1), pixels)
                 labels, shares = (torch.cat([each[place] for each in scored]) for place in (1, 0))
             yield labels, shares, where
 

@@ -11,6 +11,7 @@ from augbench import images
 from augbench.classifier import training
 from augbench.core.files import read_json, write_json
 from augbench.core.seeds import derive
+from augbench.study.recipes import PLAIN, Recipe
 from augbench.study.sections.classifier import Classifier
 
 
@@ -19,18 +20,28 @@ class Trainer:
     """How a job trains its classifiers.
 
     ``launch`` calls a function with arguments in the job's processes: :func:`augbench.jobs.launching.run`, of which the
-    number of processes is set.
+    number of processes is set. ``recipe`` is the method's.
     """
 
     settings: Classifier
     save_minutes: float
     launch: Callable
+    recipe: Recipe = PLAIN
 
-    def train(self, sets: Mapping[str, pd.DataFrame], classes: Sequence[str], folder: str | Path, seed: int) -> None:
-        """Train on ``sets`` (train, validation, test) into ``folder``, see :func:`augbench.classifier.training.train`;
-        its state stays there."""
+    def train(
+        self,
+        sets: Mapping[str, pd.DataFrame],
+        classes: Sequence[str],
+        folder: str | Path,
+        seed: int,
+        added: pd.DataFrame | None = None,
+    ) -> None:
+        """Train on ``sets`` (train, validation, test) and on images that are ``added`` to the first of them into
+        ``folder``, see :func:`augbench.classifier.training.train`; its state stays there."""
         job: dict = {"classes": list(classes), "folder": str(folder), "settings": self.settings, "seed": seed}
-        job |= {"save_minutes": self.save_minutes, **sets}
+        job |= {"save_minutes": self.save_minutes, "recipe": self.recipe, **sets}
+        if added is not None:
+            job |= {"train": pd.concat([sets["train"], added], ignore_index=True), "added": len(added)}
         self.launch(training.train, job, Path(folder) / ".processes", threads=self.settings.threads)
 
     def train_only(self, sets: Mapping[str, pd.DataFrame], classes: Sequence[str], folder: str | Path, seed: int):
@@ -65,8 +76,7 @@ def train_runs(
         tables = dict(sets)
         if len(taught) < len(classes):
             tables = {name: table[table["class"].isin(taught)] for name, table in sets.items()}
-        tables["train"] = pd.concat([tables["train"], further], ignore_index=True)
-        trainer.train(tables, taught, folder, derive(seed, "classifier", run))
+        trainer.train(tables, taught, folder, derive(seed, "classifier", run), further)
     for folder in folders.values():
         training.forget(folder)
 
@@ -93,9 +103,8 @@ def compare_candidates(
     for row, folder in zip(candidates, folders, strict=True):
         print(f"classifier for {row['candidate']}", flush=True)
         added = sets["generated"][sets["generated"]["candidate"] == row["candidate"]]
-        train = pd.concat([sets["train"], added], ignore_index=True)
-        tables = {"train": train, "validation": sets["validation"], "test": sets["validation"]}
-        trainer.train(tables, classes, folder, derive(seed, "classifier", 1))
+        tables = {"train": sets["train"], "validation": sets["validation"], "test": sets["validation"]}
+        trainer.train(tables, classes, folder, derive(seed, "classifier", 1), added)
         accuracy = read_json(folder / "metrics.json")["best_validation_accuracy"]
         compared.append({**row, "validation_accuracy": accuracy})
     write_json(path, compared)

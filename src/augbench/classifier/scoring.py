@@ -21,7 +21,7 @@ WEIGHTS = "best.safetensors"
 def evaluation_batches(table: pd.DataFrame, settings: Classifier) -> Batches:
     """The images of a table as they are scored."""
     prepare = functools.partial(evaluation_image, image_size=settings.image_size, whole_image=settings.model == SMALL)
-    return Batches(table, prepare, lambda image, epoch, position: image, settings.workers)
+    return Batches(table, prepare, lambda image, epoch, draw: image, settings.workers)
 
 
 def predictions(network: Network, table: pd.DataFrame, classes: Sequence[str], settings: Classifier) -> pd.DataFrame:
@@ -43,9 +43,7 @@ def examiner(folder: str | Path, classes: Sequence[str], settings: Classifier) -
     classifier does not know is never recognised. Raises ValueError naming an unreadable image, and RuntimeError naming
     one of which the classifier makes no numbers.
     """
-    torch.set_num_threads(settings.threads)
-    network = Network(settings.model, len(classes))
-    network.module.load_state_dict(load_file(Path(folder) / WEIGHTS))
+    network = _trained(folder, classes, settings)
     features = []
     linear = [module for module in network.module.modules() if isinstance(module, torch.nn.Linear)]
     if linear:
@@ -63,3 +61,33 @@ def examiner(folder: str | Path, classes: Sequence[str], settings: Classifier) -
             yield seen, labels.cpu().numpy() == truth[where.start : where.stop]
 
     return examine
+
+
+def confidences(
+    folder: str | Path, classes: Sequence[str], settings: Classifier
+) -> Callable[[pd.DataFrame], np.ndarray]:
+    """How sure the classifier in ``folder`` is of images' own classes: a function from an image table to softmax
+    probabilities, float32 (n,), in its order; all images are of ``classes``. Raises as :func:`examiner`."""
+    network = _trained(folder, classes, settings)
+    outputs = []
+    network.module.register_forward_hook(lambda module, inputs, output: outputs.append(output.float().softmax(1)))
+
+    def confidence(table: pd.DataFrame) -> np.ndarray:
+        truth = images.places_of(table["class"], classes)
+        data = evaluation_batches(table, settings)
+        values = np.zeros(len(table), np.float32)
+        for _, shares, where in network.predictions(data):
+            check_probabilities(shares, data, where)
+            own = truth[where.start : where.stop]
+            values[where.start : where.stop] = torch.cat(outputs).cpu().numpy()[np.arange(len(own)), own]
+            outputs.clear()
+        return values
+
+    return confidence
+
+
+def _trained(folder: str | Path, classes: Sequence[str], settings: Classifier) -> Network:
+    torch.set_num_threads(settings.threads)
+    network = Network(settings.model, len(classes))
+    network.module.load_state_dict(load_file(Path(folder) / WEIGHTS))
+    return network

@@ -1,27 +1,34 @@
 """Trains the downstream classifier, whose test accuracy is what the study measures of every augmented set.
 
 The recipe is the paper's (section 3, "Data augmentation and classifier training"): SGD on randomly resized
-crops, learning rate lowered and training stopped by validation accuracy, best checkpoint scored. Every
+crops, learning rate lowered and training stopped by validation accuracy, best checkpoint scored. Beyond the
+paper, a budget of steps ends the training, and a method's recipe augments or mixes its images. Every
 random choice is derived from (seed, epoch, position of the image), so a run can be resumed from the state
 of any epoch and its bytes do not depend on how images are read.
 """
 
+import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 from safetensors.torch import save_file
+from torch.nn.functional import one_hot
 
 from augbench import images
+from augbench.classifier import augmenting
 from augbench.classifier.crops import training_batches
+from augbench.classifier.mixing import Mixing
 from augbench.classifier.networks import LOWER, Network
-from augbench.classifier.schedule import epoch_order, plateau
+from augbench.classifier.schedule import Epochs
 from augbench.classifier.scoring import WEIGHTS, evaluation_batches, predictions
 from augbench.core import collectives, determinism, resume
 from augbench.core.files import whole, write_csv, write_json
 from augbench.core.seeds import derive
+from augbench.study.recipes import PLAIN, Recipe
 from augbench.study.sections.classifier import Classifier
 
 MOMENTUM, WEIGHT_DECAY = 0.9, 1e-4
@@ -38,13 +45,15 @@ def train(
     settings: Classifier,
     *,
     seed: int,
+    added: int = 0,
+    recipe: Recipe = PLAIN,
     save_minutes: float = 10,
     progress: Callable[[int, int, str], None] = lambda done, total, note: None,
 ) -> dict:
     """Train a classifier on image tables and score its best-validation checkpoint on ``test`` (section 3).
 
-    Writes ``history.csv`` (epoch, learning_rate, train_loss in nats, train_accuracy and
-    validation_accuracy in percent), ``best.safetensors``, ``predictions.parquet`` (image_id, class,
+    Writes ``history.csv`` (epoch, or step, of a validation; learning_rate, train_loss in nats, train_accuracy and
+    validation_accuracy in percent since the last one), ``best.safetensors``, ``predictions.parquet`` (image_id, class,
     predicted, correct, confidence; the test images in their order) and, last, ``metrics.json``, which is
     also returned. A run that was killed resumes from ``state.safetensors`` and ends with the same bytes; the state
     stays until :func:`forget`, so that of a job of several runs none is trained twice.
@@ -54,6 +63,7 @@ def train(
     classes : class keys; an image's label is the position of its class here
     settings : torchvision models are trained from scratch and scored on the central crop (256 : 224). Low bits depend
         on the number of threads, so give the same on every machine
+    added : how many of the last images of ``train`` are added ones; recipe : how images are augmented and mixed
     save_minutes : time between states to resume from; one is also saved at SIGTERM, within an epoch as well
 
     Under ``accelerate launch`` the processes share each batch. Raises SystemExit(143) at SIGTERM, and ValueError for
@@ -67,8 +77,7 @@ def train(
     determinism.require(strict=network.has_attention)
     sets = {"training": train, "validation": validation, "test": test}
     labels = {name: _labels(table, classes, name) for name, table in sets.items()}
-    _check_batches(len(train), settings.batch_size, network.processes)
-    training = _Training(network, sets, labels, settings, seed)
+    training = _Training(network, sets, labels, settings, seed, added, recipe)
     training.resume_from(folder / STATE, classes)
     with resume.saver(save_minutes) as saver:
         at_cap = training.run(saver, progress)
@@ -124,14 +133,28 @@ def _labels(table: pd.DataFrame, classes: Sequence[str], name: str):
 
 
 class _Training:
-    """A training from one epoch to the next.
+    """A training from one round to the next: an epoch, or as many steps as lie between two validations.
 
-    ``history`` has a row for each epoch that is complete; of the current one ``batch`` counts the batches that are
-    done, and ``sums`` are their summed loss and hits, on the device. ``best`` holds the weights of the best epoch.
+    ``history`` has a row for each round that is complete; of the current one ``batch`` counts the batches that are
+    done, and ``sums`` are their summed loss and hits, on the device. ``best`` holds the weights of the best round.
     """
 
-    def __init__(self, network: Network, sets: Mapping, labels: Mapping, settings: Classifier, seed: int):
+    def __init__(
+        self,
+        network: Network,
+        sets: Mapping,
+        labels: Mapping,
+        settings: Classifier,
+        seed: int,
+        added: int = 0,
+        recipe: Recipe = PLAIN,
+    ):
         self.network, self.sets, self.labels, self.settings, self.seed = network, sets, labels, settings, seed
+        self.recipe, self.budget = recipe, settings.budget
+        self.mixing = Mixing(recipe.mix, labels["training"].numpy(), added, seed)
+        whole = self.budget.has_whole_batches
+        self.epochs = Epochs(self.mixing.size, settings.batch_size, seed, 2 * network.processes, whole)
+        _check_batches(self.epochs.count, settings.batch_size, network.processes)
         self.images = training_batches(
             sets["training"],
             settings.image_size,
@@ -139,7 +162,9 @@ class _Training:
             settings.horizontal_flip,
             (seed, "classifier"),
             settings.workers,
+            augmenting.of_images(recipe.augment, (seed, "classifier")),
         ).keep()
+        self.mix = augmenting.of_batches(recipe.augment, network.classes, (seed, "classifier"))
         self.held_out = evaluation_batches(sets["validation"], settings).keep()
         self.scaler = torch.amp.GradScaler(network.device.type, enabled=network.mixed)
         self.optimizer = torch.optim.SGD(
@@ -150,58 +175,94 @@ class _Training:
         self.path, self.identity = None, ""
 
     def run(self, saver: resume.Saver, progress: Callable) -> bool:
-        """Train until the schedule or the number of epochs ends it; returns whether the latter did."""
-        cap = self.settings.max_epochs
+        """Train until the budget is used up; returns whether that was before the training was complete."""
+        most = self.budget.rounds(self.settings)
         while True:
-            rate, best_epoch, stop = self._schedule()
-            if self.history and best_epoch == len(self.history) and not self.batch:
+            if self.history and self._best_round() == len(self.history) - 1 and not self.batch:
                 self.best = self.network.weights()
-            if stop or len(self.history) >= cap:
-                return not stop
-            accuracy = self._epoch(rate, saver)
-            progress(len(self.history), cap, f"validation accuracy {accuracy:.1f}%")
+            is_over = self.budget.is_over(self._accuracies(), self.settings)
+            if is_over or len(self.history) >= most:
+                return not is_over
+            accuracy = self._round(saver)
+            progress(len(self.history), most, f"validation accuracy {accuracy:.1f}%")
 
     def metrics(self) -> dict:
-        _, best_epoch, _ = self._schedule()
-        best = self.history[best_epoch - 1]["validation_accuracy"]
-        return {"best_epoch": best_epoch, "best_validation_accuracy": best, "epochs": len(self.history)}
+        best, unit, steps = self.history[self._best_round()], self.budget.unit, self._end(len(self.history))
+        seen = self.epochs.images_until(steps)
+        epochs, rest = divmod(steps, self.epochs.steps)
+        return {
+            f"best_{unit}": best[unit],
+            "best_validation_accuracy": best["validation_accuracy"],
+            "epochs": epochs + rest / self.epochs.steps if rest else epochs,
+            "steps": steps,
+            "images_seen": seen,
+        }
 
-    def _schedule(self) -> tuple[float, int, bool]:
-        accuracies = [row["validation_accuracy"] for row in self.history]
-        return plateau(accuracies, self.settings.learning_rate, self.settings.patience, self.settings.stop_after)
+    def _accuracies(self) -> list[float]:
+        return [row["validation_accuracy"] for row in self.history]
 
-    def _epoch(self, rate: float, saver: resume.Saver) -> float:
-        """Train on the rest of the current epoch; returns validation accuracy, percent."""
-        network, epoch, count = self.network, len(self.history) + 1, len(self.sets["training"])
-        self.optimizer.param_groups[0]["lr"] = rate
-        least = 2 * network.processes
-        order = epoch_order(count, self.settings.batch_size, self.seed, epoch, least)[self.batch :]
+    def _best_round(self) -> int:
+        """The first of those with the highest validation accuracy, from 0."""
+        accuracies = self._accuracies()
+        return accuracies.index(max(accuracies))
+
+    def _end(self, number: int) -> int:
+        """Steps when a round is over; 0 for round 0."""
+        return self.budget.end(number, self.epochs.steps, self.settings)
+
+    def _round(self, saver: resume.Saver) -> float:
+        """Train on the rest of the current round; returns validation accuracy, percent."""
+        network, number = self.network, len(self.history) + 1
+        begin, end = self._end(number - 1), self._end(number)
         network.module.train()
-        mine = [network.share(batch) for batch in order]
-        pixels_of = self.images.stream([(epoch, part) for part in mine])
-        for batch, part, pixels in zip(order, mine, pixels_of, strict=True):
-            self._step(epoch, len(batch), part, pixels)
+        requests = list(self._requests(begin + self.batch, end))
+        pixels_of = self.images.stream([request for _, _, request in requests])
+        for (place, size, request), pixels in zip(requests, pixels_of, strict=True):
+            self._step(begin + self.batch, place, size, request, pixels)
             if collectives.any_process(saver.due()):  # they leave together
                 self.save()
                 collectives.group().wait_for_everyone()
                 saver.done()
         loss, correct = self.sums.tolist()
+        unit, progress = self.budget.unit, self.budget.progress(number, end)
         if not math.isfinite(loss):
-            raise RuntimeError(f"the classifier's loss is not finite in epoch {epoch}; {LOWER}")
+            raise RuntimeError(f"the classifier's loss is not finite in {unit} {progress}; {LOWER}")
         truth = self.labels["validation"]
         accuracy = 100 * (network.predict(self.held_out)[0] == truth).sum().item() / len(truth)
-        row = {"epoch": epoch, "learning_rate": rate, "train_loss": loss / count}
+        count = self.epochs.images_until(end) - self.epochs.images_until(begin)
+        row = {unit: progress, "learning_rate": self._learning_rate(begin), "train_loss": loss / count}
         row |= {"train_accuracy": 100 * int(correct) / count, "validation_accuracy": accuracy}
         self.history.append(row)
         self.batch, self.sums = 0, self._no_sums()
         return accuracy
 
-    def _step(self, epoch: int, size: int, part, pixels) -> None:
-        network = self.network
-        torch.manual_seed(derive(self.seed, "classifier", "dropout", epoch, self.batch, network.process))
-        target = self.labels["training"][torch.from_numpy(part)].to(network.device, non_blocking=True)
-        self.sums = self.sums + network.step(pixels, target, size, self.optimizer, self.scaler)
+    def _requests(self, begin: int, end: int) -> Iterator[tuple[int, int, tuple]]:
+        """Of each batch of some steps: its place in the epoch, its size, and what this process reads of it."""
+        images, known = np.zeros(0, np.int64), 0
+        for epoch, place, batch in self.epochs.batches(begin, end):
+            if epoch != known:
+                images, known = self.mixing.positions(epoch), epoch
+            mine = self.network.share(batch)
+            yield place, len(batch), (epoch, images[mine], mine)
+
+    def _learning_rate(self, step: int) -> float:
+        return self.budget.learning_rate(self._accuracies(), step, self.settings)
+
+    def _step(self, step: int, place: int, size: int, request: tuple, pixels) -> None:
+        network, (epoch, positions, _) = self.network, request
+        self.optimizer.param_groups[0]["lr"] = self._learning_rate(step)
+        torch.manual_seed(derive(self.seed, "classifier", "dropout", epoch, place, network.process))
+        target = self._target(positions).to(network.device, non_blocking=True)
+        mix = self.mix and functools.partial(self.mix, epoch=epoch, place=place, process=network.process)
+        self.sums = self.sums + network.step(pixels, target, size, self.optimizer, self.scaler, mix)
         self.batch += 1
+
+    def _target(self, positions):
+        """Labels, or the weights of the labels where images weigh more or less."""
+        labels, weights = self.labels["training"][torch.from_numpy(positions)], self.mixing.weights_of(positions)
+        if weights is None:
+            return labels
+        return one_hot(labels, self.network.classes) * torch.from_numpy(weights)[:, None]
 
     def _no_sums(self):
         return torch.zeros(2, dtype=torch.float64, device=self.network.device)
@@ -212,6 +273,7 @@ class _Training:
         """Go on from the state in ``path`` where it is one of the same run; states are saved there."""
         tables = [self.sets[name] for name in ("training", "validation")]
         facts = [self.settings.model_dump(mode="json", exclude=WITHOUT_RESULTS), self.seed, classes]
+        facts += [len(self.sets["training"]) - self.mixing.real, self.recipe.model_dump(mode="json")]
         facts += [self.network.processes, *map(images.digest, tables)]
         files = pd.concat([table["path"] for table in tables]).unique()
         self.path, self.identity = path, resume.identity(__name__, facts, files)

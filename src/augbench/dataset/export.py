@@ -20,7 +20,8 @@ NAME = 100  # characters of a folder's name
 EXTENSIONS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "BMP": "bmp", "TIFF": "tif"}
 # Columns of provenance.
 NO_NAME = re.compile(r"[^\w@./:+() -]")  # what has a meaning in a card
-FACTS = ("prompt", "seed", "candidate", "cluster", "start_image", "url", "similarity", "sha256", "model", "licence")
+FACTS = ("method", "prompt", "seed", "candidate", "cluster", "start_image", "url", "similarity", "sha256", "model")
+FACTS += ("licence",)
 
 
 def export(

@@ -54,7 +54,7 @@ def draw(
         ``listed``, the first of each class, so that all splits are equal, and a class with too few is left out
         (paper, Figure 5B); or ``all``, every image whatever the ratio
     seed_key : what the draws are derived from, together with split (from 1) and class
-    allow_fewer : of a class with too few images for a ``random`` draw all are taken
+    allow_fewer : of a class with too few images all are taken
 
     Returns the places in ``added`` of the images of each set, with classes in the order of ``counts``. Raises
     ValueError for an unknown order, and when a class has too few images, naming it; of ``listed`` ones when all have.
@@ -89,7 +89,7 @@ def _pick(group: np.ndarray, key: str, number: int, order: str, seed_key: tuple,
             raise ValueError(f"class {key!r}: at least one image is wanted, there is none")
         return group
     if order == "listed":
-        return group[: number if len(group) >= number else 0]
+        return group[: number if len(group) >= number or allow_fewer else 0]
     if len(group) < number and not allow_fewer:
         raise ValueError(f"class {key!r}: {number} images are wanted, there are {len(group)}")
     return group[np.sort(generator(*seed_key).permutation(len(group))[:number])]

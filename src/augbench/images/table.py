@@ -43,6 +43,7 @@ SCHEMA = pa.schema(
         # what is known of images that were made elsewhere
         ("model", pa.string()),  # what made it
         ("licence", pa.string()),  # its terms
+        ("method", pa.string()),  # that it is of, in a union of several methods' images; else null
     ]
 )
 

@@ -1,6 +1,7 @@
 """What can be known of a study before any work starts: of its data, its shares, and its room on the disk."""
 
 import itertools
+import math
 import os
 import shutil
 import unicodedata
@@ -15,7 +16,7 @@ from augbench.jobs.job_costs import JobCosts
 from augbench.models import backbones, families, local_files
 from augbench.models.families import DEFAULT, Family
 from augbench.retrieval import guard, index, metadata
-from augbench.study import classes, prompts
+from augbench.study import classes, embedding_pairs, encoders, prompts
 from augbench.study.config import Config, ConfigError, Study
 from augbench.study.layouts import layout_of
 from augbench.study.sections.models import Backbone
@@ -71,20 +72,24 @@ def check_world(
         raise ConfigError(f"the folder {results} cannot be written: {error.strerror}") from None
     for name, study in config.studies.items():
         place = f"studies.{name}"
-        starts = [config.methods[method].start for method in study.methods]
-        prompted = any(config.methods[method].conditioning for method in study.methods)
-        further = next((name for name, start in zip(study.methods, starts, strict=True) if start.split), None)
+        methods = config.methods_of(study)
+        prompted = any(row.conditioning for row in methods.values())
+        further = next((method for method, row in methods.items() if row.start.split), None)
         check_target(study, place, prompted=prompted, further=further)
         check_models(config, study, place)
         check_backbone(config, study, place, results / name)
-        check_added(study, place, script_file)
+        check_added(config, study, place, script_file)
         check_prompts(config, study, place)
         check_pool(study, place)
         check_audit(study, place)
-        try:
-            check_model(study.classifier.model)
-        except ValueError as error:
-            raise ConfigError(f"{place}.classifier.model: {error}") from None
+        for key, check, named in (
+            ("classifier.model", check_model, study.classifier.model),
+            ("metrics.encoder", encoders.check, study.metrics.encoder),
+        ):
+            try:
+                check(named)
+            except ValueError as error:
+                raise ConfigError(f"{place}.{key}: {error}") from None
 
 
 def remarks(config: Config) -> list[str]:
@@ -109,8 +114,8 @@ def remarks(config: Config) -> list[str]:
         if ignored := folders.left_out_message(target_checks.left_out(study.target)):
             sentences.append(f"studies.{name}: ignored in {study.target.path}: {ignored}")
         class_rows = class_table(study.target).to_dict("records")
-        for method in study.methods:
-            conditioning = config.methods[method].conditioning
+        for method, row in config.methods_of(study).items():
+            conditioning = row.conditioning
             try:
                 lacking = [words for class_info in class_rows if (words := _lacking(conditioning, class_info))]
             except ValueError as error:
@@ -206,13 +211,13 @@ def check_names(study: Study, place: str) -> None:
             )
 
 
-def check_added(study: Study, place: str, script_file: Callable[[str], str | Path] = Path) -> None:
+def check_added(config: Config, study: Study, place: str, script_file: Callable[[str], str | Path] = Path) -> None:
     """Whether the images that were made elsewhere can be added, as far as the first of them tell. Raises ConfigError.
 
     What a script makes, and what the job alone can know, is checked when it is there.
     """
     for method, section in study.added.items():
-        if method not in study.methods:
+        if method not in config.methods_of(study):
             continue
         if section.script:
             if not Path(script_file(section.script)).is_file():
@@ -230,15 +235,15 @@ def check_added(study: Study, place: str, script_file: Callable[[str], str | Pat
             if any(table["source"]):
                 added.start_images(table, splits.split(study.target, study.dataset, study.seed, decode=False))
             if len(rows) <= LISTED and not section.allow_fewer:
-                added.check_counts(table, _wanted(study, method), section.path)
+                added.check_counts(table, _wanted(config, study, method), section.path)
         except ValueError as error:
             raise ConfigError(f"{place}.added.{method}: {error}") from None
 
 
-def _wanted(study: Study, method: str) -> dict[str, int]:
+def _wanted(config: Config, study: Study, method: str) -> dict[str, int]:
     """Class -> images that a method adds to it at its largest ratio."""
     layout, own = study.target.reader.layout(study.target), _own_splits(study)
-    ratio = max(study.wanted_ratios(method))
+    ratio = max(config.wanted_ratios(study, method))
     counts = {key: sum(1 for _ in layout.train(key)) for key in layout.classes}
     return {
         key: classes.added(splits.sizes(count, study.dataset, own)["train"], ratio) for key, count in counts.items()
@@ -257,8 +262,10 @@ def check_pool(study: Study, place: str) -> None:
         raise ConfigError(f"{place}.pool.path: there is no folder {path}")
     try:
         source.check(path)
+        clip = study.clip.model if study.clip and study.clip.model else ""
+        if source.is_scanned:
+            embedding_pairs.check(path, study.pool.array, clip, local_files.clip_width(clip))
         if source.brings_index:
-            clip = study.clip.model if study.clip and study.clip.model else ""
             if not index.index_file(path).is_file():
                 raise BadInput(f"there is no image.index in {path}")
             index.check_index(path, clip=clip, width=local_files.clip_width(clip))
@@ -275,8 +282,8 @@ def check_prompts(config: Config, study: Study, place: str) -> None:
     """Whether files of prompts have those of each class, and of no other. Raises ConfigError."""
     if study.target.reader.is_built_in:
         return
-    for method in study.methods:
-        conditioning = config.methods[method].conditioning
+    for method, row in config.methods_of(study).items():
+        conditioning = row.conditioning
         if conditioning and prompts.is_prompt_file(conditioning):
             try:
                 prompts.check_classes(conditioning, class_table(study.target).to_dict("records"))
@@ -291,7 +298,7 @@ def check_models(config: Config, study: Study, place: str) -> None:
     """
     part, model = "safety", study.safety.named
     try:
-        is_checked = any(config.methods[method].start.is_checked for method in study.methods)
+        is_checked = any(row.start.is_checked for row in config.methods_of(study).values())
         if model is not None and is_checked and local_files.is_folder(model, "safety checker"):
             local_files.check_safety_checker(model)
         part = "clip"
@@ -304,7 +311,7 @@ def check_models(config: Config, study: Study, place: str) -> None:
 def check_backbone(config: Config, study: Study, place: str, folder: Path) -> None:
     """Whether the diffusion models that a study names can be used for its methods, as far as that is known before they
     are fetched. Raises ConfigError. ``folder`` is the study's, where models may lie that were fetched before."""
-    methods = {name: config.methods[name] for name in study.methods}
+    methods = config.methods_of(study)
     has_checker = study.safety.is_backbones and any(method.start.is_checked for method in methods.values())
     for name, section in {None: study.backbone, **study.backbones}.items():
         own = {key: row for key, row in methods.items() if row.start.is_generated and row.backbone == name}
@@ -344,6 +351,24 @@ def _family(section: Backbone, has_checker: bool, fetched: Path) -> Family | Non
     if family and has_checker and not family.ships_checker:
         raise BadInput(f"{model} has no safety_checker: {local_files.NO_CHECKER}")
     return family
+
+
+def check_filters(studies: Mapping[str, JobCosts]) -> None:
+    """That the shares that filters keep suffice for the ratios at which images are added, of methods whose images are
+    generated or retrieved for it. Raises ConfigError."""
+    for name, study in studies.items():
+        for method in study.files.filtering:
+            rule, ratio = study.files.methods[method].filter, study.files.enough_for(method, "main")
+            if rule is None or rule.keep is None or rule.allow_fewer or ratio is None:
+                continue
+            for count in set(study.size.train):
+                candidates, wanted = study.candidates_of_class(method, count), classes.added(count, ratio)
+                if candidates is not None and (kept := math.ceil(round(rule.keep * candidates, 9))) < wanted:
+                    raise ConfigError(
+                        f"studies.{name}.methods: the filter of {method} keeps {kept} of the {candidates} images of a "
+                        f"class with {count} training images, but {wanted} are added to it; write a higher `keep`, "
+                        f"{study.files.methods[method].start.more}, or `allow_fewer: true` in the filter"
+                    )
 
 
 def check_proxy(study: Study, place: str) -> list[str]:

@@ -18,12 +18,17 @@ from augbench.jobs.study_files import StudyFiles
 from augbench.jobs.study_size import StudySize, study_size
 from augbench.study import classes
 from augbench.study.parts import Part
+from augbench.study.readers.layout import HELD_OUT
+from augbench.study.recipes import PLAIN, Recipe
 from augbench.study.sections.diffusion import Sampling
 
 T4, V100 = "T4", "V100"  # GPUs by whose hours work is estimated, those of the paper
 GIGABYTE = 1000  # in megabytes
 MAPPED = 20 * GIGABYTE  # of a mapped file: more of it may be read from the disk again
 CARD = 2.5 * GIGABYTE  # of a classifier's process: what a GPU's libraries take, and processes that read images
+SAMPLES = 2 * GIGABYTE  # of metrics of image sets: inner products of 5,000 features with each other, several times
+SCORED = 10_000  # images of which embeddings are in memory when they are scored
+SCORES_BYTES = 250  # of an image's scores
 CHECKER_BYTES = 1.2e9  # of Stable Diffusion's safety checker
 VECTOR_BYTES = 4 * 768  # of an image's embedding by the audit's second detector
 
@@ -136,6 +141,17 @@ class JobCosts:
         least = self.study.retrieval.images_per_class or 0
         return sum(math.ceil(ratio * max(least, count)) for count in self.size.train)
 
+    def candidates_of_class(self, method: str, count: int) -> int | None:
+        """Images of a class of ``count`` training images from which a method's sets are drawn at the main ratio; None
+        where others say how many there are."""
+        start = self.study_start(method)
+        if start.is_retrieved:
+            return math.ceil(self.study.main_ratio * max(self.study.retrieval.images_per_class or 0, count))
+        if start.is_generated:
+            fixed = self.files.generation(method).images_per_class
+            return classes.generated(count, self.files.main_times(method), fixed)
+        return None
+
     def distinct(self, method: str, ratios) -> int:
         """Images in all of a method's sets at these ratios, at most."""
         drawn = sum(self.added(method, ratio) for ratio in ratios) * self.study.runs
@@ -174,12 +190,39 @@ class JobCosts:
         return Need(4 * HOUR, 4000)
 
     def list_added(self, method: str) -> Need:
-        images = self.added(method, max(self.study.wanted_ratios(method)))
+        images = self.added(method, max(self.files.wanted_ratios(method)))
         return Need(resources.hashing(images), 2000 + 2e-3 * images, writes=self._table(images))
+
+    def score(self, method: str, extent: str) -> Need:
+        """Images are hashed, embedded (with CLIP and, if there is one, the audit's detector) and classified. In memory
+        are hashes and embeddings of those that they are compared with, and embeddings of a part of them."""
+        images = self._candidates(method, extent)
+        references = self.train + sum(self.size.images[split] for split in HELD_OUT)
+        vectors = self._vectors(references + SCORED) if self.files.embedder else 0
+        seconds = resources.hashing(images) + resources.scoring((2 + bool(self.files.embedder)) * images)
+        compared = images * references * (resources.PER_COMPARED_PAIR + bool(vectors) * resources.PER_COMPARED_VECTOR)
+        return Need(seconds + compared, 5000 + vectors + 8 * images / 1e6, 1, writes=2 * SCORES_BYTES * images)
+
+    def filter_images(self, method: str, extent: str) -> Need:
+        images = self._candidates(method, extent)
+        return Need(megabytes=500 + 700 * images / 1e6, writes=2 * self._table(images))
+
+    def _candidates(self, method: str, extent: str) -> int:
+        """Images that a method could add, up to the main ratio or beyond it."""
+        if extent == "main":
+            return self.available(method, self.study.main_ratio)
+        return self.available(method, self.files.further_ratio(method)) - self.available(method, self.study.main_ratio)
 
     def resample(self, method: str, ratio: str) -> Need:
         memory = resources.tables("resample", self.available(method, float(ratio)))
         return Need(megabytes=memory, writes=self._table(self.study.runs * self.added(method, ratio)))
+
+    def unite(self, method: str, ratio: str) -> Need:
+        images = self.added(method, ratio)
+        sets = self.study.runs * images
+        return Need(
+            megabytes=resources.tables("resample", len(self.files.shares(method)) * images), writes=self._table(sets)
+        )
 
     def export(self, method: str, form: str) -> Need:
         return Need(resources.hashing(self.train + self.added(method, self.files.ratios(method)[0])), 2000)
@@ -326,7 +369,9 @@ class JobCosts:
     def screen(self, method: str, part: str) -> Need:
         """A classifier for each candidate of the job, trained on what is there and what is added to it."""
         candidates = len(self.files.methods[method].candidates) / self.files.screening_jobs(method)
-        return self._classifier((1 + self.study.main_ratio) * self.train, candidates)
+        return self._classifier(
+            self.files.methods[method].recipe, self.train, self.study.main_ratio * self.train, candidates
+        )
 
     def select(self, method: str) -> Need:
         return Need(megabytes=500, writes=self._candidate_bytes(self.files.methods[method].trained, method))
@@ -354,7 +399,7 @@ class JobCosts:
     # Classifiers and the domain gap.
 
     def classify(self, method: str, ratio: str, runs: int) -> Need:
-        need = self._classifier(self.train + self.added(method, ratio), runs)
+        need = self._classifier(self.files.methods[method].recipe, self.train, self.added(method, ratio), runs)
         return need._replace(writes=runs * (self._weights_bytes + 40 * self.size.images["test"]))
 
     @property
@@ -362,11 +407,12 @@ class JobCosts:
         """Of a classifier: float32."""
         return 4 * architectures.parameters_of(self.study.classifier.model)
 
-    def _classifier(self, images: float, runs: float = 1) -> Need:
+    def _classifier(self, recipe: Recipe, real: float, added: float = 0, runs: float = 1) -> Need:
         """One classifier after the other, each on all GPUs of the job."""
-        section = self.study.classifier
-        epochs = min(section.max_epochs, resources.CLASSIFIER_EPOCHS)
-        work = runs * resources.classifier(images, epochs, section.image_size) / section.processes
+        section, images = self.study.classifier, real + added
+        drawn = recipe.mix.epoch_size(real, added) if recipe.mix else images
+        epochs = section.budget.expected_epochs(drawn, section)
+        work = runs * resources.classifier(drawn, epochs, section.image_size) / section.processes
         decoded = 4 * section.image_size**2 / section.crop_scale[0] * images
         kept = decoded / 1e6 if decoded <= crops.MEMORY else 0  # of each process: all images, or none
         memory = resources.classifier_tables(images, section.processes) + section.processes * (CARD + kept)
@@ -375,14 +421,15 @@ class JobCosts:
     def judge(self) -> Need:
         reserve = ["unused"] + ["more_real"] * (self.files.split("more_real") in self.files.reserve)
         images = sum(self.size.images[split] for split in reserve)
-        return self._classifier(images)._replace(writes=self._weights_bytes)
+        return self._classifier(PLAIN, images)._replace(writes=self._weights_bytes)
 
     def domain_gap(self) -> Need:
         added = sum(self.distinct(method, [self.files.ratios(method)[0]]) for method in self.files.adding)
         readers = max(1, self._readers)  # what it waits for
         most = max(self.distinct(method, self.files.ratios(method)[:1]) for method in self.files.adding)
-        memory = resources.tables("domain_gap", most)
-        return Need(resources.scoring(self.size.images["test"] + added) / readers, memory, 1)
+        memory = resources.tables("domain_gap", most) + SAMPLES
+        seconds = resources.scoring(self.size.images["test"] + added) / readers
+        return Need(seconds + resources.PER_METRICS * len(self.files.adding), memory, 1)
 
     # The audit.
 
@@ -423,7 +470,7 @@ class JobCosts:
 
     def _reference(self, set: str) -> int:
         """Images in a reference set; a folder that the configuration names is taken to be like the target."""
-        return self.size.images.get(set, self.size.target)
+        return self.train if set == "train" else self.size.images.get(set, self.size.target)
 
     # The report.
 
@@ -465,11 +512,12 @@ class JobCosts:
         for method in self.files.methods:
             yield from self._method_jobs(method)
         names = {name for method in self.files.adding for name in self.files.reference_names(method)}
-        for name in names:
+        scored = set(self.files.scored_references)
+        for name in names | scored:
             if name in self.study.audit.references:
                 yield "list_references", self.list_references(name)
             yield "hash_references", self.hash_references(name)
-            if self.study.audit.detector:
+            if self.study.audit.detector or (name in scored and self.files.embedder):
                 yield "embed_references", self.embed_references(name)
 
     def _once(self) -> Iterator[str]:
@@ -520,14 +568,21 @@ class JobCosts:
         if method in files.external:
             yield from [("run_script", self.run_script(method))] * bool(self.study.added[method].script)
             yield "list_added", self.list_added(method)
+        if self.study_start(method).adds_images:
+            for ratio in files.image_ratios(method):
+                rule = "unite" if files.shares(method) else "resample"
+                yield rule, getattr(self, rule)(method, ratio)
+        filters = ["score"] * (method in files.scored) + ["filter_images"] * files.is_filtered(method)
+        for extent in files.extents(method) if filters else []:
+            yield from ((rule, getattr(self, rule)(method, extent)) for rule in filters)
+        if method not in self.study.methods:
+            return  # it is here for its images
         for ratio in files.ratios(method):
             for first, last in files.stretches:
                 yield "classify", self.classify(method, ratio, last - first + 1)
         yield "summary", self.summary(method)
         if method not in files.adding:
             return
-        for ratio in files.ratios(method):
-            yield "resample", self.resample(method, ratio)
         rules = ["hash_added", "audit", "review"] + ["embed_added"] * bool(self.study.audit.detector)
         yield from ((rule, getattr(self, rule)(method)) for rule in rules)
 

@@ -109,6 +109,7 @@ def suggestion(info: TargetInfo) -> dict:
             "batch_size": batch,
             "learning_rate": 0.1 * batch / 256,
         },
+        "drop_leaks": True,
         "jobs": {"classes_per_generation": max(1, min(1000, math.ceil(10_000 / max(1, _per_class(info, shares)))))},
     }
 
@@ -174,6 +175,7 @@ def text(name: str, info: TargetInfo, folder: str | Path = "config") -> str:
         "dataset": "shares of each class; take less for training, and add `more_real`, to see what more data would do",
         "backbone": "fetched at the first run; or a local diffusers folder",
         "generate": "Stable Diffusion v1.4 was trained on 512 pixels",
+        "drop_leaks": "images that may be copies of validation or test images are not added",
         "classifier": "size and network follow from the images; with few images try other learning rates",
     }
     for key, block in dump.items():

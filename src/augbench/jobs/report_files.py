@@ -8,30 +8,37 @@ TABLES = ("table1", "differences", "scaling", "per_class", "confusions")
 
 def report_files(files: StudyFiles) -> dict:
     """Paths of what a study's page reads, by the names of the fields of ``augbench.report.results.Files``."""
-    main = {method: files.ratios(method)[0] for method in files.methods}
-    finetuned = [method for method in files.generating if files.is_trained(method)]
-    adding, retrieving = files.adding, files.retrieving
+    main = {method: files.ratios(method)[0] for method in files.study.methods}
+    adding, makers = files.adding, files.makers
+    # Method -> the one whose images it adds, of those that one of these stages makes.
+    generated, retrieved, external = (
+        {method: maker for method, maker in makers.items() if maker in made}
+        for made in (files.generating, files.retrieving, files.external)
+    )
+    finetuned = {method: maker for method, maker in generated.items() if files.is_trained(method)}
     return {
         "classes": files.classes,
         "train": files.split("train"),
         **{name: files.table(name) for name in TABLES},
-        "domain_gap": files.table("domain_gap") if adding else None,
+        **{name: files.table(name) if adding else None for name in ("domain_gap", "set_metrics")},
         "clusters": files.clusters if files.cluster_counts else None,
         "paper_results": package_data.as_input("paper_results.csv"),
         "paper_compute": package_data.as_input("paper_compute.csv"),
-        "summaries": {key: files.summary(key) for key in files.methods},
-        "histories": {key: [files.run(key, main[key], k, "history.csv") for k in files.runs] for key in files.methods},
+        "summaries": {key: files.summary(key) for key in main},
+        "histories": {key: [files.run(key, main[key], k, "history.csv") for k in files.runs] for key in main},
         "added": {key: files.added_set(key, main[key], 1) for key in adding},
         "audits": {key: files.audit(key, "summary.json") for key in adding},
         "candidates": {key: files.audit(key, "candidates.parquet") for key in adding},
         "reviews": {key: files.audit(key, "review.html") for key in adding},
         "verdicts": {key: files.verdicts(key) for key in adding if files.verdicts(key) in files.verdict_files},
-        "generated": {key: files.generated(key, "parquet") for key in files.generating},
-        "selections": {key: files.selection(key) for key in finetuned},
-        "finetunings": {key: files.finetunings(key, ".csv") for key in finetuned},
-        "external": {key: files.added_images(key) for key in files.external},
-        "ledgers": {key: files.retrieval(key, "ledger.parquet") for key in retrieving},
-        "funnels": {key: files.retrieval(key, "funnel.csv") for key in retrieving},
+        "generated": {key: files.generated(maker, "parquet") for key, maker in generated.items()},
+        "selections": {key: files.selection(maker) for key, maker in finetuned.items()},
+        "finetunings": {key: files.finetunings(maker, ".csv") for key, maker in finetuned.items()},
+        "external": {key: files.added_images(maker) for key, maker in external.items()},
+        "ledgers": {key: files.retrieval(maker, "ledger.parquet") for key, maker in retrieved.items()},
+        "funnels": {key: files.retrieval(maker, "funnel.csv") for key, maker in retrieved.items()},
+        "scores": {key: files.scores(makers[key], "main") for key in adding if makers[key] in files.scored},
+        "filtered": {key: files.filtered(key, "main", "counts.csv") for key in files.filtering if key in adding},
     }
 
 
@@ -77,7 +84,10 @@ def _for_all_methods(files: StudyFiles):
         names["finetune"] = ["clusters"]
     if files.adding:
         sets = sorted({name for method in files.adding for name in files.reference_names(method)})
-        names["audit"] = [f"{kind}-{name}" for kind in _detectors(files) for name in sets]
+        scored, compared = files.scored_references, sets if files.study.audit.detector else []
+        names["audit"] = [f"hashes-{name}" for name in sorted({*sets, *scored})]
+        if files.embedder:
+            names["audit"] += [f"vectors-{name}" for name in sorted({*compared, *scored})]
         names["domain_gap"] = ["judge", "domain_gap"]
     names["report"] = ["tables", "per_class"]
     return [(stage, name, "", "") for stage, each in names.items() for name in each]
@@ -91,6 +101,8 @@ def _by_method(files: StudyFiles):
     jobs = []
     for method in files.methods:
         jobs += [*_added(files, method), *_images(files, method)]
+        if method not in files.study.methods:
+            continue
         for ratio in files.ratios(method):
             stretches = [f"{method}-x{ratio}-{first}-{last}" for first, last in files.stretches]
             jobs += [("classify", name, method, f"x{ratio}") for name in stretches]
@@ -99,11 +111,17 @@ def _by_method(files: StudyFiles):
 
 
 def _added(files: StudyFiles, method: str):
-    if method not in files.adding:
+    start = files.methods[method].start
+    if not start.adds_images:
         return []
-    resampled = [("resample", f"{method}-x{ratio}", method, "") for ratio in files.ratios(method)]
+    drawn = [("resample", f"{method}-x{ratio}", method, "") for ratio in files.image_ratios(method)]
+    kinds = [""] * (method in files.scored) + ["-filter"] * files.is_filtered(method)
+    extents = files.extents(method) if kinds else []
+    drawn += [("scores", f"{method}-{extent}{kind}", method, "") for extent in extents for kind in kinds]
+    if method not in files.adding:
+        return drawn
     audits = ["", *(f"-{kind}" for kind in _detectors(files))]
-    return resampled + [("audit", f"{method}{kind}", method, "") for kind in audits]
+    return drawn + [("audit", f"{method}{kind}", method, "") for kind in audits]
 
 
 def _images(files: StudyFiles, method: str):

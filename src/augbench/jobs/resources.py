@@ -3,6 +3,7 @@
 import math
 from collections.abc import Collection
 
+from augbench.study.budgets import USUAL_EPOCHS
 from augbench.study.parts import Part, gpu_hours
 
 # What a job asks for at most, in every attempt: what clusters grant. One whose work takes longer is begun again at the
@@ -14,12 +15,11 @@ HOUR = 3600
 SIDE, CROP = 512, 224  # pixels a side of the paper's diffusion model and classifier
 TARGET = 126_861  # training images of 10% ImageNet (section 3)
 EPOCHS = 40  # of a fine-tuning, at most (section 3.1)
-CLASSIFIER_EPOCHS = 100  # until a classifier's early stopping, say
 
 # Seconds of one GPU, from the GPU-hours of section 3.1. The paper does not say after how many steps or epochs its
 # jobs ended, so these assume the sampler's 50, the fine-tuner's 40 and, for five classifiers, 100.
 PER_SAMPLING_STEP = 867 * HOUR / (390 * 1000 * 50)  # of an image, on a T4
-PER_CLASSIFIED_IMAGE = 160 * HOUR / (5 * 2 * TARGET * CLASSIFIER_EPOCHS)  # and epoch, on a T4
+PER_CLASSIFIED_IMAGE = 160 * HOUR / (5 * 2 * TARGET * USUAL_EPOCHS)  # and epoch, on a T4
 PER_RETRIEVED_IMAGE = 28.5 * HOUR / (130 * 1000)  # on a CPU: searched, downloaded, judged
 # Estimates beside the paper's: floating-point operations, and times measured on a slow core.
 PER_JUDGED_IMAGE = 2.0  # on a core, by a network of the size of ViT-L/14 (0.16 TFLOP)
@@ -28,6 +28,8 @@ PER_ENCODED_IMAGE = 0.1  # on a T4, by the VAE (1.12 TFLOP at 512 pixels)
 PER_HASHED_IMAGE = 1 / 340  # on a core: decoded and resized
 PER_SCORED_IMAGE = 1 / 100  # by a classifier or CLIP on a T4, which waits for the decoder
 PER_COMPARED_PAIR = 1 / 8e8  # of hashes, on a core
+PER_COMPARED_VECTOR = 1 / 1e9  # of embeddings, on a T4
+PER_METRICS = 60  # of a method, on a core: the metrics of 5,000 images
 PER_EMBEDDED_IMAGE = 1 / 20  # on a core without a GPU; ViT-L/14 takes more, a GPU much less
 PER_LEARNT_IMAGE = 3e-3  # of 32 pixels, when a small CLIP or diffusion model is trained on a slow core
 

@@ -2,12 +2,16 @@
 
 import functools
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 
+from augbench.audit.duplicates import RADIUS
 from augbench.dataset.class_table import class_keys
-from augbench.study import prompts
+from augbench.study import prompts, unions
 from augbench.study.config import Config, Study, parts_of
 from augbench.study.methods import GENERATION, Method
+from augbench.study.readers.layout import HELD_OUT
+from augbench.study.recipes import Recipe
 from augbench.study.sections.diffusion import Generate
 from augbench.study.sections.models import Backbone
 from augbench.study.sections.retrieval import Pool
@@ -79,6 +83,14 @@ class Paths:
 
     def added_images(self, method: str) -> str:
         return self.added(method, "images.parquet")
+
+    def scores(self, method: str, extent: str) -> str:
+        """The scores of the images that a method may add: ``main``, up to the main ratio, or ``further``."""
+        return f"{self.folder}/scores/{method}/{extent}/scores.parquet"
+
+    def filtered(self, method: str, extent: str, name: str) -> str:
+        """What is left of these images: ``images.parquet``, ``ledger.csv`` or ``counts.csv``."""
+        return f"{self.folder}/filtered/{method}/{extent}/{name}"
 
     def backbone_folder(self, name: str | None = None) -> str:
         """The folder of a diffusion model that the configuration gives a name, or of the study's own."""
@@ -177,20 +189,51 @@ class StudyFiles(Paths):
 
     def __init__(self, config: Config, name: str):
         super().__init__(name)
+        self.config = config
         self.study: Study = config.studies[name]
-        self.methods: dict[str, Method] = {method: config.methods[method] for method in self.study.methods}
+        self.methods: dict[str, Method] = config.methods_of(self.study)
 
-    # Methods.
+    # Methods: those of the study, and those that are here for their images alone, which a union takes.
 
     @property
     def adding(self) -> list[str]:
-        """The methods that add images."""
-        return [name for name, method in self.methods.items() if method.start.adds_images]
+        """The study's methods that add images."""
+        return [name for name in self.study.methods if self.methods[name].start.adds_images]
+
+    def shares(self, method: str) -> dict[str, Fraction]:
+        """The methods whose images a union takes, and the share of each; none for others."""
+        return unions.shares_of(method, self.methods)
+
+    def image_ratios(self, method: str) -> list[str]:
+        """The ratios at which there are sets of a method's images: its own, and those of unions that take them."""
+        mine = self.ratios(method) if method in self.study.methods else []
+        takers = [name for name in self.study.methods if method in self.shares(name)]
+        return list(dict.fromkeys([*mine, *(ratio for name in takers for ratio in self.ratios(name))]))
+
+    @functools.cached_property
+    def makers(self) -> dict[str, str]:
+        """Method -> the one whose images it adds: itself or, of one with a filter or a recipe of training, the first
+        that is the same but for these, title and family; one without them if there is any. So nothing is made twice."""
+        further = {"filter", *Recipe.model_fields}
+        rows = {
+            name: (method.model_dump(exclude={"title", "family", *further}), self.study.added.get(name))
+            for name, method in self.methods.items()
+        }
+        has_further = {
+            name: any(getattr(method, key) is not None for key in further) for name, method in self.methods.items()
+        }
+        return {
+            name: min(
+                [other for other in rows if rows[other] == rows[name]] if has_further[name] else [name],
+                key=has_further.__getitem__,
+            )
+            for name in rows
+        }
 
     @property
     def generating(self) -> list[str]:
-        """The methods whose added images a diffusion model makes."""
-        return [name for name, method in self.methods.items() if method.start.is_generated]
+        """The methods whose added images a diffusion model makes, for them."""
+        return [name for name, maker in self.makers.items() if maker == name and self.methods[name].start.is_generated]
 
     @property
     def finetuned(self) -> list[str]:
@@ -199,18 +242,19 @@ class StudyFiles(Paths):
 
     @property
     def retrieving(self) -> list[str]:
-        """The methods whose added images come from the pool."""
-        return [name for name, method in self.methods.items() if method.start.is_retrieved]
+        """The methods whose added images come from the pool, for them."""
+        return [name for name, maker in self.makers.items() if maker == name and self.methods[name].start.is_retrieved]
 
     @property
     def external(self) -> list[str]:
-        """The methods whose added images are made elsewhere."""
-        return [name for name, method in self.methods.items() if method.start.is_external]
+        """The methods whose added images are made elsewhere, for them."""
+        return [name for name, maker in self.makers.items() if maker == name and self.methods[name].start.is_external]
 
     def method_row(self, method: str) -> dict:
         """What of a method's row of the method table its images depend on, beside what :meth:`generation` holds, and a
         digest of its templates."""
-        row = self.methods[method].model_dump(exclude={"title", "family", *GENERATION})
+        others = {"title", "family", "filter", *GENERATION, *Recipe.model_fields}
+        row = self.methods[method].model_dump(exclude=others)
         return row | {"texts": _digest_of_templates(row["conditioning"])}
 
     def generation(self, method: str) -> Generate:
@@ -220,6 +264,10 @@ class StudyFiles(Paths):
     def main_times(self, method: str) -> float:
         return self.study.main_times(self.methods[method])
 
+    def recipe(self, method: str) -> dict:
+        """What of a method's row the training of its classifiers depends on."""
+        return self.methods[method].recipe.model_dump()
+
     def is_trained(self, method: str) -> bool:
         return bool(self.methods[method].trained)
 
@@ -228,10 +276,17 @@ class StudyFiles(Paths):
         wanted = self.study.wanted_ratios(method)
         return [f"{ratio:g}" for ratio in self.methods[method].start.ratios(wanted)]
 
+    def wanted_ratios(self, method: str) -> list[float]:
+        """The ratios for which a method has images: its own, and those of unions that take them; the main one
+        first."""
+        return self.config.wanted_ratios(self.study, method)
+
     def further_ratio(self, method: str) -> float | None:
-        """The ratio for which a method needs images beyond those of the main one; None if it needs none."""
+        """The ratio for which a method, or another one that adds its images, needs images beyond those of the main
+        one; None if none does."""
         enough = self.methods[method].start.enough(self.study, self.methods[method])
-        largest = max(self.study.wanted_ratios(method))
+        maker = self.makers[method]
+        largest = max(max(self.wanted_ratios(name)) for name in self.methods if self.makers[name] == maker)
         return None if enough is None or largest <= enough else largest
 
     # The target and the data set.
@@ -291,7 +346,7 @@ class StudyFiles(Paths):
     @property
     def index(self) -> list[str]:
         """The index of the pool; none where a service has it."""
-        if self.pool.source.brings_index:
+        if self.pool.source.is_ready:
             return [str(self.pool.path)]
         return [] if self.pool.source.is_remote else [self.pool_index]
 
@@ -401,20 +456,101 @@ class StudyFiles(Paths):
         """The images that only further ratios need."""
         if self.further_ratio(method) is None:
             return []
-        return self.methods[method].start.further(self, method, extension)
+        return self.methods[method].start.further(self, self.makers[method], extension)
 
     def added_place(self, method: str) -> str:
         """Where the images of a method lie that were made elsewhere, or what a script makes of them."""
         return self.study.added[method].path or self.added(method, "output")
 
-    def allows_fewer(self, method: str) -> bool:
-        """Whether a class of a method may have fewer images than a ratio wants."""
-        return method in self.external and self.study.added[method].allow_fewer
+    def allows_fewer(self, method: str, ratio: str) -> bool:
+        """Whether a class of a method may have fewer images than a ratio wants: because fewer were made elsewhere, or
+        were left over by a filter. Of listed images further ratios leave such a class out."""
+        row = self.methods[method]
+        if row.start.is_external and self.study.added[method].allow_fewer:
+            return True
+        if row.start.order == "listed" and float(ratio) > self.study.main_ratio:
+            return False
+        return self.study.drop_leaks or bool(row.filter and row.filter.allow_fewer)
+
+    def union_parts(self, method: str, ratio: str) -> list[dict]:
+        """Of whose images a union's sets are drawn, and how: as :class:`augbench.dataset.unions.Part` takes it."""
+        return [
+            {"method": part, "share": str(share), "order": self.methods[part].start.order}
+            | {"allow_fewer": self.allows_fewer(part, ratio)}
+            for part, share in self.shares(method).items()
+        ]
+
+    def union_sets(self, method: str, ratio: str) -> list[str]:
+        """The sets of those methods at a ratio: the runs of each in turn."""
+        return [file for part in self.shares(method) for file in self.added_sets(part, [ratio])]
 
     def image_tables(self, method: str, ratio: str) -> list[str]:
         """The tables of the images that a method can add at a ratio; up to the main one, only those that it needs."""
-        tables = self.methods[method].start.tables(self, method)
-        return tables if float(ratio) <= self.study.main_ratio else tables + self.further(method, "parquet")
+        extents = self.extents(method)[: 1 if float(ratio) <= self.study.main_ratio else None]
+        if self.is_filtered(method):
+            return [self.filtered(method, extent, "images.parquet") for extent in extents]
+        return [table for extent in extents for table in self.candidate_tables(method, extent)]
+
+    # Scores and filters.
+
+    def extents(self, method: str) -> list[str]:
+        """The groups in which a method's images are scored and filtered, so that those of the main ratio do not depend
+        on further ones: ``main`` and, if there are such, ``further``."""
+        return ["main", "further"] if self.further(method, "parquet") else ["main"]
+
+    def candidate_tables(self, method: str, extent: str) -> list[str]:
+        """The tables of the images that a method could add, before any filter."""
+        if extent == "further":
+            return self.further(method, "parquet")
+        return self.methods[method].start.tables(self, self.makers[method])
+
+    def is_filtered(self, method: str) -> bool:
+        """Whether some of a method's images are left out; of a union's, those of its methods are."""
+        row = self.methods[method]
+        can_be = row.start.adds_images and not row.start.is_union
+        return can_be and (self.study.drop_leaks or row.filter is not None)
+
+    @property
+    def filtering(self) -> list[str]:
+        """The methods of whose images some are left out."""
+        return [method for method in self.methods if self.is_filtered(method)]
+
+    @property
+    def scored(self) -> list[str]:
+        """The methods whose images are scored: for themselves, or for those that add them too."""
+        wanted = self.filtering
+        if self.study.scores:
+            wanted = [method for method in self.adding if not self.methods[method].start.is_union]
+        return list(dict.fromkeys(self.makers[method] for method in wanted))
+
+    def selection_of(self, method: str) -> str | list:
+        """Which candidate of a fine-tuning makes a method's images; none for a method without."""
+        return self.selection(self.makers[method]) if self.is_trained(method) else []
+
+    def embedded(self, splits: Sequence[str]) -> list[str]:
+        """The embeddings of the images of some splits; none where nothing embeds them."""
+        return [self.detected_references("vectors", split) for split in splits] if self.embedder else []
+
+    @property
+    def leaks(self) -> tuple | None:
+        """What makes an image a candidate of a duplicate of a held-out one, as in the audit: bits of its hash and, with
+        a second detector, cosine distance; None where such images are added all the same."""
+        section = self.study.audit
+        if not self.study.drop_leaks:
+            return None
+        return RADIUS, 1 - section.threshold if section.detector else None
+
+    @property
+    def embedder(self) -> str | None:
+        """By what embeddings images are compared: the audit's second detector, or else the study's CLIP."""
+        return self.study.audit.detector or ("clip" if self.study.clip else None)
+
+    def enough_for(self, method: str, extent: str) -> float | None:
+        """The ratio for which a method's images of an extent must suffice; None for none, where all that there are are
+        added, and of further ones."""
+        if extent == "further" or self.methods[method].start.order == "all":
+            return None
+        return self.study.main_ratio if self.further_ratio(method) else max(map(float, self.image_ratios(method)))
 
     @property
     def stored_shards(self) -> list[str]:
@@ -458,7 +594,7 @@ class StudyFiles(Paths):
         """Of all classifiers of the main ratio, on each test image: the runs of each method in turn."""
         return [
             self.run(method, self.ratios(method)[0], k, "predictions.parquet")
-            for method in self.methods
+            for method in self.study.methods
             for k in self.runs
         ]
 
@@ -485,8 +621,13 @@ class StudyFiles(Paths):
         return [self.detected_references("vectors", name) for name in names]
 
     @property
+    def scored_references(self) -> list[str]:
+        """The splits with which scored images are compared."""
+        return ["train", *HELD_OUT] if self.scored else []
+
+    @property
     def summaries(self) -> list[str]:
-        return [self.summary(method) for method in self.methods]
+        return [self.summary(method) for method in self.study.methods]
 
     def audits(self, name: str) -> list[str]:
         """A file of the audit of each method that adds images, e.g. ``review.html``."""
@@ -499,5 +640,5 @@ class StudyFiles(Paths):
 
     @property
     def method_rows(self) -> dict[str, dict]:
-        """The methods' rows of the method table."""
+        """The rows of the method table of the study's methods, and of those whose images its unions take."""
         return {name: method.model_dump() for name, method in self.methods.items()}

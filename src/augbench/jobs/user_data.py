@@ -13,6 +13,7 @@ from pathlib import Path
 
 from augbench.images import folders
 from augbench.models import local_files
+from augbench.study import encoders
 from augbench.study.config import Study
 from augbench.study.layouts import layout_of
 from augbench.study.sections.target import Target
@@ -83,6 +84,7 @@ class UserData:
 
     def __init__(self, study: Study, of_target: Callable[[Target], str] = digest_of_target):
         self.study, self.of_target = study, of_target
+        self.added = functools.cache(self._added)
 
     @functools.cached_property
     def target(self) -> str:
@@ -94,11 +96,10 @@ class UserData:
         """Of the images in each folder that added images are compared with."""
         return {name: digest(folders.images(folder)) for name, folder in self.study.audit.references.items()}
 
-    @functools.cached_property
-    def added(self) -> dict[str, str]:
-        """Of the images of each method that were made elsewhere, and the tables that name them."""
-        places = {name: section.path for name, section in self.study.added.items() if name in self.study.methods}
-        return {name: digest(layout_of(path).files(Path(path))) for name, path in places.items() if path}
+    def _added(self, method: str) -> str | None:
+        """Of a method's images that were made elsewhere, and the tables that name them; None for a script's."""
+        path = self.study.added[method].path
+        return digest(layout_of(path).files(Path(path))) if path else None
 
     @functools.cached_property
     def safety(self) -> str:
@@ -137,9 +138,15 @@ class UserData:
 
     @functools.cached_property
     def detector(self) -> str:
-        """The audit's second detector, or what it looks with."""
+        """The audit's second detector, or the CLIP that embeds images where there is none."""
         detector = self.study.audit.detector
-        return self.clip if detector == "clip" else _digest_of_place(detector)
+        return self.clip if detector in ("clip", None) else _digest_of_place(detector)
+
+    @functools.cached_property
+    def encoder(self) -> str:
+        """What features for metrics come from, if it is on this machine."""
+        encoder, model = encoders.find(self.study.metrics.encoder)
+        return self.clip if encoder.needs_clip else _digest_of_place(encoder.folder(model))
 
 
 def of_studies(studies: Mapping[str, Study]) -> dict[str, UserData]:

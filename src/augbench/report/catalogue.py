@@ -19,6 +19,8 @@ from augbench.report.exhibits import (
     per_class,
     retrieval,
     scaling,
+    scores,
+    set_metrics,
     training,
 )
 from augbench.report.plan import Plan
@@ -41,6 +43,7 @@ SECTIONS = [
     Section("classes", "Class by class", "Classes"),
     Section("images", "What the methods add", "Images"),
     Section("gap", "Domain gap", "Domain gap"),
+    Section("scores", "Scores and filters", "Filters"),
     Section("finetuning", "Fine-tuning", "Fine-tuning"),
     Section("retrieval", "What became of the retrieved neighbours", "Retrieval"),
     Section("audit", "Duplicate candidates", "Duplicates"),
@@ -57,6 +60,8 @@ EXHIBITS = [
     *origins.EXHIBITS,
     *conditionings.EXHIBITS,
     *domain_gap.EXHIBITS,
+    *set_metrics.EXHIBITS,
+    *scores.EXHIBITS,
     *finetuning.EXHIBITS,
     *retrieval.EXHIBITS,
     *duplicates.EXHIBITS,

@@ -32,7 +32,7 @@ def start_of(summary: Mapping) -> Start:
 
 def _without(summaries: Sequence[Mapping]) -> Mapping | None:
     """The summary of the method that trains on the target alone; None for a study that has no such method."""
-    return next((row for row in summaries if not start_of(row).adds_images), None)
+    return next((row for row in summaries if not start_of(row).adds_images and row["augment"] is None), None)
 
 
 def accuracy(summary: Mapping) -> str:
@@ -243,8 +243,8 @@ def answer(summaries: Sequence[Mapping], table: pd.DataFrame) -> dict:
             sentence += f" and better than {_named(without)}"
     else:
         verdict, sentence, winners = _which(asked(table, pairs[WHICH]), by_method)
-    known = [row for row in summaries if start_of(row).is_real or start_of(row).is_external]
-    baselines = [row for row in known if _named(row) not in sentence]
+    beside = [row for row in summaries if not (start_of(row).is_retrieved or start_of(row).is_generated)]
+    baselines = [row for row in beside if _named(row) not in sentence]
     if baselines:
         sentence += f"; for comparison, {'; '.join(_named(row) for row in baselines)}"
     return {"verdict": verdict, "sentence": sentence + ".", "winners": winners}

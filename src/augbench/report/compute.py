@@ -1,6 +1,7 @@
 """What a study cost to compute, per stage and method, beside the paper's own account (section 3.1)."""
 
 from collections.abc import Iterable, Mapping
+from fractions import Fraction
 from typing import NamedTuple
 
 import pandas as pd
@@ -54,6 +55,7 @@ def relative(
     paper: pd.DataFrame,
     images: Mapping[str, Images],
     kept: Mapping[str, str],
+    unions: Mapping[str, Mapping[str, Fraction]] | None = None,
 ) -> list[dict]:
     """What making each method's images took, relative to retrieval, here and in the paper: like beside like.
 
@@ -64,12 +66,15 @@ def relative(
     searching, all else that the method took: other rates, candidates with their images and classifiers, further ratios;
     and paper_adapting, paper_making, paper_total, paper_times (None where the paper gives none). Hours are
     :func:`unit`'s. As in the paper, the hours of one machine without GPU count like a GPU's, and training the
-    classifier is left out: it is the same for all.
+    classifier is left out: it is the same for all. ``unions`` are methods that take shares of others' images: what
+    adapts these takes a union in full, their images in its shares.
     """
     spent = hours(sums)
     published = {(row.method, row.stage): row.hours for row in paper.fillna({"method": ""}).itertuples()}
-    rows = []
+    unions, rows = unions or {}, []
     for key, method in methods.items():
+        if key in unions:
+            continue
         mine = spent[(spent["method"] == key) & spent["stage"].isin(MAKING)]
         stage = mine.groupby("stage")["spent"].sum()
         one = (mine["stage"] == "finetune") & (mine["part"] == kept.get(key))
@@ -81,6 +86,10 @@ def relative(
         row = {"method": key, "title": method.title, "adapting": adapting, "making": making, "total": total}
         row["searching"] = max(0.0, float(stage.sum()) - total)
         rows.append(row | _published(key, method, published))
+    by_method = {row["method"]: row for row in rows}
+    for key, shares in unions.items():
+        by_method[key] = {"method": key, "title": methods[key].title} | _shared(by_method, shares)
+    rows = [by_method[key] for key in methods]
     if not any(row["total"] for row in rows):
         return []  # nothing was measured
     here = sum(row["total"] for row in rows if methods[row["method"]].start.is_retrieved)
@@ -89,6 +98,21 @@ def relative(
         row["times"] = row["total"] / here if here else None
         row["paper_times"] = None if row["paper_total"] is None else row["paper_total"] / there
     return rows
+
+
+def _shared(rows: Mapping[str, Mapping], shares: Mapping[str, Fraction]) -> dict:
+    """The numbers of a union from those of its methods."""
+
+    def total(name: str, of_share: bool = False) -> float:
+        return sum(rows[key][name] * (float(share) if of_share else 1.0) for key, share in shares.items())
+
+    row = {"adapting": total("adapting"), "making": total("making", of_share=True), "searching": total("searching")}
+    row["total"] = row["adapting"] + row["making"]
+    names = ("paper_adapting", "paper_making")
+    if any(rows[key][name] is None for key in shares for name in names):
+        return row | dict.fromkeys([*names, "paper_total"])
+    paper = {name: total(name, of_share=name == "paper_making") for name in names}
+    return row | paper | {"paper_total": sum(paper.values())}
 
 
 def hours(sums: pd.DataFrame) -> pd.DataFrame:

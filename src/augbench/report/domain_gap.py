@@ -3,18 +3,22 @@
 That classifier, the judge, knows no image that a method adds or starts from: it would know these by heart.
 """
 
+import functools
 import math
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from augbench import images
 from augbench.core import files, resume
 from augbench.core.seeds import derive, generator
 from augbench.core.shares import shares
+from augbench.report import set_metrics
+from augbench.report.set_metrics import SetMetrics
 from augbench.study.classes import kept
 from augbench.study.sections.classifier import Classifier
 
@@ -89,8 +93,6 @@ def measure(places: Sequence, batches: Iterable[tuple], real) -> Gap:
     batches : features (b, d) and whether each image is recognised (b,), of the distinct images in their order
     real : :class:`augbench.report.moments.Moments` of the features of real images
     """
-    import numpy as np
-
     from augbench.report.moments import Moments, frechet_distance
 
     distinct = list({np.asarray(each).tobytes(): each for each in places}.values())
@@ -132,40 +134,89 @@ def table(gaps: Mapping[str, Gap], recognised_test: float) -> pd.DataFrame:
     return pd.DataFrame([(*row, round(recognised_test, 4)) for row in rows], columns=COLUMNS)
 
 
+class Measurer:
+    """Measures methods' added images against the test images, of which all is computed once, when it is first needed.
+
+    Parameters
+    ----------
+    examine : as :func:`augbench.classifier.scoring.examiner` gives it
+    embed : features of an image table's images in the eyes of another encoder; None: the examiner's
+    test : image table of the test images
+    size : images of each sample; seed : the study's, by which they are drawn
+    """
+
+    def __init__(self, examine: Callable, embed: Callable | None, test: pd.DataFrame, size: int, seed: int):
+        self.examine, self.embed, self.test, self.size, self.seed = examine, embed, test, size, seed
+
+    @functools.cached_property
+    def real(self):
+        """The moments of the test images' features, and the sample of these, or None."""
+        return self._passed(self.test, np.arange(len(self.test)), "test", moments_of)
+
+    def measure(self, method: str, sets: Sequence[str | Path]) -> tuple[Gap, SetMetrics | None]:
+        """A method's gap by all its sets, and the metrics of its first one; None where that has too few images."""
+        moments, real = self.real
+        distinct, places = images.read_distinct(*sets)
+        gap, added = self._passed(distinct, places[0], method, lambda batches: measure(places, batches, moments))
+        if real is None or added is None:
+            return gap, None
+        return gap, set_metrics.measure(real, added, generator(self.seed, "kid", method))
+
+    def _passed(self, table: pd.DataFrame, places, name: str, gather: Callable):
+        """What ``gather`` makes of all images of a table batch by batch, and a sample of those at some ``places``."""
+        enough = self.size and len(places) > set_metrics.NEIGHBOURS
+        chosen = np.sort(places[set_metrics.drawn(len(places), self.size if enough else 0, self.seed, name)])
+        kept = set_metrics.Kept(chosen if self.embed is None else chosen[:0])
+        gathered = gather(kept.passing(self.examine(table)))
+        if not enough:
+            return gathered, None
+        return gathered, set_metrics.Sample(self.embed(table.iloc[chosen])) if self.embed else kept.sample()
+
+
 def write(
-    path: str | Path,
+    gap_table: str | Path,
+    metrics_table: str | Path,
     methods: Sequence[str],
     classifier: Mapping,
+    encoder: str,
+    seed: int,
     *,
     classes: str,
     test: str,
     metrics: str,
     weights: str,
     added: Sequence[str],
+    embed: Callable[[pd.DataFrame], object] | None = None,
     progress: Callable[[int, int, str], None] = lambda done, total, note: None,
 ) -> None:
-    """Write the :func:`table` of a study as CSV.
+    """Write two tables of a study as CSV: the gap of each method, see :func:`table`, and metrics of its images, see
+    :func:`augbench.report.set_metrics.table`.
 
     The ``added`` tables are those of each method's sets in turn, ``metrics`` and ``weights`` are the judge's, and
-    ``classifier`` is the section that it was trained with. What was measured of a method stays beside the judge until
-    the table is written, so that a job that is killed goes on with the next one.
+    ``classifier`` is the section that it was trained with. ``encoder`` is the name of what the metrics' features come
+    from, ``embed`` as :class:`Measurer` takes it. What was measured of a method stays beside the judge until the tables
+    are written, so that a job that is killed goes on with the next one.
     """
     from augbench.classifier import scoring
 
     names = [row["class"] for row in kept(classes)]
     examine = scoring.examiner(Path(weights).parent, names, Classifier(**classifier))
-    real, gaps, notes = None, {}, Path(weights).parent / "measured"
-    for number, (method, sets) in enumerate(shares(methods, added).items()):
+    by_method = shares(methods, added)
+    size = set_metrics.sample_size(images.count(path) for path in [test, *(sets[0] for sets in by_method.values())])
+    measurer = Measurer(examine, embed, images.read_columns(test), size, seed)
+    settings = {"classifier": dict(classifier), "encoder": encoder, "size": size, "seed": seed}
+    gaps, measured, notes = {}, {}, Path(weights).parent / "measured"
+    for number, (method, sets) in enumerate(by_method.items()):
         note = notes / f"{method}.json"
-        fingerprint = resume.identity(__name__, classifier, [*sets, test, weights])
+        fingerprint = resume.identity(__name__, settings, [*sets, test, weights])
         known = files.read_json(note) if note.exists() else {}
         if known.get("fingerprint") != fingerprint:
-            real = real or moments_of(examine(images.read_columns(test)))
-            distinct, places = images.read_distinct(*sets)
-            gap = measure(places, examine(distinct), real)
-            known = {"fingerprint": fingerprint, "gap": gap}
+            gap, of_set = measurer.measure(method, sets)
+            known = {"fingerprint": fingerprint, "gap": gap, "metrics": of_set}
             files.write_json(note, known)
         gaps[method] = Gap(*known["gap"])
+        measured[method] = SetMetrics(*known["metrics"]) if known["metrics"] else None
         progress(number + 1, len(methods), "methods measured")
-    files.write_csv(path, table(gaps, files.read_json(metrics)["accuracy"]))
+    files.write_csv(metrics_table, set_metrics.table(measured, encoder, size))
+    files.write_csv(gap_table, table(gaps, files.read_json(metrics)["accuracy"]))
     shutil.rmtree(notes)

@@ -1,9 +1,11 @@
 """A study as its configuration describes it: which exhibits its report has follows from this alone."""
 
 from collections.abc import Callable, Mapping
+from fractions import Fraction
 from functools import cached_property
 
 from augbench.report import families
+from augbench.study import unions
 from augbench.study.config import Study
 from augbench.study.methods import Method
 
@@ -15,9 +17,11 @@ class Plan:
 
     def __init__(self, name: str, settings: Study, methods: Mapping[str, Method]):
         self.name, self.settings = name, settings
-        self.colours = families.colours(method.family for method in methods.values())
+        self.rows = methods  # also of methods that are here for their images alone, which a union takes
+        compared = {key: method for key, method in methods.items() if key in settings.methods}
+        self.colours = families.colours(method.family for method in compared.values())
         groups = list(self.colours)
-        self.methods = dict(sorted(methods.items(), key=lambda item: groups.index(item[1].family)))
+        self.methods = dict(sorted(compared.items(), key=lambda item: groups.index(item[1].family)))
 
     @classmethod
     def of_rows(cls, name: str, settings: Mapping, methods: Mapping[str, Mapping]) -> "Plan":
@@ -32,7 +36,7 @@ class Plan:
     @cached_property
     def without(self) -> str | None:
         """The method that trains on the target alone, with which the others are compared."""
-        return next(iter(self.where(lambda method: not method.start.adds_images)), None)
+        return next(iter(self.where(lambda method: method.is_target_alone)), None)
 
     @cached_property
     def adding(self) -> list[str]:
@@ -44,12 +48,28 @@ class Plan:
         return self.where(lambda method: method.start.adds_images and not method.start.is_real)
 
     @cached_property
+    def unions(self) -> dict[str, dict[str, Fraction]]:
+        """Of each union the methods whose images it takes, and the share of each."""
+        return {key: unions.shares_of(key, self.rows) for key in self.where(lambda method: method.start.is_union)}
+
+    @cached_property
+    def in_unions(self) -> list[str]:
+        """Methods that are here for their images alone, which a union takes."""
+        return [key for key in self.rows if key not in self.methods]
+
+    @cached_property
     def generating(self) -> list[str]:
         return self.where(lambda method: method.start.is_generated)
 
     @cached_property
     def retrieving(self) -> list[str]:
         return self.where(lambda method: method.start.is_retrieved)
+
+    @cached_property
+    def kinds(self) -> list[list[str]]:
+        """Methods that generate, that retrieve, whose images are made elsewhere, and unions."""
+        external = self.where(lambda method: method.start.is_external)
+        return [self.generating, self.retrieving, external, list(self.unions)]
 
     @cached_property
     def varying(self) -> list[str]:
@@ -95,8 +115,9 @@ class Plan:
 
     def named(self, method: str) -> dict:
         """What every exhibit says of a method: its key, title, family and the family's colour."""
-        row = self.methods[method]
-        return {"method": method, "title": row.title, "family": row.family, "colour": self.colours[row.family]}
+        row = self.rows[method]
+        colour = self.colours.get(row.family, families.NEUTRAL)
+        return {"method": method, "title": row.title, "family": row.family, "colour": colour}
 
 
 def paper_dataset(study: Study) -> str | None:

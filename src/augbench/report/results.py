@@ -14,9 +14,10 @@ from pyarrow.parquet import ParquetFile
 
 from augbench import images
 from augbench.core import benchmarks, files
-from augbench.report import comparison
+from augbench.report import comparison, set_metrics
 from augbench.report.plan import Plan
 from augbench.study import classes
+from augbench.study.scores import SCORES
 
 CLASSES = 6  # in a gallery
 PER_CLASS = 4  # images that are shown of a class and method
@@ -39,6 +40,7 @@ class Files:
     paper_results: str
     paper_compute: str
     domain_gap: str | None = None
+    set_metrics: str | None = None
     clusters: str | None = None
     added: dict[str, str] = field(default_factory=dict)  # the first set that a method adds, at the main ratio
     audits: dict[str, str] = field(default_factory=dict)
@@ -51,6 +53,8 @@ class Files:
     external: dict[str, str] = field(default_factory=dict)  # all images that were made elsewhere
     ledgers: dict[str, str] = field(default_factory=dict)
     funnels: dict[str, str] = field(default_factory=dict)
+    scores: dict[str, str] = field(default_factory=dict)  # of the images that a method could add at the main ratio
+    filtered: dict[str, str] = field(default_factory=dict)  # how many of them were left out
 
 
 class StudyResults:
@@ -192,6 +196,10 @@ class StudyResults:
         return _csv(self.files.domain_gap)
 
     @cached_property
+    def set_metrics(self) -> pd.DataFrame:
+        return _csv(self.files.set_metrics)
+
+    @cached_property
     def clusters(self) -> pd.DataFrame:
         return _parquet(self.files.clusters)
 
@@ -215,6 +223,14 @@ class StudyResults:
         """Learning rate (lr-RATE) -> losses epoch by epoch."""
         losses = zip(self.selection(method)["rates"], self.files.finetunings[method], strict=True)
         return {rate: pd.read_csv(_present(path)) for rate, path in losses}
+
+    def scores(self, method: str) -> pd.DataFrame:
+        """The scores of the images that a method could add, and their classes."""
+        return pd.read_parquet(_present(self.files.scores[method]), columns=["class", *SCORES])
+
+    def filtered(self, method: str) -> pd.DataFrame:
+        """How many images of each class a method's filter left out, see ``augbench.dataset.filtering``."""
+        return _csv(self.files.filtered[method])
 
     def funnel(self, method: str) -> pd.DataFrame:
         """How many of each class's neighbours met which fate; keyed by class."""
@@ -247,6 +263,7 @@ def _csv(path: str) -> pd.DataFrame:
 
 
 _NUMBERS = ("accuracy_se", "overlap", "low", "high", "t", "df", "p", "p_holm", "paper_accuracy", "paper_se")
+_NUMBERS += set_metrics.NAMES
 _EMPTY_NUMBERS = {name: [""] for name in _NUMBERS}
 
 

@@ -25,7 +25,6 @@ def write_summary(
     method: str,
     row: Mapping,
     ratios: Sequence[float],
-    classifier: Mapping,
     *,
     metrics: Sequence[str],
     added: Sequence[str],
@@ -48,8 +47,6 @@ def write_summary(
         files.read_json(audit) if audit else None,
         train=images.count(train),
         tested=images.count(test),
-        batch_size=classifier["batch_size"],
-        processes=classifier["processes"],
     )
     files.write_json(path, summary)
 
@@ -63,29 +60,26 @@ def summarise(
     *,
     train: int,
     tested: int,
-    batch_size: int,
-    processes: int = 1,
 ) -> dict:
     """The summary of one method, at its main augmentation ratio and, as ``scaling``, at each.
 
     Parameters
     ----------
-    row : the method's row of the method table; ``title``, ``family`` and ``start`` are used
+    row : the method's row of the method table; ``title``, ``family``, ``start`` and ``augment`` are used
     metrics : ratio that was asked for (added images per class / training images per class; the main one first) ->
-        what each classifier run wrote: accuracy and best_validation_accuracy (percent), epochs, n_train, n_test, ...
+        what each classifier run wrote: accuracy and best_validation_accuracy (percent), epochs, steps, n_test, ...
     sets : ratio -> the images that each run added, as ids or numbers; none for a method that adds nothing
     audit : summary of the duplicate audit, or None for a method that adds nothing
     train, tested : images of the training and of the test split; a run may have had fewer, when retrieval left
         classes out at its ratio
-    batch_size, processes : of the classifier's training
 
-    Returns method, title, family, start; asked_ratio, and ratio, that of the images that were really added (fewer where
-    too few further real images are left); sets, how many different sets the runs added; runs, accuracies (percent, in
-    the order of the runs), accuracy_mean and accuracy_se (percent; sample standard deviation / sqrt(runs), None for a
-    single run), validation_mean (percent); epochs, steps and images_seen, means over the runs; at_cap, runs that the
-    maximum number of epochs ended; added_images (distinct, over all runs), audit, and scaling: a mapping of SCALING per
-    ratio asked for, where ``overlap`` is what two runs' sets share on average, and worst and best are the mean accuracy
-    if all images of left-out classes counted as wrong, or as right (paper, Figure 5B).
+    Returns method, title, family, start, augment; asked_ratio, and ratio, that of the images that were really added
+    (fewer where too few further real images are left); sets, how many different sets the runs added; runs, accuracies
+    (percent, in the order of the runs), accuracy_mean and accuracy_se (percent; sample standard deviation / sqrt(runs),
+    None for a single run), validation_mean (percent); epochs, steps and images_seen, means over the runs; at_cap, runs
+    that the maximum number of epochs ended; added_images (distinct, over all runs), audit, and scaling: a mapping of
+    SCALING per ratio asked for, where ``overlap`` is what two runs' sets share on average, and worst and best are the
+    mean accuracy if all images of left-out classes counted as wrong, or as right (paper, Figure 5B).
     Raises ValueError when there is no run.
     """
     if not metrics or not all(metrics.values()):
@@ -99,6 +93,7 @@ def summarise(
         "title": row["title"],
         "family": row["family"],
         "start": row["start"],
+        "augment": row.get("augment"),
         "asked_ratio": ratio,
         "ratio": round(added["added"] / train, DIGITS),
         "sets": added["sets"],
@@ -107,28 +102,21 @@ def summarise(
         "accuracy_mean": round(mean, DIGITS),
         "accuracy_se": None if error is None else round(error, DIGITS),
         "validation_mean": round(statistics.fmean(run["best_validation_accuracy"] for run in runs), DIGITS),
-        **_effort(runs, batch_size, processes),
+        **_effort(runs),
         "added_images": audit["added"] if audit else 0,
         "audit": dict(audit) if audit else None,
         "scaling": [_at_ratio(method, ratio, runs, sets.get(ratio, []), tested) for ratio, runs in metrics.items()],
     }
 
 
-def _effort(runs: Sequence[Mapping], batch_size: int, processes: int) -> dict:
+def _effort(runs: Sequence[Mapping]) -> dict:
     """How long the runs were trained."""
-    steps = [run["epochs"] * steps_per_epoch(run["n_train"], batch_size, processes) for run in runs]
     return {
         "epochs": statistics.fmean(run["epochs"] for run in runs),
         "at_cap": sum(bool(run["at_cap"]) for run in runs),
-        "steps": round(statistics.fmean(steps)),
-        "images_seen": round(statistics.fmean(run["epochs"] * run["n_train"] for run in runs)),
+        "steps": round(statistics.fmean(run["steps"] for run in runs)),
+        "images_seen": round(statistics.fmean(run["images_seen"] for run in runs)),
     }
-
-
-def steps_per_epoch(images: int, batch_size: int, processes: int = 1) -> int:
-    """Steps of an epoch: a last batch with less than two images for each process goes to the one before it."""
-    full, rest = divmod(images, batch_size)
-    return max(1, full + (rest >= 2 * processes))
 
 
 def compare_sets(sets: Sequence[Sequence]) -> dict:

@@ -11,8 +11,10 @@ import itertools
 import json
 import math
 import os
+import queue
 import re
 import sys
+import threading
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -20,6 +22,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 from multiprocessing import get_context
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pandas as pd
@@ -235,8 +238,9 @@ def _read(folder: Path) -> pd.DataFrame:
 
 # Both in the main process and in those that img2dataset spawns, for which this is "__mp_main__".
 if __name__ in ("__main__", "__mp_main__") and GUARD in os.environ:
-    # Its writer's library would import it, for nothing: half of what these processes take to start.
-    sys.modules["torch"] = None
+    # What img2dataset would import for nothing: most of what these processes take to start. Its writer's library does
+    # without torch; the others are for changed images and for a service that is not used.
+    sys.modules |= {"torch": None, "albumentations": ModuleType("albumentations"), "wandb": ModuleType("wandb")}
     _limits = json.loads(os.environ[GUARD])
     _limits |= {name: tuple(_limits[name]) for name in ("networks", "proxies")}
     urllib.request.install_opener(guarded_opener(Limits(**_limits)))
@@ -255,6 +259,22 @@ def _distribute(count: int, downloader: Callable, shards: Iterable, _, retries: 
 def _download(options: dict) -> None:
     main: Any = importlib.import_module("img2dataset.main")  # its package has a function of that name
     main.multiprocessing_distributor = _distribute
+
+    class Logger(main.LoggerProcess):
+        """Prints in a thread what img2dataset prints in a process, which would take as long to start as a worker."""
+
+        def start(self) -> None:
+            self.q, self.thread = queue.Queue(), threading.Thread(target=self.run, daemon=True)
+            self.thread.start()
+
+        def join(self, timeout: float | None = None) -> None:
+            self.q.put("stop")
+            self.thread.join(timeout)
+
+        def terminate(self) -> None:
+            """Its thread ends with the process."""
+
+    main.LoggerProcess = Logger
     try:
         with processes.ended_on_error():
             main.download(**options)

@@ -1,8 +1,10 @@
 """The pool in CLIP space: embeds its shards with clip-retrieval and builds the index."""
 
+import importlib
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -133,13 +135,14 @@ def _storable(column: pd.Series) -> pd.Series:
 
 def _infer(shard: Path, clip_model: str, folder: Path, batch_size: int) -> None:
     """Run clip-retrieval's inference on a shard of images under the extension jpg."""
-    from clip_retrieval.clip_inference.main import main as clip_inference
-
+    main: Any = importlib.import_module("clip_retrieval.clip_inference.main")  # its package has a function of that name
+    worker: Any = importlib.import_module("clip_retrieval.clip_inference.worker")
+    main.LoggerReader = worker.LoggerWriter = _NoStatistics
     clip.read_folders()
     clip.emulate_no_bfloat16()
-    # Its reader cannot be pickled, and its processes for statistics would be waited for without end.
+    # Its reader cannot be pickled, and after an error its process would be waited for without end.
     with processes.forked(), processes.ended_on_error():
-        clip_inference(
+        main.main(
             input_dataset=str(shard),
             output_folder=str(folder),
             input_format="webdataset",
@@ -151,7 +154,23 @@ def _infer(shard: Path, clip_model: str, folder: Path, batch_size: int) -> None:
             num_prepro_workers=1,  # with more, the order of the images would depend on their timing
             output_partition_count=1,
         )
-    shutil.rmtree(folder / "stats", ignore_errors=True)  # wall times, nothing anyone reads
+
+
+class _NoStatistics:
+    """Takes the place of clip-retrieval's two processes for wall times, which nobody reads: they import all of it anew
+    for each shard, and take longer than the embedding of a small one."""
+
+    def __init__(self, **_: object) -> None:
+        pass
+
+    def start(self) -> None:
+        pass
+
+    def end(self) -> None:
+        pass
+
+    def __call__(self, statistics: dict) -> None:
+        pass
 
 
 def build_index(

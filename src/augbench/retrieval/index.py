@@ -13,6 +13,7 @@ import re
 import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -116,26 +117,22 @@ def check_index(folder: str | Path, *, clip: str = "", width: int | None = None,
         )
 
 
-class LocalIndex:
-    """A clip-retrieval folder: ``image.index`` (memory-mapped) and metadata as HDF5, Arrow or Parquet."""
+class Searchable:
+    """Vectors on this machine, with metadata.
 
-    def __init__(self, folder: str | Path, clip, *, places: bool = False):
-        """
-        Parameters
-        ----------
-        clip : embeds texts, see :class:`augbench.models.clip.Clip`; of the images' own space
-        places : whether to believe the metadata that an image lies on this machine; never those of a stranger
-        """
-        from clip_retrieval.clip_back import load_index
+    metadata : :class:`augbench.retrieval.metadata.Reader`; clip : embeds texts; width : of the vectors; identity : what
+    answers depend on, beside the question, the place first
+    """
 
-        folder = Path(folder)
-        check_index(folder, places=places)
-        self.index = load_index(str(folder / "image.index"), True)
-        self.metadata = metadata.reader(folder, WANTED + PLACE * places)
-        self.clip = clip
-        status = index_file(folder).stat()
-        #: What its answers depend on, beside the question.
-        self.identity = [str(folder), status.st_size, status.st_mtime_ns, getattr(clip, "identity", None)]
+    metadata: metadata.Reader
+    clip: Any
+    width: int
+    identity: list
+
+    def nearest(self, vectors, counts: Sequence[int]) -> Iterator[tuple]:
+        """For each of some queries, float32 (n, width), in their order: similarities, ids and vectors of at least
+        ``counts`` nearest images, as far as there are so many; their order does not matter."""
+        raise NotImplementedError
 
     def neighbours(
         self,
@@ -151,9 +148,9 @@ class LocalIndex:
         import numpy as np
 
         vectors = np.stack([self.clip.texts([q])[0] if isinstance(q, str) else np.float32(q) for q in queries])
-        if vectors.shape[1] != self.index.d:
+        if vectors.shape[1] != self.width:
             raise ValueError(
-                f"{self.identity[0]} has vectors of width {self.index.d}, but the CLIP has width {vectors.shape[1]}; "
+                f"{self.identity[0]} has vectors of width {self.width}, but the CLIP has width {vectors.shape[1]}; "
                 "name the CLIP that the index was built with"
             )
         finite.check(
@@ -168,20 +165,43 @@ class LocalIndex:
         import numpy as np
 
         searched = list(among) if diversity else list(counts)
-        size = max(1, CHUNK // (4 * self.index.d * max(searched)))
+        for place, (similarities, ids, own) in enumerate(self.nearest(vectors, searched)):
+            table = pd.DataFrame({"id": ids, "similarity": similarities.astype(float), "row": range(len(ids))})
+            table = table[table["id"] >= 0].sort_values(["similarity", "id"], ascending=[False, True])
+            table = table.head(searched[place]).reset_index(drop=True)
+            own = own[table.pop("row")].astype(np.float32)  # they may be stored in half precision
+            own /= np.maximum(np.linalg.norm(own, axis=1, keepdims=True), 1e-12)
+            if diversity:
+                order = by_marginal_relevance(table["similarity"], own, diversity)[: counts[place]]
+                table, own = table.iloc[order].reset_index(drop=True), own[order]
+            groups = duplicate_of(own, threshold)
+            table["duplicate_of"] = [None if i is None else int(table["id"].iloc[i]) for i in groups]
+            yield table
+
+
+class LocalIndex(Searchable):
+    """A clip-retrieval folder: ``image.index`` (memory-mapped) and metadata as HDF5, Arrow or Parquet."""
+
+    def __init__(self, folder: str | Path, clip, *, places: bool = False):
+        """
+        Parameters
+        ----------
+        clip : embeds texts, see :class:`augbench.models.clip.Clip`; of the images' own space
+        places : whether to believe the metadata that an image lies on this machine; never those of a stranger
+        """
+        from clip_retrieval.clip_back import load_index
+
+        folder = Path(folder)
+        check_index(folder, places=places)
+        self.index = load_index(str(folder / "image.index"), True)
+        self.metadata = metadata.reader(folder, WANTED + PLACE * places)
+        self.clip, self.width = clip, self.index.d
+        status = index_file(folder).stat()
+        #: What its answers depend on, beside the question.
+        self.identity = [str(folder), status.st_size, status.st_mtime_ns, getattr(clip, "identity", None)]
+
+    def nearest(self, vectors, counts):
+        size = max(1, CHUNK // (4 * self.width * max(counts)))
         for start in range(0, len(vectors), size):
-            most = max(searched[start : start + size])
-            similarities, ids, reconstructed = self.index.search_and_reconstruct(vectors[start : start + size], most)
-            for row, place in enumerate(range(start, min(start + size, len(vectors)))):
-                table = pd.DataFrame({"id": ids[row], "similarity": similarities[row].astype(float)})
-                table["row"] = range(len(table))
-                table = table[table["id"] >= 0].sort_values(["similarity", "id"], ascending=[False, True])
-                table = table.head(searched[place]).reset_index(drop=True)
-                own = reconstructed[row][table.pop("row")].astype(np.float32)  # they may be stored in half precision
-                own /= np.maximum(np.linalg.norm(own, axis=1, keepdims=True), 1e-12)
-                if diversity:
-                    order = by_marginal_relevance(table["similarity"], own, diversity)[: counts[place]]
-                    table, own = table.iloc[order].reset_index(drop=True), own[order]
-                groups = duplicate_of(own, threshold)
-                table["duplicate_of"] = [None if i is None else int(table["id"].iloc[i]) for i in groups]
-                yield table
+            most = max(counts[start : start + size])
+            yield from zip(*self.index.search_and_reconstruct(vectors[start : start + size], most), strict=True)

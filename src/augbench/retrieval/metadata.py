@@ -124,6 +124,11 @@ def reader(folder: Path, wanted: Sequence[str]) -> Reader:
         return Reader(_from_hdf5(parts[0], wanted), TOGETHER)
     if parts[0].suffix == ".arrow":
         return Reader(_from_arrow(parts, wanted), TOGETHER)
+    return of_parquet(parts, wanted)
+
+
+def of_parquet(parts: Sequence[Path], wanted: Sequence[str]) -> Reader:
+    """A reader of Parquet files, of the columns ``wanted``; ids number the rows of all files, one after the other."""
     return Reader(_from_parquet(parts, wanted), PASS)
 
 

@@ -20,7 +20,7 @@ from augbench.core.files import whole, write_csv
 from augbench.digits import server
 from augbench.models import aesthetics, clip
 from augbench.models.backbones import safety_checker
-from augbench.retrieval import download, index, search, service
+from augbench.retrieval import download, index, scan, search, service
 from augbench.retrieval.inspection import Inspection
 from augbench.retrieval.ledger import (
     LEDGER,
@@ -355,9 +355,11 @@ def _queries(target: pd.DataFrame, keys: Sequence[str], prompts: Sequence, query
 
 
 def _open_source(pool: Pool, folder: str | Path | None, model):
-    """What answers queries: a service, or the index in ``folder``."""
+    """What answers queries: a service, or the index or the embeddings in ``folder``."""
     if pool.source.is_remote:
         return service.Service(pool.url, pool.index, pause=pool.pause, timeout=pool.timeout)
+    if pool.source.is_scanned:
+        return scan.Scan(folder, pool.array, model)
     return index.LocalIndex(folder, model, places=pool.source.is_local)
 
 

@@ -4,6 +4,7 @@ import math
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from augbench.study import unions
 from augbench.study.methods import Method
 from augbench.study.sections.added import Added
 from augbench.study.sections.audit import Audit
@@ -12,6 +13,7 @@ from augbench.study.sections.classifier import Classifier
 from augbench.study.sections.diffusion import Finetune, Generate
 from augbench.study.sections.digits import Digits
 from augbench.study.sections.jobs import Jobs
+from augbench.study.sections.metrics import Metrics
 from augbench.study.sections.models import Backbone, Clip, Safety
 from augbench.study.sections.retrieval import Pool, Retrieval
 from augbench.study.sections.target import Dataset, Target
@@ -52,6 +54,14 @@ class Study(Section):
     generate: Generate = Generate.default()
     classifier: Classifier = Classifier.default()
     audit: Audit = Audit.default()
+    metrics: Metrics = Metrics.default()
+    scores: bool = Field(
+        False, description="score all images that may be added, also those of methods without a filter"
+    )
+    drop_leaks: bool = Field(
+        False,
+        description="do not add images that may be copies of validation or test images, by what the audit goes by",
+    )
     jobs: Jobs = Jobs.default()
 
     def backbone_of(self, method: Method) -> Backbone | None:
@@ -86,8 +96,20 @@ class Config(Section):
     methods: dict[Name, Method]
     studies: dict[Name, Study] = Field(min_length=1)
 
+    def methods_of(self, study: Study) -> dict[str, Method]:
+        """The methods of a study, and those whose images its unions take."""
+        return {name: self.methods[name] for name in unions.with_parts(study.methods, self.methods)}
+
+    def wanted_ratios(self, study: Study, method: str) -> list[float]:
+        """The ratios for which a method has images: its own, and those of unions that take them; the main one
+        first."""
+        takers = [name for name in study.methods if method in unions.shares_of(name, self.methods)]
+        further = {ratio for name in [method, *takers] for ratio in study.wanted_ratios(name)}
+        return [study.main_ratio, *sorted(further - {study.main_ratio})]
+
     @model_validator(mode="after")
     def _complete(self):
+        unions.check(self.methods)
         for name, study in self.studies.items():
             for method in study.methods:
                 if method not in self.methods:
@@ -95,12 +117,14 @@ class Config(Section):
                         f"studies.{name}.methods: there is no method {method!r}{did_you_mean(method, self.methods)}"
                         f" (known: {', '.join(self.methods)})"
                     )
-            for section in sorted({key for method in study.methods for key in self.methods[method].start.sections}):
+            methods = self.methods_of(study)
+            for section in sorted({key for row in methods.values() for key in row.start.sections}):
                 if getattr(study, section) is None:
                     raise ValueError(f"studies.{name}: its methods need the section `{section}`, which is missing")
             self._check_backbones(name, study)
             self._check_added(name, study)
             self._check_safety(name, study)
+            self._check_filters(name, study)
             for method in study.scaling.methods:
                 row = self.methods[method] if method in study.methods else None
                 if row is None or row.start.enough(study, row) is None:
@@ -108,14 +132,14 @@ class Config(Section):
                         f"studies.{name}.scaling.methods: {method!r} is not one of the study's methods that can add "
                         "more images"
                     )
-            for method in study.methods:
-                states = self.methods[method].candidates
+            for method, row in methods.items():
+                states = row.candidates
                 if all(state.startswith("epoch-") and int(state[6:]) > study.finetune.max_epochs for state in states):
                     raise ValueError(
                         f"studies.{name}.finetune.max_epochs: {study.finetune.max_epochs} epochs are fewer than "
                         f"{method} needs for its first candidate"
                     )
-            clustered = [method for method in study.methods if self.methods[method].clusters > 1]
+            clustered = [method for method, row in methods.items() if row.clusters > 1]
             if clustered and study.finetune.embedding == "clip" and study.clip is None:
                 raise ValueError(
                     f"studies.{name}: {clustered[0]} needs the section `clip`, or "
@@ -123,13 +147,18 @@ class Config(Section):
                 )
             if study.audit.detector == "clip" and study.clip is None:
                 raise ValueError(f"studies.{name}.audit.detector: clip needs the section `clip`")
+            if study.metrics.row.needs_clip and study.clip is None:
+                raise ValueError(
+                    f"studies.{name}.metrics.encoder: {study.metrics.encoder} needs the section `clip`; write it, or "
+                    "`metrics: {encoder: classifier}`"
+                )
             trained = [part for part in ("clip", "backbone") if getattr(getattr(study, part), "train", None)]
             if trained and (study.pool is None or not study.pool.source.has_images):
                 raise ValueError(
                     f"studies.{name}.{trained[0]}.train needs a pool with images, not an index or a service"
                 )
             if study.pool and not study.pool.source.returns_embeddings:
-                diverse = next((method for method in study.methods if self.methods[method].diversity), None)
+                diverse = next((method for method, row in methods.items() if row.diversity), None)
                 if diverse:
                     raise ValueError(
                         f"studies.{name}.methods: {diverse} needs the embeddings of the images, which a service does "
@@ -142,8 +171,7 @@ class Config(Section):
     def _check_backbones(self, name: str, study: Study) -> None:
         """That there is the backbone by which each method's images are generated. Raises ValueError."""
         known = ", ".join(study.backbones)
-        for method in study.methods:
-            row = self.methods[method]
+        for method, row in self.methods_of(study).items():
             if row.backbone and row.backbone not in study.backbones:
                 raise ValueError(
                     f"studies.{name}.backbones: there is no {row.backbone!r}, by which {method} is generated"
@@ -158,7 +186,7 @@ class Config(Section):
     def _check_added(self, name: str, study: Study) -> None:
         """That the study says of each method where its images lie, and of no other. Raises ValueError."""
         elsewhere = [method for method, row in self.methods.items() if row.start.is_external]
-        for method in study.methods:
+        for method in self.methods_of(study):
             if method in elsewhere and method not in study.added:
                 raise ValueError(
                     f"studies.{name}.added: say where the images of {method} lie, e.g. `added: {{{method}: data/mine}}`"
@@ -171,9 +199,22 @@ class Config(Section):
                     f"`start: folder`{did_you_mean(method, elsewhere)} ({known})"
                 )
 
+    def _check_filters(self, name: str, study: Study) -> None:
+        """That there are the models by whose scores images are filtered. Raises ValueError."""
+        detects = study.clip is not None or study.audit.detector is not None
+        for method, row in self.methods_of(study).items():
+            rule = row.filter
+            if rule is None:
+                continue
+            if (rule.by.needs_clip and study.clip is None) or (rule.by.needs_embedding and not detects):
+                raise ValueError(
+                    f"studies.{name}: {method} is filtered by {rule.by.name}, which needs the section `clip`; write "
+                    "it, or filter by another score, e.g. `by: confidence`"
+                )
+
     def _check_safety(self, name: str, study: Study) -> None:
         """That there is a safety checker where one is wanted. Raises ValueError."""
-        checked = next((method for method in study.methods if self.methods[method].start.is_checked), None)
+        checked = next((method for method, row in self.methods_of(study).items() if row.start.is_checked), None)
         if checked and study.safety.is_backbones and study.backbone is None:
             raise ValueError(
                 f"studies.{name}.safety: the images of {checked} are checked by what a backbone ships, and the study "

@@ -1,17 +1,22 @@
 """The method table: what a row may say."""
 
 from collections.abc import Callable, Mapping
+from fractions import Fraction
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from augbench.core import package_data
+from augbench.study.augments import AUGMENTS, Augment
 from augbench.study.parts import PARTS, PROMPT, Guide, Part
 from augbench.study.prompts import TEMPLATES, is_prompt_file, template_file, uses_pseudo_word
-from augbench.study.sections.base import Count, RowOf, Section, did_you_mean
+from augbench.study.recipes import Mix, Recipe
+from augbench.study.sections.base import Count, Name, RowOf, Section, did_you_mean
 from augbench.study.sections.diffusion import Generate
+from augbench.study.sections.filter import Filter
 from augbench.study.starts import STARTS, Start
 
+ROUNDING = 1e-5  # by which the shares of a union may miss 1: thirds
 # Keys in place of the study's own.
 GENERATION = ("strength", "variations", "guidance", "steps", "negative_prompt", "backbone")
 
@@ -36,6 +41,9 @@ class Method(Section):
     start: Annotated[Start, RowOf(STARTS, "start")] = Field(
         description="where an added image comes from: "
         + "; ".join(f"{name}, {row.meaning}" for name, row in STARTS.items())
+    )
+    of: dict[Name, Annotated[float, Field(gt=0, le=1)]] | None = Field(
+        None, description="methods whose images a union adds, each with its share, e.g. {retrieval: 0.5, mine: 0.5}"
     )
     trained: list[Annotated[Part, RowOf(PARTS, "part")]] = Field(
         [],
@@ -67,6 +75,20 @@ class Method(Section):
         min_length=1,
         description="checkpoints of a fine-tuning, of which the one with the best validation accuracy is used",
     )
+    augment: Annotated[Augment, RowOf(AUGMENTS, "augment")] | None = Field(
+        None,
+        description="what classifiers do to training images beyond crops and flips: "
+        + "; ".join(f"{name}, {row.meaning}" for name, row in AUGMENTS.items())
+        + "; null: nothing",
+    )
+    mix: Mix | None = Field(
+        None, description="the part of added images in training; null: they are further training images like all"
+    )
+    filter: Filter | None = Field(
+        None,
+        description="which of its images are good enough, by score; a row that differs from another one of the study "
+        "in title, family, filter, augment and mix alone takes that one's images",
+    )
 
     @classmethod
     def from_row(cls, row: Mapping) -> "Method":
@@ -87,9 +109,29 @@ class Method(Section):
         return section.model_copy(update=own | ({"images_per_class": None} if self.variations else {}))
 
     @property
+    def shares(self) -> dict[str, Fraction]:
+        """The methods that a union names, and the share of each; empty for others."""
+        return {name: Fraction(str(share)) for name, share in (self.of or {}).items()}
+
+    @property
     def guide(self) -> Guide:
         """What guides the denoiser: the trained part that does, or else the prompt."""
         return next((part for part in self.trained if isinstance(part, Guide)), PROMPT)
+
+    @property
+    def recipe(self) -> Recipe:
+        """How classifiers are trained on the method's images."""
+        return Recipe(augment=self.augment, mix=self.mix)
+
+    @property
+    def is_target_alone(self) -> bool:
+        """Whether it is the target data as they are, with which the others are compared."""
+        return not self.start.adds_images and self.augment is None
+
+    @property
+    def reference_line(self) -> str | None:
+        """How bar charts draw its accuracy across all methods."""
+        return None if self.augment or self.mix else self.start.reference_line
 
     @model_validator(mode="after")
     def _fits(self):
@@ -110,9 +152,31 @@ class Method(Section):
                 f"start: {self.start.name} does not use query and diversity; methods that retrieve "
                 f"have `start: {retrieving}`"
             )
+        if self.filter and not self.start.adds_images:
+            raise ValueError(f"start: {self.start.name} adds no images, so there are none to filter")
+        if self.mix and not self.start.adds_images:
+            raise ValueError(f"start: {self.start.name} adds no images that could be mixed in: leave out `mix`")
         self._check_generation()
         self._check_trained()
+        self._check_union()
         return self
+
+    def _check_union(self) -> None:
+        """That a union names its methods and their shares, and no other method does. Raises ValueError."""
+        if self.of is None and not self.start.is_union:
+            return
+        if not self.start.is_union:
+            unions = _names(STARTS, lambda start: start.is_union)
+            raise ValueError(f"start: {self.start.name} goes without of; a union of methods has `start: {unions}`")
+        if not self.of:
+            raise ValueError(f"start: {self.start.name} needs of, e.g. `of: {{retrieval: 0.5, clip_prompts: 0.5}}`")
+        total = float(sum(self.shares.values()))
+        if abs(total - 1) > ROUNDING:
+            raise ValueError(f"the shares of a union sum to 1; those of `of` sum to {total:g}")
+        if self.conditioning is not None:
+            raise ValueError(f"start: {self.start.name} goes without conditioning; its methods have their own")
+        if self.filter is not None:
+            raise ValueError(f"start: {self.start.name} goes without filter; filter the images of its methods")
 
     def _check_generation(self) -> None:
         """That what is said of generation belongs to the method's start. Raises ValueError."""

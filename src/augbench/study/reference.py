@@ -103,8 +103,12 @@ def yaml_value(value) -> str:
 
 
 def _kind(field) -> str:
-    words = {float: "number", int: "whole number", str: "text", bool: "true/false", list: "list"}
-    parts = [part for part in kinds_in(field.annotation) if part in words or getattr(part, "__origin__", None) is list]
+    words = {float: "number", int: "whole number", str: "text", bool: "true/false", list: "list", dict: "mapping"}
+    parts = [
+        part
+        for part in kinds_in(field.annotation)
+        if part in words or getattr(part, "__origin__", None) in (list, dict)
+    ]
     literal = [part for part in kinds_in(field.annotation) if getattr(part, "__origin__", None) is Literal]
     inner = [each for kind in kinds_in(field.annotation) for each in getattr(kind, "__metadata__", ())]
     for each in [*field.metadata, *inner]:

@@ -12,6 +12,7 @@ from augbench import images
 from augbench.core import files, list_files
 from augbench.core.files import BadInput
 from augbench.images import folders
+from augbench.study import embedding_pairs
 
 # Columns of lists of URLs and of an index's metadata, and how they may be spelt.
 COLUMNS = {
@@ -35,7 +36,9 @@ class Source:
     has_images = False  # models can be trained on them
     is_packed = False  # shards are made of it here
     downloads = False  # images come from the web: to be packed, or the neighbours alone
+    is_ready = False  # it is searched where it lies: nothing is embedded here
     brings_index = False  # its path is a clip-retrieval folder
+    is_scanned = False  # all of its embeddings are read for a search
     is_remote = False  # it is searched by a service
     returns_embeddings = True  # of the images that a search finds
 
@@ -167,7 +170,21 @@ class Index(Source):
     name = "index"
     meaning = "an existing clip-retrieval folder"
     downloads = True
+    is_ready = True
     brings_index = True
+
+
+class Embeddings(Source):
+    name = "embeddings"
+    meaning = "published embeddings, STEM.npz or STEM.npy with STEM.parquet as of DataComp, searched exactly"
+    downloads = True
+    is_ready = True
+    is_scanned = True
+
+    def columns(self, path):
+        import pyarrow.parquet as pq
+
+        return sorted({name for pair in embedding_pairs.twins(path) for name in pq.read_schema(pair).names})
 
 
 class Service(Source):
@@ -181,7 +198,7 @@ class Service(Source):
 
 
 SOURCES: dict[str, Source] = {
-    source.name: source for source in (Digits(), Folder(), Shards(), Urls(), Index(), Service())
+    source.name: source for source in (Digits(), Folder(), Shards(), Urls(), Embeddings(), Index(), Service())
 }
 
 

@@ -20,6 +20,8 @@ class Start:
     is_generated = False  # by the diffusion model
     is_retrieved = False  # found in the pool
     is_external = False  # made elsewhere: the study says where they lie
+    is_union = False  # of other methods' images, in shares that its row says
+    has_shares = True  # a union can take a share of the images
     is_checked = False  # by the safety checker, before they are added
     begins_from_noise = False  # and nothing else, as every diffusion model does of itself
     begins_from_images = False  # the diffusion model denoises noised training images rather than noise
@@ -29,6 +31,7 @@ class Start:
     split: str | None = None  # of the target, whose images it adds: it is not compared with itself
     order = "random"  # how images are chosen for a set: random, listed (the first ones), or all of them
     reference_line: str | None = None  # how bar charts draw its accuracy across all methods
+    more = "make more images"  # what helps where there are too few
     paper_stage: str | None = None  # the stage by which the paper accounts for its images (section 3.1)
 
     def ratios(self, wanted: Sequence[float]) -> list[float]:
@@ -57,6 +60,7 @@ class TargetOnly(Start):
     name = "none"
     meaning = "nowhere: the target data alone"
     adds_images = False
+    has_shares = False
     is_real = True
     reference_line = "dashed"
 
@@ -68,6 +72,7 @@ class MoreReal(Start):
     name = "more_real"
     meaning = "further real images of the target"
     is_real = True
+    has_shares = False
     split = "more_real"
     order = "all"
     reference_line = "dotted"
@@ -88,6 +93,7 @@ class Generated(Start):
 
     is_generated = True
     is_checked = True
+    more = "a higher `generate: {times: ...}`"
 
     def tables(self, files, method):
         return files.generated(method, "parquet")
@@ -159,6 +165,7 @@ class Pool(Start):
     needs_conditioning = True
     sections = ("clip", "pool")
     order = "listed"
+    more = "a higher `retrieval: {images_per_class: ...}`"
     paper_stage = "retrieve"
 
     def tables(self, files, method):
@@ -183,8 +190,17 @@ class Folder(Start):
         return math.inf  # all there are, at any ratio
 
 
+class Union(Start):
+    name = "methods"
+    meaning = "other methods' images, in the shares that `of` says"
+    is_union = True
+
+    def enough(self, study, method):
+        return math.inf  # its methods see to it
+
+
 STARTS: dict[str, Start] = {
-    start.name: start for start in (TargetOnly(), MoreReal(), Noise(), Image(), Pool(), Folder())
+    start.name: start for start in (TargetOnly(), MoreReal(), Noise(), Image(), Pool(), Folder(), Union())
 }
 
 

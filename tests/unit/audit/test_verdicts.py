@@ -75,10 +75,10 @@ def test_what_verdicts_say_about_each_reference_set():
     assert (found["unused"]["candidates"], found["unused"]["estimate"], found["unused"]["drop"]) == (0, 0.0, 0.0)
 
 
-def planted(seed=0):
-    """20,000 candidates, 2,000 of them of the test set, each of another image; of these 200 are duplicates."""
+def planted(seed=0, unused=18_000):
+    """2,000 candidates of the test set, each of another image, 200 of them duplicates; and those of unused images."""
     random = np.random.default_rng(seed)
-    parts = [pairs(2000), pairs(18_000, "unused")]
+    parts = [pairs(2000), pairs(unused, "unused")]
     for part in parts:
         part["reference_id"] = [f"r{i}" for i in range(len(part))]
         part["distance"] = random.integers(0, 10, len(part))
@@ -101,8 +101,8 @@ def test_all_of_the_test_set_is_judged_and_the_accuracy_at_stake_is_exact():
 def test_what_leaked_is_estimated_where_a_sample_is_judged():
     """The truth, 200 images and 0.4 points, lies in 19 of 20 intervals or more; the confirmed ones are a fraction."""
     covered, estimates = 0, []
-    for seed in range(60):
-        table = planted(seed)
+    for seed in range(30):
+        table = planted(seed, unused=1000)
         drawn = sample(table, 500, [], seed, "m")
         assert (drawn["reference_set"] == "test").sum() == 500  # a sample of each set, whatever the others hold
         test = summarise(table, judged(drawn, drawn["truth"]), {"test": 50_000}, 500, [], seed, "m")["test"]
@@ -110,7 +110,7 @@ def test_what_leaked_is_estimated_where_a_sample_is_judged():
         covered += test["leaked_low"] <= 200 <= test["leaked_high"]
         assert (test["drop_low"] <= 0.4 <= test["drop_high"]) == (test["leaked_low"] <= 200 <= test["leaked_high"])
         estimates.append(test["drop"])
-    assert covered >= 55  # 57 of 60 expected, standard deviation 1.7
+    assert covered >= 26  # 28.5 of 30 expected, standard deviation 1.2
     assert np.mean(estimates) == pytest.approx(0.4, abs=0.03)
 
 

@@ -21,13 +21,14 @@ from augbench.classifier import crops as classifier_crops
 from augbench.classifier import networks, training
 from augbench.classifier.architectures import check_model, known_models
 from augbench.classifier.crops import evaluation_image, random_crop, random_crop_of, training_image
-from augbench.classifier.schedule import epoch_order, plateau
-from augbench.classifier.scoring import examiner
+from augbench.classifier.schedule import epoch_order
+from augbench.classifier.scoring import confidences, examiner
 from augbench.classifier.training import train
 from augbench.core.files import read_json
 from augbench.core.seeds import derive
 from augbench.images import pixels
 from augbench.jobs import launching
+from augbench.study.budgets import BUDGETS, plateau
 
 STEPS = 3  # in an epoch of 25 images
 OUTPUTS = ["best.safetensors", "history.csv", "metrics.json", "predictions.parquet"]
@@ -240,12 +241,15 @@ def test_crops_decoded_at_a_reduced_size_are_those_of_the_whole_image(large_phot
         assert {4, 8} <= reductions
 
 
-def test_crops_of_small_images_and_of_other_formats_are_decoded_whole(large_photos, photo, tmp_path):
+def test_crops_of_small_images_and_of_other_formats_are_decoded_whole(photo):
     """Where nothing can be spared the pixels are the same, bit by bit."""
     row, picture = photo
     for i in range(8):
         one, other = random_crop_of(row, 200, (0.5, 1.0), True, (i,)), random_crop(picture, 200, (0.5, 1.0), True, (i,))
         assert np.array_equal(one, other)
+
+
+def test_crops_of_a_large_png_are_decoded_whole(large_photos, tmp_path):
     whole = images.load(next(large_photos.itertuples()))
     whole.save(tmp_path / "large.png")
     row = next(images.table([{"image_id": "p", "class": "a", "path": str(tmp_path / "large.png")}]).itertuples())
@@ -276,7 +280,7 @@ def test_what_is_not_kept_is_read_at_a_reduced_size_from_files_and_tars(large_ph
     expected = [random_crop_of(row, 64, (0.08, 1.0), True, (5, 3, i)) for i, row in enumerate(rows_of)]
     for table in (large_photos, images.table(rows)):
         data = classifier_crops.training_batches(table, 64, (0.08, 1.0), True, (5,), workers)
-        (batch,) = data.stream([(3, [2, 0, 1])])
+        (batch,) = data.stream([(3, [2, 0, 1], [2, 0, 1])])
         found = batch.permute(0, 2, 3, 1).numpy()
         assert np.array_equal(found, np.stack([expected[i] for i in (2, 0, 1)]))
 
@@ -418,7 +422,7 @@ def test_images_that_a_gpu_has_no_memory_for_are_classified_in_halves(sets, run,
     assert list(correct) == list(stored["predicted"] == stored["class"])
 
 
-def ended(sets, folder, step, settings=SETTINGS, seed=SEED):
+def ended(sets, folder, step, settings=SETTINGS, seed=SEED, **further):
     """A run that SIGTERM ends at its ``step``-th training step, as a scheduler ends a job."""
     steps = []
     original = networks.Network.step
@@ -431,7 +435,7 @@ def ended(sets, folder, step, settings=SETTINGS, seed=SEED):
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as end:
         patch.setattr(networks.Network, "step", counted)
-        train(*sets, CLASSES, folder, settings, seed=seed)
+        train(*sets, CLASSES, folder, settings, seed=seed, **further)
     assert end.value.code == 143
 
 
@@ -526,19 +530,36 @@ def test_a_state_of_other_input_is_not_resumed(sets, run, tmp_path, change):
     """The killed run had another seed or setting, or one image was blank then and has the same path and table now."""
     path = Path(sets[0]["path"][5])
     original = path.read_bytes()
-    other = {"model": "resnet18", "crop_scale": (0.1, 1.0), "horizontal_flip": False, "image_size": 32}
+    other = {"model": "shufflenet_v2_x0_5", "crop_scale": (0.1, 1.0), "horizontal_flip": False, "image_size": 32}
+    other |= {"steps": 18}
     settings = SETTINGS
     if change == "image":
         Image.new("RGB", (16, 16)).save(path)
+    elif change == "budget":
+        settings = with_settings(budget=BUDGETS["steps"], steps=18)
     elif change != "seed":
-        settings = with_settings(**{change: other.get(change, getattr(SETTINGS, change) * 2)})
+        settings = with_settings(**{change: other[change] if change in other else getattr(SETTINGS, change) * 2})
     ended(sets, tmp_path, 4, settings, seed=4 if change == "seed" else SEED)
-    path.write_bytes(original)
+    if change == "image":  # else not even a file's time is another
+        path.write_bytes(original)
     assert (tmp_path / "state.safetensors").exists()
     seen = []
-    train(*sets, CLASSES, tmp_path, SETTINGS, seed=SEED, progress=lambda done, total, note: seen.append(done))
+    if change in ("seed", "image"):
+        train(*sets, CLASSES, tmp_path, SETTINGS, seed=SEED, progress=lambda done, total, note: seen.append(done))
+        assert contents(tmp_path) == contents(run[0])
+    else:  # where it begins is enough
+        ended(sets, tmp_path, STEPS + 1, progress=lambda done, total, note: seen.append(done))
     assert seen[0] == 1
-    assert contents(tmp_path) == contents(run[0])
+
+
+def test_confidences_are_probabilities_of_each_images_own_class(sets, run):
+    """Of the class that is predicted they are what was stored of the image; over all classes they add up to one."""
+    stored = pd.read_parquet(run[0] / "predictions.parquet")
+    confidence = confidences(run[0], CLASSES, SETTINGS)
+    assert confidence(sets[2].assign(**{"class": stored["predicted"].array})) == pytest.approx(
+        stored["confidence"].to_numpy(), abs=1e-6
+    )
+    assert sum(confidence(sets[2].assign(**{"class": key})) for key in CLASSES) == pytest.approx(np.ones(30), abs=1e-5)
 
 
 def examined(folder, table, settings=SETTINGS):

@@ -70,8 +70,8 @@ def test_planning_and_configuration_need_no_torch():
 
 # The scripts of a study that adds nothing but images made elsewhere.
 WITHOUT_MODELS = (
-    "split_target dataset run_script list_added resample classify hash_images audit review judge domain_gap summary "
-    "tables per_class study_page report_page export list_references"
+    "split_target dataset run_script list_added resample unite classify hash_images audit review judge domain_gap "
+    "summary tables per_class study_page report_page export list_references"
 )
 
 

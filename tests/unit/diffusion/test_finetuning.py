@@ -7,6 +7,7 @@ import math
 import os
 import shutil
 import signal
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -36,6 +37,7 @@ CLASSES = [
     {"class": "three", "lemmas": "three, trey", "hypernyms": "digit, figure", "definition": "one more than two"},
     {"class": "six", "lemmas": "half a dozen, six", "hypernyms": "digit, figure", "definition": "a cube's faces"},
 ]
+ROWS = yaml.safe_load(Path("config/methods.yaml").read_text())["methods"]
 METHODS = ["ft_conditioning", "ft_cluster_conditioning_k5", "imagic", "textual_inversion", "pseudoword_dm", "unet_only"]
 TRAINED = {  # what may change, and nothing else
     "ft_conditioning": {"conditioning"},
@@ -65,9 +67,7 @@ SAMPLING = Generate(image_size=32, steps=3, guidance=2.0)
 
 def method_of(name, **changes):
     """A row of the method table; ``unet_only`` is the row that the README shows."""
-    with open("config/methods.yaml") as file:
-        rows = yaml.safe_load(file)["methods"] | {"unet_only": OWN}
-    return Method(**(rows[name] | changes))
+    return Method(**((ROWS | {"unet_only": OWN})[name] | changes))
 
 
 @pytest.fixture(scope="module")
@@ -189,7 +189,7 @@ def test_the_loss_on_a_fixed_noised_batch_falls(world, target, method):
     schedule = objective.noise_schedule(pipeline.scheduler)
     optimizer = Optimizer(model, dict.fromkeys(method.trained, 3e-3))
     course = []
-    for _ in range(20):
+    for _ in range(12):
         given = (model, schedule, means, noise, steps, guides(torch.arange(len(means)), 1))
         model.begin(given[-1])
         loss = objective.losses(*given).mean()
@@ -198,7 +198,7 @@ def test_the_loss_on_a_fixed_noised_batch_falls(world, target, method):
         optimizer.clear()
         course.append(loss.item())
     assert course[-1] < course[0] - 1e-5
-    assert sum(after < before for before, after in itertools.pairwise(course)) > 14
+    assert sum(after < before for before, after in itertools.pairwise(course)) > 8
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -433,7 +433,7 @@ def test_a_run_ended_by_sigterm_goes_on_to_the_same_bytes(world, target, runs, t
     assert sorted(path.name for path in tmp_path.iterdir()) == ["lr-1", "lr-1.csv"]
 
 
-@pytest.mark.parametrize("step", [4, 12, 22])
+@pytest.mark.parametrize("step", [4, 22])  # in the first epoch and in the last
 def test_a_killed_run_goes_on_from_the_last_state_to_the_same_bytes(world, target, runs, tmp_path, step):
     given = arguments(world, target, "pseudoword_dm", tmp_path / "lr-1", save_minutes=1e-9)
     kill_at_call(step, trainer, "losses", lambda: finetuning.finetune(**given))
@@ -640,7 +640,7 @@ def test_frozen_weights_are_cast_and_trained_ones_begin_in_full_precision(world,
     plain = {}
     for precision in ("no", "bf16"):
         monkeypatch.setattr(trainer, "mixed_precision", lambda precision=precision: precision)
-        for method in ("ft_conditioning", "textual_inversion", "imagic", "pseudoword_dm"):
+        for method in ("textual_inversion", "imagic"):
             given = arguments(world, target, method, tmp_path / "lr-1")
             training = trainer.Trainer(*[given[name] for name in ("inputs", "method", "settings")], rate=1.0, seed=5)
             begin = next(value for name, value in training.model.state().items() if not name.startswith("unet"))
@@ -663,7 +663,7 @@ def test_a_state_of_another_precision_or_card_is_not_gone_on_from(world, target,
         else:
             patch.setattr(trainer.Trainer, "hardware", lambda _: ["bf16", "NVIDIA A30"])
 
-    given = arguments(world, target, "textual_inversion", tmp_path / "lr-1")
+    given = arguments(world, target, "textual_inversion", tmp_path / "lr-1", max_epochs=1)
     original, done = trainer.losses, []
 
     def ended(*arguments):
@@ -678,7 +678,7 @@ def test_a_state_of_another_precision_or_card_is_not_gone_on_from(world, target,
     as_on_another(monkeypatch)
     finetuning.finetune(**given)
     assert "starting anew" in capsys.readouterr().out
-    finetuning.finetune(**arguments(world, target, "textual_inversion", tmp_path / "lr-2"))
+    finetuning.finetune(**arguments(world, target, "textual_inversion", tmp_path / "lr-2", max_epochs=1))
     assert contents(tmp_path / "lr-1") == contents(tmp_path / "lr-2")
     assert candidates.load(tmp_path / "lr-1" / "best_train.safetensors")["pseudo_word"].dtype == torch.float16
 

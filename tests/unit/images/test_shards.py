@@ -321,7 +321,7 @@ SAID = {
 
 
 @pytest.mark.parametrize("kind", ["parquet", "arrow"])
-@FAMILY
+@settings(FAMILY, max_examples=20)
 @given(order=st.permutations(range(len(PARTS))))
 def test_parts_of_different_columns_and_types_are_joined_by_name(tmp_path_factory, kind, order):
     folder = tmp_path_factory.mktemp("index")

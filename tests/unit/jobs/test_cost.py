@@ -18,7 +18,7 @@ IMAGENET = [1300] * 895 + [732] + [1124] * 103 + [1163]
 CALTECH = [119] * 257
 # Jobs that go on from a state, from finished batches or from cached downloads and verdicts when they are begun again.
 RESUMABLE = {"finetune", "generate", "generate_screened", "classify", "screen", "judge", "retrieve", "retrieve_further"}
-RESUMABLE |= {"encode_latents", "domain_gap"}
+RESUMABLE |= {"encode_latents", "domain_gap", "score"}
 
 
 @pytest.fixture
@@ -50,6 +50,7 @@ VARIANTS = {
     "every method on full ImageNet": FULL,
     "ratios up to 20": {"scaling": {"methods": ["pseudoword_dm", "retrieval"], "ratios": [20]}},
     "one GPU": ONE_GPU,
+    "leaks are dropped from full ImageNet": {"drop_leaks": True} | FULL,
     "a second detector": {"audit": {"detector": "clip"}},
     "retrieval of three million images on one core": {"retrieval": PAPER["retrieval"] | {"threads": 1}} | FULL,
     "all classes in one job": {"jobs": PAPER["jobs"] | {"classes_per_generation": 1000, "runs_per_classifier": 5}},

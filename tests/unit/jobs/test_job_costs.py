@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from augbench.jobs import job_costs
+from augbench.jobs import checks, job_costs
 from augbench.jobs.job_costs import JobCosts
+from augbench.jobs.report_files import measured_jobs
 from augbench.jobs.study_files import StudyFiles
 from augbench.jobs.study_size import StudySize
 from augbench.models import families
@@ -91,6 +92,25 @@ def test_a_classifier_is_trained_on_what_a_method_adds():
     assert one.classify("more_real", "1", 1).seconds == pytest.approx(alone * 55 / 30)
 
 
+def test_a_classifier_of_a_budget_of_steps_takes_as_long_whatever_is_added():
+    steps = {"budget": "steps", "steps": 300, "batch_size": 10}
+    one = costs(classifier=steps, ratios=[1, 2])
+    alone = one.classify("none", "0", 1).seconds
+    assert one.classify("clip_prompts", "2", 1).seconds == pytest.approx(alone)
+    assert alone == pytest.approx(costs().classify("none", "0", 1).seconds)  # 100 epochs of 30 images
+    assert one.judge().seconds == pytest.approx(alone)
+    small = costs(classifier=steps | {"batch_size": 50}).classify("none", "0", 1).seconds
+    assert small == pytest.approx(3 * alone)  # batches of all 30 images
+
+
+def test_an_epoch_in_which_added_images_stand_in_is_that_of_the_target_alone():
+    mixed = {"mixed": ROWS["methods"]["clip_prompts"] | {"mix": {"probability": 0.5}}}
+    study = {"methods": ["none", "mixed"], "target": {"reader": "digits"}, "backbone": {"model": "owner/name"}}
+    rows = {"methods": ROWS["methods"] | mixed}
+    one = JobCosts(StudyFiles(config.parse(rows | {"studies": {"s": study}}), "s"))
+    assert one.classify("mixed", "1", 1).seconds == one.classify("none", "0", 1).seconds
+
+
 def test_a_screening_trains_a_classifier_for_each_of_its_candidates():
     all_in_one, single = costs(), costs(jobs={"candidates_per_screening": 1})
     assert all_in_one.screen(TUNED, "0").seconds == pytest.approx(5 * single.screen(TUNED, "0").seconds)
@@ -136,6 +156,26 @@ def test_work_that_takes_all_cores_takes_one_where_the_study_is_small(monkeypatc
     assert costs().target_cores == 8
 
 
+def test_what_only_a_union_takes_is_made_once_and_not_compared():
+    union = {"title": "U", "family": "union", "start": "methods", "of": {"retrieval": 0.5, "clip_prompts": 0.5}}
+    rules = {}
+    for methods in (["none", "u"], ["none", "u", "retrieval", "clip_prompts"]):
+        study = {"methods": methods, "target": {"reader": "digits"}, "runs": 4, "clip": {"model": "ViT-B/32"}}
+        study |= {"backbone": {"model": "owner/name"}, "pool": {"source": "digits"}}
+        rows = {"methods": ROWS["methods"] | {"u": union}, "studies": {"s": study}}
+        files = StudyFiles(config.parse(rows), "s")
+        rules[len(methods)] = [rule for rule, _ in JobCosts(files).jobs()]
+        benchmarks = [
+            job[:1] + job[2:3] for job in measured_jobs(files) if job[1] in ("resample", "generate", "retrieve")
+        ]
+        assert len(set(benchmarks)) == len(benchmarks) == 2 + 1 + 1 + 1
+    made = ("retrieve", "generate", "resample", "unite")
+    for names in rules.values():
+        assert [names.count(name) for name in made] == [1, 1, 2, 1]
+    assert [rules[2].count(name) for name in ("classify", "audit", "summary")] == [2, 1, 2]
+    assert [rules[4].count(name) for name in ("classify", "audit", "summary")] == [4, 3, 4]
+
+
 def test_an_index_takes_twice_its_memory_while_it_is_built():
     assert costs(pool={"source": "digits", "memory": "4G"}).index_pool().megabytes == 2000 + 8000
     assert costs(pool={"source": "digits", "memory": "500M"}).index_pool().megabytes == 2000 + 1000
@@ -158,3 +198,45 @@ def test_each_job_of_a_study_is_counted():
     assert counts["hash_added"] == counts["embed_added"] == counts["audit"] == 5
     assert counts["hash_references"] == counts["embed_references"] == 4
     assert (counts["encode_latents"], counts["fetch_backbone"], counts["embed_pool"], counts["index_pool"]) == (1,) * 4
+
+
+def test_scores_and_filters_cost_only_where_a_study_asks_for_them():
+    kinds = {rule for rule, _ in costs().jobs()}
+    one = costs(drop_leaks=True, scaling={"methods": ["retrieval"], "ratios": [2]})
+    jobs = list(one.jobs())
+    added = [rule for rule, _ in jobs if rule in ("score", "filter_images")]
+    assert {rule for rule, _ in jobs} - kinds == {"score", "filter_images", "embed_references", "retrieve_further"}
+    assert added.count("score") == added.count("filter_images") == len(METHODS) - 1 + 1
+    assert one.score("retrieval", "main").seconds == pytest.approx(one.score("retrieval", "further").seconds)
+    assert costs(drop_leaks=True, generate={"times": 6}).score("clip_prompts", "main").seconds == pytest.approx(
+        2 * costs(drop_leaks=True).score("clip_prompts", "main").seconds
+    )
+    assert one.score("clip_prompts", "main").gpus == 1 and one.hash_references("train").seconds > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "keep", "sections", "message"),
+    [
+        ("retrieval", 0.5, {}, "keeps 5 of the 10 images .* 10 are added .* a higher `retrieval: {images_per_class"),
+        ("retrieval", 0.5, {"retrieval": {"images_per_class": 40}}, None),
+        ("clip_prompts", 0.3, {"generate": {"times": 3}}, r"keeps 9 of the 30 .* a higher `generate: {times: ...}`"),
+        ("clip_prompts", 0.34, {"generate": {"times": 3}}, None),
+        ("more_real", 0.1, {}, None),
+    ],
+)
+def test_a_filter_that_keeps_too_few_images_is_named_before_any_work(monkeypatch, name, keep, sections, message):
+    """Of a class of ten training images ten are added."""
+    monkeypatch.setattr(job_costs, "study_size", lambda files: StudySize((10,), IMAGES))
+    row = ROWS["methods"][name] | {"filter": {"by": "clip", "keep": keep}}
+    study = {"methods": ["none", "mine"], "target": {"reader": "digits"}, "clip": {"model": "ViT-B/32"}}
+    study |= {"backbone": {"model": "owner/name"}, "pool": {"source": "digits"}} | sections
+
+    def check(row):
+        raw = {"methods": ROWS["methods"] | {"mine": row}, "studies": {"s": study}}
+        checks.check_filters({"s": JobCosts(StudyFiles(config.parse(raw), "s"))})
+
+    check(row | {"filter": row["filter"] | {"allow_fewer": True}})
+    if message is None:
+        return check(row)
+    with pytest.raises(config.ConfigError, match=r"studies.s.methods: the filter of mine " + message):
+        check(row)

@@ -36,7 +36,7 @@ def test_it_says_what_there_is_and_what_it_costs(tmp_path):
     found = study(path)
     assert (found.classifier.model, found.classifier.image_size, found.classifier.batch_size) == ("resnet18", 224, 32)
     assert (found.dataset.train, found.dataset.validation, found.dataset.test) == (0.8, 0.1, 0.1)
-    assert found.methods == ["none", "simple_prompt", "clip_prompts"]
+    assert found.methods == ["none", "simple_prompt", "clip_prompts"] and found.drop_leaks
 
 
 def test_small_images_get_a_small_network_and_a_test_set_is_used(tmp_path):

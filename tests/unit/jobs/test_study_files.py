@@ -155,14 +155,48 @@ def test_a_methods_own_settings_of_generation_are_no_part_of_what_it_is_trained_
 def test_images_made_elsewhere_suffice_for_all_ratios():
     scaling = {"methods": ["affine"], "ratios": [0.5, 9]}
     study = files(methods=["none", "affine"], added={"affine": "data"}, scaling=scaling)
-    assert (study.external, study.added_place("affine"), study.allows_fewer("affine")) == (["affine"], "data", False)
+    assert (study.external, study.added_place("affine"), study.allows_fewer("affine", "1")) == (
+        ["affine"],
+        "data",
+        False,
+    )
     assert study.ratios("affine") == ["1", "0.5", "9"] and study.further_ratio("affine") is None
     tables = [f"{S}/added/affine/images.parquet"]
     assert study.image_tables("affine", "9") == study.image_tables("affine", "1") == tables
     assert study.first_added_set("affine") == [f"{S}/augmentation/affine/x1/split-1.parquet"]
     assert study.first_added_set("none") == []
     scripted = files(methods=["affine"], added={"affine": {"script": "x.py", "allow_fewer": True}})
-    assert (scripted.added_place("affine"), scripted.allows_fewer("affine")) == (f"{S}/added/affine/output", True)
+    assert (scripted.added_place("affine"), scripted.allows_fewer("affine", "1")) == (f"{S}/added/affine/output", True)
+
+
+UNION = {"title": "U", "family": "union", "start": "methods"}
+UNION |= {"of": {"retrieval": 0.25, "ft_cluster_conditioning_k5": 0.25, "affine": 0.5}}
+
+
+def test_the_methods_of_a_union_are_here_for_their_images_alone():
+    sections = {"methods": ["none", "clip_prompts", "u"], "added": {"affine": {"path": "data", "allow_fewer": True}}}
+    sections |= {"scaling": {"methods": ["u"], "ratios": [4]}, "clip": {"model": "ViT-B/32"}}
+    sections |= {"backbone": {"model": "owner/name"}, "pool": {"source": "digits"}, "runs": 2}
+    study = {"target": {"reader": "folder", "path": "data"}} | sections
+    rows = {"methods": ROWS["methods"] | {"u": UNION}}
+    of = StudyFiles(config.parse(rows | {"studies": {"s": study}}), "s")
+    assert of.adding == ["clip_prompts", "u"]
+    assert (of.retrieving, of.external) == (["retrieval"], ["affine"])
+    assert of.generating == ["clip_prompts", "ft_cluster_conditioning_k5"] and of.cluster_counts == [5]
+    assert of.ledgers == [f"{S}/retrieval/retrieval/ledger.parquet"]
+    assert of.summaries == [f"{S}/summary/{name}.json" for name in study["methods"]]
+    assert {file.split("/")[3] for file in of.predictions} == set(study["methods"])
+    assert of.union_sets("u", "4") == [
+        f"{S}/augmentation/{name}/x4/split-{k}.parquet" for name in UNION["of"] for k in (1, 2)
+    ]
+    assert of.union_parts("u", "1")[0] == {
+        "method": "retrieval", "share": "1/4", "order": "listed", "allow_fewer": False,
+    }  # fmt: skip
+    assert of.union_parts("u", "1")[2]["allow_fewer"] and of.union_parts("clip_prompts", "1") == []
+    # What the union takes at ratio 4 its methods have at ratio 4, though they themselves are not measured there.
+    assert of.ratios("clip_prompts") == ["1"] and of.further_ratio("clip_prompts") is None
+    assert of.image_ratios("retrieval") == ["1", "4"] and of.further_ratio("retrieval") == 4
+    assert of.further_ratio("u") is None and set(of.method_rows) == {*study["methods"], *UNION["of"]}
 
 
 def test_the_digits_world_makes_its_own_target():
@@ -189,3 +223,96 @@ def test_paths_of_any_study_have_wildcards():
         study="s", method="clip_prompts", purpose="base", shard=0
     ) == files().generated("clip_prompts", "tar")[0]  # fmt: skip
     assert anyone.split("train") == "results/{study}/dataset/train.parquet"
+
+
+def filtered(name, row, **sections):
+    """Files of a study that also has the row ``name`` of the method table, filtered by ``row``."""
+    rows = {**ROWS["methods"], f"{name}_filtered": ROWS["methods"][name] | {"title": "Filtered", "filter": row}}
+    study = {"methods": [*METHODS, f"{name}_filtered"], "target": {"reader": "folder", "path": "data"}, "runs": 3}
+    study |= {"clip": {"model": "ViT-B/32"}, "backbone": {"model": "owner/name"}, "pool": {"source": "digits"}}
+    return StudyFiles(config.parse({"methods": rows, "studies": {"s": study | sections}}), "s")
+
+
+@pytest.mark.parametrize("name", ["boomerang", "ft_cluster_conditioning_k5", "retrieval"])
+def test_a_filtered_row_adds_the_images_of_the_row_that_is_the_same_without_a_filter(name):
+    """Nothing is made or scored twice, and the unfiltered row has the files that it has without the other."""
+    study, alone = filtered(name, {"by": "clip", "keep": 0.5}), files()
+    twin = f"{name}_filtered"
+    assert study.makers[twin] == name and study.makers[name] == name
+    for made in ("generating", "retrieving", "external", "stored_shards", "ledgers"):
+        assert getattr(study, made) == getattr(alone, made)
+    assert study.image_tables(name, "1") == alone.image_tables(name, "1")
+    assert study.candidate_tables(twin, "main") == alone.image_tables(name, "1")
+    assert study.image_tables(twin, "1") == [f"{S}/filtered/{twin}/main/images.parquet"]
+    assert (study.scored, study.filtering) == ([name], [twin])
+    assert study.selection_of(twin) == alone.selection_of(name)
+    assert study.method_row(twin) == study.method_row(name) == alone.method_row(name)
+
+
+def test_a_filtered_row_without_such_a_row_makes_its_own_images():
+    study = filtered("clip_prompts", {"by": "clip", "keep": 0.5}, methods=["none", "clip_prompts_filtered"])
+    assert study.generating == ["clip_prompts_filtered"] == study.scored
+    assert study.candidate_tables("clip_prompts_filtered", "main")[0].startswith(f"{S}/images/clip_prompts_filtered")
+
+
+def test_further_images_are_filtered_apart_and_are_made_for_both_rows():
+    scaling = {"methods": ["retrieval_filtered"], "ratios": [5]}
+    study = filtered("retrieval", {"by": "clip", "keep": 0.5, "allow_fewer": True}, scaling=scaling)
+    assert study.further_ratio("retrieval") == 5 and study.image_tables("retrieval", "1") == [
+        f"{S}/retrieval/retrieval/images.parquet"
+    ]
+    folder = f"{S}/filtered/retrieval_filtered"
+    assert study.image_tables("retrieval_filtered", "1") == [f"{folder}/main/images.parquet"]
+    assert study.image_tables("retrieval_filtered", "5") == [
+        f"{folder}/{extent}/images.parquet" for extent in ("main", "further")
+    ]
+    assert [study.enough_for("retrieval_filtered", extent) for extent in ("main", "further")] == [1, None]
+    assert [study.allows_fewer("retrieval_filtered", ratio) for ratio in ("1", "5")] == [True, False]
+    assert not study.allows_fewer("retrieval", "1")
+
+
+def test_leaks_are_those_of_the_audit_and_are_dropped_from_all_methods():
+    study = files(drop_leaks=True)
+    assert study.filtering == study.scored == METHODS[1:] and study.leaks == (10, None)
+    assert files(drop_leaks=True, audit={"detector": "clip", "threshold": 0.75}).leaks == (10, 0.25)
+    assert files().leaks is None and files().scored == files().scored_references == []
+    scored = files(scores=True)
+    assert (scored.scored, scored.filtering, scored.embedder) == (METHODS[1:], [], "clip")
+    assert scored.image_tables("retrieval", "1") == files().image_tables("retrieval", "1")
+    assert scored.embedded(["train"]) == [f"{S}/audit/vectors/train.parquet"]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"by": "clop", "keep": 0.5}, "there is no score 'clop', did you mean 'clip'"),
+        ({"by": "clip"}, "filter takes either `keep` or `at_least`"),
+        ({"by": "clip", "keep": 0}, "filter.keep"),
+    ],
+)
+def test_mistakes_in_filters_are_named(row, message):
+    with pytest.raises(config.ConfigError, match=message):
+        filtered("boomerang", row)
+
+
+def test_what_cannot_be_filtered_is_named():
+    with pytest.raises(config.ConfigError, match="start: none adds no images, so there are none to filter"):
+        filtered("none", {"by": "confidence", "keep": 0.5})
+    for score in ("clip", "train_distance"):
+        with pytest.raises(config.ConfigError, match=f"filtered by {score}, which needs the section `clip`"):
+            filtered("boomerang", {"by": score, "keep": 0.5}, methods=["none", "boomerang_filtered"], clip=None)
+    with pytest.raises(config.ConfigError, match="metrics.encoder: clip needs the section `clip`"):
+        files(methods=["none"], clip=None, metrics={"encoder": "clip"})
+    with pytest.raises(config.ConfigError, match="there is no encoder 'dino'"):
+        files(metrics={"encoder": "dino"})
+
+
+def test_how_classifiers_are_trained_is_no_part_of_what_images_depend_on():
+    recipe = {"augment": "mixup", "mix": {"weight": 0.2}}
+    rows = {"methods": ROWS["methods"] | {"other": ROWS["methods"]["boomerang"] | recipe}}
+    study = {"methods": ["boomerang", "other"], "target": {"reader": "folder", "path": "data"}}
+    study |= {"backbone": {"model": "owner/name"}}
+    found = StudyFiles(config.parse(rows | {"studies": {"s": study}}), "s")
+    assert found.method_row("other") == found.method_row("boomerang")
+    assert found.recipe("other") == {"augment": "mixup", "mix": {"weight": 0.2, "probability": None}}
+    assert found.recipe("boomerang") == {"augment": None, "mix": None}

@@ -43,8 +43,8 @@ def digests(**sections) -> dict:
     study |= {"retrieval": {"aesthetic_model": "head.pth"}}
     study |= {"added": {"mine": "mine", "unused": "nowhere"}, "safety": {"model": "checker"}}
     data = user_data.UserData(Study(**study | sections))
-    places = ("target", "references", "added", "safety", "pool", "aesthetic_model", "backbone", "clip", "detector")
-    return {place: getattr(data, place) for place in places}
+    places = ("target", "references", "safety", "pool", "aesthetic_model", "backbone", "clip", "detector")
+    return {place: getattr(data, place) for place in places} | {"added": data.added("mine")}
 
 
 def changed(before: dict, **sections) -> set[str]:

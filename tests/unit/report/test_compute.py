@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import time
+from fractions import Fraction
 from pathlib import Path
 
 import pandas as pd
@@ -79,10 +80,10 @@ def measured(folder, gpus):
     return measure(jobs)
 
 
-def relative(measurements, methods=METHODS):
+def relative(measurements, methods=METHODS, unions=None):
     sums = compute.table(compute.jobs_of(measurements))
     paper = pd.read_csv(package_data.bundled("paper_compute.csv"))
-    rows = compute.relative(sums, methods, paper, IMAGES, {"pseudoword_dm": "lr-1"})
+    rows = compute.relative(sums, methods, paper, IMAGES, {"pseudoword_dm": "lr-1"}, unions)
     return compute.unit(sums), {row["method"]: row for row in rows}
 
 
@@ -107,6 +108,20 @@ def test_relative_to_retrieval_with_gpus(tmp_path):
     assert list(rows) == ["boomerang", "clip", "clip-x", "pseudoword_dm", "mine", "retrieval"]
     assert rows["clip"]["times"] == pytest.approx(3)
     assert rows["retrieval"]["times"] == 1
+
+
+def test_a_union_takes_its_shares_of_images_and_all_that_adapts_its_methods(tmp_path):
+    """8 hours of fine-tuning; 1/4 of its hour and 3/4 of 1.5 hours of generating."""
+    union = Method(title="U", family="union", start="methods", of={"pseudoword_dm": 0.25, "clip": 0.75})
+    shares = {"u": union.shares, "v": {"retrieval": Fraction(1, 2), "mine": Fraction(1, 2)}}
+    _, rows = relative(measured(tmp_path, gpus=True), {"u": union, "v": union} | METHODS, shares)
+    assert list(rows)[:3] == ["u", "v", "boomerang"]
+    row = rows["u"]
+    assert (row["adapting"], row["making"], row["total"]) == pytest.approx((8, 0.25 + 1.125, 9.375))
+    assert row["times"] == pytest.approx(9.375 / 0.5)
+    assert row["searching"] == pytest.approx(rows["pseudoword_dm"]["searching"] + rows["clip"]["searching"])
+    assert (row["paper_adapting"], row["paper_making"]) == (720, 867)  # to generate takes as long for both
+    assert rows["v"]["paper_total"] is None
 
 
 def test_same_things_stand_beside_the_papers(tmp_path):
@@ -205,5 +220,5 @@ def test_rules_name_log_and_benchmark_alike():
                 assert re.search(r"logs/(.*)\.log", rule)[1] == benchmark[1]
             found += "gpu=" in rule and "script:" in rule  # not of a rule that takes another's script
     scripts = [path.read_text() for path in Path("workflow/scripts").glob("*.py")]
-    assert found == 15
+    assert found == 16
     assert sum("take_gpus(snakemake.log[0], snakemake.resources.gpu)" in text for text in scripts) == found

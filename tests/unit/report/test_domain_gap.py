@@ -106,7 +106,7 @@ def test_a_killed_measurement_goes_on_with_the_next_method(tmp_path, monkeypatch
 
     monkeypatch.setattr(scoring, "examiner", examiner)
     paths = {name: str(tmp_path / f"{name}.parquet") for name in sets}
-    arguments = tmp_path / "gap.csv", ["one", "two"], {"model": "small_cnn"}
+    arguments = tmp_path / "gap.csv", tmp_path / "metrics.csv", ["one", "two"], {"model": "small_cnn"}, "classifier", 1
     keywords = {"classes": tmp_path / "classes.csv", "test": paths["test"], "added": [paths["one"], paths["two"]]}
     keywords |= {"metrics": tmp_path / "judge/metrics.json", "weights": tmp_path / "judge/best.safetensors"}
     with pytest.raises(KeyboardInterrupt):
@@ -116,7 +116,43 @@ def test_a_killed_measurement_goes_on_with_the_next_method(tmp_path, monkeypatch
     gap = pd.read_csv(tmp_path / "gap.csv").set_index("method")
     assert gap["frechet_distance"].to_dict() == {"one": 9, "two": 36}
     assert gap["recognised"].to_dict() == {"one": pytest.approx(66.6667), "two": 100}
+    assert pd.read_csv(tmp_path / "metrics.csv")["kid"].isna().all()  # sets of three images
     assert sorted(path.name for path in (tmp_path / "judge").iterdir()) == ["best.safetensors", "metrics.json"]
+
+
+def test_metrics_are_of_features_that_the_gap_has_seen_or_of_another_encoder(tmp_path):
+    """Samples of one size of a method's first set; every image passes the judge once."""
+    rows = [{"image_id": f"{k}", "class": "a", "path": f"{k}"} for k in range(300)]
+    tables = {"test": rows[:100], "first": rows[100:160], "second": rows[130:190], "few": rows[190:193]}
+    for name, mine in tables.items():
+        images.write(tmp_path / name, images.table(mine))
+    seen, embedded = [], []
+
+    def features(table):
+        numbers = table["image_id"].astype(int).to_numpy()
+        return np.random.default_rng(0).normal(size=(300, 3))[numbers]
+
+    def examine(table):
+        seen.extend(table["image_id"])
+        for start in range(0, len(table), 32):
+            batch = features(table.iloc[start : start + 32])
+            yield batch, np.ones(len(batch), bool)
+
+    def embed(table):
+        embedded.extend(table["image_id"])
+        return features(table)
+
+    def measured(embed, size=50):
+        measurer = domain_gap.Measurer(examine, embed, images.read_columns(tmp_path / "test"), size, 1)
+        sets = {"mine": ["first", "second"], "scarce": ["few", "few"]}
+        return {method: measurer.measure(method, [tmp_path / name for name in names]) for method, names in sets.items()}
+
+    by_judge = measured(None)
+    assert len(seen) == len(set(seen)) == 193
+    assert by_judge == measured(embed)
+    assert len(embedded) == 100 and sum(100 <= int(name) < 160 for name in embedded) == 50
+    assert by_judge["scarce"][1] is None and measured(None, 0)["mine"] == (by_judge["mine"][0], None)
+    assert by_judge["mine"][1].vendi > 2 and abs(by_judge["mine"][1].kid) < 1
 
 
 def some(name, **counts):

@@ -5,6 +5,7 @@ import pytest
 
 from augbench import images
 from augbench.report.exhibits.origins import origins
+from augbench.report.plan import Plan
 from augbench.report.study_page import gather
 
 EXTERNAL = {"mine": {"title": f"Mine {made.EVIL}", "family": "external", "start": "folder"}}
@@ -55,11 +56,32 @@ def test_makers_licences_and_classes_that_are_short_are_named(results):
 
 def test_the_model_that_generated_images_and_its_licence_are_named(results):
     of = results(added={"mine": "data/mine"})
-    (path,) = of.files.generated["clip_prompts"]
+    path = of.files.added["clip_prompts"]
     images.write(path, images.read(path).assign(model="owner/sdxl@0123", licence="openrail++"))
     rows_of = {row["method"]: row["origin"] for row in origins(of)["rows"]}
     assert rows_of["clip_prompts"] == "the diffusion model denoises noise, by owner/sdxl@0123 (licence: openrail++)"
     assert rows_of["simple_prompt" if "simple_prompt" in rows_of else "retrieval"].endswith(("noise", "pool"))
+
+
+def test_a_union_says_whose_images_it_adds_and_by_what_each_was_checked(results, tmp_path):
+    union = {"title": "Both", "family": "union", "start": "methods", "of": {"retrieval": 0.4, "mine": 0.6}}
+    methods = {name: made.METHODS[name] for name in ("none", "clip_prompts")} | {"both": union}
+    of = results(added={"mine": "data/mine"})
+    settings = made.plan(made.METHODS, added={"mine": "data/mine"}).settings.model_dump()
+    settings |= {"methods": list(methods), "scaling": {}}
+    plan = Plan.of_rows("digits", settings, methods | {"retrieval": made.METHODS["retrieval"]} | EXTERNAL)
+    assert list(plan.methods) == list(methods) and plan.in_unions == ["retrieval", "mine"]
+    taken = ["retrieval", "retrieval", "mine", "mine"]
+    table = images.table({"image_id": f"{i}", "class": "a", "path": "x", "method": m} for i, m in enumerate(taken))
+    images.write(tmp_path / "both.parquet", table)
+    added = {"both": f"{tmp_path}/both.parquet"}
+    data = origins(made.results(of.folder, plan, added=added, external=of.files.external))
+    rows = {row["method"]: row for row in data["rows"]}
+    assert list(rows) == ["clip_prompts", "both", "retrieval", "mine"]
+    title = EXTERNAL["mine"]["title"]
+    assert rows["both"]["origin"] == f"a union of 4 images a run: 2 of Retrieval, 2 of {title}"
+    assert rows["both"]["checked"] == f"the backbone's own checker; not checked: {title}"
+    assert rows["both"]["short"].startswith("2 of 2 classes have fewer images") and data["unchecked"] == [title]
 
 
 def test_a_study_that_adds_no_such_images_has_no_table(tmp_path):

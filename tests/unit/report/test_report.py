@@ -7,17 +7,15 @@ from urllib.parse import unquote
 
 import pandas as pd
 import pytest
-from made_report import EVIL, METHODS, exhibits, make_results, plan, results, write_page
+from made_report import EVIL, METHODS, exhibits, make_results, plan, results, section, write_page
 
 from augbench.core import benchmarks, files
+from augbench.report import catalogue
 from augbench.report import page as report_page
-from augbench.report import study_page
 
 
 def test_compute_relative_to_retrieval_is_on_the_page(folder, tmp_path):
     """36 s of retrieval are 0.01 h; a method that took 90 s is at 2.5x."""
-    copy = tmp_path / "digits"
-    shutil.copytree(folder, copy)
     jobs = [
         ("retrieve/retrieval", 36, "retrieval", ""),
         ("generate/clip_prompts-base-0", 90, "clip_prompts", "base"),
@@ -25,12 +23,12 @@ def test_compute_relative_to_retrieval_is_on_the_page(folder, tmp_path):
     ]
     measured = []
     for path, seconds, method, part in jobs:
-        file = copy / "benchmarks" / f"{path}.tsv"
+        file = tmp_path / "benchmarks" / f"{path}.tsv"
         files.write_text(file, f"s\th:m:s\tmax_rss\n{seconds}\t0:01:00\t300\n")
         measured.append(benchmarks.Job(str(file), path.split("/")[0], method, part))
-    found = results(copy, plan())
+    found = results(folder, plan())
     found.measurements = benchmarks.measure(measured)
-    text = study_page.section(found, study_page.gather(found), {})["html"]
+    text = section(found, "relative")
     part = text[text.index("Compute, relative to retrieval") :]
     part = part[: part.index("</table>")]
     assert "core-hours to make" in part
@@ -114,6 +112,11 @@ def test_ids_are_unique_and_the_page_is_accessible(page):
     assert sum(tag == "table" for tag, _ in elements) == sum(tag == "caption" for tag, _ in elements)
 
 
+def test_the_page_links_every_figure_of_the_catalogue(page):
+    for name in catalogue.figures(plan()):
+        assert f'<a href="figures/{name}.pdf">' in page, name
+
+
 def test_the_page_shows_what_was_measured(page):
     assert (
         "<strong>Retrieve.</strong> Retrieval (97.0\xa0±\xa00.1%) is better than each of the 2 methods that generate"
@@ -144,10 +147,15 @@ def test_gathered_numbers(folder, shown):
     assert shown["table1"]["rows"][0]["paper_accuracy"] == 57.2
 
 
-def test_an_image_that_cannot_be_read_leaves_the_rest(tmp_path):
-    lean = make_results(tmp_path / "lean")
-    (lean / "pictures" / "train-0.png").write_bytes(b"not an image")
-    assert "cannot be read" in write_page(lean, plan())
+def test_an_image_that_cannot_be_read_leaves_the_rest(folder):
+    picture = folder / "pictures" / "train-0.png"
+    hidden = picture.rename(picture.with_name("hidden"))
+    try:
+        picture.write_bytes(b"not an image")
+        text = section(results(folder, plan()), "figure4")
+    finally:
+        hidden.replace(picture)
+    assert "cannot be read" in text and "data:image/" in text
 
 
 @pytest.mark.parametrize(
@@ -155,6 +163,7 @@ def test_an_image_that_cannot_be_read_leaves_the_rest(tmp_path):
     [
         "tables/table1.csv",
         "tables/domain_gap.csv",
+        "tables/set_metrics.csv",
         "retrieval/retrieval/funnel.csv",
         "audit/ft/summary.json",
         "audit/clip_prompts/candidates.parquet",
@@ -184,16 +193,14 @@ def test_what_lies_there_from_another_configuration_is_not_shown(folder):
     assert not names & {"funnel-retrieval", "figure5b", "figure10", "losses", "figure8"}
 
 
-def test_two_studies_are_joined_from_their_sections(folder, tmp_path):
+def test_two_studies_are_joined_from_their_sections(folder, page, tmp_path):
     """Links lead from either page to the files of each study, and ids are unique."""
     place = tmp_path / "results"
-    shutil.copytree(folder, place / "digits")
+    shutil.copytree(folder, place / "digits")  # with its page
     fewer = plan({key: METHODS[key] for key in ("none", "retrieval")}, scaling={})
     fewer.name = "other.one"
     shutil.copytree(folder, place / "other.one")
-    for study, name in ((plan(), "digits"), (fewer, "other.one")):
-        write_page(place / name, study)
-        shutil.rmtree(place / name / "pictures", ignore_errors=True)
+    write_page(place / "other.one", fewer)
     report_page.write(place / "report.html", [place / "digits" / "page.json", place / "other.one" / "page.json"])
     for path in (place / "report.html", place / "digits" / "report.html"):
         elements = Elements(path.read_text(encoding="utf-8")).found
@@ -247,9 +254,8 @@ def test_a_family_of_ones_own_is_shown_like_the_papers(folder):
     assert any(row["method"] == "ft" for row in shown["per_class"][0]["rows"])
     answer = results(folder, study).answer
     assert answer["verdict"] == "Retrieve." and METHODS["ft"]["title"] in answer["sentence"]
-    text = write_page(folder, study)
+    text = section(results(folder, study), "table1")
     assert f'style="background:{colour}" aria-hidden="true"></span>distillation' in text
-    write_page(folder, plan())
 
 
 def test_runs_that_ended_at_the_most_epochs_are_named(page):
@@ -291,7 +297,7 @@ def test_table1_tells_the_cost_of_a_row(page):
 )
 def test_the_papers_figures_are_named_for_what_they_are(folder, target, words):
     target["target"] |= {"path": "images"}
-    page = write_page(folder, plan(**target))
+    page = section(results(folder, plan(**target)), "figure1a", "table1")
     assert all(word in page for word in words)
 
 
@@ -308,14 +314,14 @@ def test_verdicts_are_reported_beside_the_candidates(folder, tmp_path):
     counts = review["sets"]["test"]
     assert (counts["duplicates"], counts["unsure"], counts["leaked"], counts["drop"]) == (2, 1, 1, 10.0)  # of 10 images
     assert (counts["low"], counts["high"]) == (2, 3)
-    page = write_page(folder, study, **judged)
+    page = section(results(folder, study, **judged), "audit", "reviews")
     Elements(page)
     assert "Duplicates that people confirmed" in page
     assert '<td class="number">2 to 3</td>' in page
     assert '<td class="number">10.000</td><td class="number">10.000 to 10.000</td>' in page  # the unsure pair's is it
     assert "Duplicate candidates at further augmentation ratios" in page
     files.write_csv(tmp_path / "retrieval.csv", table.assign(verdict=words).iloc[:2])
-    page = write_page(folder, study, **judged)
+    page = section(results(folder, study, **judged), "reviews")
     assert "at least 10.000" in page and "(not all judged)" in page
     files.write_csv(tmp_path / "retrieval.csv", table.assign(verdict="perhaps"))
     with pytest.raises(ValueError, match=r"retrieval.csv, line 2: a verdict is one of"):

@@ -210,12 +210,10 @@ def test_an_outage_is_not_remembered_and_a_refusal_is(tmp_path, monkeypatch):
 
 @pytest.mark.middle
 def test_a_list_of_which_nearly_all_fails_stops_the_work(tmp_path):
-    """Nobody listens at this address: 60 downloads without an answer; a short list may be of one dead server."""
+    """Nobody listens at this address: 60 downloads without an answer. A short list may be of one dead server."""
     with serving() as server:
         port = server.server_port
     urls = [f"http://127.0.0.1:{port}/{i}" for i in range(60)]
-    few = download.fetch(urls[:5], tmp_path, SETTINGS.model_copy(update={"retries": 0}))
-    assert set(few["fate"]) == {"dead"}
     with pytest.raises(
         ConnectionError, match=r"^60 of 60 downloads failed .*Connection refused.*; is this machine's netw"
     ):

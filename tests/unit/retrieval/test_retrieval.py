@@ -23,7 +23,7 @@ from augbench.dataset import exclusion
 from augbench.digits import server
 from augbench.models import aesthetics, clip
 from augbench.models.backbones import SafetyChecker
-from augbench.retrieval import download, embedding, ledger, pools, search
+from augbench.retrieval import download, embedding, ledger, pools, scan, search
 from augbench.retrieval import index as pool_index
 from augbench.retrieval.ledger import FATES
 from augbench.retrieval.service import Service
@@ -72,6 +72,15 @@ def test_neighbours_are_the_most_similar(world, folder, index):
     scores = vectors @ query
     assert found["similarity"].to_numpy() == pytest.approx(np.sort(scores)[::-1][:20], abs=1e-5)
     assert found["similarity"].is_monotonic_decreasing
+
+
+def test_a_scan_of_the_embeddings_finds_what_the_index_finds(world, folder, index):
+    pool = folder / "embeddings"
+    scanned = scan.Scan(pool, None, clip.Clip(f"hf_clip:{world.clip}"))
+    for one, other in zip(
+        scanned.neighbours(PROMPTS, [40, 7], 0.99), index.neighbours(PROMPTS, [40, 7], 0.99), strict=True
+    ):
+        pd.testing.assert_frame_equal(one, other)
 
 
 def test_several_prompts_at_once_are_each_on_its_own(index, monkeypatch):
@@ -330,6 +339,17 @@ def test_what_is_wanted():
         ["A photo of tench,Tincatinca."],
     ]
     assert [len(texts) for texts in search.prompts(classes, "clip_prompts")] == [80, 80]
+
+
+def test_prompts_of_each_class_are_its_query(tmp_path):
+    """Of a file of prompts a class's own are searched for, by their mean."""
+    file = tmp_path / "prompts.json"
+    file.write_text('{"Tinca Tinca": ["east", "north"], "a": ["north"]}')
+    classes = pd.DataFrame({"class": ["a", "b"], "lemmas": ["desktop computer", "tench, Tinca tinca"]})
+    one, two = search.prompts(classes, str(file))
+    assert (one, two) == (["north"], ["east", "north"])
+    assert search.query(one, None, None) == "north"
+    assert search.query(two, None, Compass()) == pytest.approx([0.5**0.5] * 2)
 
 
 # --- queries beyond the paper's -------------------------------------------------------------------------

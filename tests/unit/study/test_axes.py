@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[3]
-AXES = ("reader", "source", "start", "trained")
+AXES = ("reader", "source", "start", "trained", "augment", "budget")
 PYTHON = [*ROOT.glob("src/augbench/**/*.py"), *ROOT.glob("workflow/scripts/*.py")]
 RULES = [ROOT / "Snakefile", *ROOT.glob("workflow/rules/*.smk")]  # which are no Python
 

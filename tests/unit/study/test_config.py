@@ -11,10 +11,12 @@ import yaml
 from augbench.jobs import checks
 from augbench.models import families
 from augbench.study import config, reference
+from augbench.study.augments import AUGMENTS
 from augbench.study.parts import PARTS, PROMPT
 from augbench.study.starts import STARTS
 
 ROOT = Path(__file__).parents[3]
+MIX = {"probability": 0.5}
 
 
 def load(*names):
@@ -117,6 +119,19 @@ def test_a_missing_template_names_the_known_ones():
         ({"trained": [3]}, "there is no part 3"),
         ({"start": ["noise"]}, "there is no start ['noise']"),
         ({"candidates": ["best"]}, "String should match pattern"),
+        ({"augment": "rand_augment"}, "there is no augment 'rand_augment', did you mean 'randaugment'? (known: rand"),
+        ({"augment": ["mixup", "cutmix"]}, "there is no augment ['mixup', 'cutmix']"),
+        (
+            {"start": "none", "conditioning": None, "mix": {"weight": 0.2}},
+            "start: none adds no images that could be mixed in: leave out `mix`",
+        ),
+        (
+            {"mix": {"weight": 0.2, "probability": 0.5}},
+            "mix takes either `weight` or `probability`, e.g. `mix: {probability: 0.5}`",
+        ),
+        ({"mix": {}}, "mix takes either `weight` or `probability`"),
+        ({"mix": {"weight": 1}}, "less than 1"),
+        ({"mix": {"probability": 0}}, "greater than 0"),
     ],
 )
 def test_rows_that_make_no_method_are_refused(row, sentence):
@@ -126,6 +141,24 @@ def test_rows_that_make_no_method_are_refused(row, sentence):
     with pytest.raises(config.ConfigError, match=r"^methods\.mine") as error:
         config.parse(raw)
     assert sentence in str(error.value)
+
+
+def test_every_augment_has_a_row_that_adds_nothing():
+    rows = config.parse(load("config/methods.yaml", "config/config.yaml")).methods
+    alone = {name: row.augment.name for name, row in rows.items() if row.augment}
+    assert alone == {name: name for name in AUGMENTS}
+    assert not any(rows[name].start.adds_images or rows[name].mix for name in alone)
+
+
+def test_augments_and_mixes_go_with_any_start():
+    raw = load("config/methods.yaml", "config/config.yaml")
+    for name, row in list(raw["methods"].items()):
+        raw["methods"][f"{name}_2"] = row | {"augment": "cutmix"} | ({"mix": MIX} if row["start"] != "none" else {})
+    rows = config.parse(raw).methods
+    assert {name for name, row in rows.items() if row.is_target_alone} == {"none"}
+    assert rows["retrieval_2"].recipe.model_dump() == {"augment": "cutmix", "mix": {"weight": None} | MIX}
+    assert (rows["none"].reference_line, rows["randaugment"].reference_line) == ("dashed", None)
+    assert (rows["more_real"].reference_line, rows["more_real_2"].reference_line) == ("dotted", None)
 
 
 def test_a_denoiser_alone_can_be_trained():
@@ -180,7 +213,15 @@ def test_ratios_of_a_method_are_the_studys_and_those_of_its_scaling():
     methods = config.parse(raw).methods
     assert study.main_times(methods["clip_prompts"]) == 3
     enough = {name: start.enough(study, methods["boomerang"]) for name, start in STARTS.items()}
-    assert enough == {"none": None, "more_real": None, "noise": 3, "image": 3, "pool": 1, "folder": math.inf}
+    assert enough == {
+        "none": None,
+        "more_real": None,
+        "noise": 3,
+        "image": 3,
+        "pool": 1,
+        "folder": math.inf,
+        "methods": math.inf,
+    }
     for wrong in ("more_real", "retrieval_diverse"):
         raw["studies"]["digits"]["scaling"]["methods"] = [wrong]
         with pytest.raises(config.ConfigError, match=f"scaling.methods: '{wrong}' is not one of the study's methods"):

@@ -19,7 +19,7 @@ def _bars(results: StudyResults, methods: Sequence[str]) -> dict:
     rows = [
         results.plan.named(key)
         | {name: results.summary[key][name] for name in numbers}
-        | {"line": results.plan.methods[key].start.reference_line}
+        | {"line": results.plan.methods[key].reference_line}
         for key in methods
     ]
     return {"rows": rows, "dataset": results.plan.dataset}
@@ -84,6 +84,7 @@ def table1(results: StudyResults) -> dict:
         "winners": results.answer["winners"],
         "dataset": plan.dataset,
         "further": paper[~paper["method"].isin(list(plan.methods))].to_dict("records"),
+        "budget": plan.settings.classifier.budget.account,
         "capped": [row for row in results.summaries if row["at_cap"]],
     }
 
@@ -100,9 +101,8 @@ def _table1_caption(data: Mapping) -> str:
     return (
         "Accuracy per method, in percent; the standard error is over the runs, on these test images. Ratio: added "
         "images / training images. Sets: how many different sets of images the runs added; with one, the error leaves "
-        "out the spread between sets. Epochs, steps and images seen are means over the runs: at equal epochs, a method "
-        "that adds images takes more steps than the target data alone. Early stopping on validation accuracy ends the "
-        f"training of every method. {paper}{also}"
+        f"out the spread between sets. Epochs, steps and images seen are means over the runs: {data['budget']} "
+        f"{paper}{also}"
     )
 
 

@@ -18,16 +18,17 @@ def relative(results: StudyResults) -> dict:
     classifiers of a method took at the main ratio (ratio 0 of the target data alone)."""
     plan, paper = results.plan, results.paper_compute
     sums = compute.table(compute.jobs_of(results.measurements))
-    methods = {key: plan.methods[key] for key in plan.augmenting}
+    parts = [part for shares in plan.unions.values() for part in shares]
+    methods = {key: plan.rows[key] for key in dict.fromkeys([*plan.augmenting, *parts])}
     kept = {key: results.selection(key)["candidate"].split("_")[0] for key in results.files.selections}
-    images = {key: _images(results, key) for key in plan.generating}
+    images = {key: _images(results, key) for key in results.files.generated}
     classifier = paper[paper["stage"] == "classify"].iloc[0]
     spent = compute.hours(sums)
     main = {f"x{plan.ratios(key)[0]:g}" for key in plan.methods}
     spent = spent[(spent["stage"] == "classify") & spent["part"].isin(main)].groupby("method")["spent"].sum()
     return {
         "unit": compute.unit(sums),
-        "rows": compute.relative(sums, methods, paper, images, kept) if len(sums) else [],
+        "rows": compute.relative(sums, methods, paper, images, kept, plan.unions) if len(sums) else [],
         "gpus": sorted(set(", ".join(sums["gpus"]).split(", ")) - {""}),
         "classifier": [float(spent.min()), float(spent.max())] if len(spent) else None,
         "paper_classifier": [float(classifier["hours"]), float(classifier["hours_most"])],
@@ -36,7 +37,7 @@ def relative(results: StudyResults) -> dict:
 
 def _images(results: StudyResults, method: str) -> compute.Images:
     """How many images a method generated for Table 1, and in all."""
-    amount = results.plan.methods[method].generation(results.plan.settings.generate)
+    amount = results.plan.rows[method].generation(results.plan.settings.generate)
     wanted = sum(classes.generated(row["train"], amount.times, amount.images_per_class) for row in results.kept)
     return compute.Images(wanted, results.count_generated(method))
 
@@ -54,10 +55,10 @@ def _relative_caption(data: Mapping) -> str:
         f"{data['unit']} to make the images that Table 1 draws from{gpus}, beside the paper’s GPU-hours for 10% "
         "ImageNet (its retrieval: hours of a machine without GPU). Adapting: one fine-tuning, at the learning rate "
         "that was kept. Generating or retrieving: the time for all images that the method made, times the share of "
-        "them that Table 1 draws from. Besides: what else it took here, on which the paper is silent: other learning "
-        "rates, the images and classifiers by which candidates were compared, and images for further ratios. Attempts "
-        "that were cut short are counted. Left out is what serves all methods: backbone, latents, the pool, and the "
-        f"classifiers{classifiers}."
+        "them that Table 1 draws from; of a union, its shares of its methods’ times. Besides: what else it took here, "
+        "on which the paper is silent: other learning rates, the images and classifiers by which candidates were "
+        "compared, and images for further ratios. Attempts that were cut short are counted. Left out is what serves "
+        f"all methods: backbone, latents, the pool, and the classifiers{classifiers}."
     )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
+from augbench import images
 from augbench.report.exhibits.exhibit import Exhibit, counted
 from augbench.report.results import StudyResults
 from augbench.study import classes
@@ -12,25 +13,42 @@ NAMED = 3  # classes with too few images that are named
 
 
 def origins(results: StudyResults) -> dict:
-    """Of each method that adds images: where they come from, whether unsafe content was looked for, and which classes
-    have fewer images than the study asks for."""
-    rows = [results.plan.named(key) | _origin(results, key) for key in results.plan.augmenting]
+    """Of each method that adds images, and of those whose images a union takes: where they come from, whether unsafe
+    content was looked for, and which classes have fewer images than the study asks for."""
+    plan = results.plan
+    rows = [plan.named(key) | _origin(results, key) for key in [*plan.augmenting, *plan.in_unions]]
     return {"rows": rows, "unchecked": [row["title"] for row in rows if not row["checked"]]}
 
 
 def _origin(results: StudyResults, method: str) -> dict:
-    start, settings = results.plan.methods[method].start, results.plan.settings
-    row = {"origin": start.meaning, "checked": "", "short": ""}
-    if start.is_checked and settings.safety.checks:
-        row["checked"] = settings.safety.named or "the backbone's own checker"
+    start, settings = results.plan.rows[method].start, results.plan.settings
+    row = {"origin": start.meaning, "checked": _checker(results, method), "short": ""}
     if start.is_generated:
-        row["origin"] += f",{made}" if (made := _by(results.generated(method))) else ""
+        table = images.read_columns(results.files.added[method], columns=["model", "licence"])
+        row["origin"] += f",{made}" if (made := _by(table)) else ""
+    if start.is_union:
+        table = images.read_columns(results.files.added[method], columns=["class", "method"])
+        counts, shares = table["method"].value_counts(), results.plan.unions[method]
+        taken = (f"{counts.get(key, 0)} of {results.plan.rows[key].title}" for key in shares)
+        row["origin"] = f"a union of {counted(len(table), 'image')} a run: {', '.join(taken)}"
+        row["short"] = _short(results, method, table)
     if start.is_external:
         place = settings.added[method]
         table = results.external(method)
         row["origin"] = f"{counted(len(table), 'image')} made elsewhere{_by(table)}, {place.path or place.script}"
         row["short"] = _short(results, method, table)
     return row
+
+
+def _checker(results: StudyResults, method: str) -> str:
+    """By what a method's images were checked; empty for none."""
+    settings, rows = results.plan.settings, results.plan.rows
+    parts = list(results.plan.unions.get(method, [method]))
+    unchecked = [key for key in parts if not (rows[key].start.is_checked and settings.safety.checks)]
+    if len(unchecked) == len(parts):
+        return ""
+    own = settings.safety.named or "the backbone's own checker"
+    return own + f"; not checked: {', '.join(rows[key].title for key in unchecked)}" * bool(unchecked)
 
 
 def _by(table: pd.DataFrame) -> str:
@@ -41,7 +59,7 @@ def _by(table: pd.DataFrame) -> str:
 
 def _short(results: StudyResults, method: str, table: pd.DataFrame) -> str:
     """The classes that have fewer images than are added to others, in a sentence; empty where none has."""
-    ratio, counts = results.plan.ratios(method)[0], table["class"].value_counts().to_dict()
+    ratio, counts = results.plan.settings.main_ratio, table["class"].value_counts().to_dict()
     wanted = {row["class"]: classes.added(row["train"], ratio) for row in results.kept}
     short = [key for key, count in wanted.items() if counts.get(key, 0) < count]
     if not short:

@@ -17,8 +17,8 @@ SMALL_STUDY = 50  # classes up to which their pictures have the usual size
 
 
 def compared(results: StudyResults) -> list[str]:
-    """The methods of Figure 5A: the best that generates and the best that retrieves, where there are such."""
-    best = [results.best(methods) for methods in (results.plan.generating, results.plan.retrieving)]
+    """The methods of Figure 5A: of each kind (:attr:`augbench.report.plan.Plan.kinds`) the best."""
+    best = [results.best(methods) for methods in results.plan.kinds]
     return [method for method in best if method]
 
 
@@ -164,7 +164,7 @@ EXHIBITS = [
     Exhibit(
         name="figure5a",
         section="classes",
-        applies=lambda plan: bool(plan.without and (plan.generating or plan.retrieving)),
+        applies=lambda plan: bool(plan.without and plan.augmenting),
         data=improvements,
         draw=extremes_figure,
         table=improvements_table,

@@ -10,28 +10,26 @@ from augbench.report.results import StudyResults
 
 
 def curves(results: StudyResults) -> list[dict]:
-    """Validation accuracies (percent) per epoch of all runs of each method, at the main ratio."""
-    rows = []
+    """Validation accuracies (percent) of all runs of each method, at the main ratio, by the ``unit`` in which the
+    study's budget counts, epoch or step."""
+    rows, unit = [], results.plan.settings.classifier.budget.unit
     for key in results.plan.methods:
-        runs = [
-            {"epoch": list(run["epoch"]), "accuracy": list(run["validation_accuracy"])}
-            for run in results.histories(key)
-        ]
-        rows.append(results.plan.named(key) | {"runs": runs})
+        runs = [{unit: list(run[unit]), "accuracy": list(run["validation_accuracy"])} for run in results.histories(key)]
+        rows.append(results.plan.named(key) | {"unit": unit, "runs": runs})
     return rows
 
 
 def curve_figure(curves: Mapping, limits: tuple[float, float]) -> Drawing:
-    """Validation accuracy (percent) over the epochs, a line per run."""
+    """Validation accuracy (percent) over the epochs or steps, a line per run."""
 
     def draw(figure, ink):
         axes = figure.subplots()
         colour = curves["colour"]
         for run in curves["runs"]:
-            axes.plot(run["epoch"], run["accuracy"], color=colour, linewidth=0.9, alpha=0.8)
+            axes.plot(run[curves["unit"]], run["accuracy"], color=colour, linewidth=0.9, alpha=0.8)
         axes.set_ylim(*limits)
         axes.grid(axis="y")
-        axes.set_xlabel("epoch")
+        axes.set_xlabel(curves["unit"])
         axes.set_ylabel("validation accuracy (%)", fontsize=8)
 
     return Drawing(draw, (2.9, 1.9))
@@ -62,7 +60,7 @@ EXHIBITS = [
         draw=all_curves_figure,
         table=curves_table,
         inline=lambda rows: {row["method"]: curve_figure(row, limits(rows)) for row in rows},
-        caption="Validation accuracy over the epochs, one line per run.",
+        caption=lambda rows: f"Validation accuracy over the {rows[0]['unit']}s, one line per run.",
         template="report/training.html.j2",
     )
 ]

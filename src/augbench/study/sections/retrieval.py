@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 from augbench.study.sections.base import Count, Positive, RowOf, Section, Share
 from augbench.study.sources import SOURCES, Source
 
-INDEXED = ", ".join(name for name, row in SOURCES.items() if not (row.brings_index or row.is_remote))
+INDEXED = ", ".join(name for name, row in SOURCES.items() if not (row.is_ready or row.is_remote))
 SINGLE = ", ".join(name for name, row in SOURCES.items() if row.may_be_a_file)
 
 
@@ -18,6 +18,7 @@ class Pool(Section):
         + "; ".join(f"{name}: {row.meaning}" for name, row in SOURCES.items())
     )
     path: str | None = Field(None, description=f"its folder; for {SINGLE} also a single file")
+    array: str | None = Field(None, description="name of the embeddings in an npz that holds several, e.g. l14_img")
     url: str | None = Field(None, description="of the service, e.g. http://localhost:1234/knn-service")
     index: str | None = Field(None, description="name of the service's index")
     pause: Annotated[float, Field(ge=0)] = Field(0.0, description="seconds between queries to the service")
