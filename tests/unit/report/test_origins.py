@@ -56,7 +56,7 @@ def test_makers_licences_and_classes_that_are_short_are_named(results):
 
 def test_the_model_that_generated_images_and_its_licence_are_named(results):
     of = results(added={"mine": "data/mine"})
-    path = of.files.added["clip_prompts"]
+    (path,) = of.files.generated["clip_prompts"]
     images.write(path, images.read(path).assign(model="owner/sdxl@0123", licence="openrail++"))
     rows_of = {row["method"]: row["origin"] for row in origins(of)["rows"]}
     assert rows_of["clip_prompts"] == "the diffusion model denoises noise, by owner/sdxl@0123 (licence: openrail++)"

@@ -24,8 +24,7 @@ def _origin(results: StudyResults, method: str) -> dict:
     start, settings = results.plan.rows[method].start, results.plan.settings
     row = {"origin": start.meaning, "checked": _checker(results, method), "short": ""}
     if start.is_generated:
-        table = images.read_columns(results.files.added[method], columns=["model", "licence"])
-        row["origin"] += f",{made}" if (made := _by(table)) else ""
+        row["origin"] += f",{made}" if (made := _by(_generated(results, method))) else ""
     if start.is_union:
         table = images.read_columns(results.files.added[method], columns=["class", "method"])
         counts, shares = table["method"].value_counts(), results.plan.unions[method]
@@ -49,6 +48,13 @@ def _checker(results: StudyResults, method: str) -> str:
         return ""
     own = settings.safety.named or "the backbone's own checker"
     return own + f"; not checked: {', '.join(rows[key].title for key in unchecked)}" * bool(unchecked)
+
+
+def _generated(results: StudyResults, method: str) -> pd.DataFrame:
+    """Images that a diffusion model generated for a method, or for another one whose images it takes."""
+    if method in results.files.generated:
+        return results.generated(method)
+    return images.read_columns(results.files.added[method], columns=["model", "licence"])
 
 
 def _by(table: pd.DataFrame) -> str:
