@@ -52,9 +52,15 @@ DATA = user_data.of_studies(STUDIES)
 ANY = Paths("{study}")  # the paths of any study, for outputs
 
 
+def one_of(studies):
+    """A wildcard constraint for these studies alone; it matches nothing when there are none."""
+    return "|".join(studies) or "(?!)"
+
+
 wildcard_constraints:
     study="|".join(STUDIES),
     method="|".join(METHODS),
+    backbone=one_of({name for study in STUDIES.values() for name in study.backbones}),
     purpose="base|screen|selected|further",
     rate=r"[0-9.e+-]+",
     part="[0-9]+",
@@ -62,11 +68,6 @@ wildcard_constraints:
     shard="[0-9]+",
     extent="main|further",
     set="|".join({"train", *REFERENCES}.union(*(study.audit.references for study in STUDIES.values()))),
-
-
-def one_of(studies):
-    """A wildcard constraint for these studies alone; it matches nothing when there are none."""
-    return "|".join(studies) or "(?!)"
 
 
 def packed_pools(downloads):

@@ -32,6 +32,25 @@ rule encode_latents:
         "../scripts/encode_latents.py"
 
 
+use rule encode_latents as encode_named_latents with:
+    input:
+        backbone=ANY.backbone_folder("{backbone}"),
+        train=ANY.split("train"),
+        validation=ANY.split("validation"),
+    output:
+        train=ANY.latents("train", "{backbone}"),
+        validation=ANY.latents("validation", "{backbone}"),
+    log:
+        "results/{study}/logs/latents/encode-{backbone}.log",
+    benchmark:
+        "results/{study}/benchmarks/latents/encode-{backbone}.tsv"
+    resources:
+        **needs("encode_named_latents"),
+        gpu=1,
+    message:
+        "{wildcards.study}: encode the target's images as latents of {wildcards.backbone}"
+
+
 # Fine-tuning: what a method trains on the target, once per learning rate.
 rule cluster:
     input:
@@ -71,12 +90,12 @@ for place, keep in enumerate(sorted({study.jobs.keep_candidates for study in STU
         name:
             numbered("finetune", place)
         input:
-            backbone=ANY.model("backbone"),
+            backbone=lambda w: files_of(w).backbone_of(w.method),
             classes=rules.dataset.output.classes,
             train=ANY.split("train"),
             validation=ANY.split("validation"),
-            train_latents=rules.encode_latents.output.train,
-            validation_latents=rules.encode_latents.output.validation,
+            train_latents=lambda w: files_of(w).latents_of(w.method, "train"),
+            validation_latents=lambda w: files_of(w).latents_of(w.method, "validation"),
             clusters=lambda w: files_of(w).clusters_of(w.method),
         output:
             candidates=kept if keep else temp(kept),
@@ -172,11 +191,13 @@ rule select:
 # the same number, and they go (`snakemake --notemp` keeps them).
 rule generate:
     input:
-        backbone=ANY.model("backbone"),
+        backbone=lambda w: files_of(w).backbone_of(w.method),
         safety=lambda w: files_of(w).safety,
         classes=rules.dataset.output.classes,
         train=lambda w: ANY.split("train") if METHODS[w.method].start.begins_from_images else [],
-        latents=lambda w: rules.encode_latents.output.train if METHODS[w.method].start.begins_from_images else [],
+        latents=lambda w: (
+            files_of(w).latents_of(w.method, "train") if METHODS[w.method].start.begins_from_images else []
+        ),
         finetuned=lambda w: files_of(w).finetunings(w.method) if w.purpose == "screen" else [],
         selection=lambda w: chosen_for(w, ANY.selection("{method}")),
         chosen=lambda w: chosen_for(w, ANY.chosen("{method}")),
@@ -206,6 +227,7 @@ rule generate:
         ratio=setting("main_ratio"),
         further=lambda w: files_of(w).further_ratio(w.method) if w.purpose == "further" else None,
         parts=lambda w: files_of(w).generation_jobs,
+        loading=lambda w: files_of(w).loading_of(w.method),
     message:
         "{wildcards.study}: generate images of {wildcards.method} ({wildcards.purpose}), shard {wildcards.shard}"
     script:

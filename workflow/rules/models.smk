@@ -18,12 +18,35 @@ rule fetch_backbone:
         **needs("fetch_backbone"),
     params:
         model=setting("backbone.model"),
+        revision=setting("backbone.revision"),
+        variant=setting("backbone.variant"),
         has_checker=setting("safety.is_backbones"),
         data=data_in("backbone"),
     message:
         "{wildcards.study}: fetch the diffusion model {params.model}"
     script:
         "../scripts/fetch_backbone.py"
+
+
+use rule fetch_backbone as fetch_named_backbone with:
+    output:
+        directory(ANY.backbone_folder("{backbone}")),
+    log:
+        "results/{study}/logs/backbone/fetch-{backbone}.log",
+    benchmark:
+        "results/{study}/benchmarks/backbone/fetch-{backbone}.tsv"
+    wildcard_constraints:
+        study="|".join(STUDIES),
+    resources:
+        **needs("fetch_named_backbone"),
+    params:
+        model=lambda w: study_of(w).backbones[w.backbone].model,
+        revision=lambda w: study_of(w).backbones[w.backbone].revision,
+        variant=lambda w: study_of(w).backbones[w.backbone].variant,
+        has_checker=False,
+        data=lambda w: DATA[w.study].backbones[w.backbone] if workflow.is_main_process else None,
+    message:
+        "{wildcards.study}: fetch the diffusion model {params.model}"
 
 
 rule fetch_safety_checker:

@@ -4,4 +4,5 @@ log_to(snakemake.log[0])
 
 from augbench.models.backbones import resolve
 
-resolve(snakemake.params.model, snakemake.output[0], snakemake.params.has_checker)
+params = snakemake.params
+resolve(params.model, snakemake.output[0], params.has_checker, revision=params.revision, variant=params.variant)

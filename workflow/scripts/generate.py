@@ -8,6 +8,7 @@ take_gpus(snakemake.log[0], snakemake.resources.gpu)
 from augbench.diffusion import sampling
 from augbench.study.methods import Method
 from augbench.study.sections.diffusion import Generate
+from augbench.study.sections.models import Loading
 
 params, wildcards = snakemake.params, snakemake.wildcards
 share = sampling.Share(
@@ -27,5 +28,6 @@ sampling.generate(
     snakemake.output.shard,
     snakemake.output.images,
     seed=params.seed,
+    loading=Loading(**params.loading),
     progress=progress(),
 )

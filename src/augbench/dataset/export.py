@@ -19,6 +19,7 @@ NAME = 100  # characters of a folder's name
 # Formats of images that leave as they came, with the extension by which readers know them; others leave as PNG.
 EXTENSIONS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "BMP": "bmp", "TIFF": "tif"}
 # Columns of provenance.
+NO_NAME = re.compile(r"[^\w@./:+() -]")  # what has a meaning in a card
 FACTS = ("method", "prompt", "seed", "candidate", "cluster", "start_image", "url", "similarity", "sha256", "model")
 FACTS += ("licence",)
 
@@ -153,7 +154,7 @@ def _write_shards(folder: Path, table: pd.DataFrame, labels: Mapping[str, int], 
 
 
 def _card(table: pd.DataFrame, classes: int, card_info: Mapping[str, str]) -> str:
-    """A dataset card; nothing in it but numbers and what the configuration says."""
+    """A dataset card; nothing in it but numbers, what the configuration says, and the names of models and licences."""
     counts = table["origin"].value_counts()
     head = {
         "pretty_name": f"{card_info['study']}, augmented by {card_info['title']}",
@@ -170,5 +171,15 @@ def _card(table: pd.DataFrame, classes: int, card_info: Mapping[str, str]) -> st
         "comes from: prompt and seed of a generated one, the training image that it begins from (`start_image`), URL "
         "and similarity of a retrieved one. `classes.csv` has the names of "
         "the classes.\n\nRetrieved images are other people's: whoever passes them on needs the right to do so. "
-        "Generated ones are under the terms of the diffusion model.\n"
+        f"Generated ones are under the terms of the model that made them{_terms(table)}.\n"
     )
+
+
+def _terms(table: pd.DataFrame) -> str:
+    """The models that made images, with their licences as far as these are known."""
+    pairs = table[["model", "licence"]].dropna(subset="model").drop_duplicates().sort_values("model")
+    licences = [
+        f"licence: {licence}" if isinstance(licence, str) else "licence unknown" for licence in pairs["licence"]
+    ]
+    names = [f"{model} ({licence})" for model, licence in zip(pairs["model"], licences, strict=True)]
+    return f": {', '.join(NO_NAME.sub('_', name) for name in names)}" if names else ""

@@ -12,6 +12,7 @@ from augbench import images
 from augbench.core import finite, prefetch, resume, tensor_file
 from augbench.core.files import flush, read_json, whole, write_json
 from augbench.core.gpu_memory import Portions
+from augbench.models import families
 from augbench.models.backbones import in_enough_precision, load_vae
 from augbench.study import classes
 
@@ -24,7 +25,7 @@ def encode(
     pipeline_folder: str | Path,
     files: Mapping[str | Path, str | Path],
     *,
-    image_size: int,
+    image_size: int | None,
     mirrored: bool,
     threads: int,
     at_most: Mapping[str | Path, int] | None = None,
@@ -33,9 +34,9 @@ def encode(
     """Encode the images of image tables; ``files`` maps each table's path to that of its latents (safetensors).
 
     ``parameters`` (n, 2 x channels, height, width) are mean and log-variance of the posterior, in the order
-    of the table, images cropped to their central square; ``mirrored`` those of the mirrored images, where
-    asked for; ``image_ids`` a JSON list, as bytes. float32, or float16 from a GPU. Of a table in ``at_most`` only so
-    many images are encoded, those of :func:`sample`.
+    of the table, images cropped to their central square, of ``image_size`` pixels or the pipeline's own; ``mirrored``
+    those of the mirrored images, where asked for; ``image_ids`` a JSON list, as bytes. float32, or float16 from a GPU.
+    Of a table in ``at_most`` only so many images are encoded, those of :func:`sample`.
 
     All is written as it is encoded; a killed job goes on from its last state, beside the latents, and ends with the
     same bytes. Raises ValueError naming an unreadable image.
@@ -43,6 +44,7 @@ def encode(
     import torch
 
     torch.set_num_threads(threads)
+    image_size = image_size or families.of_folder(pipeline_folder).size_of(Path(pipeline_folder))
     tables = {path: images.read(table) for table, path in files.items()}
     tables |= {files[table]: sample(tables[files[table]], limit) for table, limit in (at_most or {}).items()}
     facts, vae_folder = [image_size, mirrored, threads], Path(pipeline_folder, "vae")

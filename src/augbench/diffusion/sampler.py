@@ -1,27 +1,27 @@
-"""The sampler: a diffusion model that turns planned rows into pictures, wherever conditioning and start come from."""
+"""Stable Diffusion's sampler: it turns planned rows into pictures step by step, wherever conditioning and start come
+from."""
 
 import inspect
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pandas as pd
-import PIL.Image
 import torch
 
 from augbench.core import finite
 from augbench.core.gpu_memory import Portions
 from augbench.core.seeds import derive, torch_generator
 from augbench.diffusion import latents
+from augbench.diffusion.drawer import SMALLER, Drawer, as_pictures, names_of
 from augbench.diffusion.text_encodings import TextEncodings
-from augbench.models.backbones import in_enough_precision, load_pipeline, safety_checker
+from augbench.models.backbones import AS_IT_COMES, in_enough_precision, load_pipeline, with_defaults
 from augbench.study.methods import Method
-from augbench.study.sections.diffusion import Generate
-from augbench.study.starts import Generated
+from augbench.study.sections.diffusion import Generate, Sampling
+from augbench.study.sections.models import Loading
 
 DECODED = 8  # images that the VAE decodes at a time; a T4 has no room for more at 512 pixels
-SMALLER = "write a smaller `generate: {image_size: ...}`, or take a GPU with more memory"
 
 
 def step_noise(scheduler, seeds: Sequence[int]) -> dict:
@@ -39,13 +39,15 @@ def step_noise(scheduler, seeds: Sequence[int]) -> dict:
     return {}
 
 
-class Sampler:
-    """A diffusion model in memory, ready to turn batches of rows into pictures.
+class Sampler(Drawer):
+    """A Stable Diffusion 1.x or 2.x in memory, ready to turn batches of rows into pictures.
 
     ``train`` and ``train_latents`` are the training images and the file of their posteriors
     (:mod:`augbench.diffusion.latents`), for methods that begin from them; ``safety`` is the folder of the safety
     checker, if there is one. An empty prompt is not guided.
     """
+
+    settings: Sampling
 
     def __init__(
         self,
@@ -55,22 +57,17 @@ class Sampler:
         train: pd.DataFrame | None = None,
         train_latents: str | Path | None = None,
         safety: str | Path | None = None,
+        loading: Loading = AS_IT_COMES,
     ):
-        torch.set_num_threads(settings.threads)
+        super().__init__(method, with_defaults(settings, pipeline_folder), safety)
         self.denoised_at_a_time = Portions(settings.batch_size, "images to denoise (`generate.batch_size`)", SMALLER)
         self.decoded_at_a_time = Portions(DECODED, "images to decode", SMALLER)
-        self.method, self.settings, self.training = method, settings, None
-        self.pipeline: Any = load_pipeline(pipeline_folder)
-        self.checker = safety_checker(safety)
+        self.pipeline: Any = load_pipeline(pipeline_folder, loading)
         self.device, self.dtype = self.pipeline.device, self.pipeline.unet.dtype
         self.use({})
         if self.start.begins_from_images:
             scaling = self.pipeline.vae.config.scaling_factor
             self.training = latents.start_images(train_latents, train, scaling)
-
-    @property
-    def start(self) -> Generated:
-        return cast(Generated, self.method.start)  # methods with other starts have no sampler
 
     def use(self, candidate: Mapping, name: str = "base") -> "Sampler":
         """Take a fine-tuning's result (:mod:`augbench.study.parts`) in place of another of the same method; ``name``
@@ -117,10 +114,7 @@ class Sampler:
     def _decode(self, denoised, rows: Sequence[Mapping]) -> list:
         """The pictures of latents. Raises RuntimeError naming the images for which a model gives no numbers."""
         vae = self.pipeline.vae
-        names = [
-            f"image {row['index']} of class {row['class']}, candidate {self.name}, prompt {row['prompt']!r}"
-            for row in rows
-        ]
+        names = names_of(rows, self.name)
         precision = f"its weights may be damaged, or too large for {str(self.dtype).removeprefix('torch.')}"
         finite.check(denoised, "the denoiser (unet)", names, precision)
 
@@ -130,39 +124,4 @@ class Sampler:
         scaled = denoised / vae.config.scaling_factor
         decoded = torch.cat(self.decoded_at_a_time(lambda part: in_enough_precision(vae, decode, part), scaled))
         finite.check(decoded, "the decoder (vae)", names, "its weights may be damaged")
-        # As bytes they leave the GPU in a quarter of the time.
-        pixels = (decoded / 2 + 0.5).clamp(0, 1).mul(255).round().to(torch.uint8)
-        return [PIL.Image.fromarray(each) for each in pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy()]
-
-    def draw(self, rows: list[dict], key: tuple) -> list:
-        """Pictures of a batch, those that the safety checker refuses drawn again with the next seed (section 3), and
-        from another start image where they start from one.
-
-        Notes ``seed``, ``replaced``, the number of refused draws, and what the method's start chooses, in the rows.
-        Raises RuntimeError when an image was refused more than ``max_replacements`` times.
-        """
-        pictures = [None] * len(rows)
-        waiting = list(range(len(rows)))
-        with torch.inference_mode():
-            for attempt in range(self.settings.max_replacements + 1):
-                for i in waiting:
-                    seed = derive(*key, rows[i]["class"], rows[i]["index"], attempt)
-                    rows[i] |= {"seed": seed, "replaced": attempt}
-                    rows[i] |= self.start.choose(rows[i], key, attempt, self.training)
-                drawn = self.denoise([rows[i] for i in waiting])
-                refused = self.checker.unsafe(drawn)
-                for i, picture in zip(waiting, drawn, strict=True):
-                    pictures[i] = picture
-                waiting = [i for i, bad in zip(waiting, refused, strict=True) if bad]
-                if not waiting:
-                    return pictures
-        raise RuntimeError(self._refusal(rows[waiting[0]]))
-
-    def _refusal(self, row: Mapping) -> str:
-        """A sentence for an image that was refused too often: why, and what the user of such a method can change."""
-        draws = self.settings.max_replacements + 1
-        cause, remedy = self.start.refused(row, draws, self.training) or self.method.guide.refused(row)
-        return (
-            f"the safety checker refused {draws} draws {cause} of the class {row['class']}; "
-            f"{remedy}, or raise `generate.max_replacements`"
-        )
+        return as_pictures((decoded / 2 + 0.5).clamp(0, 1))

@@ -15,12 +15,17 @@ from augbench import images
 from augbench.core import files, resume
 from augbench.core.files import whole
 from augbench.diffusion import candidates, clusters, selection
+from augbench.diffusion.drawer import Drawer
+from augbench.diffusion.pipeline_sampler import PipelineSampler
 from augbench.diffusion.sampler import Sampler
 from augbench.diffusion.sampling_plan import Share, batches, plan
+from augbench.models import families
+from augbench.models.backbones import AS_IT_COMES, Origin, origin_of
 from augbench.study import classes, prompts
 from augbench.study.methods import Method
 from augbench.study.sections.base import Inputs
 from augbench.study.sections.diffusion import Generate
+from augbench.study.sections.models import Loading
 
 EXTENSIONS = {"png": "png", "jpeg": "jpg", "webp": "webp"}  # of the formats of generated images
 PROVENANCE = ("seed", "replaced", "cluster", "start_image")  # of a row, where it has such, that the image table keeps
@@ -53,13 +58,14 @@ class Work:
     work. Images are stored as ``format``, a key of EXTENSIONS, of some ``quality``.
     """
 
-    sampler: Callable[[], Sampler]
+    sampler: Callable[[], Drawer]
     batches: list[list[dict]]
     key: tuple
     candidate: str
     fingerprint: str
     format: str = "png"
     quality: int | None = None
+    origin: Origin | None = None  # of the model
 
 
 def generate(
@@ -71,6 +77,7 @@ def generate(
     table: str | Path,
     *,
     seed: int,
+    loading: Loading = AS_IT_COMES,
     progress: Callable[[int, int, str], None] = lambda done, total, note: None,
 ) -> None:
     """Generate a job's share of a method's images into a WebDataset shard and its image table.
@@ -81,7 +88,7 @@ def generate(
     compared = []
     if inputs.screened:
         compared = chosen_of(images.read(inputs.screened[-1]), files.read_json(inputs.selection)["candidate"])
-    write_shard(work_of(inputs, share, method, settings, seed), shard, table, progress, compared)
+    write_shard(work_of(inputs, share, method, settings, seed, loading), shard, table, progress, compared)
     forget(shard)
 
 
@@ -91,27 +98,37 @@ def chosen_of(screened: pd.DataFrame, candidate: str) -> list[dict]:
     return screened[(screened["candidate"] == candidate) | is_first].to_dict("records")
 
 
-def work_of(inputs: GenerateInputs, share: Share, method: Method, settings: Generate, seed: int) -> list[Work]:
+def work_of(
+    inputs: GenerateInputs, share: Share, method: Method, settings: Generate, seed: int, loading: Loading = AS_IT_COMES
+) -> list[Work]:
     """A job's share of a method's images, for each model that draws them."""
     class_rows, key = classes.kept(inputs.classes), (seed, share.method)
     counts, already = share.counts(class_rows, settings.images_per_class)
     sizes = clusters.read_sizes(inputs.clusters, method.clusters) if inputs.clusters else None
     rows = plan(class_rows, counts, method, key, already=already, cluster_sizes=sizes)
     cut = batches(rows, settings.batch_size, share.part, share.parts)
-    train = images.read(inputs.train) if inputs.train else None
-    sampler = functools.cache(lambda: Sampler(inputs.backbone, method, settings, train, inputs.latents, inputs.safety))
+    sampler = functools.cache(lambda: sampler_of(inputs, method, settings, loading))
     return [
         Work(
             lambda name=name, file=file: sampler().use(candidates.load(file) if file else {}, name),
             cut,
             key,
             name,
-            fingerprint_of(inputs, method, settings, file),
+            fingerprint_of(inputs, method, settings, file, loading),
             settings.format,
             settings.quality,
+            origin_of(inputs.backbone),
         )
         for name, file in _models(inputs).items()
     ]
+
+
+def sampler_of(inputs: GenerateInputs, method: Method, settings: Generate, loading: Loading) -> Drawer:
+    """The sampler of the backbone's family, for a method."""
+    if not families.of_folder(inputs.backbone).has_own_sampler:
+        return PipelineSampler(inputs.backbone, method, settings, inputs.safety, loading)
+    train = images.read(inputs.train) if inputs.train else None
+    return Sampler(inputs.backbone, method, settings, train, inputs.latents, inputs.safety, loading)
 
 
 def _models(inputs: GenerateInputs) -> dict[str, Path | None]:
@@ -123,9 +140,15 @@ def _models(inputs: GenerateInputs) -> dict[str, Path | None]:
     return {row["candidate"]: folders[0].parent / row["file"] for row in compared} or {"base": None}
 
 
-def fingerprint_of(inputs: GenerateInputs, method: Method, settings: Generate, candidate: Path | None) -> str:
+def fingerprint_of(
+    inputs: GenerateInputs,
+    method: Method,
+    settings: Generate,
+    candidate: Path | None,
+    loading: Loading = AS_IT_COMES,
+) -> str:
     """What images are drawn from, as a digest: finished batches are used only by a job with the same."""
-    facts = [method.model_dump(), prompts.digest(method.conditioning), settings.model_dump()]
+    facts = [method.model_dump(), prompts.digest(method.conditioning), settings.model_dump(), loading.model_dump()]
     data = [inputs.backbone, inputs.safety, inputs.train, inputs.latents, candidate]
     return resume.identity(__name__, facts, [path for path in data if path])
 
@@ -153,7 +176,7 @@ def write_shard(
             for rows in each.batches:
                 facts = [each.fingerprint, each.key, each.candidate, rows]
                 file = folder / f"{hashlib.sha256(json.dumps(facts).encode()).hexdigest()}.tar"
-                parts.append((each.key[1], each.candidate, file))
+                parts.append((each, file))
                 if not file.exists():
                     sampler = sampler or each.sampler()
                     drawn = [dict(row) for row in rows]
@@ -187,12 +210,13 @@ def _write_batch(path: Path, rows: Sequence[Mapping], pictures: Sequence, work: 
             writer.add(f"{row['number']:04d}-{row['index']:05d}", members, image=extension)
 
 
-def _join(copied: Sequence[Mapping], parts: Sequence[tuple[str, str, Path]], shard: Path, table: str | Path) -> None:
-    """One shard, and its image table, from images of other shards and from those of the batches: method, candidate and
-    file of each."""
+def _join(copied: Sequence[Mapping], parts: Sequence[tuple[Work, Path]], shard: Path, table: str | Path) -> None:
+    """One shard, and its image table, from images of other shards and from those of the batches: what each is of, and
+    its file."""
     with whole(shard) as temporary, images.ShardWriter(temporary) as writer:
         rows = _copy(copied, writer, shard)
-        for method, candidate, file in parts:
+        for work, file in parts:
+            method, candidate, origin = work.key[1], work.candidate, work.origin
             for name, members in images.read_shard(file):
                 of = images.picture_in(members)
                 offset, length = writer.add(f"{candidate.replace('.', '_')}-{name}", members, image=of)
@@ -205,6 +229,8 @@ def _join(copied: Sequence[Mapping], parts: Sequence[tuple[str, str, Path]], sha
                     "length": length,
                     "prompt": members["txt"].decode(),
                     "candidate": candidate,
+                    "model": origin and origin.title,
+                    "licence": origin and origin.licence,
                 }
                 rows.append(row | {name: facts[name] for name in PROVENANCE if name in facts})
     images.write(table, images.table(rows))

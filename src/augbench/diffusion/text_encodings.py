@@ -3,9 +3,34 @@
 from collections.abc import Sequence
 
 from augbench.core import finite
+from augbench.models.families import Family
 from augbench.study.parts import PROMPT, Guide
 
 KEPT = 4096  # encodings in the host's memory; one of Stable Diffusion's takes 118 KB
+
+
+class FamilyEncodings:
+    """What a denoiser of another family than Stable Diffusion's reads of prompts, each computed once and alone: which
+    prompts come together must not change the low bits of any."""
+
+    def __init__(self, pipeline, family: Family, encoders):
+        self.pipeline, self.family, self.encoders = pipeline, family, encoders
+        self.known = {}
+
+    def __call__(self, prompts: Sequence[str]):
+        """Encodings (n, rows, width) of n prompts, see :meth:`augbench.models.families.Family.encode`."""
+        import torch
+
+        self.encoders.eval()  # T5 would drop some of what it reads
+        if len(self.known) > KEPT:
+            self.known.clear()
+        with torch.no_grad():
+            for text in dict.fromkeys(prompts):
+                if text not in self.known:
+                    encodings = self.family.encode(self.pipeline, [text])
+                    finite.check(encodings, "the text encoder", [f"the prompt {text!r}"])
+                    self.known[text] = encodings[0].to("cpu", copy=True)
+        return torch.stack([self.known[text] for text in prompts])
 
 
 class TextEncodings:

@@ -6,24 +6,32 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from augbench.diffusion.learned_rows import LearnedRows
-from augbench.diffusion.text_encodings import TextEncodings
+from augbench.diffusion.text_encodings import FamilyEncodings, TextEncodings
+from augbench.models import families
 from augbench.study.methods import Method
 from augbench.study.parts import PARTS
 from augbench.study.sections.diffusion import Finetune
 
 
 class TrainedModel(torch.nn.Module):
-    """Predicts from noisy latents; ``groups`` maps each trained part to its parameters, all else is frozen.
+    """Predicts from noisy latents with ``unet``, which of other families is a transformer; ``groups`` maps each trained
+    part to its parameters, all else is frozen.
 
     ``forward(noisy, timesteps, guides)`` takes the guides that the method's guide makes for training images
     (:meth:`augbench.study.parts.Guide.of_images`). Where a part trains a table of rows, :meth:`begin` says beforehand
     which of them a batch reads.
     """
 
-    def __init__(self, pipeline, classes: Sequence[Mapping], method: Method, settings: Finetune):
+    def __init__(self, pipeline, classes: Sequence[Mapping], method: Method, settings: Finetune, seed: int = 0):
         super().__init__()
-        self.unet, self.text_encoder, self.tokenizer = pipeline.unet, pipeline.text_encoder, pipeline.tokenizer
-        self.encodings = TextEncodings(self.tokenizer, self.text_encoder)
+        self.seed, self.family = seed, families.of_class(type(pipeline).__name__, "the backbone")
+        self.denoiser_name = self.family.denoiser
+        self.pixels_per_latent = pipeline.vae_scale_factor
+        self.unet, self.text_encoder, self.tokenizer = self.family.parts_of(pipeline)
+        if self.family.has_own_sampler:
+            self.encodings = TextEncodings(self.tokenizer, self.text_encoder)
+        else:
+            self.encodings = FamilyEncodings(pipeline, self.family, self.text_encoder)
         self.guide = method.guide
         self.requires_grad_(False)
         trained = [part for part in PARTS.values() if part in method.trained]  # in one order, however they are listed
@@ -53,7 +61,8 @@ class TrainedModel(torch.nn.Module):
         # quarter more time and memory.
         is_plain = self.unet_is_frozen
         with torch.autocast(noisy.device.type, enabled=False) if is_plain else contextlib.nullcontext():
-            return self.unet(noisy.to(dtype), timesteps, guides, return_dict=False)[0]
+            pixels = noisy.shape[-1] * self.pixels_per_latent
+            return self.family.predict(self.unet, noisy.to(dtype), timesteps, guides, pixels)
 
     def begin(self, guides) -> None:
         """Let tables be read at these guides, and no others, until :meth:`end`."""
@@ -67,7 +76,7 @@ class TrainedModel(torch.nn.Module):
     def candidate(self) -> dict:
         """What was trained, to be written at once: it is the model's own memory. All processes call it, and the first
         gets the whole."""
-        return {name: value.detach() for part in self.groups for name, value in part.tensors(self).items()}
+        return {name: value.detach() for part in self.groups for name, value in part.candidate(self).items()}
 
     def state(self) -> dict:
         """What :meth:`restore` goes on from: what was trained, of tables with all that their training needs."""

@@ -16,10 +16,11 @@ from augbench.core import collectives, determinism, resume
 from augbench.core.seeds import derive, generator, torch_generator
 from augbench.diffusion import clusters, latents
 from augbench.diffusion.memory_limit import MemoryLimit
-from augbench.diffusion.objective import losses, noise_schedule, sample_posterior
+from augbench.diffusion.objective import draw_timesteps, even_timesteps, losses, noise_schedule, sample_posterior
 from augbench.diffusion.optimizer import Optimizer
 from augbench.diffusion.trained_model import TrainedModel
-from augbench.models.backbones import UNCHECKED
+from augbench.models import families
+from augbench.models.backbones import read_pipeline
 from augbench.study import classes
 from augbench.study.methods import Method
 from augbench.study.parts import Part
@@ -65,8 +66,6 @@ class Trainer:
     is taken over."""
 
     def __init__(self, inputs: FinetuneInputs, method: Method, settings: Finetune, *, rate: float, seed: int):
-        from diffusers import StableDiffusionPipeline
-
         torch.set_num_threads(settings.threads)
         determinism.require(strict=True)
         self.settings, self.seed, self.precision = settings, seed, mixed_precision()
@@ -77,10 +76,15 @@ class Trainer:
         self.posteriors = {
             name: latents.read(getattr(inputs, f"{name}_latents"), table) for name, table in self.tables.items()
         }
-        pipeline = StableDiffusionPipeline.from_pretrained(inputs.backbone, **UNCHECKED)
-        self.scaling, self.schedule = pipeline.vae.config.scaling_factor, noise_schedule(pipeline.scheduler)
+        family = families.of_folder(inputs.backbone)
+        families.check_method(family, method, "this method")
+        # Of larger families, of which adapters alone are trained, nothing is ever in full precision on a GPU.
+        pipeline = read_pipeline(inputs.backbone, None if family.has_own_sampler else PRECISIONS.get(self.precision))
+        config = pipeline.vae.config
+        self.scaling = (config.scaling_factor, config.get("shift_factor") or 0.0)
+        self.schedule = noise_schedule(pipeline.scheduler)
         class_rows = classes.kept(inputs.classes)
-        self.model = _placed(pipeline, class_rows, method, settings, self.device, self.precision)
+        self.model = _placed(pipeline, class_rows, method, settings, self.device, self.precision, seed)
         members = clusters.read_members(inputs.clusters, method.clusters, self.tables) if inputs.clusters else {}
         self.guides = {
             name: method.guide.of_images(table, class_rows, method, members.get(name), self.model)
@@ -203,16 +207,15 @@ class Trainer:
         stored, count = self.posteriors[split]["parameters"], len(positions)
         shape = (count, stored.shape[1] // 2, *stored.shape[2:])
         for_latents, noise = (torch.randn(shape, generator=random) for _ in range(2))
-        total = self.schedule.config.num_train_timesteps
-        timesteps = torch.randint(0, total, (count,), generator=random)
+        timesteps = draw_timesteps(self.schedule, count, random)
         flipped = torch.rand(count, generator=random) < 0.5
         parameters = stored[positions]
         if stratified:
-            timesteps = torch.arange(count) * total // count
+            timesteps = even_timesteps(self.schedule, count)
         elif self.settings.horizontal_flip:
             mirrored = self.posteriors[split]["mirrored"][positions]
             parameters = torch.where(flipped.view(-1, 1, 1, 1), mirrored, parameters)
-        return sample_posterior(parameters, for_latents, self.scaling), noise, timesteps
+        return sample_posterior(parameters, for_latents, *self.scaling), noise, timesteps
 
     def save(self, path: Path, fingerprint: str, history: Sequence[Mapping], position: Mapping) -> None:
         """Write what :meth:`restore` goes on from. All processes call it, and the first writes."""
@@ -247,13 +250,17 @@ def mixed_precision() -> str:
     return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
 
 
-def _placed(pipeline, class_rows: Sequence[Mapping], method: Method, settings: Finetune, device, precision: str):
+def _placed(
+    pipeline, class_rows: Sequence[Mapping], method: Method, settings: Finetune, device, precision: str, seed: int
+):
     """The model on its device; on a GPU what stays frozen is in half precision.
 
     What is trained begins as the text encoder computes it in full precision.
     """
-    pipeline.text_encoder.to(device)
-    model = TrainedModel(pipeline, class_rows, method, settings)
+    for name, part in pipeline.components.items():
+        if name.startswith("text_encoder") and part is not None:
+            part.to(device)
+    model = TrainedModel(pipeline, class_rows, method, settings, seed)
     if precision in PRECISIONS:
         model.cast_frozen(PRECISIONS[precision])
     if device.type == "cuda":

@@ -13,11 +13,13 @@ from augbench.dataset import added, splits
 from augbench.dataset import checks as target_checks
 from augbench.dataset.class_table import class_keys, class_table
 from augbench.jobs.job_costs import JobCosts
-from augbench.models import local_files
+from augbench.models import backbones, families, local_files
+from augbench.models.families import DEFAULT, Family
 from augbench.retrieval import guard, index, metadata
 from augbench.study import classes, embedding_pairs, encoders, prompts
 from augbench.study.config import Config, ConfigError, Study
 from augbench.study.layouts import layout_of
+from augbench.study.sections.models import Backbone
 from augbench.study.sources import COLUMNS
 
 ROOM = 200e6  # bytes for logs, tables and pages
@@ -75,6 +77,7 @@ def check_world(
         further = next((method for method, row in methods.items() if row.start.split), None)
         check_target(study, place, prompted=prompted, further=further)
         check_models(config, study, place)
+        check_backbone(config, study, place, results / name)
         check_added(config, study, place, script_file)
         check_prompts(config, study, place)
         check_pool(study, place)
@@ -293,20 +296,61 @@ def check_models(config: Config, study: Study, place: str) -> None:
 
     What is on the hub is looked at when it is fetched.
     """
+    part, model = "safety", study.safety.named
     try:
-        part = "backbone"
-        model = study.backbone.model if study.backbone else None
-        if any(row.start.is_checked for row in config.methods_of(study).values()):
-            if model is not None and local_files.is_folder(model, "backbone"):
-                local_files.check_pipeline(model, study.safety.is_backbones)
-            part, model = "safety", study.safety.named
-            if model is not None and local_files.is_folder(model, "safety checker"):
-                local_files.check_safety_checker(model)
+        is_checked = any(row.start.is_checked for row in config.methods_of(study).values())
+        if model is not None and is_checked and local_files.is_folder(model, "safety checker"):
+            local_files.check_safety_checker(model)
         part = "clip"
         if study.clip and study.clip.model is not None:
             local_files.check_clip(study.clip.model)
     except ValueError as error:
         raise ConfigError(f"{place}.{part}.model: {error}") from None
+
+
+def check_backbone(config: Config, study: Study, place: str, folder: Path) -> None:
+    """Whether the diffusion models that a study names can be used for its methods, as far as that is known before they
+    are fetched. Raises ConfigError. ``folder`` is the study's, where models may lie that were fetched before."""
+    methods = config.methods_of(study)
+    has_checker = study.safety.is_backbones and any(method.start.is_checked for method in methods.values())
+    for name, section in {None: study.backbone, **study.backbones}.items():
+        own = {key: row for key, row in methods.items() if row.start.is_generated and row.backbone == name}
+        if section is None or not (own or (name is None and has_checker)):
+            continue
+        where, lies = (f"backbones.{name}", folder / "backbones" / name) if name else ("backbone", folder / "backbone")
+        try:
+            family = DEFAULT if section.model is None else _family(section, has_checker and name is None, lies)
+        except ValueError as error:
+            raise ConfigError(f"{place}.{where}.model: {error}") from None
+        if family is None:
+            continue
+        if family.has_own_sampler and section.offload != "none":
+            raise ConfigError(f"{place}.{where}.offload: {family.name} needs none, in 4 GB of a GPU; leave it out")
+        for key, method in own.items():
+            try:
+                families.check_method(family, method, key)
+                family.check_settings(method.generation(study.generate))
+            except ValueError as error:
+                raise ConfigError(f"{place}.methods: {error}") from None
+
+
+def _family(section: Backbone, has_checker: bool, fetched: Path) -> Family | None:
+    """The family of the backbone that is named, None where that is not known yet. Raises ValueError where it cannot be
+    used. ``fetched`` is where it may lie already."""
+    model = str(section.model)
+    if local_files.is_folder(model, "backbone"):
+        if section.revision:
+            raise BadInput(f"{model} is a folder, which has no revisions; leave `revision` out")
+        local_files.check_pipeline(model, has_checker, section.variant)
+        return families.of_folder(model)
+    if (origin := backbones.origin_of(fetched)) and origin.model == model:
+        return families.of_folder(fetched)
+    family = families.of_name(model)
+    if family and model.startswith(family.gated_ids or ("\0",)):
+        backbones.check_token(model)
+    if family and has_checker and not family.ships_checker:
+        raise BadInput(f"{model} has no safety_checker: {local_files.NO_CHECKER}")
+    return family
 
 
 def check_filters(studies: Mapping[str, JobCosts]) -> None:

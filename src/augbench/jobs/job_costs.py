@@ -5,7 +5,6 @@ of a job, the table of costs and the check of the disk for those of all jobs.
 """
 
 import functools
-import json
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import NamedTuple
 
 from augbench.classifier import architectures, crops
 from augbench.jobs import resources
+from augbench.jobs.backbone_costs import BackboneCosts
 from augbench.jobs.resources import HOUR
 from augbench.jobs.study_files import StudyFiles
 from augbench.jobs.study_size import StudySize, study_size
@@ -20,20 +20,17 @@ from augbench.study import classes
 from augbench.study.parts import Part
 from augbench.study.readers.layout import HELD_OUT
 from augbench.study.recipes import PLAIN, Recipe
+from augbench.study.sections.diffusion import Sampling
 
 T4, V100 = "T4", "V100"  # GPUs by whose hours work is estimated, those of the paper
 GIGABYTE = 1000  # in megabytes
-PROCESS = 6 * GIGABYTE  # of a process that has Stable Diffusion on a GPU, or in its own memory
-SMALL_PROCESS = 3 * GIGABYTE  # with a small diffusion model of one's own
 MAPPED = 20 * GIGABYTE  # of a mapped file: more of it may be read from the disk again
 CARD = 2.5 * GIGABYTE  # of a classifier's process: what a GPU's libraries take, and processes that read images
 SAMPLES = 2 * GIGABYTE  # of metrics of image sets: inner products of 5,000 features with each other, several times
 SCORED = 10_000  # images of which embeddings are in memory when they are scored
 SCORES_BYTES = 250  # of an image's scores
-UNET_BYTES = 3.44e9  # of Stable Diffusion's denoiser, float32
 CHECKER_BYTES = 1.2e9  # of Stable Diffusion's safety checker
 VECTOR_BYTES = 4 * 768  # of an image's embedding by the audit's second detector
-MODEL_BYTES = 5.5e9  # of Stable Diffusion, with its safety checker
 
 
 class Need(NamedTuple):
@@ -97,6 +94,21 @@ class JobCosts:
     @property
     def finetuning_cores(self) -> int:
         return self.study.finetune.processes * self.study.finetune.threads
+
+    # Diffusion models.
+
+    @functools.cache  # noqa: B019 (as many as studies)
+    def backbone(self, name: str | None = None) -> BackboneCosts:
+        """The backbone of a name, or the study's own."""
+        section = self.study.backbones[name] if name else self.files.backbone
+        return BackboneCosts(section, self.study.clip)
+
+    def backbone_of(self, method: str) -> BackboneCosts:
+        return self.backbone(self.files.methods[method].backbone)
+
+    def generation(self, method: str) -> Sampling:
+        """The section ``generate`` as it holds for a method, with the pipeline's own values where it is open."""
+        return self.backbone_of(method).with_defaults(self.files.generation(method))
 
     # Numbers of images.
 
@@ -220,9 +232,11 @@ class JobCosts:
 
     # Models.
 
-    def fetch_backbone(self) -> Need:
-        local = Path(str(self.files.backbone.model)).is_dir()  # linked, not copied
-        return Need(2 * HOUR, 2000, writes=0 if local else MODEL_BYTES)
+    def fetch_backbone(self, backbone: str | None = None) -> Need:
+        return Need(2 * HOUR, 2000, writes=self.backbone(backbone).fetched_bytes)
+
+    def fetch_named_backbone(self, backbone: str) -> Need:
+        return self.fetch_backbone(backbone)
 
     def fetch_safety_checker(self) -> Need:
         return Need(HOUR, 2000, writes=CHECKER_BYTES)
@@ -293,17 +307,13 @@ class JobCosts:
 
     # Fine-tuning.
 
-    def encode_latents(self) -> Need:
-        return Need(
-            resources.encoding(self._encoded, self.study.generate.image_size),
-            self._process,
-            1,
-            writes=self._latents_bytes,
-        )
+    def encode_latents(self, backbone: str | None = None) -> Need:
+        model = self.backbone(backbone)
+        seconds = resources.encoding(self._encoded, model.with_defaults(self.study.generate).image_size)
+        return Need(seconds, model.megabytes, 1, writes=self._latents_bytes(model))
 
-    @property
-    def _process(self) -> int:
-        return SMALL_PROCESS if self.files.backbone.train else PROCESS
+    def encode_named_latents(self, backbone: str) -> Need:
+        return self.encode_latents(backbone)
 
     @property
     def _encoded(self) -> float:
@@ -311,44 +321,34 @@ class JobCosts:
         validation = min(self.size.images["validation"], section.validation_images)
         return (1 + section.horizontal_flip) * (self.train + validation)
 
-    @property
-    def _mapped(self) -> float:
+    def _mapped(self, backbone: BackboneCosts) -> float:
         """Megabytes of the latents, which all processes map together; float16 as of a GPU."""
-        return min(self._latents_bytes / 2e6, MAPPED)
+        return min(self._latents_bytes(backbone) / 2e6, MAPPED)
 
-    @property
-    def _latents_bytes(self) -> float:
+    def _latents_bytes(self, backbone: BackboneCosts) -> float:
         """Mean and log-variance of each latent, float32."""
-        channels, factor = self._vae
-        return self._encoded * 2 * 4 * channels * (self.study.generate.image_size / factor) ** 2
-
-    @functools.cached_property
-    def _vae(self) -> tuple[int, int]:
-        """Channels of the latents, and pixels of an image that one of theirs stands for, a side."""
-        section = self.files.backbone
-        if section.train:
-            return section.train.latent_channels, 2 ** (len(section.train.vae_channels) - 1)
-        if not Path(str(section.model)).is_dir():
-            return 4, 8
-        config = json.loads((Path(str(section.model)) / "vae" / "config.json").read_text())
-        return config["latent_channels"], 2 ** (len(config["block_out_channels"]) - 1)
+        channels, factor = backbone.latents
+        side = backbone.with_defaults(self.study.generate).image_size
+        return self._encoded * 2 * 4 * channels * (side / factor) ** 2
 
     def cluster(self) -> Need:
         images = self.train + self.size.images["validation"]
         return Need(resources.scoring(images), 4000 + 3 * 8e-3 * images, 1)
 
     def finetune(self, method: str, rate: str) -> Need:
-        section, row = self.study.finetune, self.files.methods[method]
-        side = self.study.generate.image_size
-        work = resources.finetuning(self.train, self._epochs(method), side, row.trained)
+        section, row, backbone = self.study.finetune, self.files.methods[method], self.backbone_of(method)
+        side = backbone.with_defaults(self.study.generate).image_size
+        work = backbone.family.work * resources.finetuning(self.train, self._epochs(method), side, row.trained)
         # What is learned of each class stays in the host's memory, with its two moments.
         learned = 3 * self._candidate_bytes([part for part in row.trained if not part.needs_full_precision], method)
-        model = any(part.needs_full_precision for part in row.trained) * 2 * self._backbone[2]  # float32
+        model = any(part.needs_full_precision for part in row.trained) * 2 * backbone.denoiser[2]  # float32
+        memory = 2 * GIGABYTE + section.processes * backbone.megabytes + (4 * model + learned) / 1e6
+        memory += self._mapped(backbone)
         written = len(row.candidates) * self._candidate_bytes(row.trained, method)
         keep = self.study.jobs.keep_candidates
         return Need(
             work / section.processes,
-            2 * GIGABYTE + section.processes * self._process + (4 * model + learned) / 1e6 + self._mapped,
+            memory,
             section.processes,
             V100,
             writes=written if keep else 0,
@@ -363,21 +363,8 @@ class JobCosts:
         return min(most, max(numbered)) if len(numbered) == len(names) else most
 
     def _candidate_bytes(self, parts: Sequence[Part], method: str) -> float:
-        sizes = len(self.size.train), self.files.methods[method].clusters, *self._backbone
+        sizes = len(self.size.train), self.files.methods[method].clusters, *self.backbone_of(method).denoiser
         return sum(part.candidate_bytes(*sizes) for part in parts)
-
-    @functools.cached_property
-    def _backbone(self) -> tuple[int, int, float]:
-        """Tokens and width of a text encoding, and bytes of the denoiser in half precision."""
-        section = self.files.backbone
-        if section.train:
-            assert self.study.clip and self.study.clip.train  # whose text encoder it takes
-            return section.train.text_tokens, self.study.clip.train.width, 0
-        folder = Path(str(section.model))
-        if not folder.is_dir():
-            return 77, 768, UNET_BYTES / 2
-        weights = sum(file.stat().st_size for file in (folder / "unet").glob("*.safetensors"))
-        return 77, json.loads((folder / "text_encoder" / "config.json").read_text())["hidden_size"], weights / 2
 
     def screen(self, method: str, part: str) -> Need:
         """A classifier for each candidate of the job, trained on what is there and what is added to it."""
@@ -392,15 +379,16 @@ class JobCosts:
     # Generation.
 
     def generate(self, method: str, purpose: str, shard: str) -> Need:
-        section, start = self.files.generation(method), self.study_start(method)
+        section, start, backbone = self.generation(method), self.study_start(method), self.backbone_of(method)
         images = self.to_generate(method, purpose)
         guided = self.files.methods[method].conditioning is not None and section.guidance > 1
-        work = resources.sampling(images, start.steps(section), section.image_size) / (1 if guided else 2)
+        work = backbone.family.work * resources.sampling(images, start.steps(section), section.image_size)
+        work /= 1 if guided else 2
         bytes = resources.pictures(1, section.image_size, section.format, section.quality)
         kept = images
         if purpose == "selected":  # with the chosen candidate's, by which it was compared
             kept = self.generated(method, self.files.main_times(method)) / self.files.generation_jobs
-        memory = self._process + (self._mapped if start.begins_from_images else 0)
+        memory = backbone.megabytes + (self._mapped(backbone) if start.begins_from_images else 0)
         dropped = purpose == "screen"
         writes, drops = (0, images * bytes) if dropped else (kept * bytes, 0)
         return Need(work, memory, 1, writes=writes, drops=drops)
@@ -517,6 +505,10 @@ class JobCosts:
         for rule in self._once():
             yield rule, getattr(self, rule)()
         yield from self._pool_jobs()
+        for name in self.files.backbone_names:
+            yield "fetch_named_backbone", self.fetch_named_backbone(name)
+        for name in self.files.encoded_backbones:
+            yield "encode_latents", self.encode_latents(name)
         for method in self.files.methods:
             yield from self._method_jobs(method)
         names = {name for method in self.files.adding for name in self.files.reference_names(method)}
@@ -539,16 +531,14 @@ class JobCosts:
         yield from ("split_target", "dataset", "tables", "per_class", "study_page")
         if study.safety.named and any(start.is_checked for start in starts):
             yield "fetch_safety_checker"
-        if study.backbone and (files.generating or (files.retrieving and study.safety.is_backbones)):
+        if study.backbone and (files.draws_with_own or (files.retrieving and study.safety.is_backbones)):
             if files.trains_backbone:
                 yield from ("train_safety_checker", "train_clip")
-                yield from ("train_vae", "train_unet") if files.generating else ()
+                yield from ("train_vae", "train_unet") if files.draws_with_own else ()
             else:
                 yield "fetch_backbone"
                 if study.clip and study.clip.train:
                     yield "train_clip"
-        if files.finetuned or any(start.begins_from_images for start in starts):
-            yield "encode_latents"
         if files.cluster_counts:
             yield "cluster"
         if files.adding:

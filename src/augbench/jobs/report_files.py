@@ -69,7 +69,10 @@ def _for_all_methods(files: StudyFiles):
         names["clip"] = ["train"]
     if study.backbone:
         names["backbone"] = ["vae", "unet", "safety"] if files.trains_backbone else ["fetch"]
-        names["latents"] = ["encode"]
+    if files.backbone_names:
+        names["backbone"] = names.get("backbone", []) + [f"fetch-{name}" for name in files.backbone_names]
+    if files.encoded_backbones:
+        names["latents"] = [f"encode-{name}" if name else "encode" for name in files.encoded_backbones]
     if study.safety.named:
         names["backbone"] = [*names.get("backbone", []), "safety_checker"]
     if study.pool and files.pool_index in files.index:

@@ -92,8 +92,13 @@ class Paths:
         """What is left of these images: ``images.parquet``, ``ledger.csv`` or ``counts.csv``."""
         return f"{self.folder}/filtered/{method}/{extent}/{name}"
 
-    def latents(self, split: str) -> str:
-        return f"{self.folder}/latents/{split}.safetensors"
+    def backbone_folder(self, name: str | None = None) -> str:
+        """The folder of a diffusion model that the configuration gives a name, or of the study's own."""
+        return f"{self.folder}/backbones/{name}" if name else self.model("backbone")
+
+    def latents(self, split: str, backbone: str | None = None) -> str:
+        """The latents of a split by the autoencoder of a backbone that has a name, or of the study's own."""
+        return f"{self.folder}/latents/{f'{backbone}/' if backbone else ''}{split}.safetensors"
 
     @property
     def clusters(self) -> str:
@@ -350,6 +355,36 @@ class StudyFiles(Paths):
         return [self.retrieval(method, "ledger.parquet") for method in self.retrieving]
 
     # Models.
+
+    def backbone_of(self, method: str) -> str:
+        """The folder of the diffusion model that generates a method's images."""
+        return self.backbone_folder(self.methods[method].backbone)
+
+    def loading_of(self, method: str) -> dict:
+        """How that model is loaded."""
+        section = self.study.backbone_of(self.methods[method])
+        assert section
+        return section.loading.model_dump()
+
+    def latents_of(self, method: str, split: str) -> str:
+        """The latents of a split by the model's autoencoder."""
+        return self.latents(split, self.methods[method].backbone)
+
+    @property
+    def backbone_names(self) -> list[str]:
+        """The names of the diffusion models, beside the study's own, by which images are generated."""
+        return list(dict.fromkeys(name for key in self.generating if (name := self.methods[key].backbone)))
+
+    @property
+    def encoded_backbones(self) -> list[str | None]:
+        """The diffusion models, by name or None for the study's own, whose latents methods read."""
+        rows = [self.methods[key] for key in self.generating]
+        return list(dict.fromkeys(row.backbone for row in rows if row.trained or row.start.begins_from_images))
+
+    @property
+    def draws_with_own(self) -> bool:
+        """Whether the study's own backbone generates images."""
+        return any(self.methods[key].backbone is None for key in self.generating)
 
     @property
     def trains_backbone(self) -> bool:

@@ -74,6 +74,11 @@ def _hashed(parts: Iterable[str | bytes]) -> str:
     return total.hexdigest()[:16]
 
 
+def _digest_of_model(model: str | None) -> str:
+    """:func:`digest_of_folder` of a diffusion model that is a folder of this machine; else empty."""
+    return digest_of_folder(model) if model and local_files.is_folder(model, "backbone") else ""
+
+
 class UserData:
     """Digests of the places of a study that its user fills, each read once; empty where the study has none."""
 
@@ -117,8 +122,12 @@ class UserData:
     @functools.cached_property
     def backbone(self) -> str:
         """Its folder, if it is one of this machine."""
-        model = self.study.backbone.model if self.study.backbone else None
-        return digest_of_folder(model) if model and local_files.is_folder(model, "backbone") else ""
+        return _digest_of_model(self.study.backbone.model if self.study.backbone else None)
+
+    @functools.cached_property
+    def backbones(self) -> dict[str, str]:
+        """The folders of those that have names."""
+        return {name: _digest_of_model(section.model) for name, section in self.study.backbones.items()}
 
     @functools.cached_property
     def clip(self) -> str:

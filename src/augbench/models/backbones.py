@@ -1,33 +1,177 @@
 """The diffusion model backbone: finds or fetches a diffusers pipeline, and what checks its images."""
 
+import contextlib
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import yaml
 
 from augbench.core import finite
-from augbench.core.files import whole
-from augbench.models import local_files
+from augbench.core.files import BadInput, read_json, whole, write_json
+from augbench.models import families, local_files
+from augbench.models.families import Family
+from augbench.study.sections.diffusion import Generate, Sampling
+from augbench.study.sections.models import Loading
 
-PIPELINE_FILES = ["model_index.json", "*/*.json", "*/*.txt", "*/*.safetensors"]
 CHECKER_FILES = ["config.json", "preprocessor_config.json", "model.safetensors", "pytorch_model.bin"]
 CHECKER_FILES += ["safety_checker/*.json", "safety_checker/model.safetensors", "feature_extractor/*.json"]
+AS_IT_COMES = Loading.default()
+ORIGIN = "origin.json"  # in a backbone's folder: where it comes from
 
 
-def resolve(model: str, folder: str | Path, has_checker: bool = True) -> None:
-    """Put the pipeline ``model``, a local diffusers folder or a hub id, at ``folder``.
+class Origin(NamedTuple):
+    """Where a backbone comes from: the model as the configuration names it, its commit on the hub, and the licence that
+    its authors name; None where that is not known."""
 
-    A local folder is linked file by file where the disk allows it, else copied. A hub id is downloaded,
-    weights as safetensors only. Raises ValueError with what to write when it cannot be had or used, or has no safety
-    checker and should have one.
+    model: str
+    commit: str | None = None
+    licence: str | None = None
+
+    @property
+    def title(self) -> str:
+        """The model and its commit, as image tables have it."""
+        return f"{self.model}@{self.commit}" if self.commit else self.model
+
+
+def origin_of(folder: str | Path) -> Origin | None:
+    """Where the backbone in a folder comes from; None of one that was trained in the study."""
+    file = Path(folder) / ORIGIN
+    return Origin(**read_json(file)) if file.is_file() else None
+
+
+def resolve(
+    model: str,
+    folder: str | Path,
+    has_checker: bool = True,
+    *,
+    revision: str | None = None,
+    variant: str | None = None,
+) -> None:
+    """Put the pipeline ``model``, a local diffusers folder or a hub id, at ``folder``, with a note of its origin.
+
+    A local folder is linked file by file where the disk allows it, else copied. Of a hub id's ``revision`` the files of
+    one ``variant`` are downloaded, weights as safetensors only. They lie under their plain names. Raises ValueError
+    with what to write when it cannot be had or used, or has no safety checker and should have one.
     """
     with whole(folder) as temporary:
-        _copy(model, temporary, "backbone", PIPELINE_FILES)
+        if local_files.is_folder(model, "backbone"):
+            local_files.check_pipeline(model, has_checker, variant)
+            origin = _link(model, temporary, variant)
+        else:
+            origin = _download(model, temporary, revision, variant)
         try:
             local_files.check_pipeline(temporary, has_checker)
         except ValueError as error:
             raise ValueError(str(error).replace(str(temporary), model)) from None
+        write_json(temporary / ORIGIN, origin._asdict())
+
+
+def _link(model: str, folder: Path, variant: str | None) -> Origin:
+    """Link the files of a local pipeline."""
+    source = Path(model)
+    index = local_files.pipeline_index(source)
+    names = [path.relative_to(source).as_posix() for path in source.rglob("*") if path.is_file()]
+    folder.mkdir(parents=True)
+    for name, plain in local_files.of_pipeline(names, index, variant).items():
+        (folder / plain).parent.mkdir(exist_ok=True)
+        _link_or_copy(str(source / name), str(folder / plain))
+        if name != plain and name.endswith(".json"):
+            _rename_in_index(folder / plain)
+    card = source / "README.md"
+    licence = _licence(_front_matter(card.read_text(encoding="utf-8", errors="replace"))) if card.is_file() else None
+    return Origin(model, None, licence)
+
+
+def _download(model: str, folder: Path, revision: str | None, variant: str | None) -> Origin:
+    """Download the files of a pipeline on the hub: first what says of which family it is."""
+    import huggingface_hub as hub
+
+    with _explained(model, "backbone"):
+        facts = hub.HfApi().model_info(model, revision=revision)
+        names = [file.rfilename for file in facts.siblings or []]
+        if "model_index.json" not in names:
+            raise BadInput(f"{model} has no model_index.json on the hub; {_no_pipeline(names)}")
+        if facts.gated:
+            check_token(model)
+        first = hub.hf_hub_download(model, "model_index.json", revision=facts.sha, local_dir=folder)
+        index = local_files.pipeline_index(Path(first).parent)
+        families.of_class(index.get("_class_name"), model)
+        chosen = local_files.of_pipeline(names, index, variant)
+        hub.snapshot_download(model, revision=facts.sha, local_dir=folder, allow_patterns=list(chosen))
+    shutil.rmtree(folder / ".cache", ignore_errors=True)  # notes of the download
+    for name, plain in chosen.items():
+        if name != plain:
+            (folder / name).rename(folder / plain)
+            if plain.endswith(".json"):
+                _rename_in_index(folder / plain)
+    return Origin(model, facts.sha, _licence(facts.card_data or {}))
+
+
+def _no_pipeline(names: list[str]) -> str:
+    single = next((name for name in names if name.endswith((".safetensors", ".ckpt")) and "/" not in name), None)
+    if single is None:
+        return "give a model in diffusers' format"
+    return (
+        f"its file {single} may be a single-file checkpoint, of which diffusers makes a folder: "
+        f"CLASS.from_single_file({single!r}).save_pretrained(FOLDER)"
+    )
+
+
+def check_token(model: str) -> None:
+    """Raise BadInput where there is no token for a model on the hub that is gated."""
+    from huggingface_hub import get_token
+
+    if not get_token():
+        raise BadInput(_gated(model))
+
+
+def _gated(model: str) -> str:
+    """A sentence on a model whose terms have to be accepted first."""
+    terms = f"accept its terms at https://huggingface.co/{model}"
+    return f"{model} is gated: {terms}, then run `hf auth login` or set HF_TOKEN"
+
+
+@contextlib.contextmanager
+def _explained(model: str, what: str):
+    """Where a hub refuses, raise ValueError with what to do."""
+    from huggingface_hub.errors import GatedRepoError
+
+    try:
+        yield
+    except BadInput:
+        raise
+    except GatedRepoError:
+        raise BadInput(_gated(model)) from None
+    except Exception as error:  # of several libraries, for a network, a hub or a licence
+        words = " ".join(str(error).split())[:300]
+        raise ValueError(f"{model} cannot be fetched from the hub: {words}; or give a {what}'s folder") from None
+
+
+def _rename_in_index(file: Path) -> None:
+    """Let the index of weights in several files name them plainly."""
+    index = read_json(file)
+    index["weight_map"] = {tensor: local_files.plain_name(name) for tensor, name in index["weight_map"].items()}
+    file.unlink()  # it may be a link to the user's
+    write_json(file, index)
+
+
+def _front_matter(text: str) -> Mapping:
+    """The YAML at the head of a model card."""
+    _, _, rest = text.partition("---\n")
+    try:
+        facts = yaml.safe_load(rest.partition("\n---")[0]) if text.startswith("---\n") else None
+    except yaml.YAMLError:
+        facts = None
+    return facts if isinstance(facts, dict) else {}
+
+
+def _licence(facts) -> str | None:
+    """The licence that a model card names."""
+    licence = facts.get("license")
+    return str(facts.get("license_name") or licence) if licence == "other" else (str(licence) if licence else None)
 
 
 def resolve_checker(model: str, folder: str | Path) -> None:
@@ -60,13 +204,8 @@ def _copy(model: str, folder: Path, what: str, patterns: list[str]) -> None:
 def _fetch(model: str, folder: Path, what: str, patterns: list[str]) -> None:
     from huggingface_hub import snapshot_download
 
-    try:
-        # Most repositories hold the same weights several times; of these, only the plain ones are read.
-        variants = ["*.fp16*", "*.non_ema*"]
-        snapshot_download(model, local_dir=folder, allow_patterns=patterns, ignore_patterns=variants)
-    except Exception as error:  # of several libraries, for a network, a hub or a licence
-        words = " ".join(str(error).split())[:300]
-        raise ValueError(f"{model} cannot be fetched from the hub: {words}; or give a {what}'s folder") from None
+    with _explained(model, what):
+        snapshot_download(model, local_dir=folder, allow_patterns=patterns)
 
 
 def _link_or_copy(source: str, target: str) -> None:
@@ -76,21 +215,64 @@ def _link_or_copy(source: str, target: str) -> None:
         shutil.copy2(source, target)
 
 
-# The pipeline's own checker blackens images; SafetyChecker says which are to be replaced.
-UNCHECKED = {"safety_checker": None, "requires_safety_checker": False}
+def with_defaults(settings: Generate, folder: str | Path) -> Sampling:
+    """Settings with what the pipeline in a folder does of itself where they leave something open."""
+    return families.of_folder(folder).with_defaults(settings, folder)
 
 
-def load_pipeline(folder: str | Path):
-    """The diffusers pipeline in ``folder`` without its safety checker; on a GPU in half precision."""
+def load_pipeline(folder: str | Path, loading: Loading = AS_IT_COMES):
+    """The diffusers pipeline in ``folder`` without its safety checker; on a GPU in its family's precision, or as
+    ``loading`` says."""
     import torch
-    from diffusers import StableDiffusionPipeline
 
     gpu = torch.cuda.is_available()
-    dtype = torch.float16 if gpu else torch.float32
-    pipeline = StableDiffusionPipeline.from_pretrained(folder, dtype=dtype, **UNCHECKED)
-    if gpu:
+    dtype = _precision(families.of_folder(folder), loading.dtype)
+    pipeline = read_pipeline(folder, dtype)
+    if gpu and hasattr(pipeline, "unet"):
         pipeline.unet.to(memory_format=torch.channels_last)
-    return pipeline.to("cuda" if gpu else "cpu")
+    return PLACES[loading.offload](pipeline) if gpu else pipeline.to("cpu")
+
+
+def _by_part(pipeline):
+    if hasattr(pipeline.vae, "enable_tiling"):
+        pipeline.vae.enable_tiling()
+    pipeline.enable_model_cpu_offload()
+    return pipeline
+
+
+def _by_layer(pipeline):
+    pipeline.enable_attention_slicing()
+    if hasattr(pipeline.vae, "enable_tiling"):
+        pipeline.vae.enable_tiling()
+    pipeline.enable_sequential_cpu_offload()
+    return pipeline
+
+
+# How a pipeline comes to a GPU, by `offload`.
+PLACES: dict[str, Callable] = {"none": lambda pipeline: pipeline.to("cuda"), "model": _by_part, "sequential": _by_layer}
+
+
+def read_pipeline(folder: str | Path, dtype=None):
+    """The diffusers pipeline in ``folder`` on the CPU, without its safety checker, in ``dtype`` or float32."""
+    import torch
+    from diffusers import DiffusionPipeline
+
+    index = local_files.pipeline_index(Path(folder))
+    more = families.of_class(index.get("_class_name"), str(folder)).components(index)
+    return DiffusionPipeline.from_pretrained(folder, dtype=dtype or torch.float32, **more)
+
+
+def _precision(family: Family, wanted: str):
+    """The type of a pipeline's numbers: the one that is wanted, or on a GPU the family's own, of which older ones only
+    emulate bfloat16."""
+    import torch
+
+    if wanted != "auto":
+        return getattr(torch, wanted)
+    if not torch.cuda.is_available():
+        return torch.float32
+    emulated = family.dtype == "bfloat16" and not torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.float16 if emulated else getattr(torch, family.dtype)
 
 
 def load_vae(folder: str | Path):

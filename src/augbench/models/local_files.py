@@ -9,26 +9,28 @@ import difflib
 import functools
 import json
 import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from augbench.core.package_data import package_folder
+from augbench.models import families
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 WEIGHTS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".onnx")
-PIPELINE = "StableDiffusionPipeline"
-STEMS = {  # what holds the weights of a pipeline's parts
-    "unet": "diffusion_pytorch_model",
-    "vae": "diffusion_pytorch_model",
-    "text_encoder": "model",
-    "safety_checker": "model",
-}
 PICKLES = {"model": "pytorch_model.bin", "diffusion_pytorch_model": "diffusion_pytorch_model.bin"}
-CONFIGS = {
+CONFIGS = {  # what a part has that holds no weights, by a word in its name
     "scheduler": "scheduler_config.json",
     "feature_extractor": "preprocessor_config.json",
+    "processor": "preprocessor_config.json",
     "tokenizer": "vocab.json",
 }
+DESCRIPTIONS = (".json", ".txt", ".model", ".jinja")  # files of a part that hold no weights
 CHECKER = ("safety_checker", "feature_extractor")  # the parts of a pipeline that judge what it shows
+
+NO_CHECKER = (
+    "generated and retrieved images are checked by it; name one, "
+    "`safety: {model: CompVis/stable-diffusion-safety-checker}`, or check nothing, `safety: {model: none}`"
+)
 
 
 def is_folder(name: str, what: str) -> bool:
@@ -40,41 +42,67 @@ def is_folder(name: str, what: str) -> bool:
     if name and path.is_dir():
         return True
     if path.is_file():
-        raise ValueError(f"{name} is a file; give the {what} as a folder that its library saved, or its id on the hub")
+        raise ValueError(_single_file(name, what))
     is_path = not HUB_ID.fullmatch(name) or name.endswith(WEIGHTS)
     if is_path or ("/" in name and Path(name.split("/")[0]).is_dir()):
         raise ValueError(f"there is no folder {name}; give the {what}'s folder, or its id on the hub, e.g. owner/name")
     return False
 
 
+def _single_file(name: str, what: str) -> str:
+    convert = "StableDiffusionPipeline (or the model's own class).from_single_file(FILE).save_pretrained(FOLDER)"
+    hint = f"; diffusers makes one of a single-file checkpoint: {convert}" if what == "backbone" else ""
+    return f"{name} is a file; give the {what} as a folder that its library saved, or its id on the hub{hint}"
+
+
 # --- diffusion pipelines --------------------------------------------------------------------------------
 
 
-def check_pipeline(folder: str | Path, has_checker: bool = True) -> None:
+def check_pipeline(folder: str | Path, has_checker: bool = True, variant: str | None = None) -> None:
     """Raise ValueError unless a folder is a whole diffusers pipeline that augbench can use, with a safety checker of
-    its own where that is wanted (``has_checker``)."""
+    its own where that is wanted (``has_checker``), and weights of the ``variant`` where there are such."""
     folder = Path(folder)
-    index = _json(folder / "model_index.json", f"{folder} has no model_index.json; give a diffusers pipeline's folder")
-    kind = index.get("_class_name")
-    if kind != PIPELINE:
-        raise ValueError(f"{folder} is a {kind}, but only a {PIPELINE} can be used, e.g. CompVis/stable-diffusion-v1-4")
-    parts = [part for part in (*STEMS, *CONFIGS) if has_checker or part not in CHECKER]
-    for part in parts:
-        if not any(index.get(part) or [None]) or not (folder / part).is_dir():
+    index = pipeline_index(folder)
+    family = families.of_class(index.get("_class_name"), str(folder))
+    parts = components(index)
+    for part in (*family.parts, *(CHECKER if has_checker else ())):
+        if part not in parts or not (folder / part).is_dir():
             raise ValueError(
-                f"{folder} has no {part}: generated and retrieved images are checked by it; name one, "
-                "`safety: {model: CompVis/stable-diffusion-safety-checker}`, or check nothing, `safety: {model: none}`"
+                f"{folder} has no {part}: {NO_CHECKER}"
                 if part in CHECKER
                 else f"{folder} has no {part}; give a whole pipeline"
             )
-    for part, name in CONFIGS.items():
-        here = folder / part
-        if part in parts and not (here / name).is_file() and not (part == "tokenizer" and any(here.iterdir())):
-            raise ValueError(f"{folder / part} has no {name}; give a whole pipeline")
-    for part, stem in STEMS.items():
-        if part in parts:
-            _json(folder / part / "config.json", f"{folder / part} has no config.json; give a whole pipeline")
-            check_weights(folder / part, stem)
+    for part, library in parts.items():
+        if part not in CHECKER or has_checker:
+            _check_part(folder / part, library, variant)
+    scheduler = _json(folder / "scheduler" / "scheduler_config.json", "")
+    families.check_objective(family, scheduler, str(folder))
+
+
+def pipeline_index(folder: Path) -> dict:
+    """What ``model_index.json`` says. Raises ValueError unless the folder is a pipeline's."""
+    return _json(folder / "model_index.json", f"{folder} has no model_index.json; give a diffusers pipeline's folder")
+
+
+def components(index: Mapping) -> dict[str, str]:
+    """The parts of a pipeline that its index names, with the library that saved each."""
+    return {
+        part: str(value[0])
+        for part, value in index.items()
+        if isinstance(value, list) and not part.startswith("_") and any(value)
+    }
+
+
+def _check_part(folder: Path, library: str, variant: str | None) -> None:
+    """Raise ValueError unless a part of a pipeline is whole; what it is, the files say that its library saves."""
+    name = folder.name
+    config = next((file for kind, file in CONFIGS.items() if kind in name), None)
+    if config:
+        if not (folder / config).is_file() and not ("tokenizer" in name and any(folder.glob("*"))):
+            raise ValueError(f"{folder} has no {config}; give a whole pipeline")
+        return
+    _json(folder / "config.json", f"{folder} has no config.json; give a whole pipeline")
+    check_weights(folder, "diffusion_pytorch_model" if library == "diffusers" else "model", variant)
 
 
 def check_safety_checker(folder: str | Path) -> None:
@@ -89,24 +117,77 @@ def check_safety_checker(folder: str | Path) -> None:
     check_weights(model, "model")
 
 
-def check_weights(folder: Path, stem: str) -> None:
-    """Raise ValueError unless a folder has the weights ``STEM.safetensors``, whole, in one file or several."""
-    index = folder / f"{stem}.safetensors.index.json"
-    if index.is_file():
-        files = sorted(set(_json(index, "").get("weight_map", {}).values()))
-    elif (folder / f"{stem}.safetensors").is_file():
-        files = [f"{stem}.safetensors"]
+def check_weights(folder: Path, stem: str, variant: str | None = None) -> None:
+    """Raise ValueError unless a folder has the weights ``STEM.safetensors``, whole, in one file or several; or, where
+    there are such, those of the ``variant``."""
+    names = [file.name for file in folder.glob("*")]
+    chosen = {name: plain for name, plain in of_variant(names, variant).items() if plain.startswith(stem)}
+    index = next((name for name, plain in chosen.items() if plain == f"{stem}.safetensors.index.json"), None)
+    whole = next((name for name, plain in chosen.items() if plain == f"{stem}.safetensors"), None)
+    if index:
+        files = sorted(set(_json(folder / index, "").get("weight_map", {}).values()))
+    elif whole:
+        files = [whole]
     elif (folder / PICKLES[stem]).is_file():
         return
     else:
-        variants = [file.name for file in sorted(folder.glob(f"{stem}.*.safetensors"))]
-        if variants:
+        matches = [match for name in sorted(names) if (match := WEIGHTS_NAME.fullmatch(name))]
+        other = next((match for match in matches if match["variant"]), None)
+        if other:
             raise ValueError(
-                f"{folder} has its weights as {variants[0]} only; give a model with {stem}.safetensors, or rename it"
+                f"{folder} has its weights as {other[0]} only; write `variant: {other['variant']}` beside the model's "
+                f"name, or give a model with {stem}.safetensors"
             )
         raise ValueError(f"{folder} has no {stem}.safetensors")
     for file in files:
         check_safetensors(folder / file)
+
+
+WEIGHTS_NAME = re.compile(
+    r"(?P<stem>model|diffusion_pytorch_model)"
+    r"(\.(?P<variant>[A-Za-z]\w*))?(?P<shard>-\d+-of-\d+)?(\.(?P<late>[A-Za-z]\w*))?\.safetensors"
+    r"(?P<index>\.index(\.(?P<of_index>[A-Za-z]\w*))?\.json)?"
+)
+
+
+def of_variant(names: Iterable[str], variant: str | None) -> dict[str, str]:
+    """Of the files of one part of a pipeline those with the weights of a variant, and their plain names; where it has
+    none of the variant, the plain ones. A variant's name stands at one of several places, as diffusers and
+    transformers wrote it at different times."""
+    by_variant: dict[str | None, dict[str, str]] = {}
+    for name in names:
+        if match := WEIGHTS_NAME.fullmatch(name):
+            own = match["variant"] or match["late"] or match["of_index"]
+            by_variant.setdefault(own, {})[name] = plain_name(name)
+    return by_variant.get(variant) or by_variant.get(None, {})
+
+
+def plain_name(name: str) -> str:
+    """What a file of weights, or their index, is called without its variant's name."""
+    match = WEIGHTS_NAME.fullmatch(name)
+    index = ".index.json" if match and match["index"] else ""
+    return f"{match['stem']}{match['shard'] or ''}.safetensors{index}" if match else name
+
+
+def of_pipeline(names: Iterable[str], index: Mapping, variant: str | None) -> dict[str, str]:
+    """Of all files of a pipeline those that it takes to load it with the weights of a variant, by their plain names.
+
+    Single-file checkpoints beside its parts, other variants and other formats are left out, but for the pickled weights
+    of a part that has no others.
+    """
+    by_part: dict[str, list[str]] = {}
+    for name in names:
+        part, _, file = name.rpartition("/")
+        by_part.setdefault(part, []).append(file)
+    chosen = {name: name for name in ("model_index.json", "README.md") if name in by_part.get("", [])}
+    for part in components(index):
+        own = by_part.get(part, [])
+        weights = of_variant(own, variant)
+        described = [name for name in own if name.endswith(DESCRIPTIONS) and not WEIGHTS_NAME.fullmatch(name)]
+        pickles = [] if weights else [name for name in own if name in PICKLES.values()]
+        files = dict.fromkeys([*described, *pickles]) | weights
+        chosen |= {f"{part}/{name}": f"{part}/{plain or name}" for name, plain in files.items()}
+    return chosen
 
 
 def check_safetensors(file: Path) -> None:

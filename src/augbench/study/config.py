@@ -46,6 +46,7 @@ class Study(Section):
     clip: Clip | None = None
     pool: Pool | None = None
     backbone: Backbone | None = None
+    backbones: dict[Name, Backbone] = Field({}, description="further ones, by the names that methods call them")
     safety: Safety = Safety.default()
     added: dict[Name, Added] = Field({}, description="where images lie that were made elsewhere, by their method")
     retrieval: Retrieval = Retrieval.default()
@@ -62,6 +63,10 @@ class Study(Section):
         description="do not add images that may be copies of validation or test images, by what the audit goes by",
     )
     jobs: Jobs = Jobs.default()
+
+    def backbone_of(self, method: Method) -> Backbone | None:
+        """The backbone that generates a method's images."""
+        return self.backbones.get(method.backbone) if method.backbone else self.backbone
 
     @property
     def main_ratio(self) -> float:
@@ -116,6 +121,7 @@ class Config(Section):
             for section in sorted({key for row in methods.values() for key in row.start.sections}):
                 if getattr(study, section) is None:
                     raise ValueError(f"studies.{name}: its methods need the section `{section}`, which is missing")
+            self._check_backbones(name, study)
             self._check_added(name, study)
             self._check_safety(name, study)
             self._check_filters(name, study)
@@ -161,6 +167,21 @@ class Config(Section):
             if getattr(study.backbone, "train", None) and not getattr(study.clip, "train", None):
                 raise ValueError(f"studies.{name}.backbone.train needs `clip.train`, whose text encoder it takes")
         return self
+
+    def _check_backbones(self, name: str, study: Study) -> None:
+        """That there is the backbone by which each method's images are generated. Raises ValueError."""
+        known = ", ".join(study.backbones)
+        for method, row in self.methods_of(study).items():
+            if row.backbone and row.backbone not in study.backbones:
+                raise ValueError(
+                    f"studies.{name}.backbones: there is no {row.backbone!r}, by which {method} is generated"
+                    f"{did_you_mean(row.backbone, study.backbones)} (known: {known or 'none'})"
+                )
+            if row.start.is_generated and study.backbone_of(row) is None:
+                choose = f"; or write which of {known} generates {method}, as `backbone` in its row" if known else ""
+                raise ValueError(f"studies.{name}: its methods need the section `backbone`, which is missing{choose}")
+        if small := next((key for key, section in study.backbones.items() if section.train), None):
+            raise ValueError(f"studies.{name}.backbones.{small}: only `backbone` can be trained; give it a `model`")
 
     def _check_added(self, name: str, study: Study) -> None:
         """That the study says of each method where its images lie, and of no other. Raises ValueError."""

@@ -17,7 +17,8 @@ from augbench.study.sections.filter import Filter
 from augbench.study.starts import STARTS, Start
 
 ROUNDING = 1e-5  # by which the shares of a union may miss 1: thirds
-GENERATION = ("strength", "variations", "guidance", "steps", "negative_prompt")  # keys in place of the study's own
+# Keys in place of the study's own.
+GENERATION = ("strength", "variations", "guidance", "steps", "negative_prompt", "backbone")
 
 
 class Method(Section):
@@ -59,6 +60,9 @@ class Method(Section):
     guidance: float | None = Field(None, description="classifier-free guidance scale; null: the study's")
     steps: Count | None = Field(None, description="denoising steps; null: the study's")
     negative_prompt: str | None = Field(None, description="what guidance leads away from; null: the study's")
+    backbone: str | None = Field(
+        None, description="which of the study's `backbones` generates its images; null: the study's `backbone`"
+    )
     query: Literal["text", "text_and_images"] = Field(
         "text", description="what retrieval searches for: the prompts, or the mean of prompts and training images"
     )
@@ -206,6 +210,9 @@ class Method(Section):
         guiding = [part.name for part in self.trained if part.guides]
         if len(guiding) > 1:
             raise ValueError(f"trained takes either {' or '.join(guiding)}, or neither")
+        denoising = [part.name for part in self.trained if part.trains_denoiser]
+        if len(denoising) > 1:
+            raise ValueError(f"trained takes either {' or '.join(denoising)}: both change the denoiser")
         if self.clusters > 1 and not any(part.has_clusters for part in self.trained):
             clustered = _names(PARTS, lambda part: part.has_clusters)
             raise ValueError(f"clusters needs `trained: [{clustered}]`: nothing else that is learned has clusters")

@@ -2,15 +2,18 @@
 
 Nothing else in the program compares a part with a string: it asks the object. A new part is a class here and a row of
 ``PARTS``. What was trained is a *candidate*, a mapping from names to tensors: ``conditioning`` (classes x clusters,
-tokens, width), ``pseudo_word`` (classes, width), ``unet.NAME``. Models, tokenizers and encoders are passed in; torch is
+tokens, width), ``pseudo_word`` (classes, width), ``unet.NAME``, of an adapter
+``unet.NAME.lora_A.weight`` and ``lora_B``. Models, tokenizers and encoders are passed in; torch is
 imported by those methods alone that need it, for the configuration is read without it.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 
-from augbench.core.seeds import generator
+from pydantic import Field
+
+from augbench.core.seeds import derive, generator
 from augbench.study import prompts, pseudo_words
-from augbench.study.sections.base import Section
+from augbench.study.sections.base import Count, Positive, Section
 
 
 class Guide:
@@ -67,6 +70,8 @@ class Part:
     keeps_prompts = True  # images are still generated from various prompts
     uses_pseudo_word = False  # its prompts, and no others, have a place {p}
     has_clusters = False  # it can learn something for each cluster of a class's training images
+    is_adapter = False  # of any denoiser that takes adapters; what other parts do is Stable Diffusion's own
+    trains_denoiser = False  # of two such parts one would undo the other
     needs_full_precision = False  # the denoiser's own weights are trained: half precision would lose small steps
     settings: type[Section] | None = None  # a section of its own in `finetune`, under its name
 
@@ -78,9 +83,10 @@ class Part:
     def attach(self, model, classes: Sequence[Mapping], method, settings: Section | None) -> list:
         """Put what is trained into a model whose weights are frozen, and return its parameters.
 
-        ``model`` has ``unet``, ``text_encoder``, ``tokenizer`` and ``encodings``, which encodes prompts; tensors that
-        become its attributes move and are saved with it. ``model.rows(start, repeats)`` is a table of which each image
-        trains one row, to be returned in place of a parameter.
+        ``model`` has ``unet`` (``denoiser_name`` is what diffusers calls it), ``text_encoder``, ``tokenizer``, ``seed``
+        and ``encodings``, which encodes prompts; tensors that become its attributes move and are saved with it.
+        ``model.rows(start, repeats)`` is a table of which each image trains one row, to be returned in place of a
+        parameter.
         """
         raise NotImplementedError
 
@@ -88,8 +94,12 @@ class Part:
         """What was trained, by the names it has in a candidate."""
         return {self.name: getattr(model, self.name)}
 
+    def candidate(self, model) -> dict:
+        """What a candidate holds of it, where that is not the same as what training goes on from."""
+        return self.tensors(model)
+
     def restore(self, model, candidate: Mapping) -> None:
-        """Take what was trained from a candidate, to go on with its training."""
+        """Take what was trained from :meth:`tensors`, to go on with its training."""
         import torch
 
         with torch.no_grad():
@@ -214,6 +224,7 @@ class Unet(Part):
     learning_rate_of = "of the denoiser (Imagic)"
     weight_decay = 0.01
     gpu_hours = 720
+    trains_denoiser = True
     needs_full_precision = True
 
     def candidate_bytes(self, classes, clusters, tokens, width, unet):
@@ -239,7 +250,80 @@ class Unet(Part):
         )
 
 
-PARTS: dict[str, Part] = {part.name: part for part in (Conditioning(), PseudoWord(), Unet())}
+class LoraSettings(Section):
+    """A low-rank adapter (Hu et al. 2022)."""
+
+    rank: Count = Field(16, description="of the change of each weight; 16 as in DataDream, 4 in diffusers' examples")
+    alpha: Positive | None = Field(None, description="the change is scaled by alpha / rank; null: the rank")
+    targets: list[str] = Field(
+        ["to_k", "to_q", "to_v", "to_out.0", "add_k_proj", "add_v_proj"],
+        min_length=1,
+        description="layers of the denoiser, by the ends of their names",
+    )
+
+
+class Lora(Part):
+    """A low-rank adapter of the denoiser. Candidates are adapters as diffusers saves them."""
+
+    name = "lora"
+    meaning = "a low-rank adapter of the denoiser"
+    learning_rate = 1e-4
+    learning_rate_of = "of adapters (diffusers, DataDream)"
+    weight_decay = 0.01
+    gpu_hours = 380  # the pass through the denoiser, as for the others
+    is_adapter = True
+    trains_denoiser = True
+    settings = LoraSettings
+    SHARE = 0.004  # of the denoiser's numbers, at rank 16 in its attention
+
+    def candidate_bytes(self, classes, clusters, tokens, width, unet):
+        return self.SHARE * unet
+
+    def attach(self, model, classes, method, settings):
+        """The change begins as none: the second factor is zero."""
+        import torch
+        from peft import LoraConfig
+
+        assert isinstance(settings, LoraSettings)
+        scale = settings.alpha or settings.rank
+        config = LoraConfig(
+            r=settings.rank, lora_alpha=scale, init_lora_weights="gaussian", target_modules=settings.targets
+        )
+        with torch.random.fork_rng():
+            torch.manual_seed(derive(model.seed, "lora"))
+            model.unet.add_adapter(config)
+        model.lora_scale = scale / settings.rank
+        trained = list(self._weights(model.unet).values())
+        for weights in trained:
+            weights.data = weights.data.float()  # also where the denoiser's are in half precision
+        return trained
+
+    def tensors(self, model):
+        return {f"{model.denoiser_name}.{name}": weights for name, weights in self._weights(model.unet).items()}
+
+    def candidate(self, model):
+        """With alpha / rank in the second factor, for a file of an adapter says nothing of it."""
+        tensors = self.tensors(model)
+        return {name: value * model.lora_scale if ".lora_B." in name else value for name, value in tensors.items()}
+
+    def restore(self, model, candidate):
+        import torch
+
+        with torch.no_grad():
+            for name, weights in self._weights(model.unet).items():
+                weights.copy_(candidate[f"{model.denoiser_name}.{name}"])
+
+    def load(self, pipeline, candidate):
+        pipeline.unload_lora_weights()
+        pipeline.load_lora_weights({name: value for name, value in candidate.items() if ".lora_" in name})
+
+    def _weights(self, module) -> dict:
+        """The adapter's weights, by the names that diffusers gives them in files."""
+        trained = {name: value for name, value in module.named_parameters() if ".lora_" in name}
+        return {name.replace(".default.", "."): value for name, value in trained.items()}
+
+
+PARTS: dict[str, Part] = {part.name: part for part in (Conditioning(), PseudoWord(), Unet(), Lora())}
 
 # Parts that the paper trains together, where these take not as long as the longer of them.
 TOGETHER = {frozenset({Conditioning.name, Unet.name}): 552}

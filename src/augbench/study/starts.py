@@ -23,6 +23,7 @@ class Start:
     is_union = False  # of other methods' images, in shares that its row says
     has_shares = True  # a union can take a share of the images
     is_checked = False  # by the safety checker, before they are added
+    begins_from_noise = False  # and nothing else, as every diffusion model does of itself
     begins_from_images = False  # the diffusion model denoises noised training images rather than noise
     needs_conditioning = False
     can_be_trained = False  # parts of the diffusion model can be fine-tuned for it
@@ -92,7 +93,6 @@ class Generated(Start):
 
     is_generated = True
     is_checked = True
-    sections = ("backbone",)
     more = "a higher `generate: {times: ...}`"
 
     def tables(self, files, method):
@@ -126,6 +126,7 @@ class Generated(Start):
 class Noise(Generated):
     name = "noise"
     meaning = "the diffusion model denoises noise"
+    begins_from_noise = True
     needs_conditioning = True
     can_be_trained = True
     paper_stage = "generate"

@@ -103,6 +103,16 @@ def test_an_imagefolder_has_metadata_and_a_card(tables, tmp_path):
     assert "16 real and 8 added training images of 8 classes" in (tmp_path / "out" / "README.md").read_text()
 
 
+def test_the_card_names_the_models_that_made_images_and_their_licences(tables, tmp_path):
+    train, added = tables
+    added = added.assign(model="owner/sdxl@0123", licence="openrail++")
+    added.loc[0, ["model", "licence"]] = ["local[x](y)", None]
+    export("folder", train, added, CLASSES, tmp_path / "plain", ABOUT)
+    export("huggingface", train, added, CLASSES, tmp_path / "out", ABOUT)
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "made them: local_x_(y) (licence unknown), owner/sdxl@0123 (licence: openrail++)." in card
+
+
 def test_no_name_leads_out_of_the_folder_and_none_is_like_another(tmp_path):
     names = folder_names([*KEYS, "x" * 300, "猫" * 300, ""])
     assert len({name.casefold() for name in names.values()}) == len(KEYS) + 3

@@ -4,13 +4,13 @@ import json
 from collections import Counter
 
 import hostile
+import looks_like
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from augbench import images
 from augbench.dataset import references, splits
-from augbench.models import local_files
 from augbench.retrieval import embedding, guard, pools
 from augbench.study import config
 from augbench.study.sources import SOURCES
@@ -101,12 +101,10 @@ def backbone(folder, model):
 
 def pipeline(folder, parts, weights="diffusion_pytorch_model.safetensors"):
     """A diffusers folder with some parts, as far as a plan looks at it."""
-    whole = [*local_files.STEMS, *local_files.CONFIGS]
-    index_ = {"_class_name": "StableDiffusionPipeline"} | {part: ["library", "Class"] for part in whole}
-    for part in parts or whole:
-        for name in ("config.json", local_files.CONFIGS.get(part, weights)):
+    for part in parts or looks_like.PARTS:
+        for name in ("config.json", looks_like.DESCRIBED.get(part, weights)):
             hostile.put(folder / part / name, b"{}")
-    hostile.put(folder / "model_index.json", json.dumps(index_).encode())
+    hostile.put(folder / "model_index.json", json.dumps(looks_like.index()).encode())
     return folder
 
 
@@ -146,7 +144,7 @@ def linked(folder):
 
 
 PNG = hostile.picture()
-WITHOUT_CHECKER = ["unet", "vae", "text_encoder"]
+WITHOUT_CHECKER = ["unet", "vae", "text_encoder", "tokenizer", "scheduler"]
 TEN = {"cat": 9, "dog": 9}
 CASES = {  # of real users: what it is -> what is done with it in a folder, and what is said; empty: it goes on
     "urls-short, 12 rows": (lambda at: urls(at / "urls", [12]), ""),

@@ -10,6 +10,7 @@ from augbench.jobs.job_costs import JobCosts
 from augbench.jobs.report_files import measured_jobs
 from augbench.jobs.study_files import StudyFiles
 from augbench.jobs.study_size import StudySize
+from augbench.models import families
 from augbench.study import config
 
 ROWS = yaml.safe_load(Path("config/methods.yaml").read_text())
@@ -63,8 +64,8 @@ def test_processes_map_the_same_latents(monkeypatch):
     images = IMAGES | {"train": 200_000}
     monkeypatch.setattr(job_costs, "study_size", lambda files: StudySize((200_000,), images))
     one, two = (costs(finetune={"processes": n}).finetune(TUNED, "1").megabytes for n in (1, 2))
-    assert two - one == job_costs.PROCESS
-    assert one > job_costs.PROCESS + 200_000 * 65_000 / 1e6  # half precision, 64 x 64 x 8 numbers each
+    assert two - one == families.DEFAULT.megabytes
+    assert one > families.DEFAULT.megabytes + 200_000 * 65_000 / 1e6  # half precision, 64 x 64 x 8 numbers each
 
 
 def test_latents_are_as_large_as_they_are_stored():

@@ -7,6 +7,7 @@ import struct
 import subprocess
 import sys
 
+import looks_like
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -131,16 +132,14 @@ def safetensors(path, numbers=4):
 def pipeline(tmp_path):
     """A folder that looks like Stable Diffusion from outside."""
     folder = tmp_path / "sd"
-    parts = [*local_files.STEMS, *local_files.CONFIGS]
-    for part in parts:
+    for part in looks_like.PARTS:
         (folder / part).mkdir(parents=True)
-    for part, stem in local_files.STEMS.items():
+    for part, stem in looks_like.STEMS.items():
         (folder / part / "config.json").write_text("{}")
         safetensors(folder / part / f"{stem}.safetensors")
-    for part, name in local_files.CONFIGS.items():
+    for part, name in looks_like.DESCRIBED.items():
         (folder / part / name).write_text("{}")
-    index = {"_class_name": "StableDiffusionPipeline"} | {part: ["library", "Class"] for part in parts}
-    (folder / "model_index.json").write_text(json.dumps(index))
+    (folder / "model_index.json").write_text(json.dumps(looks_like.index()))
     return folder
 
 
@@ -150,22 +149,22 @@ def index_with(folder, **changes):
 
 
 def fp16(folder, part="unet"):
-    file = folder / part / f"{local_files.STEMS[part]}.safetensors"
+    file = folder / part / f"{looks_like.STEMS[part]}.safetensors"
     file.rename(file.with_suffix("").with_suffix(".fp16.safetensors"))
 
 
 def cut(folder, part="vae"):
-    file = folder / part / f"{local_files.STEMS[part]}.safetensors"
+    file = folder / part / f"{looks_like.STEMS[part]}.safetensors"
     file.write_bytes(file.read_bytes()[:-3])
 
 
 def pointer(folder, part="text_encoder"):
     text = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 492265168\n"
-    (folder / part / f"{local_files.STEMS[part]}.safetensors").write_text(text)
+    (folder / part / f"{looks_like.STEMS[part]}.safetensors").write_text(text)
 
 
 def sharded(folder, part="unet"):
-    file = folder / part / f"{local_files.STEMS[part]}.safetensors"
+    file = folder / part / f"{looks_like.STEMS[part]}.safetensors"
     first, second = (file.with_suffix("").with_suffix(f".{k}.safetensors") for k in "12")
     file.rename(first)
     index = {"weight_map": {"a": first.name, "b": second.name}}
@@ -175,11 +174,18 @@ def sharded(folder, part="unet"):
 DAMAGE = {
     "no index": (lambda folder: (folder / "model_index.json").unlink(), "has no model_index.json"),
     "index of a list": (lambda folder: (folder / "model_index.json").write_text("[]"), "is not a JSON object"),
-    "SDXL": (
-        lambda folder: index_with(folder, _class_name="StableDiffusionXLPipeline"),
-        "StableDiffusionXLPipeline, but",
+    "SDXL in name": (lambda folder: index_with(folder, _class_name="StableDiffusionXLPipeline"), "text_encoder_2"),
+    "inpainting": (
+        lambda folder: index_with(folder, _class_name="StableDiffusionInpaintPipeline"),
+        "is a StableDiffusionInpaintPipeline, which draws no pictures from prompts alone",
     ),
-    "no class": (lambda folder: index_with(folder, _class_name=None), "only a StableDiffusionPipeline"),
+    "no class": (lambda folder: index_with(folder, _class_name=None), "one of these classes: StableDiffusionPipeline,"),
+    "flow matching": (
+        lambda folder: (folder / "scheduler" / "scheduler_config.json").write_text(
+            json.dumps({"_class_name": "FlowMatchEulerDiscreteScheduler"})
+        ),
+        "has the scheduler FlowMatchEulerDiscreteScheduler for flow matching, but Stable Diffusion",
+    ),
     "SD 2": (lambda folder: index_with(folder, safety_checker=[None, None]), "has no safety_checker: generated"),
     "checker removed": (lambda folder: shutil.rmtree(folder / "safety_checker"), "has no safety_checker"),
     "no extractor": (lambda folder: index_with(folder, feature_extractor=[None, None]), "has no feature_extractor"),

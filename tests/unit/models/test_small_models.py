@@ -2,13 +2,14 @@
 
 import hashlib
 import shutil
+from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from augbench import images
 from augbench.models import train_clip, train_diffusion
-from augbench.models.backbones import SafetyChecker, load_pipeline, resolve
+from augbench.models.backbones import ORIGIN, Origin, SafetyChecker, load_pipeline, origin_of, resolve
 from augbench.study.sections.models import ClipTraining
 
 
@@ -125,39 +126,12 @@ def test_a_local_backbone_is_linked_without_touching_it(world, tmp_path):
     files = {path.relative_to(local) for path in local.rglob("*")}
     (local / ".snakemake_timestamp").touch()  # what Snakemake leaves in a folder that is an output
     resolve(str(local), tmp_path / "backbone")
-    assert {path.relative_to(tmp_path / "backbone") for path in (tmp_path / "backbone").rglob("*")} == files
+    linked = {path.relative_to(tmp_path / "backbone") for path in (tmp_path / "backbone").rglob("*")}
+    assert linked == files | {Path(ORIGIN)}
+    assert origin_of(tmp_path / "backbone") == Origin(str(local))
+    assert (local / "unet/config.json").samefile(tmp_path / "backbone/unet/config.json")
     with pytest.raises(ValueError, match=r"has no model_index\.json"):
         resolve(str(tmp_path), tmp_path / "other")
-
-
-# Of the repository of Stable Diffusion v1.4, and of one whose weights are in several files.
-HUB = [
-    "model_index.json", "feature_extractor/preprocessor_config.json", "safety_checker/config.json",
-    "safety_checker/model.safetensors", "safety_checker/model.fp16.safetensors", "safety_checker/pytorch_model.bin",
-    "scheduler/scheduler_config.json", "text_encoder/config.json", "text_encoder/model.safetensors",
-    "text_encoder/model.fp16.safetensors", "tokenizer/merges.txt", "tokenizer/vocab.json", "unet/config.json",
-    "unet/diffusion_pytorch_model.safetensors", "unet/diffusion_pytorch_model.fp16.safetensors",
-    "unet/diffusion_pytorch_model.non_ema.safetensors", "unet/diffusion_pytorch_model.bin", "vae/config.json",
-    "vae/diffusion_pytorch_model-00001-of-00002.safetensors", "vae/diffusion_pytorch_model.safetensors.index.json",
-    "vae/diffusion_pytorch_model.fp16-00001-of-00002.safetensors", "sd-v1-4.ckpt", "README.md",
-    "vae/diffusion_pytorch_model.safetensors.index.fp16.json",
-]  # fmt: skip
-
-
-def test_weights_are_fetched_once_and_as_safetensors(tmp_path, monkeypatch):
-    import huggingface_hub
-    from huggingface_hub.utils import filter_repo_objects
-
-    fetched = []
-
-    def download(model, local_dir, allow_patterns, ignore_patterns):
-        fetched.extend(filter_repo_objects(HUB, allow_patterns=allow_patterns, ignore_patterns=ignore_patterns))
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    with pytest.raises(ValueError, match="has no model_index.json"):
-        resolve("owner/name", tmp_path / "backbone")
-    unwanted = ("fp16", "non_ema", ".bin", ".ckpt", ".md")
-    assert fetched == [name for name in HUB if not any(part in name for part in unwanted)]
 
 
 def test_clips_initial_weights_are_drawn_here_whatever_transformers_would_draw(monkeypatch):

@@ -54,6 +54,15 @@ def test_makers_licences_and_classes_that_are_short_are_named(results):
     assert row["origin"].endswith(", x.py") and row["short"] == ""
 
 
+def test_the_model_that_generated_images_and_its_licence_are_named(results):
+    of = results(added={"mine": "data/mine"})
+    (path,) = of.files.generated["clip_prompts"]
+    images.write(path, images.read(path).assign(model="owner/sdxl@0123", licence="openrail++"))
+    rows_of = {row["method"]: row["origin"] for row in origins(of)["rows"]}
+    assert rows_of["clip_prompts"] == "the diffusion model denoises noise, by owner/sdxl@0123 (licence: openrail++)"
+    assert rows_of["simple_prompt" if "simple_prompt" in rows_of else "retrieval"].endswith(("noise", "pool"))
+
+
 def test_a_union_says_whose_images_it_adds_and_by_what_each_was_checked(results, tmp_path):
     union = {"title": "Both", "family": "union", "start": "methods", "of": {"retrieval": 0.4, "mine": 0.6}}
     methods = {name: made.METHODS[name] for name in ("none", "clip_prompts")} | {"both": union}

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from augbench.jobs import checks
+from augbench.models import families
 from augbench.study import config, reference
 from augbench.study.augments import AUGMENTS
 from augbench.study.parts import PARTS, PROMPT
@@ -35,7 +36,9 @@ def test_defaults_are_the_papers():
     assert (classifier.model, classifier.batch_size, classifier.learning_rate) == ("resnet50", 256, 0.1)
     assert (classifier.max_epochs, classifier.patience, classifier.stop_after) == (270, 10, 20)
     assert (retrieval.overfetch, retrieval.overfetch_max, retrieval.min_aesthetic) == (1.4, 14, 5.0)
-    assert (config.Generate().image_size, config.Generate().times, config.Dataset().train) == (512, 3, 0.1)
+    assert (config.Generate().times, config.Dataset().train) == (3, 0.1)
+    own = families.DEFAULT.with_defaults(config.Generate())
+    assert (own.image_size, own.steps, own.guidance) == (512, 50, 7.5)
 
 
 def test_the_reference_is_made_from_the_code():
@@ -112,7 +115,7 @@ def test_a_missing_template_names_the_known_ones():
         ({"trained": ["pseudo_word"]}, "templates hold {p}, the learned pseudo-word, with"),
         ({"conditioning": "textual_inversion"}, "templates hold {p}, the learned pseudo-word, with"),
         ({"conditioning": None}, "start: noise needs a conditioning"),
-        ({"trained": ["vae"]}, "there is no part 'vae' (known: conditioning, pseudo_word, unet)"),
+        ({"trained": ["vae"]}, "there is no part 'vae' (known: conditioning, pseudo_word, unet, lora)"),
         ({"trained": [3]}, "there is no part 3"),
         ({"start": ["noise"]}, "there is no start ['noise']"),
         ({"candidates": ["best"]}, "String should match pattern"),

@@ -23,6 +23,8 @@ def origins(results: StudyResults) -> dict:
 def _origin(results: StudyResults, method: str) -> dict:
     start, settings = results.plan.rows[method].start, results.plan.settings
     row = {"origin": start.meaning, "checked": _checker(results, method), "short": ""}
+    if start.is_generated:
+        row["origin"] += f",{made}" if (made := _by(_generated(results, method))) else ""
     if start.is_union:
         table = images.read_columns(results.files.added[method], columns=["class", "method"])
         counts, shares = table["method"].value_counts(), results.plan.unions[method]
@@ -32,7 +34,7 @@ def _origin(results: StudyResults, method: str) -> dict:
     if start.is_external:
         place = settings.added[method]
         table = results.external(method)
-        row["origin"] = f"{counted(len(table), 'image')} {_makers(table)}, {place.path or place.script}"
+        row["origin"] = f"{counted(len(table), 'image')} made elsewhere{_by(table)}, {place.path or place.script}"
         row["short"] = _short(results, method, table)
     return row
 
@@ -48,10 +50,17 @@ def _checker(results: StudyResults, method: str) -> str:
     return own + f"; not checked: {', '.join(rows[key].title for key in unchecked)}" * bool(unchecked)
 
 
-def _makers(table: pd.DataFrame) -> str:
-    """What is known of who made images, and of their terms."""
+def _generated(results: StudyResults, method: str) -> pd.DataFrame:
+    """Images that a diffusion model generated for a method, or for another one whose images it takes."""
+    if method in results.files.generated:
+        return results.generated(method)
+    return images.read_columns(results.files.added[method], columns=["model", "licence"])
+
+
+def _by(table: pd.DataFrame) -> str:
+    """What is known of the models that made images, and of their terms."""
     models, licences = (", ".join(sorted(set(table[name].dropna()) - {""})) for name in ("model", "licence"))
-    return "made elsewhere" + f" by {models}" * bool(models) + f" (licence: {licences})" * bool(licences)
+    return f" by {models}" * bool(models) + f" (licence: {licences})" * bool(licences)
 
 
 def _short(results: StudyResults, method: str, table: pd.DataFrame) -> str:

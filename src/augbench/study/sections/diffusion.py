@@ -10,13 +10,15 @@ from augbench.study.sections.base import Count, Positive, Section
 
 
 class Generate(Section):
-    image_size: Count = Field(512, description="pixels")
+    image_size: Count | None = Field(None, description="pixels; null: what the backbone's pipeline draws of itself")
     times: Positive = Field(3, description="images generated per class, as a multiple of its training images")
     images_per_class: Count | None = Field(
         None, description="smallest number per class, 390 in the paper; null: `times` alone"
     )
-    steps: Count = Field(50, description="denoising steps")
-    guidance: float = Field(7.5, description="classifier-free guidance scale")
+    steps: Count | None = Field(None, description="denoising steps; null: the pipeline's own number")
+    guidance: float | None = Field(
+        None, description="classifier-free guidance scale, or what the model has in its place; null: the pipeline's own"
+    )
     batch_size: Count = Field(32, description="images denoised at a time")
     format: Literal["png", "jpeg", "webp"] = Field(
         "png", description="of the images' files; png keeps every bit, the others take a fifth to a third of the disk"
@@ -28,6 +30,14 @@ class Generate(Section):
     )
     negative_prompt: str = Field("", description="what guidance leads away from")
     threads: Count = Field(1, description="CPU threads; results depend on it in low bits, so --cores does not set it")
+
+
+class Sampling(Generate):
+    """The section as a sampler has it: nothing is left open."""
+
+    image_size: Count
+    steps: Count
+    guidance: float
 
 
 def learning_rates(parts: Collection[Part]) -> type[Section]:

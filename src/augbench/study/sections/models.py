@@ -1,6 +1,6 @@
 """Pretrained models, or how small ones are trained on the pool."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -71,10 +71,37 @@ class Safety(Section):
         return self.model != "none"
 
 
-class Backbone(Section):
-    model: str | None = Field(None, description="hub id or local diffusers folder, e.g. CompVis/stable-diffusion-v1-4")
+class Loading(Section):
+    """How a backbone is loaded to generate images."""
+
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field(
+        "auto", description="of its numbers as it generates; auto: on a GPU its family's half precision, else float32"
+    )
+    offload: Literal["none", "model", "sequential"] = Field(
+        "none",
+        description="for GPUs with little memory: one part of the model there at a time (model), or one layer "
+        "(sequential, many times slower)",
+    )
+
+
+class Backbone(Loading):
+    model: str | None = Field(
+        None,
+        description="hub id or local diffusers folder of a text-to-image pipeline, e.g. CompVis/stable-diffusion-v1-4",
+    )
+    revision: str | None = Field(None, description="branch, tag or commit on the hub; null: its main branch")
+    variant: Annotated[str, Field(pattern=r"^[A-Za-z]\w*$")] | None = Field(
+        None, description="of the weights, e.g. fp16: no others are fetched; null: those without a variant's name"
+    )
     train: BackboneTraining | None = Field(None, description="train a small one on the pool instead")
 
     @model_validator(mode="after")
     def _one(self):
-        return exactly_one(self, "backbone", "model", "train", "model: CompVis/stable-diffusion-v1-4")
+        exactly_one(self, "backbone", "model", "train", "model: CompVis/stable-diffusion-v1-4")
+        if self.train and (self.revision or self.variant):
+            raise ValueError("revision and variant are those of a `model`; leave them out beside `train`")
+        return self
+
+    @property
+    def loading(self) -> Loading:
+        return Loading(dtype=self.dtype, offload=self.offload)
