@@ -10,9 +10,10 @@ from augbench.core import benchmarks
 from augbench.jobs import checks, logs, status, user_data
 from augbench.jobs import resources as costs
 from augbench.jobs.job_costs import JobCosts
+from augbench.jobs.paths import Paths
 from augbench.jobs.report_files import leaves, measured_jobs, report_files
 from augbench.jobs.rules import numbered_rule, share_gpus, touched, track_changes, value_at
-from augbench.jobs.study_files import Paths, StudyFiles
+from augbench.jobs.study_files import StudyFiles
 from augbench.study import config as configuration
 from augbench.study.sections.audit import REFERENCES
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from augbench.jobs.study_files import Paths, StudyFiles
+from augbench.jobs.paths import Paths
+from augbench.jobs.study_files import StudyFiles
 from augbench.study import config
 
 ROWS = yaml.safe_load(Path("config/methods.yaml").read_text())
