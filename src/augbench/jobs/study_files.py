@@ -8,7 +8,7 @@ from pathlib import Path
 from augbench.audit.duplicates import RADIUS
 from augbench.dataset.class_table import class_keys
 from augbench.jobs.paths import Paths
-from augbench.study import unions
+from augbench.study import prompts, unions
 from augbench.study.config import Config, Study, parts_of
 from augbench.study.methods import GENERATION, Method
 from augbench.study.readers.layout import HELD_OUT
