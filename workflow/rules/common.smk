@@ -101,6 +101,12 @@ def recipe(wildcards):
     return files_of(wildcards).recipe(wildcards.method)
 
 
+def chosen_for(wildcards, file):
+    """A file that jobs want which draw more images of a fine-tuned method's chosen candidate."""
+    goes_on = wildcards.purpose in ("selected", "further") and files_of(wildcards).is_trained(wildcards.method)
+    return file.format(**wildcards) if goes_on else []
+
+
 def data_in(*places):
     """A params function: digests of what the user put into these places. A job has no use for them, and lists nothing."""
     if not workflow.is_main_process:
@@ -131,7 +137,7 @@ def needs(rule, **more):
 
 
 def is_light(rule):
-    """Whether all jobs of a rule are small enough to run where Snakemake itself does: they need no place in the queue."""
+    """Whether all jobs of a rule are so small that Snakemake itself can run them, without a place in the queue."""
     return not workflow.is_main_process or all(study.largest(rule) <= costs.LIGHT for study in COSTS.values())
 
 

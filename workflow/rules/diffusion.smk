@@ -1,9 +1,3 @@
-def chosen_for(wildcards, file):
-    """A file that jobs want which draw more images of a fine-tuned method's chosen candidate."""
-    goes_on = wildcards.purpose in ("selected", "further") and files_of(wildcards).is_trained(wildcards.method)
-    return file.format(**wildcards) if goes_on else []
-
-
 # Fine-tuned methods take the most steps after another, so they go before classifiers, which fill the gaps.
 
 

@@ -572,9 +572,9 @@ class JobCosts:
             for ratio in files.image_ratios(method):
                 rule = "unite" if files.shares(method) else "resample"
                 yield rule, getattr(self, rule)(method, ratio)
-        filters = ["score"] * (method in files.scored) + ["filter_images"] * files.is_filtered(method)
-        for extent in files.extents(method) if filters else []:
-            yield from ((rule, getattr(self, rule)(method, extent)) for rule in filters)
+        yield from (("score", self.score(method, extent)) for extent in files.scored_extents(method))
+        if files.is_filtered(method):
+            yield from (("filter_images", self.filter_images(method, extent)) for extent in files.extents(method))
         if method not in self.study.methods:
             return  # it is here for its images
         for ratio in files.ratios(method):

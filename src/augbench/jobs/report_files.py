@@ -115,9 +115,9 @@ def _added(files: StudyFiles, method: str):
     if not start.adds_images:
         return []
     drawn = [("resample", f"{method}-x{ratio}", method, "") for ratio in files.image_ratios(method)]
-    kinds = [""] * (method in files.scored) + ["-filter"] * files.is_filtered(method)
-    extents = files.extents(method) if kinds else []
-    drawn += [("scores", f"{method}-{extent}{kind}", method, "") for extent in extents for kind in kinds]
+    jobs = files.scored_extents(method)
+    jobs += [f"{extent}-filter" for extent in files.extents(method) if files.is_filtered(method)]
+    drawn += [("scores", f"{method}-{job}", method, "") for job in jobs]
     if method not in files.adding:
         return drawn
     audits = ["", *(f"-{kind}" for kind in _detectors(files))]

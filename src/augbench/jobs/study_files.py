@@ -496,7 +496,15 @@ class StudyFiles(Paths):
     def extents(self, method: str) -> list[str]:
         """The groups in which a method's images are scored and filtered, so that those of the main ratio do not depend
         on further ones: ``main`` and, if there are such, ``further``."""
-        return ["main", "further"] if self.further(method, "parquet") else ["main"]
+        larger = any(float(ratio) > self.study.main_ratio for ratio in self.image_ratios(method))
+        return ["main", "further"] if larger and self.further(method, "parquet") else ["main"]
+
+    def scored_extents(self, method: str) -> list[str]:
+        """The groups of a method's images that are scored: further ones only for those who filter them."""
+        if method not in self.scored:
+            return []
+        wanted = {extent for name in self.filtering if self.makers[name] == method for extent in self.extents(name)}
+        return ["main", "further"] if "further" in wanted else ["main"]
 
     def candidate_tables(self, method: str, extent: str) -> list[str]:
         """The tables of the images that a method could add, before any filter."""

@@ -18,6 +18,7 @@ from augbench.retrieval.metadata import WANTED
 from augbench.study import embedding_pairs
 
 BLOCK = 64 << 20  # bytes of vectors, as float32, that are compared at a time
+ROUNDING = 1e-3  # by which the length of a unit vector in half precision may miss 1
 PROBED = 256  # rows whose captions are compared with their vectors
 AGREES = 0.55  # share of caption and vector pairs by which a CLIP is told from one that knows nothing of them: 0.5
 
@@ -78,12 +79,12 @@ class Scan(Searchable):
         """Captions of some rows, and their vectors."""
         count = int(self.begins[-1])
         ids = np.unique(np.linspace(0, count - 1, min(PROBED, count)).astype(np.int64))
-        captions = self.metadata.rows(ids)
-        captions = captions["caption"].to_pylist() if "caption" in captions.column_names else [None] * len(ids)
+        facts = self.metadata.rows(ids)
+        captions = facts["caption"].to_pylist() if "caption" in facts.column_names else [None] * len(ids)
         vectors = np.zeros((len(ids), self.width), self.kind)
         self._gather(ids, vectors)
-        stated = [place for place, caption in enumerate(captions) if caption and caption.strip()]
-        return [captions[place] for place in stated], _unit(vectors[stated])
+        stated = {place: str(caption) for place, caption in enumerate(captions) if caption and caption.strip()}
+        return list(stated.values()), _unit(vectors[list(stated)])
 
 
 def _blocks(vectors: np.ndarray) -> Iterator[np.ndarray]:
@@ -93,14 +94,16 @@ def _blocks(vectors: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
-    """Vectors as float32 of unit length; those that are not finite are 0, and so near to nothing."""
+    """Vectors as float32 of unit length, as they are where they have it but for the rounding of half precision, as an
+    index would; those that are not finite are 0, and so near to nothing."""
     vectors = np.array(vectors, np.float32, order="C")
     norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
     usable = np.isfinite(norms) & (norms > 0)
     if not usable.all():
         vectors[~usable] = 0
         norms[~usable] = 1
-    vectors /= norms[:, None]
+    other = np.abs(norms - 1) > ROUNDING
+    vectors[other] /= norms[other, None]
     return vectors
 
 

@@ -266,6 +266,8 @@ def test_further_images_are_filtered_apart_and_are_made_for_both_rows():
     assert study.image_tables("retrieval_filtered", "5") == [
         f"{folder}/{extent}/images.parquet" for extent in ("main", "further")
     ]
+    assert study.extents("retrieval") == ["main"] and study.scored_extents("retrieval_filtered") == []
+    assert study.scored_extents("retrieval") == ["main", "further"]
     assert [study.enough_for("retrieval_filtered", extent) for extent in ("main", "further")] == [1, None]
     assert [study.allows_fewer("retrieval_filtered", ratio) for ratio in ("1", "5")] == [True, False]
     assert not study.allows_fewer("retrieval", "1")
