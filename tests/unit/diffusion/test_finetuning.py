@@ -692,9 +692,9 @@ def test_a_rate_that_is_far_too_high_diverges_for_real(world, target, tmp_path):
 def test_half_of_the_images_are_mirrored_where_asked_for(world, target, tmp_path, monkeypatch, mirrored):
     stored, original, used = target.latents["train"], trainer.sample_posterior, []
 
-    def sample_posterior(parameters, noise, scaling):
+    def sample_posterior(parameters, noise, *scaling):
         used.extend(parameters)
-        return original(parameters, noise, scaling)
+        return original(parameters, noise, *scaling)
 
     monkeypatch.setattr(trainer, "sample_posterior", sample_posterior)
     monkeypatch.setattr(trainer.Trainer, "validation_loss", lambda *_: 1.0)
