@@ -73,7 +73,10 @@ def test_what_is_no_union_is_a_sentence(methods, sentence):
 
 
 def test_a_study_needs_what_the_methods_of_its_unions_need():
-    assert "its methods need the section `backbone`" in refused({}, methods=["retrieval_and_clip_prompts"])
+    both, clip = ["retrieval_and_clip_prompts"], {"model": "ViT-B/32"}
+    assert "its methods need the section `clip`" in refused({}, methods=both)
+    searched = {"clip": clip, "pool": {"source": "index", "path": "pool"}}
+    assert "its methods need the section `backbone`" in refused({}, methods=both, **searched)
     assert "say where the images of affine lie" in refused({"u": union(affine=1)}, methods=["u"])
     mine = {"u": union(affine=0.5, other=0.5), "other": TABLE["affine"]}
     study = parsed(mine, methods=["u"], added={"affine": "data", "other": "more"}).studies["birds"]
