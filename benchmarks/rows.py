@@ -173,19 +173,25 @@ def write_domain_gap(folder: Path, scale: float) -> None:
 
 
 def run_domain_gap(folder: Path) -> int:
-    """Every image is one of a hundred of 8 x 8 pixels."""
+    """Every image is one of a hundred of 8 x 8 pixels. Metrics of image sets take a sample of a size of its own, whose
+    memory does not depend on the rows: here it is small."""
     from PIL import Image
 
     from augbench.classifier import scoring
-    from augbench.report import domain_gap
+    from augbench.report import domain_gap, set_metrics
+
+    set_metrics.LARGEST = 100
 
     random = np.random.default_rng(0)
     pictures = [Image.fromarray(random.integers(0, 255, (8, 8, 3), np.uint8)) for _ in range(100)]
     scoring.evaluation_image = lambda row, **_: pictures[hash(row.image_id) % 100]
     domain_gap.write(
         folder / "domain_gap.csv",
+        folder / "set_metrics.csv",
         ["pseudoword_dm"],
         SMALL,
+        "classifier",
+        0,
         classes=str(folder / "classes.csv"),
         test=str(folder / "test.parquet"),
         metrics=str(folder / "judge" / "metrics.json"),
