@@ -66,9 +66,8 @@ def train(
     added : how many of the last images of ``train`` are added ones; recipe : how images are augmented and mixed
     save_minutes : time between states to resume from; one is also saved at SIGTERM, within an epoch as well
 
-    Under ``accelerate launch`` the processes share each batch. Raises SystemExit(143) at SIGTERM, and ValueError for
-    an unknown model, an unreadable image (named), an image of no class, an empty set; RuntimeError when its loss or
-    its output is not finite.
+    Under ``accelerate launch`` the processes share each batch. Raises SystemExit(143) at SIGTERM, ValueError for an
+    unknown model, an unreadable image, one of no class or an empty set, RuntimeError for a loss that is not finite.
     """
     classes, folder = list(classes), Path(folder)
     torch.set_num_threads(settings.threads)
