@@ -97,7 +97,7 @@ def start(source, label="robin"):
     ("source", "label", "start_image"),
     [
         ("data/birds/robin/1.jpg", "robin", "robin/1.jpg"),
-        ("/home/me/data/birds/robin/1.jpg", "wren", "robin/1.jpg"),
+        ("/elsewhere/data/birds/robin/1.jpg", "wren", "robin/1.jpg"),
         (r"birds\robin\1.jpg", "robin", "robin/1.jpg"),
         ("1.jpg", "robin", "robin/1.jpg"),
         ("1", "robin", "robin/1.jpg"),
