@@ -22,7 +22,8 @@ def split(target, dataset, seed: int, verifier: Verifier | None = None, decode: 
     Within each class, shares of the training images are drawn at random, which retains class imbalance
     (paper, section 3): ``validation``, a disjoint ``train`` and a further disjoint set of the size of the
     training set, ``more_real``, as far as images are left; the rest is ``unused``. Validation images are drawn
-    first, so they are the same for 10% of ImageNet and for all of it. Sizes are those of :func:`sizes`.
+    first, so they are the same for 10% of ImageNet and for all of it. With ``shots`` test images are drawn next, so
+    that the training images of more shots are those of fewer, and others. Sizes are those of :func:`sizes`.
     Of a validation or test split of the target's own, all images are taken, and none are drawn for it.
 
     Without ``decode`` images are taken to be readable, as all are where one that is not stops the study. Raises
@@ -43,8 +44,9 @@ def split(target, dataset, seed: int, verifier: Verifier | None = None, decode: 
         for name, count in sizes(len(order), dataset, layout.own).items():
             part = order[start : start + count]
             start += count
-            share = getattr(dataset, name, 0)
-            if share > 0 and not part:
+            if name == "train" and dataset.shots and len(part) < dataset.shots:
+                raise BadInput(too_few_for_shots(key, len(order), len(part), dataset.shots))
+            if getattr(dataset, name, 0) > 0 and not part:
                 raise BadInput(f"the class {key} has {len(order)} images, too few for the split {name!r}")
             rows += [(name, key, file) for file in sorted(part)]
         rows += [("unused", key, file) for file in sorted(order[start:])]
@@ -68,8 +70,14 @@ def sizes(count: int, dataset, own: Collection[str] = ()) -> dict[str, int]:
     A share is rounded up: so the 732 to 1,300 images of ImageNet's classes give the paper's 74 to 130. Where all
     images are shared out and rounding wants more than there are, validation and test give in turn, so that what
     training leaves makes two equal parts (Caltech256); without a test share training gives, so that it is all but
-    the validation split (full ImageNet).
+    the validation split (full ImageNet). With ``shots``, training takes so many of what the other splits leave, or
+    all of it.
     """
+    if dataset.shots:
+        held_out = {name: getattr(dataset, name) for name in ("validation", "test") if name not in own}
+        wanted = {name: min(count, math.ceil(round(share * count, 9))) for name, share in held_out.items()}
+        wanted["train"] = max(0, min(dataset.shots, count - sum(wanted.values())))
+        return wanted | {"more_real": max(0, min(wanted["train"], count - sum(wanted.values())))}
     shares = {name: getattr(dataset, name) for name in ("validation", "train", "test") if name not in own}
     wanted = {name: math.ceil(round(share * count, 9)) for name, share in shares.items()}
     while (excess := sum(wanted.values()) - count) > 0:
@@ -81,3 +89,12 @@ def sizes(count: int, dataset, own: Collection[str] = ()) -> dict[str, int]:
             break
         wanted[largest] -= 1
     return wanted | {"more_real": max(0, min(wanted["train"], count - sum(wanted.values())))}
+
+
+def too_few_for_shots(key: str, count: int, left: int, shots: int) -> str:
+    """A sentence on a class of ``count`` images of which validation and test leave too few."""
+    fewer = f"write `shots: {left}` or fewer" if left else "write smaller shares for validation and test"
+    return (
+        f"the class {key} has {count} images, of which {left} are left to train on, fewer than {shots} shots: {fewer}, "
+        "add images, or leave the class out"
+    )

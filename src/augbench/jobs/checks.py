@@ -156,7 +156,8 @@ def check_target(study: Study, place: str, *, prompted: bool, further: str | Non
 def check_shares(study: Study, place: str, further: str | None) -> None:
     """That shares are of one whole, and leave some to a method that adds further real images. Raises ConfigError."""
     own = _own_splits(study)
-    shares = {name: getattr(study.dataset, name) for name in ("train", "validation", "test") if name not in own}
+    drawn = ("validation", "test") if study.dataset.shots else ("train", "validation", "test")
+    shares = {name: getattr(study.dataset, name) for name in drawn if name not in own}
     total = round(sum(shares.values()), 9)
     if total > 1:
         raise ConfigError(f"{place}.dataset: {' + '.join(shares)} must not exceed 1; they are {total:g}")
@@ -184,11 +185,15 @@ def check_splits(study: Study, place: str) -> None:
             )
     if study.target.reader.is_built_in:
         return
-    layout = study.target.reader.layout(study.target)
+    layout, shots = study.target.reader.layout(study.target), study.dataset.shots or 0
+    left = 1 - study.dataset.validation - study.dataset.test
+    enough = ENOUGH + math.ceil((shots + 2) / max(left, 0.01))  # each share is rounded up
     for key in layout.classes:
-        count = sum(1 for _ in itertools.islice(layout.train(key), ENOUGH))
+        count = sum(1 for _ in itertools.islice(layout.train(key), enough))
         sizes = splits.sizes(count, study.dataset, own)
-        if count < ENOUGH and (
+        if sizes["train"] < shots:
+            raise ConfigError(f"{place}.dataset.shots: {splits.too_few_for_shots(key, count, sizes['train'], shots)}")
+        if count < enough and (
             empty := [name for name in sizes if getattr(study.dataset, name, 0) and not sizes[name]]
         ):
             raise ConfigError(

@@ -122,7 +122,7 @@ class Plan:
 
 def paper_dataset(study: Study) -> str | None:
     """Which of the paper's data sets a study uses, as its table of results names it; None for another."""
-    return study.target.reader.paper_datasets.get(study.dataset.train)
+    return None if study.dataset.shots else study.target.reader.paper_datasets.get(study.dataset.train)
 
 
 def _prompted(method: Method) -> bool:

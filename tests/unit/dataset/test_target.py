@@ -77,6 +77,32 @@ def test_what_training_leaves_of_caltech256_makes_two_equal_parts(count, expecte
     assert found["more_real"] == 0
 
 
+def test_shots_are_exact_and_those_of_fewer_are_among_those_of_more(tmp_path):
+    given, taken = make(tmp_path, {"a": 40, "b": 23}), {}
+    for shots in (1, 2, 4, 8, 16):
+        table = splits.split(given, Dataset(shots=shots), seed=3)
+        taken[shots] = {name: set(rows["image_id"]) for name, rows in table.groupby("split")}
+        for count in table[table["split"] == "train"].groupby("class").size():
+            assert count == shots
+        # a tenth of 40 and of 23, rounded up, whatever the shots
+        assert [len(taken[shots][name]) for name in ("validation", "test")] == [4 + 3, 4 + 3]
+        assert taken[shots]["validation"] == taken[1]["validation"]
+        assert taken[shots]["test"] == taken[1]["test"]
+    for fewer, more in ((1, 2), (2, 4), (4, 8), (8, 16)):
+        assert taken[fewer]["train"] < taken[more]["train"]
+    assert len(taken[16]["more_real"]) == 16 + 1  # what the others leave of b: 23 - 3 - 3 - 16
+    assert taken[8]["train"] != set(splits.split(given, Dataset(shots=8), seed=4).query("split == 'train'")["image_id"])
+
+
+def test_a_class_with_fewer_images_than_shots_is_named(tmp_path):
+    given = make(tmp_path, {"a": 40, "b": 10})
+    with pytest.raises(ValueError, match=r"class b has 10 images, of which 8 are left .* than 9 shots: write `sho"):
+        splits.split(given, Dataset(shots=9), seed=1)
+    assert splits.sizes(10, Dataset(shots=9), own={"test"})["train"] == 9  # no test images are drawn
+    with pytest.raises(ValueError, match="leave out `train`"):
+        Dataset(shots=9, train=0.5)
+
+
 def test_the_first_image_of_a_large_folder_is_found_without_reading_all_of_it(tmp_path, monkeypatch):
     given = make(tmp_path, {"a": 50, "b": 50})
     taken = []

@@ -90,6 +90,14 @@ def test_empty_class():
     assert "the class dog of empty holds no image" in sentence(target=target)
 
 
+def test_more_shots_than_a_class_has_images():
+    target = folder("scarce", {"cat": 40, "dog": 12})
+    said = sentence(target=target, methods=["none"], dataset={"shots": 16})
+    assert "studies.mine.dataset.shots: the class dog has 12 images, of which 8 are left to train on" in said
+    assert "write `shots: 8` or fewer" in said
+    assert check(target=target, methods=["none"], dataset={"shots": 8}) == []
+
+
 def test_two_classes_of_one_name():
     target = folder("twins", {"tiger_cat": 2, "tiger cat": 2})
     assert "the classes tiger cat and tiger_cat have the same name 'tiger cat'" in sentence(target=target)

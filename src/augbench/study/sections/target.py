@@ -5,7 +5,9 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from augbench.study.readers import READERS, Reader
-from augbench.study.sections.base import RowOf, Section, Share
+from augbench.study.sections.base import Count, RowOf, Section, Share
+
+TRAIN = 0.1  # share of a class to train on: the paper's 10% of ImageNet
 
 
 class Target(Section):
@@ -36,6 +38,17 @@ class Target(Section):
 
 
 class Dataset(Section):
-    train: Share = Field(0.1, description="share of a class's training images that make the small training set")
+    train: Share = Field(TRAIN, description="share of a class's training images that make the small training set")
+    shots: Count | None = Field(
+        None,
+        description="instead of a share: exactly so many training images of each class; those of fewer shots are among "
+        "those of more, and validation and test images are the same",
+    )
     validation: Share = Field(0.1, description="share for the disjoint validation split, where the target has none")
     test: Share = Field(0.1, description="share for the test split, where the target has none")
+
+    @model_validator(mode="after")
+    def _one_size(self):
+        if self.shots and self.train != TRAIN:
+            raise ValueError("shots says how many images of a class are trained on: leave out `train`")
+        return self
