@@ -22,6 +22,7 @@ include: "workflow/rules/models.smk"
 include: "workflow/rules/retrieval.smk"
 include: "workflow/rules/diffusion.smk"
 include: "workflow/rules/classifier.smk"
+include: "workflow/rules/evaluation.smk"
 include: "workflow/rules/audit.smk"
 include: "workflow/rules/report.smk"
 

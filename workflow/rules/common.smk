@@ -68,7 +68,7 @@ wildcard_constraints:
     ratio=r"[0-9.]+",
     shard="[0-9]+",
     extent="main|further",
-    set="|".join({"train", *REFERENCES}.union(*(study.audit.references for study in STUDIES.values()))),
+    set="|".join({"train", *REFERENCES}.union(*([*s.audit.references, *s.evaluate] for s in STUDIES.values()))),
 
 
 def packed_pools(downloads):

@@ -9,7 +9,8 @@ import pandas as pd
 
 from augbench import images
 from augbench.classifier import training
-from augbench.core.files import read_json, write_json
+from augbench.classifier.scoring import predictions_among
+from augbench.core.files import read_json, whole, write_json
 from augbench.core.seeds import derive
 from augbench.study.recipes import PLAIN, Recipe
 from augbench.study.sections.classifier import Classifier
@@ -71,14 +72,39 @@ def train_runs(
     for place, (run, folder) in enumerate(folders.items()):
         print(f"run {run}", flush=True)
         further = images.read_columns(*added[place : place + 1])
-        present = set(further["class"].unique())
-        taught = [key for key in classes if key in present] if present else classes
+        taught = classes_of_run(classes, further)
         tables = dict(sets)
         if len(taught) < len(classes):
             tables = {name: table[table["class"].isin(taught)] for name, table in sets.items()}
         trainer.train(tables, taught, folder, derive(seed, "classifier", run), further)
     for folder in folders.values():
         training.forget(folder)
+
+
+def classes_of_run(classes: Sequence[str], added: pd.DataFrame) -> Sequence[str]:
+    """The classes that a run is trained on: those of which images were added, or all where none were."""
+    present = set(added["class"].unique())
+    return [key for key in classes if key in present] if present else classes
+
+
+def score_runs(
+    settings: Classifier,
+    table: pd.DataFrame,
+    classes: Sequence[str],
+    added: Sequence[str | Path],
+    folders: Sequence[str | Path],
+    outputs: Sequence[str | Path],
+) -> None:
+    """Score a method's runs, each in its folder, on a further test set; nothing is trained.
+
+    Writes the columns image_id, class, predicted, correct and confidence of each run to its place in ``outputs``.
+    ``classes`` and ``added`` are as in :func:`train_runs`.
+    """
+    for place, (folder, output) in enumerate(zip(folders, outputs, strict=True)):
+        taught = classes_of_run(classes, images.read_columns(*added[place : place + 1], columns=["class"]))
+        scored = predictions_among(folder, table, taught, settings)
+        with whole(output) as temporary:
+            scored.to_parquet(temporary, index=False)
 
 
 def compare_candidates(

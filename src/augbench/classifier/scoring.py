@@ -34,6 +34,24 @@ def predictions(network: Network, table: pd.DataFrame, classes: Sequence[str], s
     return scored
 
 
+def predictions_among(
+    folder: str | Path, table: pd.DataFrame, classes: Sequence[str], settings: Classifier
+) -> pd.DataFrame:
+    """:func:`predictions` of the classifier in ``folder`` on a further test set, which may lack classes: these are no
+    answers, so that their logits count as minus infinity.
+
+    ``classes`` and ``settings`` are those that it was trained with. An image of a class that the classifier does not
+    know is never recognised. Raises ValueError where it knows none, and as :func:`examiner`.
+    """
+    absent = torch.tensor([key not in set(table["class"]) for key in classes])
+    if absent.all():
+        raise ValueError(f"none of the {len(table)} images has a class that the classifier of {folder} knows")
+    network = _trained(folder, classes, settings)
+    absent = absent.to(network.device)
+    network.module.register_forward_hook(lambda module, inputs, output: output.masked_fill(absent, -torch.inf))
+    return predictions(network, table, classes, settings)
+
+
 def examiner(folder: str | Path, classes: Sequence[str], settings: Classifier) -> Callable[[pd.DataFrame], Iterator]:
     """How the classifier in ``folder`` (``best.safetensors``) sees images: a function from an image table to batches,
     in its order, of features (b, d) and of whether each image is recognised (bool (b,)).

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from augbench.core.files import BadInput
-from augbench.dataset import added, splits
+from augbench.dataset import added, evaluation_sets, splits
 from augbench.dataset import checks as target_checks
 from augbench.dataset.class_table import class_keys, class_table
 from augbench.jobs.job_costs import JobCosts
@@ -81,6 +81,7 @@ def check_world(
         check_added(config, study, place, script_file)
         check_prompts(config, study, place)
         check_pool(study, place)
+        check_evaluation(study, place)
         check_audit(study, place)
         for key, check, named in (
             ("classifier.model", check_model, study.classifier.model),
@@ -404,6 +405,20 @@ def _lacks_scores(path: Path, source) -> bool:
     """Whether it is known, before any work starts, that no image of a pool has an aesthetic score."""
     columns = metadata.shape(path)[1] if source.brings_index else source.columns(path)
     return columns is not None and not set(columns) & set(COLUMNS["aesthetic"])
+
+
+def check_evaluation(study: Study, place: str) -> None:
+    """Whether the further test sets are there, and hold images of the target's classes alone. Raises ConfigError."""
+    for name, section in study.evaluate.items():
+        try:
+            layout = section.layout()
+            images_of = section.images_of(layout)
+            if all(next(iter(images_of(label)), None) is None for label in layout.classes):
+                raise BadInput(f"{section.path} holds no image")
+            if not study.target.reader.is_built_in:
+                evaluation_sets.assign(section, list(layout.classes), class_table(study.target).to_dict("records"))
+        except ValueError as error:
+            raise ConfigError(f"{place}.evaluate.{name}: {error}") from None
 
 
 def check_audit(study: Study, place: str) -> None:

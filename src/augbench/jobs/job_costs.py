@@ -402,6 +402,18 @@ class JobCosts:
         need = self._classifier(self.files.methods[method].recipe, self.train, self.added(method, ratio), runs)
         return need._replace(writes=runs * (self._weights_bytes + 40 * self.size.images["test"]))
 
+    def list_test_set(self, set: str) -> Need:
+        return Need(resources.hashing(self._reference(set)), 2000, writes=self._table(self._reference(set)))
+
+    def evaluate(self, set: str, method: str, ratio: str) -> Need:
+        """Each image is read and seen once by the classifier of each run."""
+        images, runs = self._reference(set), self.study.runs
+        memory = resources.classifier_tables(images, 1) + CARD
+        return Need(runs * resources.scoring(images), memory, 1, writes=40 * runs * images)
+
+    def evaluation(self) -> Need:
+        return Need()
+
     @property
     def _weights_bytes(self) -> float:
         """Of a classifier: float32."""
@@ -469,7 +481,8 @@ class JobCosts:
         return Need()
 
     def _reference(self, set: str) -> int:
-        """Images in a reference set; a folder that the configuration names is taken to be like the target."""
+        """Images in a reference set; a folder that the configuration names, or a further test set, is taken to be like
+        the target."""
         return self.train if set == "train" else self.size.images.get(set, self.size.target)
 
     # The report.
@@ -513,6 +526,10 @@ class JobCosts:
             yield from self._method_jobs(method)
         names = {name for method in self.files.adding for name in self.files.reference_names(method)}
         scored = set(self.files.scored_references)
+        for name in self.study.evaluate:
+            yield "list_test_set", self.list_test_set(name)
+            for method in self.study.methods:
+                yield "evaluate", self.evaluate(name, method, self.files.ratios(method)[0])
         for name in names | scored:
             if name in self.study.audit.references:
                 yield "list_references", self.list_references(name)
@@ -541,6 +558,8 @@ class JobCosts:
                     yield "train_clip"
         if files.cluster_counts:
             yield "cluster"
+        if study.evaluate:
+            yield "evaluation"
         if files.adding:
             yield from ("judge", "domain_gap")
 

@@ -114,6 +114,14 @@ class Paths:
         """A file of a classifier: ``metrics.json``, ``predictions.parquet``, ``history.csv``, ``best.safetensors``."""
         return f"{self.folder}/classifier/{method}/x{ratio}/run-{k}/{name}"
 
+    def evaluation_images(self, name: str) -> str:
+        """The image table of a further test set."""
+        return f"{self.folder}/evaluation/{name}/images.parquet"
+
+    def evaluation(self, name: str, method: str, ratio: str, k: int | str) -> str:
+        """A classifier's predictions on a further test set."""
+        return f"{self.folder}/evaluation/{name}/{method}/x{ratio}/run-{k}.parquet"
+
     # The audit, and what the report is made of.
 
     def listed_references(self, name: str) -> str:

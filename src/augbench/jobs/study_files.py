@@ -443,15 +443,32 @@ class StudyFiles(Paths):
             for k in self.runs
         ]
 
+    def weights(self, method: str, ratio: str) -> list[str]:
+        """Of the classifiers of a method at a ratio."""
+        return [self.run(method, ratio, k, "best.safetensors") for k in self.runs]
+
+    @property
+    def evaluations(self) -> list[str]:
+        """Predictions of all classifiers of the main ratio on further test sets: set by set, the runs of each method in
+        turn."""
+        return [
+            self.evaluation(name, method, self.ratios(method)[0], k)
+            for name in self.study.evaluate
+            for method in self.study.methods
+            for k in self.runs
+        ]
+
     # The audit and the report.
 
     def reference_names(self, method: str) -> list[str]:
-        """The sets that a method's added images are compared with: splits but its own, and folders of the
-        configuration."""
-        return self.study.audit.references_of(self.methods[method].start)
+        """The sets that a method's added images are compared with: splits but its own, folders of the configuration,
+        and further test sets."""
+        return [*self.study.audit.references_of(self.methods[method].start), *self.study.evaluate]
 
     def reference_table(self, name: str) -> str:
-        """The image table of a reference set: of a split, or of a folder that the configuration names."""
+        """The image table of a reference set: of a split, a folder that the configuration names, or a test set."""
+        if name in self.study.evaluate:
+            return self.evaluation_images(name)
         return self.listed_references(name) if name in self.study.audit.references else self.split(name)
 
     def reference_tables(self, method: str) -> list[str]:

@@ -16,6 +16,8 @@ from augbench.models import local_files
 from augbench.study import encoders
 from augbench.study.config import Study
 from augbench.study.layouts import layout_of
+from augbench.study.readers import Layout
+from augbench.study.sections.evaluation import EvaluationSet
 from augbench.study.sections.target import Target
 
 AT_A_TIME = 16  # folders, since a network file system takes long to answer
@@ -34,16 +36,21 @@ def digest_of_folder(folder: str | Path) -> str:
 
 def digest_of_target(section: Target) -> str:
     """:func:`digest` over the images that a target's reader takes, and the lists and tables that it reads besides."""
-    layout = section.reader.layout(section)
+    return digest_of_layout(section, section.reader.layout(section))
+
+
+def digest_of_layout(section: Target | EvaluationSet, layout: Layout) -> str:
+    """:func:`digest_of_target`, of a layout that is read already."""
     groups = [(part, key) for part in (layout.train, *layout.own.values()) for key in layout.classes]
     with ThreadPoolExecutor(AT_A_TIME) as pool:
         images = pool.map(lambda group: digest(group[0](group[1])), groups)
         return _hashed([*images, *map(_digest_of_place, _tables(section))])
 
 
-def _tables(section: Target) -> list[str]:
+def _tables(section: Target | EvaluationSet) -> list[str]:
     lists = section.path if section.reader.names_files else None
-    return [place for place in (lists, section.ground_truth, section.classes) if place]
+    names = section.classes if isinstance(section, Target) else None
+    return [place for place in (lists, section.ground_truth, names) if place]
 
 
 def _digest_of_place(place: str | Path | None) -> str:
@@ -95,6 +102,11 @@ class UserData:
     def references(self) -> dict[str, str]:
         """Of the images in each folder that added images are compared with."""
         return {name: digest(folders.images(folder)) for name, folder in self.study.audit.references.items()}
+
+    @functools.cached_property
+    def evaluation(self) -> dict[str, str]:
+        """Of the images of each further test set, and the list that names them."""
+        return {name: digest_of_layout(section, section.layout()) for name, section in self.study.evaluate.items()}
 
     def _added(self, method: str) -> str | None:
         """Of a method's images that were made elsewhere, and the tables that name them; None for a script's."""

@@ -13,6 +13,7 @@ from augbench.report.exhibits import (
     conditionings,
     domain_gap,
     duplicates,
+    evaluation,
     finetuning,
     images,
     origins,
@@ -39,6 +40,7 @@ SECTIONS = [
     Section("methods", "Accuracy by method"),
     Section("table1", "Table 1", "Table 1"),
     Section("differences", "Differences between methods", "Differences"),
+    Section("evaluation", "Further test sets", "Further tests"),
     Section("scaling", "More added images", "Scaling"),
     Section("classes", "Class by class", "Classes"),
     Section("images", "What the methods add", "Images"),
@@ -54,6 +56,7 @@ SECTIONS = [
 EXHIBITS = [
     *accuracy.EXHIBITS,
     *comparison.EXHIBITS,
+    *evaluation.EXHIBITS,
     *scaling.EXHIBITS,
     *per_class.EXHIBITS,
     *images.EXHIBITS,

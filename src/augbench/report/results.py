@@ -14,7 +14,7 @@ from pyarrow.parquet import ParquetFile
 
 from augbench import images
 from augbench.core import benchmarks, files
-from augbench.report import comparison, set_metrics
+from augbench.report import comparison, evaluation, set_metrics
 from augbench.report.plan import Plan
 from augbench.study import classes
 from augbench.study.scores import SCORES
@@ -41,6 +41,7 @@ class Files:
     paper_compute: str
     domain_gap: str | None = None
     set_metrics: str | None = None
+    evaluation: str | None = None
     clusters: str | None = None
     added: dict[str, str] = field(default_factory=dict)  # the first set that a method adds, at the main ratio
     audits: dict[str, str] = field(default_factory=dict)
@@ -200,6 +201,10 @@ class StudyResults:
         return _csv(self.files.set_metrics)
 
     @cached_property
+    def evaluation(self) -> pd.DataFrame:
+        return _csv(self.files.evaluation)
+
+    @cached_property
     def clusters(self) -> pd.DataFrame:
         return _parquet(self.files.clusters)
 
@@ -254,7 +259,7 @@ def records(table: pd.DataFrame) -> list[dict]:
     return table.astype(object).where(table.notna(), None).to_dict("records")
 
 
-TEXTS = dict.fromkeys(("method", "other", "class", "predicted"), str)
+TEXTS = dict.fromkeys(("method", "other", "class", "predicted", "set"), str)
 
 
 def _csv(path: str) -> pd.DataFrame:
@@ -263,7 +268,7 @@ def _csv(path: str) -> pd.DataFrame:
 
 
 _NUMBERS = ("accuracy_se", "overlap", "low", "high", "t", "df", "p", "p_holm", "paper_accuracy", "paper_se")
-_NUMBERS += set_metrics.NAMES
+_NUMBERS += set_metrics.NAMES + tuple(f"{name}_se" for name in evaluation.MEASURES)
 _EMPTY_NUMBERS = {name: [""] for name in _NUMBERS}
 
 

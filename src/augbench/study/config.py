@@ -7,11 +7,12 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from augbench.study import unions
 from augbench.study.methods import Method
 from augbench.study.sections.added import Added
-from augbench.study.sections.audit import Audit
+from augbench.study.sections.audit import REFERENCES, Audit
 from augbench.study.sections.base import ConfigError, Count, Name, Positive, Section, did_you_mean
 from augbench.study.sections.classifier import Classifier
 from augbench.study.sections.diffusion import Finetune, Generate
 from augbench.study.sections.digits import Digits
+from augbench.study.sections.evaluation import EvaluationSet
 from augbench.study.sections.jobs import Jobs
 from augbench.study.sections.metrics import Metrics
 from augbench.study.sections.models import Backbone, Clip, Safety
@@ -53,6 +54,7 @@ class Study(Section):
     finetune: Finetune = Finetune.default()
     generate: Generate = Generate.default()
     classifier: Classifier = Classifier.default()
+    evaluate: dict[Name, EvaluationSet] = Field({}, description="further test sets, by names of your own")
     audit: Audit = Audit.default()
     metrics: Metrics = Metrics.default()
     scores: bool = Field(
@@ -82,6 +84,13 @@ class Study(Section):
         """Images that a method generates for a class, as a multiple of its training images, from which the main
         ratio's are drawn."""
         return max(method.generation(self.generate).times, self.main_ratio)
+
+    @model_validator(mode="after")
+    def _named_once(self):
+        for name in self.evaluate:
+            if name in ("train", *REFERENCES, *self.audit.references):
+                raise ValueError(f"evaluate: {name} is a split of the target, or named in `audit`; choose another name")
+        return self
 
     @field_validator("methods")
     @classmethod

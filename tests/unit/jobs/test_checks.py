@@ -98,6 +98,26 @@ def test_more_shots_than_a_class_has_images():
     assert check(target=target, methods=["none"], dataset={"shots": 8}) == []
 
 
+def test_further_test_sets_hold_classes_of_the_target():
+    study = {"methods": ["none"], "target": folder("animals", {"cat": 20, "dog": 20})}
+    for name, classes in (("same", ["cat"]), ("other", ["cat", "dgo"]), ("numbers", ["0", "2"])):
+        for key in classes:
+            Path(name, key).mkdir(parents=True)
+            Image.new("RGB", (16, 16)).save(f"{name}/{key}/0.png")
+    Path("none/cat").mkdir(parents=True)
+
+    def said(**section):
+        return sentence(**study, evaluate={"sketch": section})
+
+    assert "studies.mine.evaluate.sketch: there is no folder nowhere" in said(path="nowhere")
+    unknown = "evaluate.sketch: other has the class 'dgo', which the target does not have, did you mean 'dog'?"
+    assert unknown in said(path="other")
+    assert "with `classes: position` its classes are 0 to 1" in said(path="numbers", classes="position")
+    assert "evaluate.sketch: none holds no image" in said(path="none")
+    assert "there is no naming 'wnids', did you mean 'wnid'?" in said(path="same", classes="wnids")
+    assert check(**study, evaluate={"sketch": {"path": "same"}}) == []
+
+
 def test_two_classes_of_one_name():
     target = folder("twins", {"tiger_cat": 2, "tiger cat": 2})
     assert "the classes tiger cat and tiger_cat have the same name 'tiger cat'" in sentence(target=target)

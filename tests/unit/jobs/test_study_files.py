@@ -106,6 +106,20 @@ def test_references_are_all_splits_but_the_methods_own_and_folders():
     assert len(files(audit={"detector": "clip"}).reference_vectors("more_real")) == 3
 
 
+def test_further_test_sets_are_scored_and_compared_with():
+    study = files(evaluate={"sketch": {"path": "data"}, "v2": {"path": "data", "classes": "position"}}, runs=2)
+    assert len(study.evaluations) == 2 * 2 * len(METHODS)
+    assert study.evaluations[0] == f"{S}/evaluation/sketch/none/x0/run-1.parquet"
+    assert study.evaluations[-1] == f"{S}/evaluation/v2/retrieval/x1/run-2.parquet"
+    assert study.reference_names("more_real")[-2:] == ["sketch", "v2"]
+    assert study.reference_tables("more_real")[-1] == f"{S}/evaluation/v2/images.parquet"
+    assert files().evaluations == []
+    with pytest.raises(config.ConfigError, match="evaluate: web is a split of the target, or named in `audit`"):
+        files(evaluate={"web": {"path": "data"}}, audit={"references": {"web": "data"}})
+    with pytest.raises(config.ConfigError, match="digits is made by a study; a test set has `reader: folder`"):
+        files(evaluate={"web": {"reader": "digits", "path": "data"}})
+
+
 def test_the_judge_learns_from_what_no_method_adds():
     assert files().reserve == [f"{S}/dataset/unused.parquet"]
     assert files(methods=["none"]).reserve == [f"{S}/dataset/{name}.parquet" for name in ("unused", "more_real")]
