@@ -7,7 +7,7 @@ from PIL import Image
 from augbench import images
 from augbench.audit import duplicates
 from augbench.core import files
-from augbench.report import comparison, set_metrics
+from augbench.report import comparison, groups, set_metrics
 from augbench.report.plan import Plan
 from augbench.report.tables import scaling, summarise, table1
 
@@ -82,6 +82,8 @@ def make_results(folder, classes=1000):
     hits = {method: random.random((5, 50000)) < 0.6 for method in METHODS}
     files.write_csv(folder / "tables" / "differences.csv", comparison.differences(summaries, hits))
     files.write_csv(folder / "tables" / "scaling.csv", scaling(summaries))
+    macro = pd.DataFrame({"method": list(METHODS), "runs": 5, "classes": classes, "worst_class": keys[0]})
+    files.write_csv(folder / "tables" / "groups.csv", macro.reindex(columns=groups.COLUMNS, fill_value=60))
     files.write_csv(
         folder / "tables" / "table1.csv", table1(summaries, pd.DataFrame({"method": [], "accuracy": [], "se": []}))
     )

@@ -17,7 +17,7 @@ from augbench.audit import duplicates
 from augbench.core import benchmarks, files, package_data
 from augbench.diffusion import selection
 from augbench.diffusion.candidates import history_file
-from augbench.report import comparison, domain_gap, page, per_class, set_metrics, study_page
+from augbench.report import comparison, domain_gap, groups, page, per_class, set_metrics, study_page
 from augbench.report.catalogue import EXHIBITS
 from augbench.report.plan import Plan
 from augbench.report.results import Files, StudyResults
@@ -68,7 +68,7 @@ def plan(methods=METHODS, **settings):
 def files_of(folder, plan, **further):
     """What the report reads of the results in ``folder``."""
     main = {method: f"x{plan.ratios(method)[0]:g}" for method in plan.methods}
-    tables = ("table1", "differences", "scaling", "per_class", "confusions")
+    tables = ("table1", "differences", "scaling", "groups", "per_class", "confusions")
     named = {name: f"{folder}/tables/{name}.csv" for name in tables}
     named |= {"classes": f"{folder}/dataset/classes.csv", "train": f"{folder}/dataset/train.parquet"}
     named |= {name: f"{folder}/tables/{name}.csv" if plan.adding else None for name in ("domain_gap", "set_metrics")}
@@ -310,6 +310,7 @@ def _write_tables(made, summaries, added):
         "table1": table1(summaries, published(pd.read_csv(package_data.bundled("paper_results.csv")), "imagenet10")),
         "differences": comparison.differences(summaries, comparison.read_hits(runs)),
         "scaling": scaling(summaries),
+        "groups": groups.table(runs, dict.fromkeys(made.keys, 5)),
     }
     tables["per_class"], tables["confusions"] = per_class.measure(runs)
     # Features of one dimension: those of the fine-tuned images have the same spread, 2.5 further on.

@@ -108,6 +108,7 @@ rule tables:
     input:
         summaries=lambda w: files_of(w).summaries,
         predictions=lambda w: files_of(w).predictions,
+        classes=ANY.classes,
         paper=package_data.as_input("paper_results.csv"),
     output:
         table1=report(
@@ -117,6 +118,7 @@ rule tables:
             labels={"study": "{study}", "table": "1"},
         ),
         scaling=ANY.table("scaling"),
+        groups=ANY.table("groups"),
         differences=report(
             ANY.table("differences"),
             category="Tables",
@@ -136,7 +138,7 @@ rule tables:
         dataset=lambda w: plan.paper_dataset(study_of(w)),
         methods=setting("methods"),
     message:
-        "{wildcards.study}: write Table 1, accuracies by ratio, and differences between methods"
+        "{wildcards.study}: write Table 1, accuracies by ratio and by class, and differences between methods"
     script:
         "../scripts/tables.py"
 

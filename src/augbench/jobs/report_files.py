@@ -3,7 +3,7 @@
 from augbench.core import package_data
 from augbench.jobs.study_files import StudyFiles
 
-TABLES = ("table1", "differences", "scaling", "per_class", "confusions")
+TABLES = ("table1", "differences", "scaling", "groups", "per_class", "confusions")
 
 
 def report_files(files: StudyFiles) -> dict:

@@ -15,6 +15,7 @@ from augbench.report.exhibits import (
     duplicates,
     evaluation,
     finetuning,
+    groups,
     images,
     origins,
     per_class,
@@ -55,6 +56,7 @@ SECTIONS = [
 ]
 EXHIBITS = [
     *accuracy.EXHIBITS,
+    *groups.EXHIBITS,
     *comparison.EXHIBITS,
     *evaluation.EXHIBITS,
     *scaling.EXHIBITS,

@@ -16,6 +16,7 @@ import pandas as pd
 
 from augbench.core import files
 from augbench.core.shares import shares
+from augbench.report import groups
 from augbench.report.tables import DIGITS, OTHER_DATASET, published, scaling, table1
 from augbench.study.starts import STARTS, Start
 
@@ -161,20 +162,28 @@ def write_tables(
     outputs: Mapping[str, str],
     summaries: Sequence[str],
     predictions: Sequence[str],
+    train: Mapping[str, int],
     paper: str,
     methods: Sequence[str],
     dataset: str | None,
 ) -> None:
-    """Write a study's tables as CSV: ``table1``, ``scaling`` and ``differences`` of ``outputs``.
+    """Write a study's tables as CSV: ``table1``, ``scaling``, ``groups`` and ``differences`` of ``outputs``.
+
+    Where the classes' numbers of training images, ``train``, are of several groups, Table 1 has the columns of
+    :func:`augbench.report.groups.table` too.
 
     ``summaries`` are files of the ``methods`` in their order, ``predictions`` those of each method's runs in turn,
     ``paper`` is ``paper_results.csv``, ``dataset`` the paper's name of the study's data set or None.
     """
     rows = [files.read_json(path) for path in summaries]
     figures = published(pd.read_csv(paper), dataset or OTHER_DATASET)
-    files.write_csv(outputs["table1"], table1(rows, figures))
+    by_method = shares(methods, predictions)
+    macro = groups.table(by_method, train)
+    first = table1(rows, figures)
+    files.write_csv(outputs["table1"], groups.beside(first, macro) if groups.is_long_tailed(train.values()) else first)
+    files.write_csv(outputs["groups"], macro)
     files.write_csv(outputs["scaling"], scaling(rows))
-    files.write_csv(outputs["differences"], differences(rows, read_hits(shares(methods, predictions))))
+    files.write_csv(outputs["differences"], differences(rows, read_hits(by_method)))
 
 
 def holm(values: Sequence[float]) -> list[float]:

@@ -14,7 +14,7 @@ from pyarrow.parquet import ParquetFile
 
 from augbench import images
 from augbench.core import benchmarks, files
-from augbench.report import comparison, evaluation, set_metrics
+from augbench.report import comparison, evaluation, groups, set_metrics
 from augbench.report.plan import Plan
 from augbench.study import classes
 from augbench.study.scores import SCORES
@@ -33,6 +33,7 @@ class Files:
     table1: str
     differences: str
     scaling: str
+    groups: str
     per_class: str
     confusions: str
     summaries: dict[str, str]
@@ -181,6 +182,10 @@ class StudyResults:
         return _csv(self.files.differences)
 
     @cached_property
+    def groups(self) -> pd.DataFrame:
+        return _csv(self.files.groups)
+
+    @cached_property
     def scaling(self) -> pd.DataFrame:
         return _csv(self.files.scaling)
 
@@ -259,7 +264,7 @@ def records(table: pd.DataFrame) -> list[dict]:
     return table.astype(object).where(table.notna(), None).to_dict("records")
 
 
-TEXTS = dict.fromkeys(("method", "other", "class", "predicted", "set"), str)
+TEXTS = dict.fromkeys(("method", "other", "class", "predicted", "set", "worst_class"), str)
 
 
 def _csv(path: str) -> pd.DataFrame:
@@ -269,6 +274,7 @@ def _csv(path: str) -> pd.DataFrame:
 
 _NUMBERS = ("accuracy_se", "overlap", "low", "high", "t", "df", "p", "p_holm", "paper_accuracy", "paper_se")
 _NUMBERS += set_metrics.NAMES + tuple(f"{name}_se" for name in evaluation.MEASURES)
+_NUMBERS += tuple(f"{name}_{part}" for name in groups.MEANS for part in ("mean", "se"))
 _EMPTY_NUMBERS = {name: [""] for name in _NUMBERS}
 
 

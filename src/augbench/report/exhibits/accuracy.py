@@ -8,6 +8,7 @@ import pandas as pd
 from augbench.report.comparison import accuracy
 from augbench.report.drawing import Drawing, short
 from augbench.report.exhibits.exhibit import Exhibit
+from augbench.report.groups import GROUPS
 from augbench.report.results import StudyResults, records
 from augbench.report.tables import published
 
@@ -75,7 +76,7 @@ def accuracy_table(data: Mapping) -> pd.DataFrame:
 
 def table1(results: StudyResults) -> dict:
     """Rows of Table 1 by family, figures of the paper for the same data that no method of the study stands for, and
-    methods of which classifiers ended at the most epochs allowed."""
+    methods of which classifiers ended at the most epochs allowed; ``groups`` of classes, where the target is long-tailed."""
     plan = results.plan
     rows = {row["method"]: row for row in records(results.table1)}
     paper = published(results.paper_results, plan.dataset)
@@ -85,6 +86,7 @@ def table1(results: StudyResults) -> dict:
         "dataset": plan.dataset,
         "further": paper[~paper["method"].isin(list(plan.methods))].to_dict("records"),
         "budget": plan.settings.classifier.budget.account,
+        "groups": [name for name in GROUPS if results.table1.get(f"{name}_classes", pd.Series([0])).any()],
         "capped": [row for row in results.summaries if row["at_cap"]],
     }
 
