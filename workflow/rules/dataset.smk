@@ -50,6 +50,7 @@ rule dataset:
         **needs("dataset"),
     params:
         images_per_class=setting("retrieval.images_per_class"),
+        fill_to=setting("dataset.fill_to"),
         ratio=setting("main_ratio"),
         titles=lambda w: [METHODS[method].title for method in files_of(w).retrieving],
     message:
@@ -206,7 +207,7 @@ for place, runs in enumerate(sorted({study.runs for study in STUDIES.values()}))
             **needs("resample"),
         params:
             seed=setting("seed"),
-            order=lambda w: METHODS[w.method].start.order,
+            order=lambda w: files_of(w).order(w.method),
             allow_fewer=lambda w: files_of(w).allows_fewer(w.method, w.ratio),
         message:
             "{wildcards.study}: draw sets of {wildcards.method}'s images at ratio {wildcards.ratio}"

@@ -171,6 +171,7 @@ rule retrieve:
         settings=setting("retrieval"),
         pool=setting("pool"),
         ratio=setting("main_ratio"),
+        fill_to=setting("dataset.fill_to"),
         method=method_row,
         clip_model=lambda w: files_of(w).clip_name,
         data=data_in("pool", "clip", "aesthetic_model"),

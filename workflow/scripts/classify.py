@@ -16,6 +16,7 @@ if __name__ == "__main__":
     from augbench.study.recipes import Recipe
     from augbench.study.sections.classifier import Classifier
 
+    rows = classes.kept(snakemake.input.classes)
     train_runs(
         Trainer(
             Classifier(**snakemake.params.settings),
@@ -24,8 +25,9 @@ if __name__ == "__main__":
             Recipe(**snakemake.params.recipe),
         ),
         {name: images.read_columns(snakemake.input[name]) for name in ("train", "validation", "test")},
-        [row["class"] for row in classes.kept(snakemake.input.classes)],
+        [row["class"] for row in rows],
         snakemake.input.added,
         dict(zip(snakemake.params.runs, (Path(file).parent for file in snakemake.output.metrics), strict=True)),
         snakemake.params.seed,
+        [row["class"] for row in rows if not row["wanted"]],
     )

@@ -14,8 +14,9 @@ exclusion.write_dataset(
     table,
     exclusion.shortfall(
         dict(zip(snakemake.params.titles, map(pd.read_parquet, snakemake.input.ledgers), strict=True)),
-        classes.retrieved(table, snakemake.params.images_per_class, snakemake.params.ratio),
+        classes.retrieved(table, snakemake.params.images_per_class, snakemake.params.ratio, snakemake.params.fill_to),
     ),
     snakemake.output.classes,
     snakemake.output.splits,
+    snakemake.params.fill_to,
 )

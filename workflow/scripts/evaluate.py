@@ -13,11 +13,13 @@ if __name__ == "__main__":
     from augbench.study import classes
     from augbench.study.sections.classifier import Classifier
 
+    rows = classes.kept(snakemake.input.classes)
     score_runs(
         Classifier(**snakemake.params.settings),
         images.read_columns(snakemake.input.images),
-        [row["class"] for row in classes.kept(snakemake.input.classes)],
+        [row["class"] for row in rows],
         snakemake.input.added,
         [Path(file).parent for file in snakemake.input.weights],
         snakemake.output,
+        [row["class"] for row in rows if not row["wanted"]],
     )

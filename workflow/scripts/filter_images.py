@@ -9,7 +9,7 @@ filtering.write(
     dict(snakemake.output.items()),
     snakemake.input.tables,
     snakemake.input.scores,
-    {row["class"]: row["train"] for row in classes.kept(snakemake.input.classes)},
+    {row["class"]: row["wanted"] for row in classes.kept(snakemake.input.classes)},
     method=snakemake.wildcards.method,
     rule=snakemake.params.rule,
     leaks=snakemake.params.leaks,

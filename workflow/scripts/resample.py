@@ -10,7 +10,7 @@ selection = snakemake.input.get("selection")
 write_sets(
     snakemake.output,
     snakemake.input.images,
-    {row["class"]: row["train"] for row in classes.kept(snakemake.input.classes)},
+    {row["class"]: row["wanted"] for row in classes.kept(snakemake.input.classes)},
     candidate=files.read_json(selection)["candidate"] if selection else None,
     ratio=float(snakemake.wildcards.ratio),
     order=snakemake.params.order,

@@ -16,6 +16,7 @@ retrieve_method(
     Retrieval(**snakemake.params.settings),
     snakemake.params.clip_model,
     snakemake.params.ratio,
+    snakemake.params.fill_to,
     Inputs(
         files.classes,
         files.images,

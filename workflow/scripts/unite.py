@@ -8,7 +8,7 @@ from augbench.study import classes
 write_sets(
     snakemake.output,
     snakemake.input.sets,
-    {row["class"]: row["train"] for row in classes.kept(snakemake.input.classes)},
+    {row["class"]: row["wanted"] for row in classes.kept(snakemake.input.classes)},
     parts=[Part(**part) for part in snakemake.params.parts],
     ratio=float(snakemake.wildcards.ratio),
     seed_key=(snakemake.params.seed, "unite", snakemake.wildcards.method),

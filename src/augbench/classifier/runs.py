@@ -58,13 +58,14 @@ def train_runs(
     added: Sequence[str | Path],
     folders: Mapping[int, str | Path],
     seed: int,
+    complete: Sequence[str] = (),
 ) -> None:
     """Train a method's runs, each on the training set and its own added images.
 
     Parameters
     ----------
     sets : train, validation and test; added : an image table for each run, or none at all
-    folders : number of a run -> its folder; seed : the study's
+    folders : number of a run -> its folder; seed : the study's; complete : classes to which nothing is to be added
 
     Run k has the same seed for every method, so that those of two methods differ in their images alone. A class that
     retrieval could not fill at this ratio takes no part (paper, Figure 5B).
@@ -72,7 +73,7 @@ def train_runs(
     for place, (run, folder) in enumerate(folders.items()):
         print(f"run {run}", flush=True)
         further = images.read_columns(*added[place : place + 1])
-        taught = classes_of_run(classes, further)
+        taught = classes_of_run(classes, further, complete)
         tables = dict(sets)
         if len(taught) < len(classes):
             tables = {name: table[table["class"].isin(taught)] for name, table in sets.items()}
@@ -81,10 +82,11 @@ def train_runs(
         training.forget(folder)
 
 
-def classes_of_run(classes: Sequence[str], added: pd.DataFrame) -> Sequence[str]:
-    """The classes that a run is trained on: those of which images were added, or all where none were."""
+def classes_of_run(classes: Sequence[str], added: pd.DataFrame, complete: Sequence[str] = ()) -> Sequence[str]:
+    """The classes that a run is trained on: those of which images were added, or that are ``complete``; all where none
+    were added."""
     present = set(added["class"].unique())
-    return [key for key in classes if key in present] if present else classes
+    return [key for key in classes if key in present or key in complete] if present else classes
 
 
 def score_runs(
@@ -94,14 +96,16 @@ def score_runs(
     added: Sequence[str | Path],
     folders: Sequence[str | Path],
     outputs: Sequence[str | Path],
+    complete: Sequence[str] = (),
 ) -> None:
     """Score a method's runs, each in its folder, on a further test set; nothing is trained.
 
     Writes the columns image_id, class, predicted, correct and confidence of each run to its place in ``outputs``.
-    ``classes`` and ``added`` are as in :func:`train_runs`.
+    ``classes``, ``added`` and ``complete`` are as in :func:`train_runs`.
     """
     for place, (folder, output) in enumerate(zip(folders, outputs, strict=True)):
-        taught = classes_of_run(classes, images.read_columns(*added[place : place + 1], columns=["class"]))
+        further = images.read_columns(*added[place : place + 1], columns=["class"])
+        taught = classes_of_run(classes, further, complete)
         scored = predictions_among(folder, table, taught, settings)
         with whole(output) as temporary:
             scored.to_parquet(temporary, index=False)

@@ -201,7 +201,7 @@ def write(
         check_readable(table)
     if ratio is not None:
         kept = classes[classes["excluded"] == ""]
-        wanted = {key: added_count(count, ratio) for key, count in zip(kept["class"], kept["train"], strict=True)}
+        wanted = {key: added_count(count, ratio) for key, count in zip(kept["class"], kept["wanted"], strict=True)}
         check_counts(table, wanted, place)
     images.write(path, table)
 

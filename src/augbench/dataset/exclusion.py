@@ -8,6 +8,7 @@ import pandas as pd
 from augbench import images
 from augbench.core.files import write_csv
 from augbench.dataset.splits import SPLITS
+from augbench.study.classes import wanted
 
 
 def shortfall(ledgers: Mapping[str, pd.DataFrame], counts: Mapping[str, int]) -> dict[str, str]:
@@ -31,6 +32,7 @@ def write_dataset(
     excluded: Mapping[str, str],
     classes_csv: str | Path,
     splits: Sequence[str | Path],
+    fill_to: str | int | None = None,
 ) -> None:
     """Write the class table and the image table of each split, without the classes that are excluded.
 
@@ -38,6 +40,7 @@ def write_dataset(
     ----------
     classes : columns class, lemmas, hypernyms, definition; written with train and excluded besides
     table : all images of the target, with the column split; excluded : class -> why; splits : paths, as ``SPLITS``
+    fill_to : see :func:`augbench.study.classes.wanted`; where it is set, the class table has the column wanted
 
     Raises SystemExit with one sentence when fewer than two classes are left.
     """
@@ -51,6 +54,11 @@ def write_dataset(
     training = table[table["split"] == "train"].groupby("class").size()
     counts = classes["class"].map(training).fillna(0).astype(int)
     reasons = classes["class"].map(excluded).fillna("")
-    write_csv(classes_csv, classes.assign(train=counts, excluded=reasons))
+    written = classes.assign(train=counts, excluded=reasons)
+    if fill_to is not None:
+        all_counts = table[table["split"] == "train"].groupby("class").size()
+        full = wanted({str(key): int(count) for key, count in all_counts.items()}, fill_to)
+        written["wanted"] = classes["class"].map(full).fillna(0).astype(int)
+    write_csv(classes_csv, written)
     for split, path in zip(SPLITS, splits, strict=True):
         images.write(path, kept[kept["split"] == split])

@@ -128,7 +128,7 @@ def write(
     outputs: Mapping[str, str | Path],
     sources: Sequence[str | Path],
     scores: str | Path,
-    trained: Mapping[str, int],
+    full: Mapping[str, int],
     *,
     method: str,
     rule: Mapping | None,
@@ -141,7 +141,7 @@ def write(
     Parameters
     ----------
     scores : table of scores of the images that may be added, in the order of the sources
-    trained : class -> training images; rule : the method's ``filter``; leaks : see :class:`Leaks`
+    full : class -> images that ratio 1 adds; rule : the method's ``filter``; leaks : see :class:`Leaks`
     ratio : the largest for which these images must suffice; None: no number is wanted
 
     Raises BadInput with one sentence when too few images of a class are left.
@@ -151,7 +151,7 @@ def write(
     ids = [SCORES[name].id_column for name in names if SCORES[name].nearest]
     table = pq.read_table(scores, columns=["image_id", "class", *names, *ids]).to_pandas()
     ledger = refused(table, Leaks(*leaks) if leaks else None, section)
-    wanted = {key: 0 if ratio is None else classes.added(count, ratio) for key, count in trained.items()}
+    wanted = {key: 0 if ratio is None else classes.added(count, ratio) for key, count in full.items()}
     counts = counted(table, ledger, wanted)
     check(counts, method, section, bool(section and section.allow_fewer))
     kept = table["image_id"].drop(index=ledger.index)

@@ -10,7 +10,7 @@ from augbench import images
 from augbench.core.seeds import generator
 from augbench.study.classes import added as added_count
 
-ORDERS = ("random", "listed", "all")
+ORDERS = ("random", "listed", "all", "available")
 
 
 def write_sets(
@@ -49,10 +49,11 @@ def draw(
     Parameters
     ----------
     added : columns image_id and class of the images; classes that are not in ``counts`` are dropped
-    counts : class -> number of training images of the target
+    counts : class -> images that ratio 1 adds: the number of training images of the target, or what a class lacks
     order : ``random``, each split an independent draw without replacement, whatever the order of rows;
         ``listed``, the first of each class, so that all splits are equal, and a class with too few is left out
-        (paper, Figure 5B); or ``all``, every image whatever the ratio
+        (paper, Figure 5B); ``all``, every image whatever the ratio; or ``available``, as random, but all images of a
+        class with too few
     seed_key : what the draws are derived from, together with split (from 1) and class
     allow_fewer : of a class with too few images all are taken
 
@@ -84,12 +85,13 @@ def _by_class(classes: pd.Series, ranked: np.ndarray, keys: Sequence[str]) -> di
 
 
 def _pick(group: np.ndarray, key: str, number: int, order: str, seed_key: tuple, allow_fewer: bool) -> np.ndarray:
-    if order == "all":
+    if order in ("all", "available") and number:
         if not len(group):
             raise ValueError(f"class {key!r}: at least one image is wanted, there is none")
-        return group
+        if order == "all":
+            return group
     if order == "listed":
         return group[: number if len(group) >= number or allow_fewer else 0]
-    if len(group) < number and not allow_fewer:
+    if len(group) < number and not allow_fewer and order == "random":
         raise ValueError(f"class {key!r}: {number} images are wanted, there are {len(group)}")
     return group[np.sort(generator(*seed_key).permutation(len(group))[:number])]

@@ -36,7 +36,7 @@ def write_sets(
 ) -> None:
     """Write a set of images, see :func:`draw`, to each of ``paths``; its column ``method`` says whose each image is.
 
-    ``sets`` are those of the ``parts``, the runs of each in turn; ``counts`` are training images by class.
+    ``sets`` are those of the ``parts``, the runs of each in turn; ``counts`` are the images that ratio 1 adds by class.
     """
     wanted = allocate({key: added_count(count, ratio) for key, count in counts.items()}, parts)
     runs = zip(*dealt([part.method for part in parts], sets).values(), strict=True)

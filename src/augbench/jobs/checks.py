@@ -150,6 +150,7 @@ def check_target(study: Study, place: str, *, prompted: bool, further: str | Non
             raise ConfigError(f"{place}.target: {error}") from None
     check_shares(study, place, further)
     check_splits(study, place)
+    check_filling(study, place)
     if prompted:
         check_names(study, place)
 
@@ -203,6 +204,24 @@ def check_splits(study: Study, place: str) -> None:
             )
 
 
+def check_filling(study: Study, place: str) -> None:
+    """That some class lacks images where classes are topped up. Raises ConfigError."""
+    reader, dataset = study.target.reader, study.dataset
+    if dataset.fill_to is None:
+        return
+    if reader.is_built_in:
+        counts = dict(enumerate(reader.known_counts(study.digits)[0]))
+    else:
+        layout = reader.layout(study.target)
+        counts = {key: sum(1 for _ in layout.train(key)) for key in layout.classes}
+    own = _own_splits(study)
+    train = {str(key): splits.sizes(count, dataset, own)["train"] for key, count in counts.items()}
+    try:
+        classes.wanted(train, dataset.fill_to)
+    except ValueError as error:
+        raise ConfigError(f"{place}.dataset: {error}") from None
+
+
 def check_names(study: Study, place: str) -> None:
     """That each class has a name of which prompts can be made. Raises ConfigError."""
     if study.target.reader.is_built_in:
@@ -251,9 +270,8 @@ def _wanted(config: Config, study: Study, method: str) -> dict[str, int]:
     layout, own = study.target.reader.layout(study.target), _own_splits(study)
     ratio = max(config.wanted_ratios(study, method))
     counts = {key: sum(1 for _ in layout.train(key)) for key in layout.classes}
-    return {
-        key: classes.added(splits.sizes(count, study.dataset, own)["train"], ratio) for key, count in counts.items()
-    }
+    train = {key: splits.sizes(count, study.dataset, own)["train"] for key, count in counts.items()}
+    return {key: classes.added(count, ratio) for key, count in classes.wanted(train, study.dataset.fill_to).items()}
 
 
 def check_pool(study: Study, place: str) -> None:
@@ -367,12 +385,13 @@ def check_filters(studies: Mapping[str, JobCosts]) -> None:
             rule, ratio = study.files.methods[method].filter, study.files.enough_for(method, "main")
             if rule is None or rule.keep is None or rule.allow_fewer or ratio is None:
                 continue
-            for count in set(study.size.train):
+            having = "that lacks %d images" if study.size.filled else "with %d training images"
+            for count in set(study.size.wanted):
                 candidates, wanted = study.candidates_of_class(method, count), classes.added(count, ratio)
                 if candidates is not None and (kept := math.ceil(round(rule.keep * candidates, 9))) < wanted:
                     raise ConfigError(
                         f"studies.{name}.methods: the filter of {method} keeps {kept} of the {candidates} images of a "
-                        f"class with {count} training images, but {wanted} are added to it; write a higher `keep`, "
+                        f"class {having % count}, but {wanted} are added to it; write a higher `keep`, "
                         f"{study.files.methods[method].start.more}, or `allow_fewer: true` in the filter"
                     )
 

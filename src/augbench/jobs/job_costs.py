@@ -118,8 +118,9 @@ class JobCosts:
         if not start.adds_images:
             return 0
         if start.split:
-            return self.size.images[start.split]
-        return sum(classes.added(count, float(ratio)) for count in self.size.train)
+            images = self.size.images[start.split]
+            return min(images, sum(self.size.filled)) if self.size.filled else images
+        return sum(classes.added(count, float(ratio)) for count in self.size.wanted)
 
     def study_start(self, method: str):
         return self.files.methods[method].start
@@ -135,15 +136,15 @@ class JobCosts:
 
     def generated(self, method: str, times: float) -> int:
         fixed = self.files.generation(method).images_per_class
-        return sum(classes.generated(count, times, fixed) for count in self.size.train)
+        return sum(classes.generated(count, times, fixed) for count in self.size.wanted)
 
     def retrieved(self, ratio: float) -> int:
         least = self.study.retrieval.images_per_class or 0
-        return sum(math.ceil(ratio * max(least, count)) for count in self.size.train)
+        return sum(math.ceil(ratio * max(least, count)) for count in self.size.wanted)
 
     def candidates_of_class(self, method: str, count: int) -> int | None:
-        """Images of a class of ``count`` training images from which a method's sets are drawn at the main ratio; None
-        where others say how many there are."""
+        """Images of a class to which ratio 1 adds ``count``, from which a method's sets are drawn at the main ratio;
+        None where others say how many there are."""
         start = self.study_start(method)
         if start.is_retrieved:
             return math.ceil(self.study.main_ratio * max(self.study.retrieval.images_per_class or 0, count))
@@ -159,7 +160,7 @@ class JobCosts:
 
     def compared(self, method: str) -> int:
         """Images by which the candidates of a fine-tuning are compared."""
-        first = sum(classes.added(count, self.study.main_ratio) for count in self.size.train)
+        first = sum(classes.added(count, self.study.main_ratio) for count in self.size.wanted)
         return len(self.files.methods[method].candidates) * first
 
     def to_generate(self, method: str, purpose: str) -> float:
@@ -369,9 +370,8 @@ class JobCosts:
     def screen(self, method: str, part: str) -> Need:
         """A classifier for each candidate of the job, trained on what is there and what is added to it."""
         candidates = len(self.files.methods[method].candidates) / self.files.screening_jobs(method)
-        return self._classifier(
-            self.files.methods[method].recipe, self.train, self.study.main_ratio * self.train, candidates
-        )
+        full = sum(self.size.filled) if self.size.filled else self.train
+        return self._classifier(self.files.methods[method].recipe, self.train, self.study.main_ratio * full, candidates)
 
     def select(self, method: str) -> Need:
         return Need(megabytes=500, writes=self._candidate_bytes(self.files.methods[method].trained, method))

@@ -299,6 +299,11 @@ class StudyFiles(Paths):
         """Where the images of a method lie that were made elsewhere, or what a script makes of them."""
         return self.study.added[method].path or self.added(method, "output")
 
+    def order(self, method: str) -> str:
+        """How a method's images are chosen for a set: where classes are topped up, none adds more than they lack."""
+        order = self.methods[method].start.order
+        return "available" if order == "all" and self.study.dataset.fill_to else order
+
     def allows_fewer(self, method: str, ratio: str) -> bool:
         """Whether a class of a method may have fewer images than a ratio wants: because fewer were made elsewhere, or
         were left over by a filter. Of listed images further ratios leave such a class out."""

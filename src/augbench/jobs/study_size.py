@@ -16,10 +16,17 @@ UNREADABLE = (OSError, ValueError, KeyError)  # no table yet, or a damaged one, 
 
 
 class StudySize(NamedTuple):
-    """train : training images of each class that takes part; images : split -> images of all these classes."""
+    """train : training images of each class that takes part; images : split -> images of all these classes; filled :
+    what ratio 1 adds to each class of a target whose classes are topped up, else None."""
 
     train: tuple[int, ...]
     images: dict[str, int]
+    filled: tuple[int, ...] | None = None
+
+    @property
+    def wanted(self) -> tuple[int, ...]:
+        """Images that ratio 1 adds to each class."""
+        return self.train if self.filled is None else self.filled
 
     @property
     def target(self) -> int:
@@ -37,15 +44,24 @@ def study_size(files: StudyFiles) -> StudySize:
 
 
 def _size_of_data_set(files: StudyFiles) -> StudySize:
-    train = tuple(row["train"] for row in classes.kept(files.classes))
-    return StudySize(train, {split: _rows(files.split(split)) for split in splits.SPLITS})
+    rows = classes.kept(files.classes)
+    filled = tuple(row["wanted"] for row in rows) if files.study.dataset.fill_to else None
+    images = {split: _rows(files.split(split)) for split in splits.SPLITS}
+    return StudySize(tuple(row["train"] for row in rows), images, filled)
 
 
 def _size_of_target(files: StudyFiles) -> StudySize:
     table = pd.read_parquet(files.target("images.parquet"), columns=["class", "split"])
     images = {split: int((table["split"] == split).sum()) for split in splits.SPLITS}
     train = table[table["split"] == "train"].groupby("class").size()
-    return StudySize(tuple(train.tolist()), images)
+    counts = tuple(train.tolist())
+    return StudySize(counts, images, _filled(counts, files.study.dataset.fill_to))
+
+
+def _filled(train: Sequence[int], fill_to: str | int | None) -> tuple[int, ...] | None:
+    if fill_to is None:
+        return None
+    return tuple(classes.wanted({str(place): count for place, count in enumerate(train)}, fill_to).values())
 
 
 def expected_size(files: StudyFiles) -> StudySize:
@@ -71,7 +87,8 @@ def size_of(counts: Sequence[int], own: dict[str, int], dataset) -> StudySize:
     drawn = [splits.sizes(count, dataset, own) for count in counts]
     images = {split: sum(sizes.get(split, 0) for sizes in drawn) for split in splits.SPLITS} | own
     images["unused"] = sum(counts) - sum(sum(sizes.values()) for sizes in drawn)
-    return StudySize(tuple(sizes["train"] for sizes in drawn), images)
+    train = tuple(sizes["train"] for sizes in drawn)
+    return StudySize(train, images, _filled(train, dataset.fill_to))
 
 
 def _count(paths) -> int:

@@ -110,7 +110,7 @@ class StudyResults:
 
     @cached_property
     def kept(self) -> list[dict]:
-        """The classes that take part: class (key), name and train (number of training images)."""
+        """The classes that take part: class (key), name, train (training images), wanted (those that ratio 1 adds)."""
         return [named_class(row) for row in self.class_info.to_dict("records") if not row["excluded"]]
 
     @cached_property
@@ -151,7 +151,7 @@ class StudyResults:
         selection = self.selection(method)
         candidates = [table.read(["candidate"])["candidate"].to_pylist() for table in tables]
         chosen = sum(names.count(selection["candidate"]) for names in candidates)
-        compared = sum(classes.added(row["train"], self.plan.settings.main_ratio) for row in self.kept)
+        compared = sum(classes.added(row["wanted"], self.plan.settings.main_ratio) for row in self.kept)
         return chosen + (len(selection["screened"]) - 1) * compared
 
     def generated_and_kept(self, method: str) -> pd.DataFrame:
@@ -252,7 +252,7 @@ class StudyResults:
 def named_class(row) -> dict:
     """A class of the class table under the name that is shown: the first lemma, else the key."""
     name = str(row["lemmas"] or row["class"]).split(",")[0].strip()
-    return {"class": row["class"], "name": name, "train": int(row["train"])}
+    return {"class": row["class"], "name": name, "train": int(row["train"]), "wanted": int(row["wanted"])}
 
 
 def _by_class(table: pd.DataFrame) -> dict[str, pd.DataFrame]:

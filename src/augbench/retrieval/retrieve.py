@@ -89,7 +89,7 @@ def retrieve(
     factors = _factors(settings)
     neighbours = _Neighbours(inspection.known_score, main)
     turns = dict.fromkeys(counts, 0)  # searches of each class so far
-    short = list(counts)
+    short = [key for key, count in counts.items() if count > 0]
     while due := [key for key in short if turns[key] < len(factors)]:
         answers = searched.neighbours(
             [queries[key] for key in due],
@@ -106,7 +106,7 @@ def retrieve(
             judged = inspection(processes.ahead(_bytes_of(fresh, fetch)), len(fresh), progress)
             neighbours.known.add(judged)
         outcomes = neighbours.assign(missing)
-        short = [key for key, count in missing.items() if outcomes[key].used.sum() < count]
+        short = [key for key, outcome in outcomes.items() if outcome.used.sum() < missing[key]]
         progress(len(counts) - len(short), len(counts), "classes filled")
     sizes = _write_results(neighbours.ledger_rows(outcomes), settings, outputs)
     write_csv(outputs.funnel, count_fates(sizes, counts))
@@ -296,13 +296,15 @@ def retrieve_method(
     settings: Retrieval,
     clip_model: str,
     ratio: float,
+    fill_to: str | int | None,
     inputs: Inputs,
     outputs: Outputs,
     progress: Callable[[int, int, str], None],
 ) -> None:
     """Retrieve a method's images at an augmentation ratio, see :func:`retrieve`.
 
-    ``method`` is its row of the method table: of it count conditioning, query and diversity. Searches and downloads are
+    ``method`` is its row of the method table: of it count conditioning, query and diversity. ``fill_to`` is that of
+    :func:`augbench.study.classes.wanted`. Searches and downloads are
     cached beside the folders of the study's methods: another method's search finds many of the same images.
     """
     torch.set_num_threads(settings.threads)
@@ -313,7 +315,7 @@ def retrieve_method(
         table = table[table["class"].isin([row["class"] for row in classes.kept(inputs.kept)])]
     prompts = search.prompts(table, method["conditioning"])
     model = clip.Clip(clip_model) if inputs.head or needs_clip(pool, method["query"], prompts) else None
-    counts = classes.retrieved(target, settings.images_per_class, ratio)
+    counts = classes.retrieved(target, settings.images_per_class, ratio, fill_to)
     asked = _queries(target, table["class"], prompts, method["query"], model, progress)
     source = _open_source(pool, inputs.index, model)
     score = aesthetics.of_pictures(inputs.head, model) if inputs.head else None

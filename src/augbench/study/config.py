@@ -92,6 +92,16 @@ class Study(Section):
                 raise ValueError(f"evaluate: {name} is a split of the target, or named in `audit`; choose another name")
         return self
 
+    @model_validator(mode="after")
+    def _filled(self):
+        for name in ("retrieval", "generate"):
+            if self.dataset.fill_to and getattr(self, name).images_per_class:
+                raise ValueError(
+                    f"{name}.images_per_class: `dataset.fill_to` says how many images a class lacks, and no others are "
+                    "asked for: leave one of them out"
+                )
+        return self
+
     @field_validator("methods")
     @classmethod
     def _once(cls, value):

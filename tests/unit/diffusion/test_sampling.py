@@ -474,7 +474,7 @@ def test_boomerang_begins_where_each_scheduler_would_be():
 
 
 def test_stages_cut_a_methods_images_without_gap_and_overlap():
-    rows = [{"class": "a", "train": 10}, {"class": "b", "train": 3}]
+    rows = [{"class": "a", "wanted": 10}, {"class": "b", "wanted": 3}]
 
     def counts(stage, at_least=None, **further):
         return Share("imagic", stage, 0, 1, ratio=0.5, times=3, **further).counts(rows, at_least)

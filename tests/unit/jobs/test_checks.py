@@ -118,6 +118,16 @@ def test_further_test_sets_hold_classes_of_the_target():
     assert check(**study, evaluate={"sketch": {"path": "same"}}) == []
 
 
+def test_classes_are_topped_up_where_some_lack_images():
+    even = {"target": folder("even", {"cat": 20, "dog": 20}), "methods": ["none"]}
+    said = sentence(**even, dataset={"fill_to": "largest", "train": 0.5})
+    assert "studies.mine.dataset: each class has 10 training images or more, so that `fill_to: largest` ad" in said
+    assert check(**even, dataset={"fill_to": 11, "train": 0.5}) == []
+    said = sentence(**even, dataset={"fill_to": 11, "train": 0.5}, retrieval={"images_per_class": 130})
+    assert "retrieval.images_per_class: `dataset.fill_to` says how many images a class lacks" in said
+    assert "fill_to" in sentence(**even, dataset={"fill_to": "most"})
+
+
 def test_two_classes_of_one_name():
     target = folder("twins", {"tiger_cat": 2, "tiger cat": 2})
     assert "the classes tiger cat and tiger_cat have the same name 'tiger cat'" in sentence(target=target)

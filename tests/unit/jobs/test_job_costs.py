@@ -50,6 +50,17 @@ def test_sets_are_drawn_from_what_there_is():
     assert one.distinct("more_real", ["1"]) == 25
 
 
+def test_only_what_classes_lack_is_made_where_they_are_topped_up(monkeypatch):
+    """Of 10 and 20 training images, 10 are missing."""
+    monkeypatch.setattr(job_costs, "study_size", lambda files: StudySize((10, 20), IMAGES, (10, 0)))
+    one = costs(dataset={"fill_to": "largest"}, generate={"times": 3})
+    assert [one.added(method, 1) for method in METHODS] == [0, 10, 10, 10, 10, 10]
+    assert (one.retrieved(1), one.to_generate("clip_prompts", "base")) == (10, 30)
+    assert one.compared(TUNED) == 5 * 10
+    assert one.files.order("more_real") == "available" and one.files.order("retrieval") == "listed"
+    assert costs().files.order("more_real") == "all"
+
+
 def test_a_training_takes_its_processes_cores_and_shares_its_work():
     one, four = costs(), costs(classifier={"processes": 4, "threads": 2, "workers": 3}, finetune={"processes": 2})
     assert (four.classifier_cores, four.finetuning_cores) == (4 * (2 + 3), 2)

@@ -76,7 +76,7 @@ def accuracy_table(data: Mapping) -> pd.DataFrame:
 
 def table1(results: StudyResults) -> dict:
     """Rows of Table 1 by family, figures of the paper for the same data that no method of the study stands for, and
-    methods of which classifiers ended at the most epochs allowed; ``groups`` of classes, where the target is long-tailed."""
+    methods of which classifiers ended at the most epochs allowed; of a long-tailed target its ``groups`` of classes."""
     plan = results.plan
     rows = {row["method"]: row for row in records(results.table1)}
     paper = published(results.paper_results, plan.dataset)

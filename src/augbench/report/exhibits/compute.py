@@ -38,7 +38,7 @@ def relative(results: StudyResults) -> dict:
 def _images(results: StudyResults, method: str) -> compute.Images:
     """How many images a method generated for Table 1, and in all."""
     amount = results.plan.rows[method].generation(results.plan.settings.generate)
-    wanted = sum(classes.generated(row["train"], amount.times, amount.images_per_class) for row in results.kept)
+    wanted = sum(classes.generated(row["wanted"], amount.times, amount.images_per_class) for row in results.kept)
     return compute.Images(wanted, results.count_generated(method))
 
 

@@ -66,7 +66,7 @@ def _by(table: pd.DataFrame) -> str:
 def _short(results: StudyResults, method: str, table: pd.DataFrame) -> str:
     """The classes that have fewer images than are added to others, in a sentence; empty where none has."""
     ratio, counts = results.plan.settings.main_ratio, table["class"].value_counts().to_dict()
-    wanted = {row["class"]: classes.added(row["train"], ratio) for row in results.kept}
+    wanted = {row["class"]: classes.added(row["wanted"], ratio) for row in results.kept}
     short = [key for key, count in wanted.items() if counts.get(key, 0) < count]
     if not short:
         return ""

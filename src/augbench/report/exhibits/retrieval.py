@@ -41,7 +41,8 @@ def funnel(results: StudyResults, method: str) -> dict:
             | {"counts": [int(counts[fate]) for fate in fates], "good": int(counts["used"] + counts["spare"])}
             | {name: int(counts[name]) for name in ("wanted", "considered", "used")}
         )
-    closest = sorted(rows, key=lambda row: (row["used"] / row["wanted"], row["good"] / max(1, row["considered"])))
+    asked = [row for row in rows if row["wanted"]]  # a class that is large enough wants none
+    closest = sorted(asked, key=lambda row: (row["used"] / row["wanted"], row["good"] / max(1, row["considered"])))
     return results.plan.named(method) | {
         "fates": fates,
         "rows": rows,

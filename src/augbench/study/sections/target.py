@@ -47,6 +47,12 @@ class Dataset(Section):
     validation: Share = Field(0.1, description="share for the disjoint validation split, where the target has none")
     test: Share = Field(0.1, description="share for the test split, where the target has none")
 
+    fill_to: Literal["largest"] | Count | None = Field(
+        None,
+        description="top classes up: add to each what it lacks of so many training images, or of the largest class's, "
+        "in place of as many as it has; a ratio is then the share of what is lacking",
+    )
+
     @model_validator(mode="after")
     def _one_size(self):
         if self.shots and self.train != TRAIN:
