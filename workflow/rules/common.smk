@@ -35,8 +35,10 @@ update_config(table, config)
 try:
     CONFIG = configuration.parse(table)
     # Each job of a run reads this file again; it need not look at the whole target again.
-    METHODS, STUDIES = CONFIG.methods, CONFIG.studies
-    FILES = {name: StudyFiles(CONFIG, name) for name in STUDIES}
+    SHOWN = list(CONFIG.studies)  # by the report; each draw of a target is a study beside
+    EACH_DRAW = configuration.with_draws(CONFIG)
+    METHODS, STUDIES = EACH_DRAW.methods, EACH_DRAW.studies
+    FILES = {name: StudyFiles(EACH_DRAW, name) for name in STUDIES}
     COSTS = {name: JobCosts(files) for name, files in FILES.items()}
     crowded, remarks = [], []
     if workflow.is_main_process:

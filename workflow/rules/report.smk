@@ -166,6 +166,35 @@ rule per_class:
         "../scripts/per_class.py"
 
 
+# Accuracy over several draws of the target, each of which is a study of its own.
+rule subsamples:
+    input:
+        lambda w: files_of(w).draw_summaries,
+    output:
+        report(
+            ANY.table("subsamples"),
+            category="Tables",
+            caption="../report/subsamples.rst",
+            labels={"study": "{study}", "table": "several draws"},
+        ),
+    log:
+        "results/{study}/logs/report/subsamples.log",
+    benchmark:
+        "results/{study}/benchmarks/report/subsamples.tsv"
+    localrule: True
+    conda:
+        "../../envs/augbench.yaml"
+    resources:
+        **needs("subsamples"),
+    params:
+        methods=setting("methods"),
+        without=lambda w: next((name for name in study_of(w).methods if METHODS[name].is_target_alone), None),
+    message:
+        "{wildcards.study}: tabulate accuracy over several draws of the target"
+    script:
+        "../scripts/subsamples.py"
+
+
 # A study's page with its figures, its section of the joined page, and its table of costs.
 rule study_page:
     input:
@@ -208,7 +237,7 @@ rule study_page:
 # The page that joins the studies of the configuration in use.
 rule report_page:
     input:
-        [files.report_section for files in FILES.values()],
+        [FILES[name].report_section for name in SHOWN],
     output:
         report("results/report.html", category="Report", caption="../report/report.rst"),
     log:
@@ -219,7 +248,7 @@ rule report_page:
         mem_mb=1000,
         runtime=30,
     params:
-        studies=list(STUDIES),  # in their order
+        studies=SHOWN,  # in their order
     message:
         "write the report of all studies"
     script:

@@ -89,7 +89,7 @@ def costs_of(files: Iterable[str | Path]) -> dict[str, JobCosts]:
     merged: dict = {}
     for file in [METHODS, *files]:
         update_config(merged, yaml.safe_load(Path(file).read_text(encoding="utf-8")))
-    parsed = config.parse(merged)
+    parsed = config.with_draws(config.parse(merged))
     return {name: JobCosts(StudyFiles(parsed, name)) for name in parsed.studies}
 
 

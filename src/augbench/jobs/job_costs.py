@@ -497,6 +497,9 @@ class JobCosts:
     def per_class(self) -> Need:
         return Need()
 
+    def subsamples(self) -> Need:
+        return Need()
+
     def study_page(self) -> Need:
         return Need(megabytes=resources.tables("study_page", self.train))
 
@@ -560,6 +563,8 @@ class JobCosts:
             yield "cluster"
         if study.evaluate:
             yield "evaluation"
+        if study.subsamples > 1:
+            yield "subsamples"
         if files.adding:
             yield from ("judge", "domain_gap")
 

@@ -22,6 +22,7 @@ def report_files(files: StudyFiles) -> dict:
         **{name: files.table(name) for name in TABLES},
         **{name: files.table(name) if adding else None for name in ("domain_gap", "set_metrics")},
         "evaluation": files.table("evaluation") if files.study.evaluate else None,
+        "subsamples": files.table("subsamples") if files.study.subsamples > 1 else None,
         "clusters": files.clusters if files.cluster_counts else None,
         "paper_results": package_data.as_input("paper_results.csv"),
         "paper_compute": package_data.as_input("paper_compute.csv"),
@@ -93,6 +94,7 @@ def _for_all_methods(files: StudyFiles):
     if study.evaluate:
         names["evaluate"] = [f"{name}-images" for name in study.evaluate]
     names["report"] = ["tables", "per_class"] + ["evaluation"] * bool(study.evaluate)
+    names["report"] += ["subsamples"] * (study.subsamples > 1)
     return [(stage, name, "", "") for stage, each in names.items() for name in each]
 
 

@@ -9,7 +9,7 @@ from augbench.audit.duplicates import RADIUS
 from augbench.dataset.class_table import class_keys
 from augbench.jobs.paths import Paths
 from augbench.study import prompts, unions
-from augbench.study.config import Config, Study, parts_of
+from augbench.study.config import Config, Study, draw_names, parts_of
 from augbench.study.methods import GENERATION, Method
 from augbench.study.readers.layout import HELD_OUT
 from augbench.study.recipes import Recipe
@@ -495,6 +495,12 @@ class StudyFiles(Paths):
     @property
     def summaries(self) -> list[str]:
         return [self.summary(method) for method in self.study.methods]
+
+    @property
+    def draw_summaries(self) -> list[str]:
+        """The summaries of all draws of the target: those of each method in turn."""
+        draws = [Paths(name) for name in draw_names(self.name, self.study)]
+        return [draw.summary(method) for method in self.study.methods for draw in draws]
 
     def audits(self, name: str) -> list[str]:
         """A file of the audit of each method that adds images, e.g. ``review.html``."""

@@ -23,6 +23,7 @@ from augbench.report.exhibits import (
     scaling,
     scores,
     set_metrics,
+    subsamples,
     training,
 )
 from augbench.report.plan import Plan
@@ -57,6 +58,7 @@ SECTIONS = [
 EXHIBITS = [
     *accuracy.EXHIBITS,
     *groups.EXHIBITS,
+    *subsamples.EXHIBITS,
     *comparison.EXHIBITS,
     *evaluation.EXHIBITS,
     *scaling.EXHIBITS,

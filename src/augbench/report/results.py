@@ -43,6 +43,7 @@ class Files:
     domain_gap: str | None = None
     set_metrics: str | None = None
     evaluation: str | None = None
+    subsamples: str | None = None  # accuracy over several draws of the target
     clusters: str | None = None
     added: dict[str, str] = field(default_factory=dict)  # the first set that a method adds, at the main ratio
     audits: dict[str, str] = field(default_factory=dict)
@@ -210,6 +211,10 @@ class StudyResults:
         return _csv(self.files.evaluation)
 
     @cached_property
+    def subsamples(self) -> pd.DataFrame:
+        return _csv(self.files.subsamples)
+
+    @cached_property
     def clusters(self) -> pd.DataFrame:
         return _parquet(self.files.clusters)
 
@@ -272,9 +277,22 @@ def _csv(path: str) -> pd.DataFrame:
     return pd.read_csv(_present(path), dtype=TEXTS, keep_default_na=False, na_values=_EMPTY_NUMBERS)
 
 
-_NUMBERS = ("accuracy_se", "overlap", "low", "high", "t", "df", "p", "p_holm", "paper_accuracy", "paper_se")
+_NUMBERS = (
+    "accuracy_se",
+    "overlap",
+    "difference",
+    "low",
+    "high",
+    "t",
+    "df",
+    "p",
+    "p_holm",
+    "paper_accuracy",
+    "paper_se",
+)
 _NUMBERS += set_metrics.NAMES + tuple(f"{name}_se" for name in evaluation.MEASURES)
 _NUMBERS += tuple(f"{name}_{part}" for name in groups.MEANS for part in ("mean", "se"))
+_NUMBERS += ("sd_draws", "sd_runs")
 _EMPTY_NUMBERS = {name: [""] for name in _NUMBERS}
 
 

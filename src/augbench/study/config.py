@@ -4,6 +4,7 @@ import math
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from augbench.core.seeds import derive
 from augbench.study import unions
 from augbench.study.methods import Method
 from augbench.study.sections.added import Added
@@ -36,6 +37,11 @@ class Scaling(Section):
 class Study(Section):
     seed: int = Field(0, ge=0, description="of every random choice of the study")
     methods: list[str] = Field(min_length=1, description="rows of the method table")
+    subsamples: Count = Field(
+        1,
+        description="draws of the target, each with all methods and runs: the study NAME, and NAME-2, ... of other seeds; "
+        "standard errors then hold both draws and runs",
+    )
     runs: Count = Field(5, description="resampled sets and classifier runs per method")
     ratios: list[Positive] = Field(
         [1.0], min_length=1, description="of all methods: added images per class / training images per class"
@@ -240,6 +246,21 @@ class Config(Section):
                 "has no `backbone`: write `safety: {model: CompVis/stable-diffusion-safety-checker}`, or "
                 "`safety: {model: none}` to check nothing"
             )
+
+
+def draw_names(name: str, study: Study) -> list[str]:
+    """The studies that are the draws of a study's target, itself the first. A user's names have no hyphen."""
+    return [name, *(f"{name}-{number}" for number in range(2, study.subsamples + 1))]
+
+
+def with_draws(config: Config) -> Config:
+    """The configuration with a study of its own for each further draw of a target: the same, of another seed."""
+    studies = {}
+    for name, study in config.studies.items():
+        for number, draw in enumerate(draw_names(name, study), 1):
+            seed = derive(study.seed, "subsample", number) % 2**31
+            studies[draw] = study if number == 1 else study.model_copy(update={"seed": seed, "subsamples": 1})
+    return config.model_copy(update={"studies": studies})
 
 
 def parse(raw: dict) -> Config:

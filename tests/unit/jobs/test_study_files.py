@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from augbench.jobs.paths import Paths
+from augbench.jobs.report_files import report_files
 from augbench.jobs.study_files import StudyFiles
 from augbench.study import config
 
@@ -118,6 +119,25 @@ def test_further_test_sets_are_scored_and_compared_with():
         files(evaluate={"web": {"path": "data"}}, audit={"references": {"web": "data"}})
     with pytest.raises(config.ConfigError, match="digits is made by a study; a test set has `reader: folder`"):
         files(evaluate={"web": {"reader": "digits", "path": "data"}})
+
+
+def test_each_draw_of_a_target_is_a_study_of_another_seed():
+    study = {
+        "methods": ["none", "more_real"],
+        "target": {"reader": "folder", "path": "data"},
+        "subsamples": 3,
+        "seed": 4,
+    }
+    plain = config.parse(ROWS | {"studies": {"s": study, "t": study | {"subsamples": 1}}})
+    drawn = config.with_draws(plain)
+    assert list(drawn.studies) == ["s", "s-2", "s-3", "t"]
+    assert len({drawn.studies[name].seed for name in ("s", "s-2", "s-3")}) == 3
+    assert drawn.studies["s"] == plain.studies["s"] and drawn.studies["s-2"].subsamples == 1
+    assert StudyFiles(drawn, "s").draw_summaries == [
+        f"results/{name}/summary/{method}.json" for method in ("none", "more_real") for name in ("s", "s-2", "s-3")
+    ]
+    assert report_files(StudyFiles(drawn, "s"))["subsamples"] == f"{S}/tables/subsamples.csv"
+    assert report_files(StudyFiles(drawn, "s-2"))["subsamples"] is None
 
 
 def test_the_judge_learns_from_what_no_method_adds():

@@ -1,0 +1,49 @@
+"""A long-tailed target whose classes are topped up, drawn twice: the sets fill each class, and both draws make a table."""
+
+import pandas as pd
+import pytest
+import yaml
+from PIL import Image
+
+STUDY = {
+    "seed": 1,
+    "methods": ["none", "more_real"],
+    "runs": 2,
+    "subsamples": 2,
+    "target": {"reader": "folder", "path": "photos"},
+    "dataset": {"train": 0.4, "validation": 0.1, "test": 0.1, "fill_to": "largest"},
+    "classifier": {"model": "small_cnn", "image_size": 16, "batch_size": 8, "learning_rate": 0.05, "max_epochs": 2},
+}
+
+
+@pytest.mark.slow
+def test_classes_are_topped_up_in_each_draw(clone):
+    tree = clone()
+    for place, (key, count) in enumerate({"cat": 60, "dog": 50, "owl": 10}.items()):
+        for number in range(count):
+            path = tree.folder / "photos" / key / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (16, 16), (80 * place, 3 * number, 0)).save(path)
+    (tree.folder / "own.yaml").write_text(yaml.safe_dump({"studies": {"own": STUDY}}))
+    tree.study = "own.yaml"
+    code, output = tree.snakemake("--cores", "2", "results/own/report.html")
+    assert code == 0, output
+    results = tree.folder / "results"
+    classes = pd.read_csv(results / "own" / "dataset" / "classes.csv").set_index("class")
+    # Of 60, 50 and 10 images 24, 20 and 4 are trained on; of the rest of owls, 4 are further ones.
+    assert classes["train"].to_dict() == {"cat": 24, "dog": 20, "owl": 4}
+    assert classes["wanted"].to_dict() == {"cat": 0, "dog": 4, "owl": 20}
+    drawn = [results / name / "augmentation" / "more_real" / "x1" / "split-1.parquet" for name in ("own", "own-2")]
+    sets = [pd.read_parquet(path) for path in drawn]
+    assert all(each["class"].value_counts().to_dict() == {"dog": 4, "owl": 4} for each in sets)
+    splits = [pd.read_parquet(results / name / "dataset" / "train.parquet") for name in ("own", "own-2")]
+    assert set(splits[0]["image_id"]) != set(splits[1]["image_id"])
+    predicted = pd.read_parquet(results / "own" / "classifier" / "more_real" / "x1" / "run-1" / "predictions.parquet")
+    assert set(predicted["class"]) == {"cat", "dog", "owl"}  # also the class to which nothing was added
+    table = pd.read_csv(results / "own" / "tables" / "subsamples.csv").set_index("method")
+    assert table.loc["none", ["draws", "runs"]].tolist() == [2, 2]
+    first = pd.read_csv(results / "own" / "tables" / "table1.csv")
+    assert {"many_mean", "medium_mean", "few_mean"} <= set(first.columns)  # 24 and 20 images are medium, 4 are few
+    page = (results / "own" / "report.html").read_text()
+    assert "Several draws of the target" in page and "The target is long-tailed" in page
+    assert [rule for rule, _ in tree.plan("results/report.html") if rule == "study_page"] == []
