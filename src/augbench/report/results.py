@@ -277,22 +277,10 @@ def _csv(path: str) -> pd.DataFrame:
     return pd.read_csv(_present(path), dtype=TEXTS, keep_default_na=False, na_values=_EMPTY_NUMBERS)
 
 
-_NUMBERS = (
-    "accuracy_se",
-    "overlap",
-    "difference",
-    "low",
-    "high",
-    "t",
-    "df",
-    "p",
-    "p_holm",
-    "paper_accuracy",
-    "paper_se",
-)
+_NUMBERS = ("accuracy_se", "overlap", "low", "high", "t", "df", "p", "p_holm", "paper_accuracy", "paper_se")
 _NUMBERS += set_metrics.NAMES + tuple(f"{name}_se" for name in evaluation.MEASURES)
 _NUMBERS += tuple(f"{name}_{part}" for name in groups.MEANS for part in ("mean", "se"))
-_NUMBERS += ("sd_draws", "sd_runs")
+_NUMBERS += ("difference", "sd_draws", "sd_runs")
 _EMPTY_NUMBERS = {name: [""] for name in _NUMBERS}
 
 

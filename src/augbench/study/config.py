@@ -39,8 +39,8 @@ class Study(Section):
     methods: list[str] = Field(min_length=1, description="rows of the method table")
     subsamples: Count = Field(
         1,
-        description="draws of the target, each with all methods and runs: the study NAME, and NAME-2, ... of other seeds; "
-        "standard errors then hold both draws and runs",
+        description="draws of the target, each with all methods and runs: the study NAME, and NAME-2, ... of other "
+        "seeds; a table of all has standard errors for both draws and runs",
     )
     runs: Count = Field(5, description="resampled sets and classifier runs per method")
     ratios: list[Positive] = Field(
