@@ -125,7 +125,15 @@ def test_snakemake_killed_and_at_once_restarted(unfinished, cluster, option, cla
     hit(unfinished, 2)
 
     def restart():
-        command = [sys.executable, "slurm/restart", *option, TABLE, "--configfile", unfinished.study]
+        command = [
+            sys.executable,
+            "slurm/restart",
+            *option,
+            TABLE,
+            "--configfile",
+            unfinished.study,
+            *unfinished.overlays,
+        ]
         given = {"cwd": unfinished.folder, "env": unfinished.environment, "timeout": 1500}
         return subprocess.run(command, text=True, capture_output=True, **given)
 
