@@ -1,4 +1,4 @@
-"""A long-tailed target whose classes are topped up, drawn twice: the sets fill each class, and both draws make a table."""
+"""A long-tailed target whose classes are topped up, drawn twice: sets fill each class, and both draws make a table."""
 
 import pandas as pd
 import pytest
@@ -12,6 +12,7 @@ STUDY = {
     "subsamples": 2,
     "target": {"reader": "folder", "path": "photos"},
     "dataset": {"train": 0.4, "validation": 0.1, "test": 0.1, "fill_to": "largest"},
+    "evaluate": {"sketch": {"path": "sketches"}},
     "classifier": {"model": "small_cnn", "image_size": 16, "batch_size": 8, "learning_rate": 0.05, "max_epochs": 2},
 }
 
@@ -24,6 +25,8 @@ def test_classes_are_topped_up_in_each_draw(clone):
             path = tree.folder / "photos" / key / f"{number}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.new("RGB", (16, 16), (80 * place, 3 * number, 0)).save(path)
+    (tree.folder / "sketches" / "owl").mkdir(parents=True)
+    Image.new("RGB", (16, 16), (160, 0, 9)).save(tree.folder / "sketches" / "owl" / "1.png")
     (tree.folder / "own.yaml").write_text(yaml.safe_dump({"studies": {"own": STUDY}}))
     tree.study = "own.yaml"
     code, output = tree.snakemake("--cores", "2", "results/own/report.html")
@@ -45,5 +48,6 @@ def test_classes_are_topped_up_in_each_draw(clone):
     first = pd.read_csv(results / "own" / "tables" / "table1.csv")
     assert {"many_mean", "medium_mean", "few_mean"} <= set(first.columns)  # 24 and 20 images are medium, 4 are few
     page = (results / "own" / "report.html").read_text()
-    assert "Several draws of the target" in page and "The target is long-tailed" in page
+    for text in ("Several draws of the target", "The target is long-tailed", "Further test sets"):
+        assert text in page
     assert [rule for rule, _ in tree.plan("results/report.html") if rule == "study_page"] == []

@@ -18,6 +18,7 @@ def filled(tmp_path, monkeypatch):
         "data/b/1.png",
         "other/x/1.png",
         "mine/a/1.png",
+        "sketches/a/1.png",
         "sd/unet/x.safetensors",
         "checker/x",
     ):
@@ -40,10 +41,11 @@ def digests(**sections) -> dict:
     study = {"methods": ["none", "mine"], "target": {"reader": "folder", "path": "data"}}
     study |= {"audit": {"references": {"web": "other"}, "detector": "detector.pt"}, "backbone": {"model": "sd"}}
     study |= {"clip": {"model": "hf_clip:clip"}, "pool": {"source": "index", "path": "index"}}
+    study |= {"evaluate": {"sketch": {"path": "sketches"}}}
     study |= {"retrieval": {"aesthetic_model": "head.pth"}}
     study |= {"added": {"mine": "mine", "unused": "nowhere"}, "safety": {"model": "checker"}}
     data = user_data.UserData(Study(**study | sections))
-    places = ("target", "references", "safety", "pool", "aesthetic_model", "backbone", "clip", "detector")
+    places = ("target", "references", "evaluation", "safety", "pool", "aesthetic_model", "backbone", "clip", "detector")
     return {place: getattr(data, place) for place in places} | {"added": data.added("mine")}
 
 
@@ -67,6 +69,7 @@ EDITS = {
     "an image of the target is renamed": ("target", lambda: Path("data/a/1.png").rename("data/a/3.png")),
     "a class is added": ("target", lambda: Path("data/a").rename("data/c")),
     "a reference image is added": ("references", lambda: Path("other/x/2.png").write_text("")),
+    "an image of a further test set is added": ("evaluation", lambda: Path("sketches/a/2.png").write_text("")),
     "an image made elsewhere is added": ("added", lambda: Path("mine/b").mkdir() or Path("mine/b/1.png").touch()),
     "an image made elsewhere is another": ("added", lambda: later("mine/a/1.png")),
     "the safety checker is another": ("safety", lambda: later("checker/x")),
