@@ -154,7 +154,7 @@ def made(tmp_path, monkeypatch):
         for i in range(2):
             save(Path("mine") / key.replace("/", "_") / f"{i}.png", random)
     table = images.table(rows).assign(split=[each["split"] for each in rows])
-    classes = pd.DataFrame({"class": ["a", "b/c"], "lemmas": "x", "train": 3, "excluded": ""})
+    classes = pd.DataFrame({"class": ["a", "b/c"], "lemmas": "x", "train": 3, "wanted": 3, "excluded": ""})
     return table, classes
 
 
@@ -189,7 +189,7 @@ def test_too_few_are_refused_unless_fewer_are_allowed_and_excluded_classes_need_
         write(made, ratio=1)
     assert len(write(made, ratio=None)) == 4
     made[1].loc[0, "excluded"] = "why"
-    made[1].loc[1, "train"] = 2
+    made[1].loc[1, ["train", "wanted"]] = 2
     assert len(write(made, ratio=1)) == 4
 
 
