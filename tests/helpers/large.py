@@ -25,6 +25,8 @@ METHODS = {
 SETTINGS = {"seed": 1, "methods": list(METHODS), "runs": 5, "ratios": [1.0]}
 SETTINGS |= {"target": {"reader": "imagenet", "path": "images"}, "dataset": {"train": 0.1}}
 SETTINGS |= {"generate": {"times": 3, "images_per_class": 390}}
+SETTINGS |= {"backbone": {"model": "owner/model"}, "clip": {"model": "ViT-L/14"}}
+SETTINGS |= {"pool": {"source": "urls", "path": "pool.parquet"}}
 
 
 def plan():

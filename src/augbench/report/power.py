@@ -1,7 +1,7 @@
 """How many training runs, or test images, it takes to tell two methods apart: the power of the comparison's own test.
 
-The test is that of :func:`augbench.report.comparison.difference`. More runs lower the variance that comes from training;
-what comes from the test images stays, whatever the number of runs.
+The test is that of :func:`augbench.report.comparison.difference`. More runs lower the variance that comes from
+training; what comes from the test images stays, whatever the number of runs.
 """
 
 import math

@@ -1,0 +1,101 @@
+"""What a study says of the methods among which one has to choose: plain data, of which the answer is made."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from augbench.report import power
+from augbench.report.comparison import LEVEL
+
+
+class Gain(NamedTuple):
+    """One method minus another, in percentage points of accuracy."""
+
+    points: float
+    low: float | None = None  # 95% interval; None where a method has a single run
+    high: float | None = None
+    p: float | None = None  # corrected for the number of comparisons where one asks whether methods help
+    spread: power.Spread | None = None
+
+    @property
+    def counts(self) -> bool:
+        return self.p is not None and self.p < LEVEL
+
+
+class Leak(NamedTuple):
+    """Test images that may be among the added ones."""
+
+    images: int  # test images with a duplicate candidate; of judged ones the most there can be
+    percent: float  # of the test images
+    confirmed: int = 0  # that people call duplicates
+    is_judged: bool = False  # completely, by people
+
+
+class Amount(NamedTuple):
+    """Accuracy (percent) with another number of added images."""
+
+    ratio: float
+    accuracy: float  # where classes had to be left out, the worst case
+    error: float | None
+
+
+@dataclass(frozen=True)
+class Option:
+    """What is known of a method that may be recommended."""
+
+    method: str
+    title: str
+    accuracy: float  # percent, mean over the runs
+    runs: int
+    error: float | None = None
+    gain: Gain | None = None  # over the target data alone
+    added: int = 0  # images that a run adds to the training images
+    ratio: float = 0.0  # added / training images that was asked for
+    amounts: tuple[Amount, ...] = ()  # other ratios
+    retrieves: bool = False
+    generates: bool = False
+    hours: float | None = None  # to make its images; None where none was measured
+    searching: float = 0.0  # hours for what was tried besides: learning rates, checkpoints, further ratios
+    training: float | None = None  # hours of one classifier run
+    downloads: tuple[str, ...] = ()
+    leak: Leak | None = None
+    review: str = ""  # page on which people judge duplicate candidates
+    verdicts: str = ""  # where their verdicts belong
+    validation_leak: float = 0.0  # percent of the validation images that resemble added ones
+    recognised: float | None = None  # percent of the added images, by the judge of the domain gap
+    terms: tuple[str, ...] = ()  # sentences on licences
+    unchecked: bool = False  # for unsafe content
+    short: str = ""  # a sentence on classes with too few images
+    capped: int = 0  # runs that the largest number of epochs ended
+    same_images: bool = False  # all runs add the same ones
+
+    @property
+    def helps(self) -> bool:
+        return self.gain is not None and self.gain.counts and self.gain.points > 0
+
+    @property
+    def harms(self) -> bool:
+        return self.gain is not None and self.gain.counts and self.gain.points < 0
+
+    @property
+    def is_trusted(self) -> bool:
+        """Whether the method would be better even if all test images that may be among the added ones counted as
+        wrong."""
+        return self.leak is None or self.gain is None or self.leak.percent < (self.gain.low or 0.0)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a study says, as :func:`answer` takes it."""
+
+    study: str
+    options: Sequence[Option]  # all methods but the target data alone and further real ones
+    alone: Option | None  # the target data alone
+    more_real: Option | None  # further real images of the target
+    train: int  # training images
+    tested: int  # test images
+    runs: int  # of each method
+    unit: str = "core-hours"
+    recognised_test: float | None = None  # percent of the test images, by the judge of the domain gap
+    excluded: int = 0  # classes left out for every method
+    pairs: Mapping[tuple[str, str], Gain] = field(default_factory=dict)  # of two options; p by itself
