@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from augbench.report import sentences
 from augbench.report.comparison import LEVEL, holm
+from augbench.report.exhibits.exhibit import counted
 from augbench.report.options import Facts, Option
 
 
@@ -51,7 +52,8 @@ Decided = tuple[str, str, Option | None, list[Line]]  # case, verdict, the metho
 def _decided(facts: Facts) -> Decided:
     """What to do, what is gained and how sure that is."""
     if not facts.options:
-        return "nothing", "No method that adds images was part of this study.", None, []
+        lines = [Line("What to do", sentences.more_real(facts))]
+        return "nothing", "No method that adds images was part of this study.", None, lines
     if facts.alone is None:
         return _without_comparison(facts)
     if all(option.gain is None or option.gain.p is None for option in facts.options):
@@ -118,9 +120,10 @@ def _leaking(facts: Facts, first: Option, trusted: list[Option]) -> Decided:
         verdict = f"{now}: {first.title} adds copies of test images."
         clean = f"Set `drop_leaks: true` in the study and run again: then {first.title} adds no copies of test images."
     else:
+        pairs = counted(first.leak.pairs, "pair")
         verdict = f"{now}, and look at what {first.title} adds: it may hold copies of test images."
         clean = (
-            f"Before you use {first.title}, open `{first.review}` and judge the pairs: each shows an image that it "
+            f"Before you use {first.title}, open `{first.review}` and judge the {pairs}: each shows an image that it "
             f"adds beside a test image that it resembles. Save your verdicts as `{first.verdicts}` and run again. Or "
             "set `drop_leaks: true` and run again, which leaves all of these images out."
         )

@@ -27,7 +27,8 @@ class Leak(NamedTuple):
 
     images: int  # test images with a duplicate candidate; of judged ones the most there can be
     percent: float  # of the test images
-    confirmed: int = 0  # that people call duplicates
+    pairs: int = 0  # of candidates, for people to judge
+    confirmed: int = 0  # test images that people call duplicates
     is_judged: bool = False  # completely, by people
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from augbench.report import power
 from augbench.report.comparison import LEVEL
+from augbench.report.exhibits.exhibit import counted
 from augbench.report.options import Amount, Facts, Gain, Leak, Option
 
 POINTLESS = 1.0  # percentage points: where no method can gain more, further runs are not worth it
@@ -56,10 +57,11 @@ def leaked(option: Option) -> list[str]:
 
 
 def _copies(leak: Leak) -> str:
-    share = f"{_counted(leak.images, 'test image')} ({leak.percent:.1f}%)"
+    share = f"{counted(leak.images, 'test image')} ({leak.percent:.1f}%)"
     if not leak.is_judged:
-        return f"{share} resemble images that it adds, and may be copies"
-    known = f"people called images that it adds copies of {_counted(leak.confirmed, 'test image')}"
+        verb = "resembles" if leak.images == 1 else "resemble"
+        return f"{share} {verb} images that it adds and may be the same pictures"
+    known = f"people called images that it adds copies of {counted(leak.confirmed, 'test image')}"
     return known if leak.images == leak.confirmed else f"{known}, and in all there may be up to {share}"
 
 
@@ -113,6 +115,8 @@ def promising(facts: Facts) -> list[str]:
         f"The most promising is {best.title}: measured {gain.points:+.1f} percentage points, while anything from "
         f"{gain.low:+.1f} to {gain.high:+.1f} fits the data (95% interval)."
     )
+    if best.leak and best.leak.percent >= gain.points:
+        sentences.append(f"But {_copies(best.leak)}: see `{best.review}` first.")
     tests = len(facts.options) + (facts.more_real is not None)
     return sentences + _separating(facts, gain, best.title, facts.alone.title, tests)
 
@@ -263,10 +267,6 @@ def _points(gain: Gain) -> str:
 
 def _ratio(ratio: float) -> str:
     return "one for each of your own" if ratio == 1 else f"{ratio:g} for each of your own"
-
-
-def _counted(count: int, word: str) -> str:
-    return f"{count:,} {word}{'' if count == 1 else 's'}"
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -20,7 +20,7 @@ for (const table of document.querySelectorAll(".scroll table:not(.gallery)")) {
     const numeric = head.classList.contains("number"), orders = ["ascending", "descending"];
     if (numeric) orders.reverse();
     button.addEventListener("click", () => {
-      const next = orders[orders.indexOf(head.ariaSort) + 1];
+      const next = orders[orders.indexOf(head.getAttribute("aria-sort")) + 1];
       heads.forEach(each => each.removeAttribute("aria-sort"));
       page.forEach((html, k) => table.tBodies[k].innerHTML = html);
       if (next) {

@@ -144,10 +144,10 @@ class _Known:
 
 
 def _leak(counts: Mapping, judged: Mapping | None) -> Leak:
-    images, percent = counts["reference_images_with_candidate"], 100 * counts["share"]
+    pairs, confirmed = counts["pairs"], judged["leaked"] if judged else 0
     if judged is None or judged["state"] == "part":
-        return Leak(images, percent, judged["leaked"] if judged else 0)
-    return Leak(judged["leaked_high"], judged["drop_high"], judged["leaked"], is_judged=True)
+        return Leak(counts["reference_images_with_candidate"], 100 * counts["share"], pairs, confirmed)
+    return Leak(judged["leaked_high"], judged["drop_high"], pairs, confirmed, is_judged=True)
 
 
 def _download(backbone: Backbone) -> list[str]:

@@ -3,11 +3,14 @@ out. Each text was read by somebody who was to act on it; what he would do stand
 
 from itertools import permutations
 
+import made_report as made
 import pytest
 
-from augbench.report import power
+from augbench.core import files
+from augbench.report import page, power, study_page
 from augbench.report.answer import answer, markdown
 from augbench.report.options import Amount, Facts, Gain, Leak, Option
+from augbench.report.study_options import facts
 
 SPREAD = power.Spread(0.8, 0.8, 0.02, 2000)
 
@@ -87,8 +90,8 @@ def test_no_difference():
         "That none is shown to help does not prove that none does. The most promising is Prompts: measured +0.9 "
         "percentage points, while anything from -0.4 to +2.2 fits the data (95% interval). "
         f"Run {runs - 5} more seeds of each method to separate Prompts from Target data only: set `runs: {runs}`, "
-        f"which takes {1.75 * (runs - 5):.0f} GPU-hours for all methods (two-sided test at 5%, corrected for 3 comparisons, "
-        "power 80%, if the true difference is the measured one)."
+        f"which takes {1.75 * (runs - 5):.0f} GPU-hours for all methods (two-sided test at 5%, corrected for 3 "
+        "comparisons, power 80%, if the true difference is the measured one)."
     )
     assert not said(found, "What it costs")
 
@@ -116,7 +119,7 @@ def test_harm():
     assert helped["verdict"] == "Use Lora." and "Do not use Prompts" in said(helped, "How sure it is")
 
 
-LEAKY = {"leak": Leak(60, 3.0)}
+LEAKY = {"leak": Leak(60, 3.0, pairs=71)}
 
 
 def test_a_leak_that_could_be_the_whole_gain():
@@ -129,14 +132,14 @@ def test_a_leak_that_could_be_the_whole_gain():
     )
     assert said(found, "What to do") == (
         "Train on your own 500 images and add nothing. Before you use Retrieval, open "
-        "`results/birds/audit/retrieval/review.html` and judge the pairs: each shows an image that it adds beside a "
+        "`results/birds/audit/retrieval/review.html` and judge the 71 pairs: each shows an image that it adds beside a "
         "test image that it resembles. Save your verdicts as `verdicts/retrieval.csv` and run again. Or set "
         "`drop_leaks: true` and run again, which leaves all of these images out."
     )
     assert said(found, "What you gain") == (
         "Retrieval was measured to gain 4.0 percentage points (2.9 to 5.1). But 60 test images (3.0%) resemble images "
-        "that it adds, and may be copies. If the classifier labels these correctly because it has seen them, up to 3.0 "
-        "points of the gain are not real, and what is left may be chance."
+        "that it adds and may be the same pictures. If the classifier labels these correctly because it has seen them, "
+        "up to 3.0 points of the gain are not real, and what is left may be chance."
     )
     clean = option("prompts", 83.0, (3.0, 1.9, 4.1, 0.001))
     found = answer(study(leaking, clean))
@@ -240,7 +243,10 @@ def test_further_real_images_and_a_harder_augmentation():
 
 
 def test_studies_that_cannot_be_answered_say_what_is_missing():
-    assert answer(study())["verdict"] == "No method that adds images was part of this study."
+    real = option("more_real", 88.0, (8.0, 7.0, 9.0, 0.001))
+    nothing = answer(study(more_real=real))
+    assert nothing["verdict"] == "No method that adds images was part of this study."
+    assert "500 more real images that you label yourself gain 8.0" in said(nothing, "What to do")
     without = answer(study(option("prompts", 84.0), alone=None))
     assert without["case"] == "no comparison" and "Add the method `none`" in said(without, "What to do")
     single = answer(study(option("prompts", 84.0, (4.0, None, None, None))))
@@ -256,3 +262,84 @@ def test_markdown_is_the_same_text_and_data_are_no_markup():
     )
     assert "`snakemake results/birds/export/m/folder`" in text
     assert text.count("\n**") == len(found["lines"])
+
+
+# --- through the page, from the files of a study
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return made.make_results(tmp_path_factory.mktemp("results") / "digits")
+
+
+def without_leaks(folder, method):
+    """The same results, but none of the method's images resembles a held-out one."""
+    path = folder / "audit" / method / "summary.json"
+    summary = files.read_json(path)
+    for counts in summary["references"].values():
+        counts.update(pairs=0, reference_images_with_candidate=0, added_images_with_candidate=0, share=0.0)
+    files.write_json(path, summary)
+
+
+def read(folder, methods, **settings):
+    return made.results(folder, made.plan({key: made.METHODS[key] for key in methods}, **settings))
+
+
+def test_a_leak_is_read_from_the_audit(folder):
+    """One of ten test images has ten candidates; the gain is 6.8 points, that of the leak may be 10."""
+    found = facts(read(folder, made.METHODS))
+    by_method = {each.method: each for each in found.options}
+    assert list(by_method) == ["clip_prompts", "ft", "retrieval"]
+    assert by_method["retrieval"].leak == Leak(1, 10.0, pairs=10)
+    assert by_method["retrieval"].gain.points == pytest.approx(6.8)
+    assert by_method["clip_prompts"].capped == 3
+    said_here = answer(found)
+    assert said_here["case"] == "leak" and "1 test image (10.0%) resembles images" in said(said_here, "What you gain")
+
+
+def test_a_clear_winner_is_read_from_the_files_and_shown(tmp_path):
+    """97.0% against 90.2%, at ratio 4 at worst 97% of it; 10 images used of 26; retrieval is the first of three."""
+    folder = made.make_results(tmp_path / "digits")
+    for method in ("retrieval", "ft", "clip_prompts"):
+        without_leaks(folder, method)
+    results = read(folder, made.METHODS)
+    part = study_page.section(results, {}, {})
+    found = part["answer"]
+    assert found["verdict"] == "Use Retrieval." and found["case"] == "winner"
+    assert "labels about 970 correctly instead of 902: 68 more." in said(found, "What you gain")
+    assert "It is better than each of the 2 other methods that help." in said(found, "How sure it is")
+    assert "Accuracy was 97.0% with these, 94.1% with 4 for each of your own." in said(found, "How many images")
+    assert "10 were used of 26 that were considered." in said(found, "What it costs")
+    assert "no licence is recorded" in said(found, "What speaks against it")
+    files.write_json(folder / "page.json", part)
+    page.write(folder / "report.html", [folder / "page.json"])
+    text = (folder / "report.html").read_text()
+    first = text[: text.index("<main>")]
+    assert ">Use Retrieval.</h2>" in first
+    assert "<dt>What it costs</dt>" in first
+    assert "<code>snakemake results/digits/export/retrieval/folder</code>" in first
+    assert "<strong>Retrieve.</strong>" in first  # the answer to the paper's question
+
+
+def test_each_study_of_a_joined_page_is_answered_at_its_top(tmp_path):
+    sections = []
+    for name, methods in (("one", ["none", "clip_prompts"]), ("two", ["clip_prompts", "retrieval"])):
+        folder = made.make_results(tmp_path / name)
+        without_leaks(folder, "clip_prompts")
+        part = study_page.section(read(folder, methods), {}, {})
+        files.write_json(folder / "page.json", part | {"study": name})
+        sections.append(folder / "page.json")
+    page.write(tmp_path / "report.html", sections)
+    text = (tmp_path / "report.html").read_text()
+    first = text[: text.index("<main>")]
+    assert 'id="one-answer"><span class="soft">Study <a href="#one">one</a></span>Use CLIP &lt;script&gt;' in first
+    assert "no pool was searched" in first  # no retrieval in the first
+    assert "</span>This study cannot tell yet.</h2>" in first
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [("a `b` <c>", "a <code>b</code> &lt;c&gt;"), ("a ` <b>", "a ` &lt;b&gt;"), ("`<b>`", "<code>&lt;b&gt;</code>")],
+)
+def test_code_is_shown_as_code_and_all_is_escaped(text, shown):
+    assert page.code(text) == shown
