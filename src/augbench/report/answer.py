@@ -5,6 +5,7 @@ target data alone by the comparison's test. Of those that help and whose gain no
 the highest accuracy is recommended; where nothing helps, the target data alone are.
 """
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -24,7 +25,7 @@ def answer(facts: Facts) -> dict:
     """The answer as plain data: ``verdict``, one sentence; ``case``, which rule it follows from; and ``lines``, each a
     label and sentences."""
     case, verdict, chosen, lines = _decided(facts)
-    if chosen is not None and chosen is not facts.alone:
+    if chosen is not None:
         lines += [
             Line("How many images", sentences.amounts(chosen)),
             Line("What it costs", sentences.costs(chosen, facts)),
@@ -56,15 +57,15 @@ def _decided(facts: Facts) -> Decided:
         return "nothing", "No method that adds images was part of this study.", None, lines
     if facts.alone is None:
         return _without_comparison(facts)
-    if all(option.gain is None or option.gain.p is None for option in facts.options):
-        return _untested(facts)
+    if all(math.isnan(option.gain.p) for option in facts.options):
+        return _untested()
     helping = sorted((each for each in facts.options if each.helps), key=lambda each: -each.accuracy)
     trusted = [each for each in helping if each.is_trusted]
     if helping and not helping[0].is_trusted:
-        return _leaking(facts, helping[0], trusted)
+        return _leaking(facts, facts.alone, helping[0], trusted)
     if helping:
-        return _helped(facts, trusted)
-    return _not_helped(facts)
+        return _helped(facts, facts.alone, trusted)
+    return _not_helped(facts, facts.alone)
 
 
 def _without_comparison(facts: Facts) -> Decided:
@@ -77,14 +78,14 @@ def _without_comparison(facts: Facts) -> Decided:
     return "no comparison", "This study cannot tell yet.", first, [Line("What to do", todo)]
 
 
-def _untested(facts: Facts) -> Decided:
+def _untested() -> Decided:
     todo = [
         "Set `runs: 5` and run again: with a single run of each method, a real difference cannot be told from chance."
     ]
     return "no comparison", "This study cannot tell yet.", None, [Line("What to do", todo)]
 
 
-def _helped(facts: Facts, helping: list[Option]) -> Decided:
+def _helped(facts: Facts, alone: Option, helping: list[Option]) -> Decided:
     first, equal = helping[0], _equal(facts, helping)
     verdict = f"Use {first.title}."
     if len(equal) == 1:
@@ -92,13 +93,13 @@ def _helped(facts: Facts, helping: list[Option]) -> Decided:
     elif equal:
         verdict = f"Use {first.title} or one of {len(equal)} others that help: which is best is open."
     todo = [*sentences.recipe(first, facts), *sentences.cheaper(first, equal, facts)]
-    gained = [*sentences.gained(first, facts), *sentences.more_real(facts)]
+    gained = [*sentences.gained(first, alone), *sentences.more_real(facts)]
     sure = [*sentences.certain(first, facts), *sentences.standing(facts, helping, equal), *sentences.harmful(facts)]
     lines = [Line("What to do", todo), Line("What you gain", gained), Line("How sure it is", sure)]
     return "open" if equal else "winner", verdict, first, lines
 
 
-def _not_helped(facts: Facts) -> Decided:
+def _not_helped(facts: Facts, alone: Option) -> Decided:
     harmful = [each for each in facts.options if each.harms]
     verdict, case = "Train on your own images alone: no method is shown to help.", "no difference"
     if harmful:
@@ -107,12 +108,12 @@ def _not_helped(facts: Facts) -> Decided:
         verdict = "Train on your own images alone: what was tried makes the classifier worse."
     lines = [
         Line("What to do", [*sentences.own_images(facts), *sentences.more_real(facts)]),
-        Line("How sure it is", [*sentences.harmful(facts), *sentences.promising(facts)]),
+        Line("How sure it is", [*sentences.harmful(facts), *sentences.promising(facts, alone)]),
     ]
-    return case, verdict, facts.alone, lines
+    return case, verdict, None, lines
 
 
-def _leaking(facts: Facts, first: Option, trusted: list[Option]) -> Decided:
+def _leaking(facts: Facts, alone: Option, first: Option, trusted: list[Option]) -> Decided:
     """The method with the highest accuracy may owe its gain to test images among those it adds."""
     second = trusted[0] if trusted else None
     now = f"Use {second.title} for now" if second else "Train on your own images alone for now"
@@ -121,14 +122,14 @@ def _leaking(facts: Facts, first: Option, trusted: list[Option]) -> Decided:
         clean = f"Set `drop_leaks: true` in the study and run again: then {first.title} adds no copies of test images."
     else:
         pairs = counted(first.leak.pairs, "pair")
-        verdict = f"{now}, and look at what {first.title} adds: it may hold copies of test images."
+        verdict = f"{now}, and look at what {first.title} adds: it may include copies of test images."
         clean = (
             f"Before you use {first.title}, open `{first.review}` and judge the {pairs}: each shows an image that it "
             f"adds beside a test image that it resembles. Save your verdicts as `{first.verdicts}` and run again. Or "
             "set `drop_leaks: true` and run again, which leaves all of these images out."
         )
     todo = sentences.recipe(second, facts) if second else sentences.own_images(facts)
-    gained = sentences.gained(second, facts) if second else []
+    gained = sentences.gained(second, alone) if second else []
     lines = [
         Line("What to do", [*todo, clean]),
         Line("What you gain", [*gained, *sentences.leaked(first), *sentences.more_real(facts)]),

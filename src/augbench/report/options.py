@@ -1,5 +1,6 @@
 """What a study says of the methods among which one has to choose: plain data, of which the answer is made."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -9,17 +10,18 @@ from augbench.report.comparison import LEVEL
 
 
 class Gain(NamedTuple):
-    """One method minus another, in percentage points of accuracy."""
+    """One method minus another, in percentage points of accuracy. All but the points are NaN where that is not tested,
+    as with a single run."""
 
     points: float
-    low: float | None = None  # 95% interval; None where a method has a single run
-    high: float | None = None
-    p: float | None = None  # corrected for the number of comparisons where one asks whether methods help
+    low: float = math.nan  # 95% interval
+    high: float = math.nan
+    p: float = math.nan  # corrected for the number of comparisons where one asks whether methods help
     spread: power.Spread | None = None
 
     @property
     def counts(self) -> bool:
-        return self.p is not None and self.p < LEVEL
+        return self.p < LEVEL
 
 
 class Leak(NamedTuple):
@@ -30,6 +32,9 @@ class Leak(NamedTuple):
     pairs: int = 0  # of candidates, for people to judge
     confirmed: int = 0  # test images that people call duplicates
     is_judged: bool = False  # completely, by people
+
+
+UNTESTED, NO_LEAK = Gain(0.0), Leak(0, 0.0)
 
 
 class Amount(NamedTuple):
@@ -49,21 +54,21 @@ class Option:
     accuracy: float  # percent, mean over the runs
     runs: int
     error: float | None = None
-    gain: Gain | None = None  # over the target data alone
+    gain: Gain = UNTESTED  # over the target data alone
     added: int = 0  # images that a run adds to the training images
     ratio: float = 0.0  # added / training images that was asked for
     amounts: tuple[Amount, ...] = ()  # other ratios
     retrieves: bool = False
     generates: bool = False
-    hours: float | None = None  # to make its images; None where none was measured
+    hours: float = math.nan  # to make its images; NaN where that was not measured
     searching: float = 0.0  # hours for what was tried besides: learning rates, checkpoints, further ratios
-    training: float | None = None  # hours of one classifier run
+    training: float = math.nan  # hours of one classifier run; NaN where that was not measured
     downloads: tuple[str, ...] = ()
-    leak: Leak | None = None
+    leak: Leak = NO_LEAK
     review: str = ""  # page on which people judge duplicate candidates
     verdicts: str = ""  # where their verdicts belong
     validation_leak: float = 0.0  # percent of the validation images that resemble added ones
-    recognised: float | None = None  # percent of the added images, by the judge of the domain gap
+    recognised: float = math.nan  # percent of the added images, by the judge of the domain gap
     terms: tuple[str, ...] = ()  # sentences on licences
     unchecked: bool = False  # for unsafe content
     short: str = ""  # a sentence on classes with too few images
@@ -72,17 +77,17 @@ class Option:
 
     @property
     def helps(self) -> bool:
-        return self.gain is not None and self.gain.counts and self.gain.points > 0
+        return self.gain.counts and self.gain.points > 0
 
     @property
     def harms(self) -> bool:
-        return self.gain is not None and self.gain.counts and self.gain.points < 0
+        return self.gain.counts and self.gain.points < 0
 
     @property
     def is_trusted(self) -> bool:
         """Whether the method would be better even if all test images that may be among the added ones counted as
         wrong."""
-        return self.leak is None or self.gain is None or self.leak.percent < (self.gain.low or 0.0)
+        return self.leak.percent < self.gain.low
 
 
 @dataclass(frozen=True)
@@ -97,6 +102,11 @@ class Facts:
     tested: int  # test images
     runs: int  # of each method
     unit: str = "core-hours"
-    recognised_test: float | None = None  # percent of the test images, by the judge of the domain gap
+    recognised_test: float = math.nan  # percent of the test images, by the judge of the domain gap
     excluded: int = 0  # classes left out for every method
     pairs: Mapping[tuple[str, str], Gain] = field(default_factory=dict)  # of two options; p by itself
+
+    @property
+    def tests(self) -> int:
+        """How many methods are compared with the target alone."""
+        return len(self.options) + (self.more_real is not None)

@@ -1,5 +1,6 @@
 """The sentences of a study's answer, for readers who know no statistics."""
 
+import math
 from collections.abc import Iterable, Sequence
 
 from augbench.report import power
@@ -30,16 +31,16 @@ def recipe(option: Option, facts: Facts) -> list[str]:
 
 def cheaper(first: Option, equal: Iterable[Option], facts: Facts) -> list[str]:
     """A method that is as good, as far as is known, and takes far fewer hours."""
-    costs = [each for each in equal if each.hours is not None and first.hours]
+    costs = [each for each in equal if each.hours <= CHEAPER * first.hours]
     least = min(costs, key=lambda each: each.hours, default=None)
-    if least is None or least.hours > CHEAPER * first.hours:
+    if least is None:
         return []
     took = f"{_hours(least.hours, facts.unit)} instead of {_hours(first.hours, facts.unit)}"
     return [f"If computing time counts, take {least.title}, which took {took}."]
 
 
-def gained(option: Option, facts: Facts) -> list[str]:
-    here, before = round(10 * option.accuracy), round(10 * facts.alone.accuracy)
+def gained(option: Option, alone: Option) -> list[str]:
+    here, before = round(10 * option.accuracy), round(10 * alone.accuracy)
     low, high = (round(10 * each) for each in (option.gain.low, option.gain.high))
     return [
         f"Of 1,000 new images like your test images, {option.title} labels about {here} correctly instead of {before}: "
@@ -67,7 +68,7 @@ def _copies(leak: Leak) -> str:
 
 def more_real(facts: Facts) -> list[str]:
     real = facts.more_real
-    if real is None or real.gain is None or not real.helps:
+    if real is None or not real.helps:
         return []
     return [
         f"For comparison: {_number(real.added)} more real images that you label yourself gain {_points(real.gain)}."
@@ -75,9 +76,8 @@ def more_real(facts: Facts) -> list[str]:
 
 
 def certain(option: Option, facts: Facts) -> list[str]:
-    tests = len(facts.options) + (facts.more_real is not None)
     chance = "less than 1 in 1,000" if option.gain.p < 0.001 else f"about {1000 * option.gain.p:.0f} in 1,000"
-    corrected = f", corrected for {tests} comparisons" if tests > 1 else ""
+    corrected = f", corrected for {facts.tests} comparisons" if facts.tests > 1 else ""
     return [f"If it did not help at all, chance alone would show such a gain in {chance} studies{corrected}."]
 
 
@@ -85,10 +85,13 @@ def standing(facts: Facts, helping: list[Option], equal: list[Option]) -> list[s
     """How the recommended method stands to the others that help."""
     first, *others = helping
     if equal:
-        gap = facts.pairs[first.method, equal[0].method]
-        names = _listed([each.title for each in equal])
-        separating = _separating(facts, gap, first.title, equal[0].title, len(others))
-        return [f"It is not shown to be better than {names}.", *separating]
+        rival, names = equal[0].title, _listed([each.title for each in equal])
+        gap, help_too = facts.pairs[first.method, equal[0].method], "help" if len(equal) > 1 else "helps"
+        return [
+            f"It is not shown to be better than {names}, which {help_too} as well: measured {gap.points:+.1f} "
+            f"percentage points over {rival}, while {gap.low:+.1f} to {gap.high:+.1f} fits the data.",
+            *_separating(facts, gap, first.title, rival, len(others)),
+        ]
     if len(others) > 1:
         return [f"It is better than each of the {len(others)} other methods that help."]
     if others:
@@ -96,9 +99,9 @@ def standing(facts: Facts, helping: list[Option], equal: list[Option]) -> list[s
     return ["It is the only method that is shown to help."] if len(facts.options) > 1 else []
 
 
-def promising(facts: Facts) -> list[str]:
+def promising(facts: Facts, alone: Option) -> list[str]:
     """Where no method helps: what may still be, and what would tell."""
-    undecided = [each for each in facts.options if each.gain and not each.gain.counts]
+    undecided = [each for each in facts.options if not each.gain.counts]
     if not undecided:
         return []
     best = max(undecided, key=lambda each: each.gain.points)
@@ -115,10 +118,9 @@ def promising(facts: Facts) -> list[str]:
         f"The most promising is {best.title}: measured {gain.points:+.1f} percentage points, while anything from "
         f"{gain.low:+.1f} to {gain.high:+.1f} fits the data (95% interval)."
     )
-    if best.leak and best.leak.percent >= gain.points:
+    if best.leak.percent >= gain.points:
         sentences.append(f"But {_copies(best.leak)}: see `{best.review}` first.")
-    tests = len(facts.options) + (facts.more_real is not None)
-    return sentences + _separating(facts, gain, best.title, facts.alone.title, tests)
+    return sentences + _separating(facts, gain, best.title, alone.title, facts.tests)
 
 
 def _separating(facts: Facts, gap: Gain, one: str, other: str, tests: int) -> list[str]:
@@ -143,10 +145,8 @@ def _separating(facts: Facts, gap: Gain, one: str, other: str, tests: int) -> li
 
 def _training(facts: Facts, runs: int) -> str:
     """What so many more runs of all methods cost."""
-    hours = [each.training for each in (*facts.options, facts.alone, facts.more_real) if each is not None]
-    if any(each is None for each in hours):
-        return ""
-    return f", which takes {_hours(runs * sum(hours), facts.unit)} for all methods"
+    hours = sum(each.training for each in (*facts.options, facts.alone, facts.more_real) if each is not None)
+    return "" if math.isnan(hours) else f", which takes {_hours(runs * hours, facts.unit)} for all methods"
 
 
 def harmful(facts: Facts) -> list[str]:
@@ -187,11 +187,11 @@ def costs(option: Option, facts: Facts) -> list[str]:
     sentences = []
     if option.added:
         besides = f", and {_hours(option.searching, facts.unit)} for what was tried besides" if option.searching else ""
-        took = "not known here" if option.hours is None else f"{_hours(option.hours, facts.unit)}{besides}"
+        took = "not known here" if math.isnan(option.hours) else f"{_hours(option.hours, facts.unit)}{besides}"
         sentences.append(f"Time to make its images: {took}.")
-    if option.training is not None:
+    if not math.isnan(option.training):
         instead = ""
-        if facts.alone and facts.alone.training is not None:
+        if facts.alone and not math.isnan(facts.alone.training):
             instead = f" instead of {_hours(facts.alone.training, facts.unit)} on your own images alone"
         sentences.append(f"Training a classifier takes {_hours(option.training, facts.unit)}{instead}.")
     downloads = list(option.downloads) or ["Nothing is downloaded."]
@@ -200,7 +200,7 @@ def costs(option: Option, facts: Facts) -> list[str]:
 
 def against(option: Option, facts: Facts) -> list[str]:
     sentences = []
-    if option.leak and option.leak.images:
+    if option.leak.images:
         copies = _copies(option.leak)
         sentences.append(
             f"{copies[0].upper()}{copies[1:]}. At most {option.leak.percent:.1f} points of its gain are not real for "
@@ -210,7 +210,7 @@ def against(option: Option, facts: Facts) -> list[str]:
         sentences.append(
             f"{option.validation_leak:.1f}% of the validation images, by which training ends, resemble added ones."
         )
-    if option.recognised is not None and facts.recognised_test - option.recognised >= FAR:
+    if facts.recognised_test - option.recognised >= FAR:
         sentences.append(
             f"Its images are unlike yours: a classifier of real images recognises {option.recognised:.0f}% of them, "
             f"but {facts.recognised_test:.0f}% of the test images. Look at some before you rely on them."
@@ -261,8 +261,7 @@ def _percent(value: float) -> str:
 
 
 def _points(gain: Gain) -> str:
-    between = "" if gain.low is None else f" ({gain.low:.1f} to {gain.high:.1f})"
-    return f"{gain.points:.1f} percentage points{between}"
+    return f"{gain.points:.1f} percentage points ({gain.low:.1f} to {gain.high:.1f})"
 
 
 def _ratio(ratio: float) -> str:

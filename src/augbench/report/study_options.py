@@ -1,5 +1,6 @@
 """Reads a study's results as the facts that its answer is made of."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from augbench.report import comparison, compute, power
 from augbench.report.exhibits.compute import relative
 from augbench.report.exhibits.duplicates import reviews
 from augbench.report.exhibits.origins import origins
-from augbench.report.options import Amount, Facts, Gain, Leak, Option
+from augbench.report.options import UNTESTED, Amount, Facts, Gain, Leak, Option
 from augbench.report.results import StudyResults, records
 from augbench.study.sections.models import Backbone
 
@@ -19,7 +20,6 @@ def facts(results: StudyResults) -> Facts:
     known = _Known(results)
     real = plan.where(lambda method: method.start.is_real and method.start.adds_images)
     keys = [key for key in plan.methods if key != plan.without and key not in real]
-    gap = results.domain_gap["recognised_test"] if plan.adding else []
     return Facts(
         study=plan.name,
         options=[known.option(key) for key in keys],
@@ -29,7 +29,7 @@ def facts(results: StudyResults) -> Facts:
         tested=known.tested,
         runs=plan.settings.runs,
         unit=known.costs["unit"],
-        recognised_test=float(gap.iloc[0]) if len(gap) else None,
+        recognised_test=float(results.domain_gap["recognised_test"].iloc[0]) if plan.adding else math.nan,
         excluded=len(results.class_info) - len(results.kept),
         pairs={(one, other): known.gain(one, other) for one in keys for other in keys if one != other},
     )
@@ -59,7 +59,8 @@ class _Known:
             runs = [self.results.summary[key]["accuracies"] for key in (one, other)]
             spread = power.spread(row["low"], row["high"], row["df"], runs, self.tested)
         helps = row["question"] == comparison.HELPS
-        return Gain(row["difference"], row["low"], row["high"], row["p_holm" if helps else "p"], spread)
+        low, high, p = (row[name] for name in ("low", "high", "p_holm" if helps else "p"))
+        return Gain(row["difference"]) if p is None else Gain(row["difference"], low, high, p, spread)
 
     def option(self, key: str) -> Option:
         plan, summary, start = self.plan, self.results.summary[key], self.plan.rows[key].start
@@ -72,14 +73,14 @@ class _Known:
             accuracy=summary["accuracy_mean"],
             error=summary["accuracy_se"],
             runs=summary["runs"],
-            gain=self.gain(key, plan.without) if plan.without and key != plan.without else None,
+            gain=self.gain(key, plan.without) if plan.without and key != plan.without else UNTESTED,
             added=round(main["added"]),
             ratio=summary["asked_ratio"],
             amounts=tuple(Amount(row["ratio"], row["accuracy_worst"], row["accuracy_se"]) for row in further),
             retrieves=any(part.is_retrieved for part in parts),
             generates=any(part.is_generated for part in parts),
-            training=self.training.get(key),
-            recognised=float(self.recognised[key]) if key in self.recognised else None,
+            training=self.training.get(key, math.nan),
+            recognised=float(self.recognised[key]) if key in self.recognised else math.nan,
             unchecked=not origin["checked"],
             short=origin["short"],
             capped=summary["at_cap"],
@@ -92,11 +93,11 @@ class _Known:
         """What a method's images took, and under which terms they are."""
         if key not in self.plan.augmenting:
             return {}
-        row = self.hours.get(key, {"total": None, "searching": 0.0})
+        row = self.hours.get(key, {"total": math.nan, "searching": 0.0})
         parts = list(self.plan.unions.get(key, [key]))
         elsewhere = any(self.plan.rows[part].start.is_external for part in parts)
         return {
-            "hours": None if elsewhere else row["total"],
+            "hours": math.nan if elsewhere else row["total"],
             "searching": row["searching"],
             "downloads": tuple(dict.fromkeys(text for part in parts for text in self._downloads(part))),
             "terms": tuple(dict.fromkeys(text for part in parts for text in self._terms(part, key))),
@@ -105,8 +106,10 @@ class _Known:
     def _downloads(self, key: str) -> list[str]:
         settings, method = self.plan.settings, self.plan.rows[key]
         if method.start.is_generated:
-            return _download(settings.backbone_of(method))
-        if not method.start.is_retrieved or (settings.pool.source.is_local and not settings.pool.source.downloads):
+            backbone = settings.backbone_of(method)
+            return _download(backbone) if backbone else []
+        pool = settings.pool
+        if not method.start.is_retrieved or pool is None or (pool.source.is_local and not pool.source.downloads):
             return []
         if key not in self.results.files.funnels:
             return ["Its images are downloaded one by one."]
@@ -127,7 +130,7 @@ class _Known:
             return [f"Its images were made {made}under the licence {licences}: read its terms before you publish them."]
         if models or method.start.is_external:
             return [f"The licence of {models or 'its images'} is not recorded: look it up before you publish anything."]
-        if method.start.is_retrieved and not settings.pool.source.is_built_in:
+        if method.start.is_retrieved and settings.pool and not settings.pool.source.is_built_in:
             return ["Its images belong to others and no licence is recorded: clear the rights before you publish them."]
         return []
 
