@@ -10,7 +10,8 @@ import hashlib
 
 SCRIPT = """
 for (const table of document.querySelectorAll(".scroll table:not(.gallery)")) {
-  const heads = [...table.querySelectorAll("thead th")], page = [...table.tBodies].map(body => body.innerHTML);
+  const heads = [...table.querySelectorAll("thead th")];
+  let page;
   if (heads.length < 2 || [...table.tBodies].reduce((sum, body) => sum + body.rows.length, 0) < 2) continue;
   heads.forEach((head, column) => {
     const button = document.createElement("button");
@@ -21,6 +22,7 @@ for (const table of document.querySelectorAll(".scroll table:not(.gallery)")) {
     if (numeric) orders.reverse();
     button.addEventListener("click", () => {
       const next = orders[orders.indexOf(head.getAttribute("aria-sort")) + 1];
+      page ??= [...table.tBodies].map(body => body.innerHTML);
       heads.forEach(each => each.removeAttribute("aria-sort"));
       page.forEach((html, k) => table.tBodies[k].innerHTML = html);
       if (next) {
