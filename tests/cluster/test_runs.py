@@ -32,10 +32,10 @@ def test_every_script_ran_once_where_it_belongs(remote):
     assert set(scripts.values()) == {1}
     assert seen.keys() == CPU | SMALL | LARGE
     assert all(seen[script] == {("cpu", "", "")} for script in CPU)
-    assert all(seen[script] == {("v100", "gres:gpu:v100:2", "0,1")} for script in LARGE)
-    for script in SMALL:
-        assert {place[:2] for place in seen[script]} == {("t4", "gres:gpu:t4:1")}
-        assert {len(devices) for _, _, devices in seen[script]} == {1}
+    for scripts, partition, gpus in ((LARGE, "v100", 2), (SMALL, "t4", 1)):
+        for script in scripts:
+            assert {place[:2] for place in seen[script]} == {(partition, f"gres:gpu:{partition}:{gpus}")}
+            assert {len(devices.split(",")) for _, _, devices in seen[script]} == {gpus}
 
 
 def test_generation_is_submitted_in_arrays(remote):
