@@ -29,7 +29,7 @@ def test_the_report_is_accessible(page, serious, address, scheme):
 
 def test_text_from_data_is_text(page, address):
     page.goto(address)
-    assert page.locator("script").count() == 0
+    assert page.locator("script").count() == 1  # the page's own
     assert page.get_by_text(f"b {EVIL}").count() > 0
     assert page.locator("b", has_text="only").count() == 0
 
@@ -60,6 +60,62 @@ def test_nothing_sticks_out(page, address, width):
     page.goto(address)
     page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def column(table, number):
+    return [text.split("\n")[0] for text in table.locator(f"tbody tr > :nth-child({number})").all_inner_texts()]
+
+
+def test_a_table_is_sorted_by_its_headers(page, serious, address):
+    """By mouse and keyboard: numbers from the largest, texts from A, what is missing last; then as it was."""
+    page.goto(address)
+    table = page.get_by_role("region", name="Table 1, scrollable").locator("table")
+    was = column(table, 1)
+    accuracy = table.get_by_role("columnheader", name="Accuracy")
+    accuracy.get_by_role("button").click()
+    assert column(table, 2) == ["98.1", "97.0", "96.0", "95.0", "90.2"]
+    assert accuracy.get_attribute("aria-sort") == "descending"
+    assert table.locator("[aria-sort]").count() == 1
+    assert serious(page) == []
+    page.keyboard.press("Enter")  # the button has the focus
+    assert column(table, 2) == ["90.2", "95.0", "96.0", "97.0", "98.1"]
+    assert accuracy.get_attribute("aria-sort") == "ascending"
+    paper = table.get_by_role("columnheader", name="Paper")
+    paper.get_by_role("button").click()
+    assert column(table, 10) == ["70.2 ± 0.3", "62.6 ± 0.1", "60.9 ± 0.2", "57.2 ± 0.2", "–"]
+    method = table.get_by_role("columnheader", name="Method")
+    method.get_by_role("button").click()
+    assert column(table, 1) == sorted(was)
+    for _ in range(2):
+        method.get_by_role("button").click()
+    assert column(table, 1) == was and table.locator("[aria-sort]").count() == 0
+
+
+def test_rows_below_one_heading_are_sorted_each_with_it(page, address):
+    page.goto(address)
+    table = page.get_by_role("region", name="Table of accuracy by ratio, scrollable").locator("table")
+    before = table.locator("tbody").all_inner_texts()
+    ratio = table.get_by_role("columnheader", name="Ratio").get_by_role("button")
+    ratio.click()
+    assert column(table, 2) == ["4", "4", "1", "1"]
+    assert sorted(column(table, 1)) == sorted(2 * [METHODS[key]["title"] for key in ("retrieval", "ft")])
+    ratio.click()
+    assert column(table, 2) == ["1", "1", "4", "4"]
+    ratio.click()
+    assert table.locator("tbody").all_inner_texts() == before
+
+
+def test_a_wide_screen_is_used(page, address):
+    """At 1,440 pixels: Table 1 takes nine tenths of them, and a figure stands beside its tables."""
+    page.set_viewport_size({"width": 1440, "height": 900})
+    page.goto(address)
+    table = page.get_by_role("region", name="Table 1, scrollable").locator("table").bounding_box()
+    assert table["width"] > 0.9 * 1440
+    figure = page.locator("figure[aria-label^='Differences']").bounding_box()
+    beside = page.get_by_role("region", name="Table of differences, helps").bounding_box()
+    assert beside["x"] > figure["x"] + figure["width"] and beside["y"] < figure["y"] + figure["height"]
+    first = page.locator(".answer").bounding_box()
+    assert first["y"] + first["height"] < 900  # the answer is seen without scrolling
 
 
 def test_a_page_of_a_thousand_classes_opens(page, tmp_path):

@@ -25,6 +25,8 @@ METHODS = {
 SETTINGS = {"seed": 1, "methods": list(METHODS), "runs": 5, "ratios": [1.0]}
 SETTINGS |= {"target": {"reader": "imagenet", "path": "images"}, "dataset": {"train": 0.1}}
 SETTINGS |= {"generate": {"times": 3, "images_per_class": 390}}
+SETTINGS |= {"backbone": {"model": "owner/model"}, "clip": {"model": "ViT-L/14"}}
+SETTINGS |= {"pool": {"source": "urls", "path": "pool.parquet"}}
 
 
 def plan():
@@ -65,7 +67,8 @@ def make_results(folder, classes=1000):
         if method != "none":
             added = table(method)
             images.write(folder / "augmentation" / method / "x1" / "split-1.parquet", added)
-            duplicates.audit(duplicates.Set(added, np.zeros(len(added), np.uint64)), {}, folder / "audit" / method)
+            far = {"test": duplicates.Set(added.head(10), np.full(10, 2**64 - 1, np.uint64))}
+            duplicates.audit(duplicates.Set(added, np.zeros(len(added), np.uint64)), far, folder / "audit" / method)
             if method in generating:
                 images.write(folder / "images" / method / "base" / "shard-0.parquet", added)
         curve = pd.DataFrame({"epoch": range(1, 91), "validation_accuracy": 60.0})

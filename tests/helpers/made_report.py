@@ -55,7 +55,10 @@ SETTINGS = {"seed": 1, "methods": list(METHODS), "runs": 3, "ratios": [1.0]}
 SETTINGS |= {"scaling": {"methods": ["retrieval", "ft"], "ratios": [4.0]}}
 SETTINGS |= {"target": {"reader": "folder", "path": EVIL}, "dataset": {"train": 0.15}}
 SETTINGS |= {"generate": {"times": 1, "images_per_class": None}}
-OUTPUTS = {"page": "report.html", "section": "page.json", "figures": "figures", "compute": "tables/compute.csv"}
+SETTINGS |= {"backbone": {"model": "owner/model"}, "clip": {"model": "ViT-L/14"}}
+SETTINGS |= {"pool": {"source": "urls", "path": "pool.parquet"}}
+OUTPUTS = {"page": "report.html", "section": "page.json", "answer": "answer.md", "figures": "figures"}
+OUTPUTS |= {"compute": "tables/compute.csv"}
 
 
 def plan(methods=METHODS, **settings):

@@ -195,7 +195,7 @@ rule subsamples:
         "../scripts/subsamples.py"
 
 
-# A study's page with its figures, its section of the joined page, and its table of costs.
+# A study's page with its figures, its section of the joined page, its answer as text, and its table of costs.
 rule study_page:
     input:
         lambda w: leaves(report_files(files_of(w))),
@@ -207,6 +207,12 @@ rule study_page:
             labels={"study": "{study}"},
         ),
         section=ANY.report_section,
+        answer=report(
+            ANY.answer,
+            category="Report",
+            caption="../report/answer.rst",
+            labels={"study": "{study}"},
+        ),
         compute=ANY.table("compute"),
         # A folder, for a configuration with fewer figures leaves none of another's there.
         figures=report(

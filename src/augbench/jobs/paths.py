@@ -154,6 +154,11 @@ class Paths:
         return f"{self.folder}/report.html"
 
     @property
+    def answer(self) -> str:
+        """What to do with the data, as text."""
+        return f"{self.folder}/answer.md"
+
+    @property
     def report_section(self) -> str:
         """What the joined page shows of the study."""
         return f"{self.folder}/page.json"

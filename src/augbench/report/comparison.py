@@ -200,11 +200,11 @@ def asked(table: pd.DataFrame, pairs: Sequence[tuple[str, str]]) -> list[dict]:
     rows = {}
     for row in table.astype(object).where(table.notna(), None).to_dict("records"):
         rows[row["method"], row["other"]] = row
-        rows[row["other"], row["method"]] = _turned(row)
+        rows[row["other"], row["method"]] = turned(row)
     return [rows[pair] for pair in pairs]
 
 
-def _turned(row: Mapping) -> dict:
+def turned(row: Mapping) -> dict:
     def minus(value):
         return None if value is None else -value
 
@@ -263,8 +263,8 @@ def _which(rows: Sequence[Mapping], by_method: Mapping) -> tuple[str, str, list[
     """Verdict, sentence and winners from the differences of the best retrieval and each method that generates."""
     retrieval = by_method[rows[0]["method"]]
     generated = [by_method[row["other"]] for row in rows]
-    ahead = [by_method[row["other"]] for row in rows if better(_turned(row))]
-    close = [by_method[row["other"]] for row in rows if not better(row) and not better(_turned(row))]
+    ahead = [by_method[row["other"]] for row in rows if better(turned(row))]
+    close = [by_method[row["other"]] for row in rows if not better(row) and not better(turned(row))]
     if ahead:
         several = f", as are {len(ahead) - 1} more methods that generate" if len(ahead) > 1 else ""
         sentence = f"{_named(best(ahead))} is better than {_named(retrieval)}{several}"

@@ -7,6 +7,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from augbench.core import files, pages
+from augbench.report import sorting
 
 LINK = '<a data-file="'  # before the address of a file, relative to the study's folder; text from data has no bare <
 
@@ -25,7 +26,8 @@ def write(path: str | Path, sections: Sequence[str | Path]) -> None:
         folder = os.path.relpath(Path(file).resolve().parent, place)
         address = "" if folder == "." else f"{quote(folder)}/"
         studies.append(study | {"html": Markup(study["html"].replace(LINK, f'<a href="{address}'))})
-    files.write_text(path, pages.template("report/page.html.j2").render(studies=studies))
+    shown = pages.template("report/page.html.j2", code=code)
+    files.write_text(path, shown.render(studies=studies, script=Markup(sorting.SCRIPT), digest=sorting.digest()))
 
 
 def filters(folder: str | Path) -> dict[str, Callable]:
@@ -37,6 +39,17 @@ def filters(folder: str | Path) -> dict[str, Callable]:
         "duration": duration,
         "link": lambda target: quote(os.path.relpath(Path(target).resolve(), place)),
     }
+
+
+def code(text: str) -> str:
+    """Text with what stands in backquotes as code; all else is escaped."""
+    from markupsafe import Markup, escape
+
+    parts = text.split("`")
+    if len(parts) % 2 == 0:
+        return escape(text)
+    shown = (Markup("<code>{}</code>").format(part) if k % 2 else escape(part) for k, part in enumerate(parts))
+    return Markup("").join(shown)
 
 
 def number(value: float | None, places: int = 1) -> str:

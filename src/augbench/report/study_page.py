@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from augbench.core import benchmarks, files, pages
-from augbench.report import compute, page
+from augbench.report import answer, compute, page
 from augbench.report.catalogue import EXHIBITS, SECTIONS
 from augbench.report.drawing import pdf, svg
 from augbench.report.environment import hardware, versions
 from augbench.report.exhibits.exhibit import Exhibit, text_for
 from augbench.report.plan import Plan
 from augbench.report.results import Files, StudyResults, records
+from augbench.report.study_options import facts
 
 
 def write(
@@ -31,7 +32,7 @@ def write(
     paths : what :class:`augbench.report.results.Files` holds; each must exist
     jobs : the study's jobs, as fields of :class:`augbench.core.benchmarks.Job`
     outputs : ``page`` (results/STUDY/report.html), ``section`` (JSON from which pages of several studies are joined),
-        ``figures`` (folder) and ``compute`` (CSV)
+        ``answer`` (Markdown), ``figures`` (folder) and ``compute`` (CSV)
     """
     plan = Plan.of_rows(study, settings, methods)
     folder = Path(outputs["page"]).parent
@@ -39,7 +40,9 @@ def write(
     gathered = gather(results)
     write_figures(outputs["figures"], gathered)
     files.write_csv(outputs["compute"], compute.table(compute.jobs_of(results.measurements)))
-    files.write_json(outputs["section"], section(results, gathered, settings))
+    part = section(results, gathered, settings)
+    files.write_json(outputs["section"], part)
+    files.write_text(outputs["answer"], answer.markdown(study, part["answer"]))
     page.write(outputs["page"], [outputs["section"]])
 
 
@@ -67,7 +70,8 @@ def write_figures(folder: str | Path, gathered: Gathered) -> None:
 
 
 def section(results: StudyResults, gathered: Gathered, settings: Mapping) -> dict:
-    """What pages show of a study: its name, answer, the environment it was reported in, and its section as HTML."""
+    """What pages show of a study: its name, what to do, its answer to the paper's question, the environment it was
+    reported in, and its section as HTML."""
     plan = results.plan
     sections = [
         (each, [_shown(plan, name, *gathered[name]) for name in gathered if gathered[name][0].section == each.name])
@@ -85,7 +89,8 @@ def section(results: StudyResults, gathered: Gathered, settings: Mapping) -> dic
         wall_seconds=benchmarks.wall_seconds(results.measurements),
     )
     made_with = {**versions(), **hardware()}
-    return {"study": plan.name, "answer": results.answer, "made_with": made_with, "html": html}
+    answers = {"answer": answer.answer(facts(results)), "question": results.answer}
+    return {"study": plan.name, **answers, "made_with": made_with, "html": html}
 
 
 def _shown(plan: Plan, name: str, exhibit: Exhibit, data: Any) -> dict:

@@ -100,11 +100,8 @@ def test_the_finder_sees_the_imports_of_scripts_and_functions():
 @pytest.mark.parametrize("template", names("templates", "*.j2"))
 def test_an_edit_of_a_pages_template_re_runs_what_writes_the_page(rerun, template):
     """Or nothing, if it is of the status page, which no job writes."""
-    writers = {
-        "review.html.j2": {"review.py"},
-        "status.html.j2": set(),
-        "page.html.j2": {"report_page.py", "study_page.py"},
-    }
+    both = {"report_page.py", "study_page.py"}
+    writers = {"review.html.j2": {"review.py"}, "status.html.j2": set(), "page.html.j2": both, "answer.html.j2": both}
     assert rerun(template) == writers.get(Path(template).name, {"study_page.py"})
 
 
