@@ -2,6 +2,12 @@
 from augbench.retrieval.pools import states
 
 
+def pool_index(wildcards):
+    """What answers queries, if it lies here. What lies at a user's path is tracked by its digest."""
+    folders = files_of(wildcards).index
+    return [ancient(folder) for folder in folders] if study_of(wildcards).pool.path else folders
+
+
 rule train_clip:
     input:
         shards=lambda w: files_of(w).pool_shards,
@@ -133,6 +139,30 @@ rule index_pool:
         "../scripts/index_pool.py"
 
 
+# For methods that match captions: a full-text index of the metadata, whatever index the vectors have.
+rule index_captions:
+    input:
+        lambda w: pool_index(w),
+    output:
+        ANY.pool_captions,
+    log:
+        "results/{study}/logs/pool/captions.log",
+    benchmark:
+        "results/{study}/benchmarks/pool/captions.tsv"
+    conda:
+        "../../envs/augbench.yaml"
+    threads: 1
+    resources:
+        **needs("index_captions"),
+    params:
+        pool=setting("pool"),
+        data=data_in("pool"),
+    message:
+        "{wildcards.study}: index the pool's captions"
+    script:
+        "../scripts/index_captions.py"
+
+
 # Retrieval: neighbours of each class's prompt, downloaded and filtered. What further augmentation ratios want comes on
 # top of what the main one used.
 RETRIEVAL_INPUTS = {
@@ -140,9 +170,8 @@ RETRIEVAL_INPUTS = {
     "images": rules.split_target.output.images,
     "shards": lambda w: files_of(w).pool_shards if study_of(w).pool.source.is_local else [],
     "head": lambda w: study_of(w).retrieval.aesthetic_model or [],
-    "index": lambda w: (
-        [ancient(folder) for folder in files_of(w).index] if study_of(w).pool.path else files_of(w).index
-    ),
+    "index": lambda w: pool_index(w),
+    "captions": lambda w: files_of(w).captions_of(w.method),
     "clip": lambda w: files_of(w).clip,
     "safety": lambda w: files_of(w).safety,
     "web": lambda w: rules.digits_web.output.web if study_of(w).pool.source.is_built_in else [],

@@ -21,6 +21,7 @@ retrieve_method(
         files.images,
         files.safety or None,
         index=files.index[0] if files.index else None,
+        captions=files.captions[0] if files.captions else None,
         head=files.head or None,
         web=files.web or None,
         kept=files.get("kept"),

@@ -50,6 +50,11 @@ class Paths:
     def pool_index(self) -> str:
         return f"{self.folder}/pool/index"
 
+    @property
+    def pool_captions(self) -> str:
+        """The full-text index of the pool's captions."""
+        return f"{self.folder}/pool/captions.sqlite"
+
     # What methods make.
 
     def retrieval(self, method: str, name: str, further: bool = False) -> str:

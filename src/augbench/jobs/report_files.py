@@ -80,6 +80,8 @@ def _for_all_methods(files: StudyFiles):
         packed = range(len(files.pool_shards)) if study.pool.source.is_packed else ()
         names["pool"] = [f"{maker}-{part}" for part in packed]
         names["pool"] += [f"embed-{part}" for part in range(files.embedding_jobs)] + ["index"]
+    if files.matches_captions:
+        names["pool"] = [*names.get("pool", []), "captions"]
     if files.cluster_counts:
         names["finetune"] = ["clusters"]
     if files.adding:

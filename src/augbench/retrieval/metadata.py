@@ -43,11 +43,8 @@ def shape(folder: str | Path) -> tuple[int, list[str]]:
     try:
         for file in files(folder):
             if file.suffix == ".hdf5":
-                import h5py
-
-                with h5py.File(file, "r") as opened:
-                    data: Any = opened["dataset"]
-                    parts.append((max((len(data[name]) for name in data), default=0), set(data)))
+                data = _dataset(file)
+                parts.append((_hdf5_rows(data), set(data)))
             elif file.suffix == ".arrow":
                 opened = _opened(file)
                 parts.append((sum(_batch_sizes(opened)), _once(file, opened.schema.names)))
@@ -130,6 +127,58 @@ def reader(folder: Path, wanted: Sequence[str]) -> Reader:
 def of_parquet(parts: Sequence[Path], wanted: Sequence[str]) -> Reader:
     """A reader of Parquet files, of the columns ``wanted``; ids number the rows of all files, one after the other."""
     return Reader(_from_parquet(parts, wanted), PASS)
+
+
+def rows_of(file: Path) -> int:
+    """The number of rows of a file of metadata."""
+    import pyarrow.parquet as pq
+
+    if file.suffix == ".hdf5":
+        return _hdf5_rows(_dataset(file))
+    return sum(_batch_sizes(_opened(file))) if file.suffix == ".arrow" else pq.read_metadata(file).num_rows
+
+
+def captions(file: Path) -> Iterator[list[str | None]]:
+    """The captions of all rows of a file of metadata, some at a time; None where there is none."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if file.suffix == ".hdf5":
+        data = _dataset(file)
+        name = next((spelt for spelt in COLUMNS["caption"] if spelt in data), None)
+        for begin in range(0, count := _hdf5_rows(data), BATCH):
+            end = min(begin + BATCH, count)
+            yield _arrow(data[name][begin:end]).to_pylist() if name else [None] * (end - begin)
+        return
+    schema = pa.schema([("caption", _kind("caption"))])
+    if file.suffix == ".arrow":
+        opened = _opened(file)
+        batches = (opened.get_batch(place) for place in range(opened.num_record_batches))
+    else:
+        names = pq.read_schema(file).names
+        name = next((spelt for spelt in COLUMNS["caption"] if spelt in names), names[0])
+        batches = _batches(file, name)
+    for batch in batches:
+        for begin in range(0, batch.num_rows, BATCH):
+            yield _typed(pa.Table.from_batches([batch.slice(begin, BATCH)]), schema)["caption"].to_pylist()
+
+
+def _batches(file: Path, name: str) -> Iterator:
+    """A column of a Parquet file, as batches."""
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(file, memory_map=True) as opened:
+        yield from opened.iter_batches(BATCH, columns=[name])
+
+
+def _dataset(file: Path) -> Any:
+    import h5py
+
+    return h5py.File(file, "r")["dataset"]
+
+
+def _hdf5_rows(data: Any) -> int:
+    return max((len(data[name]) for name in data), default=0)
 
 
 def _opened(file: Path):
@@ -290,10 +339,9 @@ def _as_number(value):
 
 def _from_hdf5(path: Path, wanted: Sequence[str]) -> Callable:
     """See :class:`Reader`."""
-    import h5py
     import pyarrow as pa
 
-    data: Any = h5py.File(path, "r")["dataset"]
+    data = _dataset(path)
     names = [name for name in wanted if name in data]
 
     def rows(ids):

@@ -21,6 +21,7 @@ from augbench.digits import server
 from augbench.models import aesthetics, clip
 from augbench.models.backbones import safety_checker
 from augbench.retrieval import download, index, scan, search, service
+from augbench.retrieval.captions import Captions
 from augbench.retrieval.inspection import Inspection
 from augbench.retrieval.ledger import (
     LEDGER,
@@ -35,6 +36,7 @@ from augbench.retrieval.ledger import (
     final_rows,
 )
 from augbench.study import classes
+from augbench.study.matches import MATCHES
 from augbench.study.sections.retrieval import Pool, Retrieval
 
 AT_ONCE = 100_000  # neighbours with their texts and verdicts in memory: less than 1 GB
@@ -75,7 +77,8 @@ def retrieve(
 
     Parameters
     ----------
-    wanted : columns class, query (see :mod:`augbench.retrieval.index`), count (n)
+    wanted : columns class, query (see :mod:`augbench.retrieval.index`), count (n) and, where captions are matched,
+        names: what they call the class
     fetch : gives fate, reason and bytes of URLs, as :func:`augbench.retrieval.download.fetch_in_turn` does
     main : for more than the ``main`` ratio wants: class, id and sha256 of the images that it used. They stay used, and
         are not used again; only the further images, up to the count, are retrieved
@@ -86,6 +89,7 @@ def retrieve(
     used = main["class"].value_counts() if main is not None else {}
     missing = {key: count - int(used.get(key, 0)) for key, count in counts.items()}
     queries = dict(zip(wanted["class"], wanted["query"], strict=True))
+    names = dict(zip(wanted["class"], wanted["names"], strict=True)) if "names" in wanted else {}
     factors = _factors(settings)
     neighbours = _Neighbours(inspection.known_score, main)
     turns = dict.fromkeys(counts, 0)  # searches of each class so far
@@ -96,6 +100,7 @@ def retrieve(
             [_times(factors[turns[key]], counts[key]) for key in due],
             [_times(settings.overfetch_max, counts[key]) for key in due],
             progress,
+            [names.get(key, ()) for key in due],
         )
         if inspection.known_score is not None:
             _check_scores(answers)
@@ -275,6 +280,7 @@ class Inputs(NamedTuple):
     classes, images : class table and all images of the target, before retrieval says which classes stay
     safety : folder of the safety checker, if there is one
     index : of a clip-retrieval folder, unless a service is asked
+    captions : full-text index of the pool's captions, for a method that matches them
     head : of aesthetic scores, for pictures; web : image table of the built-in web
     kept, main : of more than the main ratio: class table with what is excluded, and the main ratio's ledger
     """
@@ -283,6 +289,7 @@ class Inputs(NamedTuple):
     images: str | Path
     safety: str | Path | None = None
     index: str | Path | None = None
+    captions: str | Path | None = None
     head: str | Path | None = None
     web: str | Path | None = None
     kept: str | Path | None = None
@@ -302,8 +309,9 @@ def retrieve_method(
 ) -> None:
     """Retrieve a method's images at an augmentation ratio, see :func:`retrieve`.
 
-    ``method`` is its row of the method table: of it count conditioning, query and diversity. Searches and downloads are
-    cached beside the folders of the study's methods: another method's search finds many of the same images.
+    ``method`` is its row of the method table: of it count conditioning, match, query and diversity. Searches and
+    downloads are cached beside the folders of the study's methods: another method's search finds many of the same
+    images.
     """
     torch.set_num_threads(settings.threads)
     work = Path(outputs.funnel).parents[2 if inputs.main else 1]
@@ -312,17 +320,23 @@ def retrieve_method(
     if inputs.kept:  # what the main ratio could not fill takes no part
         table = table[table["class"].isin([row["class"] for row in classes.kept(inputs.kept)])]
     prompts = search.prompts(table, method["conditioning"])
+    match = MATCHES[method["match"]]
     model = clip.Clip(clip_model) if inputs.head or needs_clip(pool, method["query"], prompts) else None
     counts = classes.retrieved(target, settings.images_per_class, ratio)
     asked = _queries(target, table["class"], prompts, method["query"], model, progress)
     source = _open_source(pool, inputs.index, model)
+    captions = Captions(inputs.captions) if inputs.captions else None
     score = aesthetics.of_pictures(inputs.head, model) if inputs.head else None
     models = [path for path in (inputs.safety, inputs.head) if path]
     judges = resume.identity(__name__, [settings, clip_model if inputs.head else None], models)
+    wanted = pd.DataFrame({"class": table["class"], "query": asked, "count": table["class"].map(counts)})
+    if captions:
+        wanted["names"] = [match.names(row) for row in table.to_dict("records")]
+    threshold, diversity = settings.duplicate_threshold, method["diversity"]
     with _served(inputs.web) as proxy:
         retrieve(
-            pd.DataFrame({"class": table["class"], "query": asked, "count": table["class"].map(counts)}),
-            search.CachedSearch(source, work / "neighbours", settings.duplicate_threshold, method["diversity"]),
+            wanted,
+            search.CachedSearch(source, work / "neighbours", threshold, diversity, match=match, captions=captions),
             functools.partial(
                 download.fetch_in_turn, work=work / "downloads", settings=settings, owner=name, proxy=proxy
             ),

@@ -8,6 +8,8 @@ from pathlib import Path
 import pandas as pd
 
 from augbench.core.files import whole
+from augbench.retrieval.captions import Captions
+from augbench.study.matches import MATCHES, Match
 from augbench.study.prompts import fill, usable
 
 
@@ -49,16 +51,32 @@ class CachedSearch:
     ----------
     duplicate_threshold : cosine similarity from which two images are duplicates
     diversity : 0, the most similar images; above, the best by maximal marginal relevance
+    match : which rows are considered; captions : the full-text index that it reads, if it does
     """
 
-    def __init__(self, source, folder: str | Path, duplicate_threshold: float, diversity: float = 0.0):
+    def __init__(
+        self,
+        source,
+        folder: str | Path,
+        duplicate_threshold: float,
+        diversity: float = 0.0,
+        *,
+        match: Match = MATCHES["clip"],
+        captions: Captions | None = None,
+    ):
         self.source, self.folder, self.threshold, self.diversity = source, Path(folder), duplicate_threshold, diversity
+        self.match, self.captions = match, captions
 
     def neighbours(
-        self, queries: Sequence, counts: Sequence[int], among: Sequence[int], progress: Callable[[int, int, str], None]
+        self,
+        queries: Sequence,
+        counts: Sequence[int],
+        among: Sequence[int],
+        progress: Callable[[int, int, str], None],
+        names: Sequence[Sequence[str]] = (),
     ) -> list[Path]:
         """The files of the queries' tables, each with (at most) its count of neighbours; with a diversity the best
-        ``among`` so many nearest."""
+        ``among`` so many nearest. ``names`` are those that captions have, for each query, where captions are read."""
         among = among if self.diversity else []
         paths = []
         for place, (query, count) in enumerate(zip(queries, counts, strict=True)):
@@ -71,6 +89,8 @@ class CachedSearch:
                 count,
                 among[place] if among else None,
             ]
+            if self.captions:
+                facts += [self.captions.identity, self.match.name, list(names[place])]
             paths.append(self.folder / f"{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]}.parquet")
         left = [place for place, path in enumerate(paths) if not path.exists()]
         answers = self.source.neighbours(
@@ -79,9 +99,19 @@ class CachedSearch:
             self.threshold,
             diversity=self.diversity,
             among=[among[place] for place in left] if among else [],
+            **self._matched([names[place] for place in left] if self.captions else []),
         )
         for number, (place, rows) in enumerate(zip(left, answers if left else (), strict=True)):
             with whole(paths[place]) as temporary:
                 rows.to_parquet(temporary, index=False)
             progress(number + 1, len(left), "queries answered")
         return paths
+
+    def _matched(self, names: Sequence[Sequence[str]]) -> dict:
+        """Which rows the source is to consider for each query, and in which order; nothing where it may be any."""
+        if not self.captions or not names:
+            return {}
+        rows = [self.captions.rows(each) for each in names]
+        fewest = min(map(len, rows))
+        print(f"captions name the classes {sum(map(len, rows)):,} times, each at least {fewest:,} times", flush=True)
+        return {"rows": rows, "by_similarity": self.match.by_similarity}

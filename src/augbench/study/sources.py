@@ -41,6 +41,7 @@ class Source:
     is_scanned = False  # all of its embeddings are read for a search
     is_remote = False  # it is searched by a service
     returns_embeddings = True  # of the images that a search finds
+    shows_captions = True  # of all of its images, to be matched
 
     def files(self, path: str | Path) -> list[str]:
         """The files that the pool consists of, sorted."""
@@ -195,6 +196,7 @@ class Service(Source):
     downloads = True
     is_remote = True
     returns_embeddings = False
+    shows_captions = False
 
 
 SOURCES: dict[str, Source] = {

@@ -495,6 +495,21 @@ def test_an_index_in_several_files_is_accepted(animals, tmp_path):
     checks.check_world(raw, tmp_path / "results")
 
 
+def test_captions_are_matched_where_there_are_some(animals, tmp_path):
+    sections = {"backbone": {"model": "owner/name"}, "clip": {"model": "ViT-B/32"}}
+    sections["retrieval"] = {"min_aesthetic": None}
+    for columns in (("url", "title"), ("url", "TEXT")):
+        folder = make_index(tmp_path / columns[1], width=512, columns=columns)
+        pool = {"source": "index", "path": str(folder)}
+        checks.check_world(study(animals, ["none", "retrieval"], pool=pool, **sections), tmp_path / "results")
+        raw = study(animals, ["none", "retrieval_captions"], pool=pool, **sections)
+        if "title" in columns:
+            sentence = f"retrieval_captions matches captions, but {folder} has no column caption or text or TEXT (it "
+            assert sentence in refusal(raw, tmp_path)
+        else:
+            checks.check_world(raw, tmp_path / "results")
+
+
 # --- the environment's proxy, and what checks cost ------------------------------------------------------
 
 

@@ -119,6 +119,15 @@ def test_a_missing_template_names_the_known_ones():
         ({"trained": [3]}, "there is no part 3"),
         ({"start": ["noise"]}, "there is no start ['noise']"),
         ({"candidates": ["best"]}, "String should match pattern"),
+        (
+            {"match": "both"},
+            "start: noise does not use query, diversity and match; methods that retrieve",
+        ),
+        ({"match": "captions"}, "there is no match 'captions', did you mean 'caption'? (known: clip, caption, both)"),
+        (
+            {"start": "pool", "match": "caption", "diversity": 0.3},
+            "match: caption goes without diversity, which",
+        ),
         ({"augment": "rand_augment"}, "there is no augment 'rand_augment', did you mean 'randaugment'? (known: rand"),
         ({"augment": ["mixup", "cutmix"]}, "there is no augment ['mixup', 'cutmix']"),
         (
