@@ -21,7 +21,7 @@ from augbench.study import classes, embedding_pairs, encoders, prompts
 from augbench.study.config import Config, ConfigError, Study
 from augbench.study.layouts import layout_of
 from augbench.study.sections.models import Backbone
-from augbench.study.sources import COLUMNS, Source
+from augbench.study.sources import COLUMNS, PROVENANCE, Source
 
 ROOM = 200e6  # bytes for logs, tables and pages
 ENOUGH = 50  # images of a class, of which each split gets one whatever the shares
@@ -83,6 +83,7 @@ def check_world(
         check_prompts(config, study, place)
         check_pool(study, place)
         check_captions(config, study, place)
+        check_provenance(study, place)
         check_audit(study, place)
         for key, check, named in (
             ("classifier.model", check_model, study.classifier.model),
@@ -292,6 +293,22 @@ def check_captions(config: Config, study: Study, place: str) -> None:
             f"{' or '.join(COLUMNS['caption'])} (it has {files.printable(', '.join(columns))}); rename that of its "
             "captions, or write `match: clip` in the method's row"
         )
+
+
+def check_provenance(study: Study, place: str) -> None:
+    """Whether the pool states licences and faces, where these are asked for. Raises ConfigError."""
+    if not (study.pool and study.pool.path):
+        return
+    columns = _columns(Path(study.pool.path), study.pool.source)
+    for column, key, asked in (
+        ("licence", "pool.licences", study.pool.licences),
+        ("face_bboxes", "retrieval.blur_faces", study.retrieval.blur_faces),
+    ):
+        if asked and columns is not None and not set(columns) & set(PROVENANCE[column]):
+            raise ConfigError(
+                f"{place}.{key}: the metadata of {study.pool.path} have no column {' or '.join(PROVENANCE[column])}; "
+                f"rename the column that says it, or leave out {key.partition('.')[2]}"
+            )
 
 
 def check_prompts(config: Config, study: Study, place: str) -> None:

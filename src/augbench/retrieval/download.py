@@ -97,6 +97,7 @@ def fetch_in_turn(
     trusted = tuple({place_of(proxies[name]) for name in SCHEMES if proxies.get(name)})
     # Another limit can lead to another fate: what was downloaded under other ones is not asked.
     known_by = {"seconds": settings.timeout, "bytes": settings.max_bytes, "networks": ANY if proxy else networks}
+    known_by["opt_outs"] = sorted(settings.opt_outs)
     facts = json.dumps([known_by, settings.retries])
     place = Path(work) / hashlib.sha256(facts.encode()).hexdigest()[:8]
     limits = Limits(settings.timeout, settings.max_bytes, networks, trusted)
@@ -192,6 +193,7 @@ def _run(folder: Path, limits: Limits, settings: Retrieval, proxies: dict[str, s
         "thread_count": settings.download_threads,
         "timeout": limits.seconds,
         "retries": settings.retries,
+        "disallowed_header_directives": settings.opt_outs,
         "number_sample_per_shard": SHARD_SIZE,
     }
     environment = os.environ | {

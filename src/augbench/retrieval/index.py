@@ -222,6 +222,7 @@ class LocalIndex(Searchable):
         status = index_file(folder).stat()
         #: What its answers depend on, beside the question.
         self.identity = [str(folder), status.st_size, status.st_mtime_ns, getattr(clip, "identity", None)]
+        self.identity += self.metadata.provenance
 
     def nearest(self, vectors, counts):
         size = max(1, CHUNK // (4 * self.width * max(counts)))
@@ -234,7 +235,7 @@ class LocalIndex(Searchable):
         import faiss
 
         lists = faiss.try_extract_index_ivf(self.index)
-        if lists and len(ids) and lists.direct_map.type == faiss.DirectMap.NoMap:
+        if lists and len(ids) and lists.direct_map.no():
             lists.make_direct_map()  # in which list each vector lies: 8 bytes of memory for each
         size = max(1, CHUNK // (4 * self.width))
         for start in range(0, len(ids), size):

@@ -20,12 +20,12 @@ from augbench.core.files import whole, write_csv
 from augbench.digits import server
 from augbench.models import aesthetics, clip
 from augbench.models.backbones import safety_checker
-from augbench.retrieval import download, index, scan, search, service
+from augbench.retrieval import download, faces, index, scan, search, service
 from augbench.retrieval.captions import Captions
 from augbench.retrieval.inspection import Inspection
 from augbench.retrieval.ledger import (
     LEDGER,
-    SCHEMA,
+    LICENCE,
     Known,
     Outcome,
     Ranked,
@@ -34,6 +34,7 @@ from augbench.retrieval.ledger import (
     class_names,
     count_fates,
     final_rows,
+    schema,
 )
 from augbench.study import classes
 from augbench.study.matches import MATCHES
@@ -45,7 +46,8 @@ AT_ONCE = 100_000  # neighbours with their texts and verdicts in memory: less th
 class Outputs(NamedTuple):
     """Paths that a retrieval writes.
 
-    ledger : Parquet of every neighbour ever considered: LEDGER; fate is a key of FATES
+    ledger : Parquet of every neighbour ever considered: LEDGER, and its licence where the pool states licences; fate is
+        a key of FATES
     shard, images : the used images of all classes and their image table, by class and rank. Images keep their bytes if
         every reader takes them so and they are not too large, else they are encoded again.
     funnel : CSV of :func:`augbench.retrieval.ledger.count_fates`
@@ -66,6 +68,7 @@ def retrieve(
     settings: Retrieval,
     *,
     main: pd.DataFrame | None = None,
+    licences: Sequence[str] | None = None,
     progress: Callable[[int, int, str], None] = lambda done, total, note: None,
 ) -> None:
     """Retrieve images for each class (paper, section 3.1, "Laion nearest neighbor retrieval").
@@ -82,8 +85,9 @@ def retrieve(
     fetch : gives fate, reason and bytes of URLs, as :func:`augbench.retrieval.download.fetch_in_turn` does
     main : for more than the ``main`` ratio wants: class, id and sha256 of the images that it used. They stay used, and
         are not used again; only the further images, up to the count, are retrieved
+    licences : of images that may be used; None: whatever their licence
 
-    Raises ValueError when scores are wanted and the source knows none.
+    Raises ValueError when scores or licences are wanted and the source knows none.
     """
     counts = dict(zip(wanted["class"], wanted["count"], strict=True))
     used = main["class"].value_counts() if main is not None else {}
@@ -91,7 +95,7 @@ def retrieve(
     queries = dict(zip(wanted["class"], wanted["query"], strict=True))
     names = dict(zip(wanted["class"], wanted["names"], strict=True)) if "names" in wanted else {}
     factors = _factors(settings)
-    neighbours = _Neighbours(inspection.known_score, main)
+    neighbours = _Neighbours(inspection.known_score, main, licences)
     turns = dict.fromkeys(counts, 0)  # searches of each class so far
     short = list(counts)
     while due := [key for key in short if turns[key] < len(factors)]:
@@ -104,6 +108,8 @@ def retrieve(
         )
         if inspection.known_score is not None:
             _check_scores(answers)
+        if licences is not None:
+            _check_licences(answers)
         for key, answer in zip(due, answers, strict=True):
             neighbours.add(key, answer)
             turns[key] += 1
@@ -113,7 +119,7 @@ def retrieve(
         outcomes = neighbours.assign(missing)
         short = [key for key, count in missing.items() if outcomes[key].used.sum() < count]
         progress(len(counts) - len(short), len(counts), "classes filled")
-    sizes = _write_results(neighbours.ledger_rows(outcomes), settings, outputs)
+    sizes = _write_results(neighbours.ledger_rows(outcomes), neighbours.columns, settings, outputs)
     write_csv(outputs.funnel, count_fates(sizes, counts))
 
 
@@ -124,10 +130,11 @@ class _Neighbours:
     ----------
     min_aesthetic : that the source must know of an image; None where it need not know any
     main : class, id and sha256 of the images that the main ratio used, or None
+    licences : of images that may be used, or None
     """
 
-    def __init__(self, min_aesthetic: float | None, main: pd.DataFrame | None):
-        self.min_aesthetic = min_aesthetic
+    def __init__(self, min_aesthetic: float | None, main: pd.DataFrame | None, licences: Sequence[str] | None):
+        self.min_aesthetic, self.licences = min_aesthetic, licences
         self.owners = dict(zip(main["id"], main["class"], strict=True)) if main is not None else {}
         self.taken = dict(zip(main["sha256"], main["class"], strict=True)) if main is not None else {}
         self.answers: dict[str, Path] = {}
@@ -139,7 +146,12 @@ class _Neighbours:
         self.ranked[key] = Ranked.of(self._rows(key))
 
     def _rows(self, key: str) -> pd.DataFrame:
-        return before_download(pd.read_parquet(self.answers[key]), self.min_aesthetic, self.owners)
+        return before_download(pd.read_parquet(self.answers[key]), self.min_aesthetic, self.owners, self.licences)
+
+    @property
+    def columns(self) -> list[str]:
+        """Of the ledger."""
+        return [*LEDGER, *[LICENCE] * any(_has_licences(answer) for answer in self.answers.values())]
 
     def fresh(self, keys: Sequence[str]) -> Iterator[pd.DataFrame]:
         """Neighbours of some classes that nobody looked at yet, each address once, some at a time."""
@@ -206,19 +218,35 @@ def _check_scores(answers: Sequence[Path]) -> None:
         )
 
 
-def _write_results(ledger: Iterable[pd.DataFrame], settings: Retrieval, outputs: Outputs) -> pd.Series:
-    """Write ledger, shard and image table from the ledger's rows, class by class; returns the number of rows by class
-    and fate."""
+def _has_licences(answer: Path) -> bool:
+    return LICENCE in pq.read_schema(answer).names
+
+
+def _check_licences(answers: Sequence[Path]) -> None:
+    """Raise ValueError when not one neighbour has a licence."""
+    stated = (_has_licences(answer) and pd.read_parquet(answer, columns=[LICENCE])[LICENCE].any() for answer in answers)
+    if not any(stated) and any(map(images.count, answers)):
+        raise ValueError(
+            "no image of the pool has a licence by which it could be chosen: leave out `pool: {licences: ...}`, or "
+            "give the licences in a column licence or license"
+        )
+
+
+def _write_results(
+    ledger: Iterable[pd.DataFrame], columns: list[str], settings: Retrieval, outputs: Outputs
+) -> pd.Series:
+    """Write ledger (its ``columns``), shard and image table from the ledger's rows, class by class; returns the number
+    of rows by class and fate."""
     sizes = []
     with contextlib.ExitStack() as stack:
-        write = stack.enter_context(_ledger_writer(outputs.ledger))
+        write = stack.enter_context(_ledger_writer(outputs.ledger, columns))
         writer = stack.enter_context(images.ShardWriter(stack.enter_context(whole(outputs.shard))))
 
         def used() -> Iterator[list[dict]]:
             number = 0
             for rows in ledger:
                 sizes.append(rows.groupby(["class", "fate"]).size())
-                write(rows[LEDGER])
+                write(rows.reindex(columns=columns))
                 mine = rows[rows["fate"] == "used"]
                 yield [_write_image(writer, number, row, settings, outputs.shard) for row in mine.to_dict("records")]
                 number += len(mine) > 0
@@ -228,14 +256,14 @@ def _write_results(ledger: Iterable[pd.DataFrame], settings: Retrieval, outputs:
 
 
 @contextlib.contextmanager
-def _ledger_writer(path: str | Path) -> Iterator[Callable[[pd.DataFrame], None]]:
+def _ledger_writer(path: str | Path, columns: list[str]) -> Iterator[Callable[[pd.DataFrame], None]]:
     """A function that takes the ledger's rows, some thousands at a time; the file has groups of many rows, as readers
     like them."""
     writer, waiting = None, []
 
     def flush() -> None:
         nonlocal writer
-        rows = pa.Table.from_pandas(pd.concat(waiting), schema=SCHEMA, preserve_index=False)
+        rows = pa.Table.from_pandas(pd.concat(waiting), schema=schema(columns), preserve_index=False)
         writer = writer or stack.enter_context(pq.ParquetWriter(temporary, rows.schema))
         writer.write_table(rows)
         waiting.clear()
@@ -255,7 +283,12 @@ def _write_image(writer: images.ShardWriter, number: int, row: Mapping, settings
     """Write an image of the class of some ``number`` into the shard; returns its row of the image table."""
     bytes_of = images.load_bytes(pd.Series({name: row[name] for name in ("path", "offset", "length")}))
     extension, data = images.portable(bytes_of, settings.max_image_size, settings.max_pixels)
+    boxes = row.get("face_bboxes") if settings.blur_faces else None
+    if isinstance(boxes, str):
+        extension, data = "png", images.encode_png(faces.blurred(images.decode(data), faces.boxes(boxes)))
     facts = {"class": row["class"], "url": row["url"], "sha256": row["sha256"]}
+    licence = row.get(LICENCE)
+    facts |= {"licence": licence} if isinstance(licence, str) else {}
     members = {extension: data, "txt": row["caption"] or "", "json": facts}
     # By number: neither a class's name nor anything from the web is a part of a file's name.
     offset, length = writer.add(f"{number:04d}-{row['rank']:06d}", members, image=extension)
@@ -268,6 +301,7 @@ def _write_image(writer: images.ShardWriter, number: int, row: Mapping, settings
         "url": row["url"],
         "similarity": row["similarity"],
         "sha256": row["sha256"],
+        "licence": facts.get("licence"),
     }
 
 
@@ -331,7 +365,7 @@ def retrieve_method(
     judges = resume.identity(__name__, [settings, clip_model if inputs.head else None], models)
     wanted = pd.DataFrame({"class": table["class"], "query": asked, "count": table["class"].map(counts)})
     if captions:
-        wanted["names"] = [match.names(row) for row in table.to_dict("records")]
+        wanted = wanted.assign(names=[match.names(row) for row in table.to_dict("records")])
     threshold, diversity = settings.duplicate_threshold, method["diversity"]
     with _served(inputs.web) as proxy:
         retrieve(
@@ -344,6 +378,7 @@ def retrieve_method(
             outputs,
             settings,
             main=_used(inputs.main) if inputs.main else None,
+            licences=pool.licences,
             progress=progress,
         )
 
@@ -371,7 +406,9 @@ def _queries(target: pd.DataFrame, keys: Sequence[str], prompts: Sequence, query
 def _open_source(pool: Pool, folder: str | Path | None, model):
     """What answers queries: a service, or the index or the embeddings in ``folder``."""
     if pool.source.is_remote:
-        return service.Service(pool.url, pool.index, pause=pool.pause, timeout=pool.timeout)
+        return service.Service(
+            pool.url, pool.index, pause=pool.pause, timeout=pool.timeout, licences=pool.licences is not None
+        )
     if pool.source.is_scanned:
         return scan.Scan(folder, pool.array, model)
     return index.LocalIndex(folder, model, places=pool.source.is_local)

@@ -39,7 +39,7 @@ class Scan(Searchable):
         self.clip = clip
         states = [path.stat() for pair in self.pairs for path in (pair.vectors, pair.metadata)]
         states = [[status.st_size, status.st_mtime_ns] for status in states]
-        self.identity = [str(folder), array, states, getattr(clip, "identity", None)]
+        self.identity = [str(folder), array, states, getattr(clip, "identity", None), *self.metadata.provenance]
         check_clip(str(folder), *self._probe(), clip)
 
     def nearest(self, vectors: np.ndarray, counts: Sequence[int]) -> Iterator[tuple]:

@@ -20,6 +20,8 @@ COLUMNS = {
     "caption": ["caption", "text", "TEXT"],
     "aesthetic": ["aesthetic", "AESTHETIC_SCORE"],
 }
+# What a pool may say besides, and how that may be spelt; it is kept where a pool says it.
+PROVENANCE = {"licence": ["licence", "license", "LICENCE", "LICENSE"], "face_bboxes": ["face_bboxes"]}
 LISTED = 100_000  # files of a pool that a plan lists to count what is ignored
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 import shutil
 import struct
 import subprocess
@@ -508,6 +509,21 @@ def test_captions_are_matched_where_there_are_some(animals, tmp_path):
             assert sentence in refusal(raw, tmp_path)
         else:
             checks.check_world(raw, tmp_path / "results")
+
+
+def test_licences_and_faces_are_asked_of_a_pool_that_states_them(animals, tmp_path):
+    sections = {"backbone": {"model": "owner/name"}, "clip": {"model": "ViT-B/32"}}
+    index = {"source": "index", "path": str(make_index(tmp_path / "plain", width=512))}
+    stated = {"source": "index", "path": str(make_index(tmp_path / "all", width=512, columns=("url", "license")))}
+    plain, some, blurred = {"min_aesthetic": None}, {"licences": ["CC0"]}, {"blur_faces": True, "min_aesthetic": None}
+    for pool, retrieval, sentence in (
+        (index | some, plain, "pool.licences: the metadata of .* have no column licence or license or"),
+        (index, blurred, "retrieval.blur_faces: the metadata of .* have no column face_bboxes; rename the column"),
+    ):
+        raw = study(animals, ["none", "retrieval"], pool=pool, retrieval=retrieval, **sections)
+        assert re.search(sentence, refusal(raw, tmp_path))
+    raw = study(animals, ["none", "retrieval"], pool=stated | some, retrieval=plain, **sections)
+    checks.check_world(raw, tmp_path / "results")
 
 
 # --- the environment's proxy, and what checks cost ------------------------------------------------------

@@ -94,6 +94,12 @@ class Hostile(BaseHTTPRequestHandler):
     def do_opted_out(self):
         self.answer(GOOD, X_Robots_Tag="noai")
 
+    def do_opted_out_of_learning(self):
+        self.answer(GOOD, X_Robots_Tag="nofollow, noml")
+
+    def do_other_directive(self):
+        self.answer(GOOD, X_Robots_Tag="nofollow")
+
     def do_truncated(self):
         self.answer(GOOD[:300])
 
@@ -160,6 +166,7 @@ FATES = {
     "redirect_to_ftp": "refused",
     "redirect_to_private": "refused",
     "opted_out": "opted out",
+    "opted_out_of_learning": "opted out",
 }
 
 
@@ -183,6 +190,19 @@ def hostile(tmp_path_factory):
         assert again[final].equals(table[final])
         assert list(again["fate"]) == list(table["fate"])
     return table.set_index("url"), asked, took, work, base
+
+
+@pytest.mark.middle
+def test_opt_outs_are_those_that_the_configuration_names(tmp_path):
+    """Downloads under other ones are not taken from the cache."""
+    with serving() as server:
+        names = ("opted_out", "opted_out_of_learning", "other_directive")
+        urls = [f"http://127.0.0.1:{server.server_port}/{name}" for name in names]
+        fates = [
+            list(download.fetch(urls, tmp_path, SETTINGS.model_copy(update={"opt_outs": names}))["fate"])
+            for names in (["noai"], [], ["noai", "noml"])
+        ]
+    assert fates == [["opted out", "fetched", "fetched"], ["fetched"] * 3, ["opted out", "opted out", "fetched"]]
 
 
 @pytest.mark.middle

@@ -19,6 +19,7 @@ FATES = {  # fate of a retrieved neighbour: its colour; fates that are not liste
     "other class": "#8fc4c9",
     "dead": "#8a8f98",
     "timeout": "#6d727a",
+    "licence": "#3d5a80",
     "refused": "#54585f",
     "opted out": "#c4a24a",
     "too large": "#a58a6f",
