@@ -10,7 +10,7 @@ from augbench.retrieval.inspection import Inspection
 from augbench.retrieval.retrieve import Outputs, retrieve
 from augbench.retrieval.search import CachedSearch
 
-NAMES = ("ledger.parquet", "images.tar", "images.parquet", "funnel.csv")
+NAMES = ("ledger.parquet", "images.tar", "images.parquet", "funnel.csv", "hosts.csv")
 
 
 def metadata_of(folder, ids) -> pd.DataFrame:

@@ -186,6 +186,7 @@ rule retrieve:
         shard=ANY.retrieved("{method}", "tar"),
         images=ANY.retrieved("{method}", "parquet"),
         funnel=ANY.retrieval("{method}", "funnel.csv"),
+        hosts=ANY.retrieval("{method}", "hosts.csv"),
     log:
         "results/{study}/logs/retrieve/{method}.log",
     benchmark:
@@ -219,6 +220,7 @@ use rule retrieve as retrieve_further with:
         shard=ANY.retrieved("{method}", "tar", further=True),
         images=ANY.retrieved("{method}", "parquet", further=True),
         funnel=ANY.retrieval("{method}", "funnel.csv", further=True),
+        hosts=ANY.retrieval("{method}", "hosts.csv", further=True),
     log:
         "results/{study}/logs/retrieve/{method}-further.log",
     benchmark:

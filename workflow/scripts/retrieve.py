@@ -27,6 +27,6 @@ retrieve_method(
         kept=files.get("kept"),
         main=files.get("main"),
     ),
-    Outputs(snakemake.output.ledger, snakemake.output.shard, snakemake.output.images, snakemake.output.funnel),
+    Outputs(**dict(snakemake.output.items())),
     progress(0),
 )

@@ -58,7 +58,7 @@ class Paths:
     # What methods make.
 
     def retrieval(self, method: str, name: str, further: bool = False) -> str:
-        """``ledger.parquet``, ``funnel.csv`` and the images, of the main ratio or of the ``further`` ones."""
+        """``ledger.parquet``, ``funnel.csv``, ``hosts.csv`` and images, of the main ratio or the ``further`` ones."""
         return f"{self.folder}/retrieval/{method}/{'further/' * further}{name}"
 
     def retrieved(self, method: str, extension: str, further: bool = False) -> str:

@@ -37,6 +37,7 @@ def report_files(files: StudyFiles) -> dict:
         "external": {key: files.added_images(maker) for key, maker in external.items()},
         "ledgers": {key: files.retrieval(maker, "ledger.parquet") for key, maker in retrieved.items()},
         "funnels": {key: files.retrieval(maker, "funnel.csv") for key, maker in retrieved.items()},
+        "hosts": {key: files.retrieval(maker, "hosts.csv") for key, maker in retrieved.items()},
         "scores": {key: files.scores(makers[key], "main") for key in adding if makers[key] in files.scored},
         "filtered": {key: files.filtered(key, "main", "counts.csv") for key in files.filtering if key in adding},
     }

@@ -279,8 +279,9 @@ def _matched(offers: Mapping[str, tuple], counts: Mapping[str, int], images: int
 
 
 def final_rows(key: str, rows: pd.DataFrame, outcome: Outcome, known: Known, names: Sequence[str]) -> pd.DataFrame:
-    """Rows of :func:`before_download` of a class as rows of the ledger, with their final fate, and path, offset and
-    length of the bytes; ``names`` are the :func:`class_names`."""
+    """Rows of :func:`before_download` of a class as rows of the ledger, with their final fate, path, offset and length
+    of the bytes, and link: a number for each address that was asked for, -1 where none was. ``names`` are the
+    :func:`class_names`."""
     facts = known.facts(outcome.places)
     looked_at, assigned = outcome.places >= 0, outcome.fates >= 0
     fates, reasons = (rows[name].to_numpy(object, copy=True) for name in ("fate", "reason"))
@@ -297,4 +298,5 @@ def final_rows(key: str, rows: pd.DataFrame, outcome: Outcome, known: Known, nam
     sha256 = facts["sha256"].where(facts["sha256"].notna(), None).to_numpy(object)
     ours = {"class": key, "rank": range(len(rows)), "fate": fates, "reason": reasons, "aesthetic": aesthetic}
     bytes_of = {name: facts[name].array for name in ("path", "offset", "length")}
-    return rows.assign(**ours, sha256=sha256, **bytes_of)
+    link = np.where(rows["path"].isna(), outcome.places, -1)
+    return rows.assign(**ours, sha256=sha256, **bytes_of, link=link)

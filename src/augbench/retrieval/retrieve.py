@@ -20,7 +20,7 @@ from augbench.core.files import whole, write_csv
 from augbench.digits import server
 from augbench.models import aesthetics, clip
 from augbench.models.backbones import safety_checker
-from augbench.retrieval import download, faces, index, scan, search, service
+from augbench.retrieval import download, faces, hosts, index, scan, search, service
 from augbench.retrieval.captions import Captions
 from augbench.retrieval.inspection import Inspection
 from augbench.retrieval.ledger import (
@@ -51,12 +51,14 @@ class Outputs(NamedTuple):
     shard, images : the used images of all classes and their image table, by class and rank. Images keep their bytes if
         every reader takes them so and they are not too large, else they are encoded again.
     funnel : CSV of :func:`augbench.retrieval.ledger.count_fates`
+    hosts : CSV of :class:`augbench.retrieval.hosts.Hosts`
     """
 
     ledger: str | Path
     shard: str | Path
     images: str | Path
     funnel: str | Path
+    hosts: str | Path
 
 
 def retrieve(
@@ -235,9 +237,9 @@ def _check_licences(answers: Sequence[Path]) -> None:
 def _write_results(
     ledger: Iterable[pd.DataFrame], columns: list[str], settings: Retrieval, outputs: Outputs
 ) -> pd.Series:
-    """Write ledger (its ``columns``), shard and image table from the ledger's rows, class by class; returns the number
-    of rows by class and fate."""
-    sizes = []
+    """Write ledger (its ``columns``), shard, image table and hosts from the ledger's rows, class by class; returns the
+    number of rows by class and fate."""
+    sizes, counted = [], hosts.Hosts()
     with contextlib.ExitStack() as stack:
         write = stack.enter_context(_ledger_writer(outputs.ledger, columns))
         writer = stack.enter_context(images.ShardWriter(stack.enter_context(whole(outputs.shard))))
@@ -247,11 +249,13 @@ def _write_results(
             for rows in ledger:
                 sizes.append(rows.groupby(["class", "fate"]).size())
                 write(rows.reindex(columns=columns))
+                counted.add(rows)
                 mine = rows[rows["fate"] == "used"]
                 yield [_write_image(writer, number, row, settings, outputs.shard) for row in mine.to_dict("records")]
                 number += len(mine) > 0
 
         images.write_batches(outputs.images, used())
+    write_csv(outputs.hosts, counted.table())
     return pd.concat(sizes)
 
 

@@ -356,6 +356,27 @@ def test_a_handshake_that_drips_is_not_waited_for():
     assert "time limit of 1 s" in problem or "timed out" in problem
 
 
+def test_of_one_host_there_are_so_many_downloads_at_a_time_and_others_need_not_wait():
+    """Answers are open until they are read; errors and redirects, which nobody closes, keep no place."""
+    with serving() as server:
+        opener = guard.guarded_opener(guard.Limits(5, 10**6, ("127.0.0.0/8",), per_host=2))
+        base = f"http://127.0.0.1:{server.server_port}"
+        for _ in range(4):
+            with pytest.raises(OSError):
+                opener.open(f"{base}/missing")
+        first, second = (opener.open(f"{base}/{name}") for name in ("good", "redirect_to_good"))
+        waiting = threading.Thread(target=lambda: opener.open(f"{base}/html").close(), daemon=True)
+        waiting.start()
+        opener.open(f"http://127.0.0.2:{server.server_port}/good").close()
+        waiting.join(0.5)
+        assert waiting.is_alive() and "html" not in server.asked
+        first.close()
+        first.close()
+        waiting.join(5)
+        assert not waiting.is_alive() and "html" in server.asked
+        second.close()
+
+
 def test_redirects_do_not_begin_the_time_anew(monkeypatch):
     def do_onwards(self):
         time.sleep(0.4)

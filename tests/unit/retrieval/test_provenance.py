@@ -12,7 +12,7 @@ from retrieving import metadata_of, retrieve_into
 
 from augbench import images
 from augbench.core.files import BadInput
-from augbench.retrieval import faces, pools
+from augbench.retrieval import faces, hosts, pools
 from augbench.study import config
 
 SIDE = 40
@@ -133,3 +133,26 @@ def test_licences_and_boxes_come_from_the_metadata_of_an_index(tmp_path, kind):
 def test_a_list_of_urls_may_state_licences(tmp_path):
     pd.DataFrame({"url": ["u", "v"], "LICENSE": ["CC0", None]}).to_parquet(tmp_path / "a.parquet")
     assert pools.url_list([tmp_path / "a.parquet"], 0, 9)["licence"].tolist() == ["CC0", None]
+
+
+def test_each_link_counts_once_for_its_host():
+    counted = hosts.Hosts()
+    rows = [
+        ("http://a.org/1", "used", "0f", 0),
+        ("http://a.org:80/2", "dead", None, 1),
+        ("https://B.org/1", "too large", "0e", 2),  # in pixels: its bytes came
+        ("http://a.org/3", "duplicate", None, -1),  # of another image: nobody asked
+        ("//a.org/4", "timeout", None, 7),
+    ]
+    first = pd.DataFrame(rows, columns=["url", "fate", "sha256", "link"])
+    second = first.iloc[[0, 2]].assign(fate="other class")
+    counted.add(first)
+    counted.add(second)
+    counted.add(first[first["link"] < 0])
+    table = counted.table()
+    assert list(table) == hosts.COLUMNS
+    assert table[["host", "asked", "answered", "dead", "timeout"]].values.tolist() == [
+        ["a.org", 3, 1, 1, 1],
+        ["b.org", 1, 1, 0, 0],
+    ]
+    assert list(hosts.Hosts().table()) == hosts.COLUMNS

@@ -49,13 +49,19 @@ def index(world, folder):
     return pool_index.LocalIndex(folder / "index", clip.Clip(f"hf_clip:{world.clip}"))
 
 
+WANTED = pd.DataFrame({"class": ["three", "five"], "query": PROMPTS, "count": [12, 1000]})
+
+
 @pytest.fixture(scope="module")
-def outcome(world, index, tmp_path_factory):
-    wanted = pd.DataFrame({"class": ["three", "five"], "query": PROMPTS, "count": [12, 1000]})
+def retrieved(world, index, tmp_path_factory):
     folder = tmp_path_factory.mktemp("retrieval")
     with server.serve(images.read(world.web)) as proxy:
-        paths = retrieve_into(folder, wanted, index, SafetyChecker(world.safety), SETTINGS, proxy=proxy)
-    return wanted, pd.read_parquet(paths.ledger), images.read(paths.images)
+        return retrieve_into(folder, WANTED, index, SafetyChecker(world.safety), SETTINGS, proxy=proxy)
+
+
+@pytest.fixture(scope="module")
+def outcome(retrieved):
+    return WANTED, pd.read_parquet(retrieved.ledger), images.read(retrieved.images)
 
 
 def test_neighbours_are_the_most_similar(world, folder, index):
@@ -300,6 +306,20 @@ def test_every_planted_fact_meets_its_fate(world, outcome):
         assert (stays[pair.to_numpy()].isin(["used", "spare"])).sum() <= 1
 
 
+def test_hosts_are_told_with_the_links_that_still_answer(retrieved, outcome):
+    _, candidates, _ = outcome
+    links = {
+        "answered": set(candidates.loc[candidates["sha256"].notna(), "url"]),
+        "dead": set(candidates.loc[candidates["fate"] == "dead", "url"]),
+    }
+    table = pd.read_csv(retrieved.hosts).set_index("host")
+    assert table[["answered", "dead"]].T.to_dict() == {
+        host: {name: sum(host in url for url in urls) for name, urls in links.items()}
+        for host in ("pictures.example", "blog.example", "shop.example")
+    }
+    assert (table["answered"] + table["dead"] == table["asked"]).all() and table["dead"].sum() > 0
+
+
 def test_used_are_the_first_good_ones(outcome):
     _, candidates, kept = outcome
     three = candidates[candidates["class"] == "three"].sort_values("rank")
@@ -508,7 +528,7 @@ def test_images_that_lie_here_are_not_downloaded(world, packed, tmp_path):
     settings = SETTINGS.model_copy(update={"min_aesthetic": None})
     paths = retrieve_into(tmp_path, wanted, packed, SafetyChecker(world.safety), settings)
     ledger, funnel = pd.read_parquet(paths.ledger), pd.read_csv(paths.funnel)
-    assert not ledger["fate"].isin(["dead", "timeout", "refused"]).any()
+    assert not ledger["fate"].isin(["dead", "timeout", "refused"]).any() and pd.read_csv(paths.hosts).empty
     assert list(funnel["used"]) == [5, 5] == list(ledger[ledger["fate"] == "used"].groupby("class").size())
     assert (funnel["considered"] == funnel[[name for name in FATES if name in funnel]].sum(axis=1)).all()
     assert not (tmp_path / "downloads").exists()

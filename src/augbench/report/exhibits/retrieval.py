@@ -49,6 +49,7 @@ def funnel(results: StudyResults, method: str) -> dict:
         "closest": closest[:CLOSEST],
         "total": [int(table[fate].sum()) for fate in fates],
         "source": results.files.funnels[method],
+        "links": results.links(method) | {"source": results.files.hosts[method]},
         "several": len(results.plan.retrieving) > 1,
         "first": method == results.plan.retrieving[0],
     }

@@ -77,6 +77,7 @@ class Retrieval(Section):
         False, description="blur faces where the pool's metadata say where they are, in a column face_bboxes"
     )
     download_threads: Count = Field(16, description="downloads at a time")
+    downloads_per_host: Count = Field(4, description="downloads at a time from one host")
     threads: Count = Field(
         1,
         description="CPU threads that judge pictures while others are downloaded; part of the result's bits, so not "
