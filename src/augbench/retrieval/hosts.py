@@ -20,8 +20,8 @@ class Hosts:
         self.outcomes: dict[tuple[str, str], int] = {}
 
     def add(self, rows: pd.DataFrame) -> None:
-        """Neighbours with url, fate, sha256 (null where no bytes came) and link, a number for each address that was asked
-        for, -1 where none was."""
+        """Neighbours with url, fate, sha256 (null where no bytes came) and link: a number for each address that was
+        asked for, -1 where none was."""
         rows = rows[rows["link"] >= 0].drop_duplicates("link")
         links = rows["link"].to_numpy(int)
         if len(links) and links.max() >= len(self.counted):

@@ -37,7 +37,8 @@ from augbench.retrieval.ledger import (
     schema,
 )
 from augbench.study import classes
-from augbench.study.matches import MATCHES
+from augbench.study.methods import Method
+from augbench.study.queries import Query
 from augbench.study.sections.retrieval import Pool, Retrieval
 
 AT_ONCE = 100_000  # neighbours with their texts and verdicts in memory: less than 1 GB
@@ -358,10 +359,10 @@ def retrieve_method(
     if inputs.kept:  # what the main ratio could not fill takes no part
         table = table[table["class"].isin([row["class"] for row in classes.kept(inputs.kept)])]
     prompts = search.prompts(table, method["conditioning"])
-    match = MATCHES[method["match"]]
-    model = clip.Clip(clip_model) if inputs.head or needs_clip(pool, method["query"], prompts) else None
+    row = Method.from_row(method)
+    model = clip.Clip(clip_model) if inputs.head or needs_clip(pool, row.query, prompts) else None
     counts = classes.retrieved(target, settings.images_per_class, ratio)
-    asked = _queries(target, table["class"], prompts, method["query"], model, progress)
+    asked = _queries(target, table["class"], prompts, row.query, model, progress)
     source = _open_source(pool, inputs.index, model)
     captions = Captions(inputs.captions) if inputs.captions else None
     score = aesthetics.of_pictures(inputs.head, model) if inputs.head else None
@@ -369,12 +370,12 @@ def retrieve_method(
     judges = resume.identity(__name__, [settings, clip_model if inputs.head else None], models)
     wanted = pd.DataFrame({"class": table["class"], "query": asked, "count": table["class"].map(counts)})
     if captions:
-        wanted = wanted.assign(names=[match.names(row) for row in table.to_dict("records")])
-    threshold, diversity = settings.duplicate_threshold, method["diversity"]
+        wanted = wanted.assign(names=[row.match.names(class_info) for class_info in table.to_dict("records")])
+    threshold, diversity = settings.duplicate_threshold, row.diversity
     with _served(inputs.web) as proxy:
         retrieve(
             wanted,
-            search.CachedSearch(source, work / "neighbours", threshold, diversity, match=match, captions=captions),
+            search.CachedSearch(source, work / "neighbours", threshold, diversity, match=row.match, captions=captions),
             functools.partial(
                 download.fetch_in_turn, work=work / "downloads", settings=settings, owner=name, proxy=proxy
             ),
@@ -392,18 +393,18 @@ def _used(ledger: str | Path) -> pd.DataFrame:
     return pd.read_parquet(ledger, columns=["class", "id", "sha256"], filters=[("fate", "==", "used")])
 
 
-def needs_clip(pool: Pool, query: str, prompts: Sequence[Sequence[str]]) -> bool:
+def needs_clip(pool: Pool, query: Query, prompts: Sequence[Sequence[str]]) -> bool:
     """Whether a query is embedded here: a service does so itself with a single text."""
-    return not pool.source.is_remote or query == "text_and_images" or any(len(texts) > 1 for texts in prompts)
+    return not pool.source.is_remote or not query.is_texts_alone or any(len(texts) > 1 for texts in prompts)
 
 
-def _queries(target: pd.DataFrame, keys: Sequence[str], prompts: Sequence, query: str, model, progress) -> list:
+def _queries(target: pd.DataFrame, keys: Sequence[str], prompts: Sequence, query: Query, model, progress) -> list:
     """What to search for, for each class; ``target`` is the image table with the column split."""
     asked = []
     for key, texts in zip(keys, prompts, strict=True):
         mine = target[(target["split"] == "train") & (target["class"] == key)]
-        vectors = clip.embed(mine, model.pictures, progress) if query == "text_and_images" else None
-        asked.append(search.query(texts, vectors, model))
+        vectors = clip.embed(mine, model.pictures, progress) if query.images else None
+        asked.append(search.query(texts, vectors, model, query))
     return asked
 
 

@@ -5,12 +5,16 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from augbench.core.files import whole
 from augbench.retrieval.captions import Captions
 from augbench.study.matches import MATCHES, Match
 from augbench.study.prompts import fill, usable
+from augbench.study.queries import Query
+
+NOTHING = 1e-4  # length of a weighted sum of unit vectors that is rounding
 
 
 def prompts(classes: pd.DataFrame, conditioning: str) -> list[list[str]]:
@@ -18,29 +22,42 @@ def prompts(classes: pd.DataFrame, conditioning: str) -> list[list[str]]:
     return [[fill(template, row) for template in usable(conditioning, row)] for row in classes.to_dict("records")]
 
 
-def query(texts: Sequence[str], pictures, clip):
-    """What to search for: the text; of several, their mean in CLIP space; with pictures, the mean of texts and
-    pictures.
+def query(texts: Sequence[str], pictures, clip, weights: Query):
+    """What to search for: a single text; else the direction, float32 (width,), of the weighted sum of the mean
+    directions of texts and of pictures, less that of the text that images should not be like.
 
     Parameters
     ----------
-    texts : prompts of a class; pictures : embeddings (n, width) of its training images, or None
+    texts : prompts of a class
+    pictures : embeddings (n, width) of its training images, or None where they weigh nothing
     clip : a :class:`augbench.models.clip.Clip`, used unless there is a single text and nothing else
-    """
-    if pictures is None and len(texts) == 1:
-        return texts[0]
-    import numpy as np
 
-    of_texts = _mean(clip.texts(texts))
-    return of_texts if pictures is None else _mean(np.stack([of_texts, _mean(pictures)]))
+    Raises ValueError when nothing is left of the sum.
+    """
+    if weights.is_texts_alone and len(texts) == 1:
+        return texts[0]
+    parts = []
+    if weights.texts:
+        parts.append((weights.texts, _mean(clip.texts(texts))))
+    if weights.images:
+        parts.append((weights.images, _mean(pictures)))
+    if weights.unlike is not None:
+        parts.append((-weights.not_weight, _mean(clip.texts([weights.unlike]))))
+    if len(parts) == 1:
+        return parts[0][1]
+    total = sum(weight * direction for weight, direction in parts)
+    if not np.linalg.norm(total) > NOTHING:
+        raise ValueError(f"nothing is left of the query for {texts[0]!r}: its parts cancel out; change their weights")
+    return _direction(total)
 
 
 def _mean(vectors):
     """The direction of the mean of unit vectors (n, width), float32 (width,)."""
-    import numpy as np
+    return _direction(vectors.mean(0))
 
-    mean = vectors.mean(0)
-    return (mean / np.linalg.norm(mean)).astype(np.float32)
+
+def _direction(vector):
+    return (vector / np.linalg.norm(vector)).astype(np.float32)
 
 
 class CachedSearch:

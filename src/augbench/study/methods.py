@@ -11,6 +11,7 @@ from augbench.study.augments import AUGMENTS, Augment
 from augbench.study.matches import MATCHES, Match
 from augbench.study.parts import PARTS, PROMPT, Guide, Part
 from augbench.study.prompts import TEMPLATES, is_prompt_file, template_file, uses_pseudo_word
+from augbench.study.queries import Query
 from augbench.study.recipes import Mix, Recipe
 from augbench.study.sections.base import Count, Name, RowOf, Section, did_you_mean
 from augbench.study.sections.diffusion import Generate
@@ -64,8 +65,11 @@ class Method(Section):
     backbone: str | None = Field(
         None, description="which of the study's `backbones` generates its images; null: the study's `backbone`"
     )
-    query: Literal["text", "text_and_images"] = Field(
-        "text", description="what retrieval searches for: the prompts, or the mean of prompts and training images"
+    query: Query = Field(
+        "text",
+        validate_default=True,
+        description="what retrieval searches for: text, the prompts; text_and_images, the mean of prompts and training "
+        "images; or weights of each",
     )
     diversity: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.0,
@@ -153,7 +157,7 @@ class Method(Section):
                 f"{did_you_mean(self.conditioning, known)}"
                 f" (known: {', '.join(known)})"
             )
-        own = self.query != "text" or self.diversity or self.match.reads_captions
+        own = not self.query.is_texts_alone or self.diversity or self.match.reads_captions
         if own and not self.start.is_retrieved:
             retrieving = _names(STARTS, lambda start: start.is_retrieved)
             raise ValueError(

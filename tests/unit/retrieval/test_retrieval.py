@@ -28,6 +28,7 @@ from augbench.retrieval import index as pool_index
 from augbench.retrieval.ledger import FATES
 from augbench.retrieval.service import Service
 from augbench.study import classes as class_info
+from augbench.study.queries import Query
 from augbench.study.sections.retrieval import Retrieval
 from augbench.study.sources import SOURCES
 
@@ -368,11 +369,14 @@ def test_prompts_of_each_class_are_its_query(tmp_path):
     classes = pd.DataFrame({"class": ["a", "b"], "lemmas": ["desktop computer", "tench, Tinca tinca"]})
     one, two = search.prompts(classes, str(file))
     assert (one, two) == (["north"], ["east", "north"])
-    assert search.query(one, None, None) == "north"
-    assert search.query(two, None, Compass()) == pytest.approx([0.5**0.5] * 2)
+    assert search.query(one, None, None, TEXTS) == "north"
+    assert search.query(two, None, Compass(), TEXTS) == pytest.approx([0.5**0.5] * 2)
 
 
 # --- queries beyond the paper's -------------------------------------------------------------------------
+
+
+TEXTS, BOTH = Query(texts=1), Query(texts=1, images=1)
 
 
 class Compass:
@@ -384,12 +388,26 @@ class Compass:
 
 def test_queries_worked_by_hand():
     half = 0.5**0.5
-    assert search.query(["east"], None, None) == "east"  # the text itself, which a service embeds
-    assert search.query(["east", "north"], None, Compass()) == pytest.approx([half, half])
+    assert search.query(["east"], None, None, TEXTS) == "east"  # the text itself, which a service embeds
+    assert search.query(["east", "north"], None, Compass(), TEXTS) == pytest.approx([half, half])
     pictures = np.array([[1, 0], [0.6, 0.8], [0.6, -0.8]], dtype=np.float32)  # their mean points east
-    assert search.query(["north"], pictures, Compass()) == pytest.approx([half, half])
+    assert search.query(["north"], pictures, Compass(), BOTH) == pytest.approx([half, half])
     # However many texts and pictures, each kind weighs half.
-    assert search.query(["north", "north", "north"], pictures[:1], Compass()) == pytest.approx([half, half])
+    assert search.query(["north", "north", "north"], pictures[:1], Compass(), BOTH) == pytest.approx([half, half])
+
+
+def test_weighted_queries_worked_by_hand():
+    """Texts point north and pictures east, in the mean of three; 3 : 4 makes a triangle of sides 3, 4 and 5."""
+    pictures = np.array([[1, 0], [0.6, 0.8], [0.6, -0.8]], dtype=np.float32)
+    asked = search.query(["north"], pictures, Compass(), Query(texts=3, images=4))
+    assert asked == pytest.approx([0.8, 0.6]) and asked.dtype == np.float32
+    assert search.query(["north"], pictures, Compass(), Query(images=0.1)) == pytest.approx([1, 0])
+    without = Query(**{"texts": 0.75, "not": "east"})  # (-1, 0.75)
+    assert search.query(["north"], None, Compass(), without) == pytest.approx([-0.8, 0.6])
+    half_without = Query(**{"texts": 1, "images": 1, "not": "east", "not_weight": 0.25})  # (0.75, 1)
+    assert search.query(["north"], pictures, Compass(), half_without) == pytest.approx([0.6, 0.8])
+    with pytest.raises(ValueError, match="nothing is left of the query for 'east': its parts cancel out"):
+        search.query(["east"], None, Compass(), Query(**{"texts": 1, "not": "east"}))
 
 
 def test_marginal_relevance_worked_by_hand():
