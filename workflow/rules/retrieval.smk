@@ -2,12 +2,6 @@
 from augbench.retrieval.pools import states
 
 
-def pool_index(wildcards):
-    """What answers queries, if it lies here. What lies at a user's path is tracked by its digest."""
-    folders = files_of(wildcards).index
-    return [ancient(folder) for folder in folders] if study_of(wildcards).pool.path else folders
-
-
 rule train_clip:
     input:
         shards=lambda w: files_of(w).pool_shards,
@@ -142,7 +136,7 @@ rule index_pool:
 # For methods that match captions: a full-text index of the metadata, whatever index the vectors have.
 rule index_captions:
     input:
-        lambda w: pool_index(w),
+        pool_index,
     output:
         ANY.pool_captions,
     log:
@@ -170,7 +164,7 @@ RETRIEVAL_INPUTS = {
     "images": rules.split_target.output.images,
     "shards": lambda w: files_of(w).pool_shards if study_of(w).pool.source.is_local else [],
     "head": lambda w: study_of(w).retrieval.aesthetic_model or [],
-    "index": lambda w: pool_index(w),
+    "index": pool_index,
     "captions": lambda w: files_of(w).captions_of(w.method),
     "clip": lambda w: files_of(w).clip,
     "safety": lambda w: files_of(w).safety,
