@@ -39,6 +39,7 @@ RUNS = 5
 TEST = 50_000
 NEIGHBOURS = 10_000  # of each class: ten million
 PROCESSES = 8
+OUTPUTS = ("ledger.parquet", "images.tar", "images.parquet", "funnel.csv", "hosts.csv")  # of a retrieval
 SMALL = {"model": "small_cnn", "image_size": 8, "batch_size": 512, "max_epochs": 1, "threads": 1}
 
 
@@ -268,7 +269,7 @@ def run_retrieve(folder: Path) -> int:
         search.CachedSearch(SyntheticIndex(), folder / "neighbours", 0.94),
         fetch,
         Judge(),
-        retrieve.Outputs(*(folder / name for name in ("ledger.parquet", "images.tar", "images.parquet", "funnel.csv"))),
+        retrieve.Outputs(*(folder / name for name in OUTPUTS)),
         settings,
     )
     return classes * NEIGHBOURS

@@ -10,6 +10,7 @@ from augbench.core import files
 from augbench.report import comparison, groups, set_metrics
 from augbench.report.plan import Plan
 from augbench.report.tables import scaling, summarise, table1
+from augbench.retrieval import hosts
 
 STARTS = {"none": "none", "more_real": "more_real", "boomerang": "image", "retrieval": "pool"}
 FAMILIES = {"none": "baseline", "more_real": "baseline", "boomerang": "unconditional", "retrieval": "retrieval"}
@@ -93,6 +94,7 @@ def make_results(folder, classes=1000):
     fates = {"used": 130, "spare": 40, "dead": 60, "unaesthetic": 20, "duplicate": 9, "unsafe": 1}
     funnel = pd.DataFrame({"class": keys, "wanted": 130, "considered": sum(fates.values())}).assign(**fates)
     files.write_csv(folder / "retrieval" / "retrieval" / "funnel.csv", funnel)
+    files.write_csv(folder / "retrieval" / "retrieval" / "hosts.csv", pd.DataFrame(columns=hosts.COLUMNS))
     pd.DataFrame({"url": [], "caption": []}).to_parquet(folder / "retrieval" / "retrieval" / "ledger.parquet")
     gap = pd.DataFrame({"method": [method for method in METHODS if method != "none"], "frechet_distance": 1.0})
     gap = gap.assign(recognised=50.0, images=130, sets=5, recognised_test=60.0)

@@ -22,6 +22,7 @@ from augbench.report.catalogue import EXHIBITS
 from augbench.report.plan import Plan
 from augbench.report.results import Files, StudyResults
 from augbench.report.tables import published, scaling, summarise, table1
+from augbench.retrieval import hosts
 from augbench.retrieval import ledger as ledger_module
 
 EVIL = '<script>alert("x")</script>'
@@ -85,6 +86,7 @@ def files_of(folder, plan, **further):
         "selections": (plan.finetuned, "selection/{}.json"),
         "ledgers": (plan.retrieving, "retrieval/{}/ledger.parquet"),
         "funnels": (plan.retrieving, "retrieval/{}/funnel.csv"),
+        "hosts": (plan.retrieving, "retrieval/{}/hosts.csv"),
     }
     named |= {
         name: {m: f"{folder}/{pattern.format(m)}" for m in methods} for name, (methods, pattern) in by_method.items()
@@ -241,6 +243,8 @@ def _write_retrieved(made):
         ledger[ledger["fate"] != "lost"].groupby(["class", "fate"]).size(), wanted
     ).assign(lost=lost)
     files.write_csv(place / "funnel.csv", funnel.assign(considered=funnel["considered"] + lost))
+    answers = [("example.org", 20, 17, 3, 0, 0, 0, 0), (f"{EVIL}.org", 5, 2, 0, 3, 0, 0, 0)]
+    files.write_csv(place / "hosts.csv", pd.DataFrame(answers, columns=hosts.COLUMNS))
 
 
 def _write_added(made):

@@ -10,7 +10,7 @@ from augbench.retrieval.inspection import Inspection
 from augbench.retrieval.retrieve import Outputs, retrieve
 from augbench.retrieval.search import CachedSearch
 
-NAMES = ("ledger.parquet", "images.tar", "images.parquet", "funnel.csv")
+NAMES = ("ledger.parquet", "images.tar", "images.parquet", "funnel.csv", "hosts.csv")
 
 
 def metadata_of(folder, ids) -> pd.DataFrame:
@@ -21,7 +21,7 @@ def metadata_of(folder, ids) -> pd.DataFrame:
 
 
 def retrieve_into(
-    folder, wanted, source, checker, settings, *, proxy=None, diversity=0.0, score=None, main=None
+    folder, wanted, source, checker, settings, *, proxy=None, diversity=0.0, score=None, main=None, licences=None
 ) -> Outputs:
     """``settings`` is the section ``retrieval``; ``proxy`` the address of a web in a box."""
     folder = Path(folder)
@@ -34,5 +34,6 @@ def retrieve_into(
         outputs,
         settings,
         main=main,
+        licences=licences,
     )
     return outputs

@@ -19,6 +19,7 @@ STUDIES = [  # the default study, and the one with every method
     for file in ("config/config.yaml", "config/digits_all.yaml")
 ]
 METHODS = list(pd.read_csv(RESULTS / "tables" / "table1.csv")["method"])
+CAPTIONED = ("retrieval_captions", "retrieval_captions_and_clip")  # methods that captions choose for
 HANDWRITING = "a photo of handwritten {n}"  # the form that captions of the pool use for handwriting
 
 
@@ -28,10 +29,16 @@ def planted():
 
 
 @pytest.fixture(scope="module")
-def candidates(planted):
-    """Every neighbour that retrieval considered, with what is planted at its URL."""
-    found = pd.read_parquet(RESULTS / "retrieval" / "retrieval" / "ledger.parquet")
-    return found.join(planted.drop(columns="aesthetic"), on="url")
+def ledgers(planted):
+    """Every neighbour that each method's retrieval considered, with what is planted at its URL."""
+    files = {name: RESULTS / "retrieval" / name / "ledger.parquet" for name in METHODS}
+    ledgers = {name: pd.read_parquet(file) for name, file in files.items() if file.exists()}
+    return {name: ledger.join(planted.drop(columns="aesthetic"), on="url") for name, ledger in ledgers.items()}
+
+
+@pytest.fixture(scope="module")
+def candidates(ledgers):
+    return ledgers["retrieval"]
 
 
 @pytest.fixture(scope="module")
@@ -39,10 +46,12 @@ def used(candidates):
     return candidates[candidates["fate"] == "used"]
 
 
-def test_retrieved_images_show_their_class(used):
-    share = (used["shows"] == used["class"]).mean()
-    print(f"\n{share:.1%} of the {len(used)} images that retrieval uses show their class")
-    assert share >= 0.8
+def test_retrieved_images_show_their_class(ledgers):
+    for name, ledger in ledgers.items():
+        used = ledger[ledger["fate"] == "used"]
+        share = (used["shows"] == used["class"]).mean()
+        print(f"\n{share:.1%} of the {len(used)} images that {name} uses show their class")
+        assert share >= (1 if name in CAPTIONED else 0.8)  # of this web's captions none lies
 
 
 def test_nothing_unsafe_or_unaesthetic_passes(candidates, used):

@@ -104,6 +104,12 @@ def recipe(wildcards):
     return files_of(wildcards).recipe(wildcards.method)
 
 
+def pool_index(wildcards):
+    """What answers queries, if it lies here. What lies at a user's path is tracked by its digest."""
+    folders = files_of(wildcards).index
+    return [ancient(folder) for folder in folders] if study_of(wildcards).pool.path else folders
+
+
 def chosen_for(wildcards, file):
     """A file that jobs want which draw more images of a fine-tuned method's chosen candidate."""
     goes_on = wildcards.purpose in ("selected", "further") and files_of(wildcards).is_trained(wildcards.method)

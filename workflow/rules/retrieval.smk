@@ -133,6 +133,30 @@ rule index_pool:
         "../scripts/index_pool.py"
 
 
+# For methods that match captions: a full-text index of the metadata, whatever index the vectors have.
+rule index_captions:
+    input:
+        pool_index,
+    output:
+        ANY.pool_captions,
+    log:
+        "results/{study}/logs/pool/captions.log",
+    benchmark:
+        "results/{study}/benchmarks/pool/captions.tsv"
+    conda:
+        "../../envs/augbench.yaml"
+    threads: 1
+    resources:
+        **needs("index_captions"),
+    params:
+        pool=setting("pool"),
+        data=data_in("pool"),
+    message:
+        "{wildcards.study}: index the pool's captions"
+    script:
+        "../scripts/index_captions.py"
+
+
 # Retrieval: neighbours of each class's prompt, downloaded and filtered. What further augmentation ratios want comes on
 # top of what the main one used.
 RETRIEVAL_INPUTS = {
@@ -140,9 +164,8 @@ RETRIEVAL_INPUTS = {
     "images": rules.split_target.output.images,
     "shards": lambda w: files_of(w).pool_shards if study_of(w).pool.source.is_local else [],
     "head": lambda w: study_of(w).retrieval.aesthetic_model or [],
-    "index": lambda w: (
-        [ancient(folder) for folder in files_of(w).index] if study_of(w).pool.path else files_of(w).index
-    ),
+    "index": pool_index,
+    "captions": lambda w: files_of(w).captions_of(w.method),
     "clip": lambda w: files_of(w).clip,
     "safety": lambda w: files_of(w).safety,
     "web": lambda w: rules.digits_web.output.web if study_of(w).pool.source.is_built_in else [],
@@ -157,6 +180,7 @@ rule retrieve:
         shard=ANY.retrieved("{method}", "tar"),
         images=ANY.retrieved("{method}", "parquet"),
         funnel=ANY.retrieval("{method}", "funnel.csv"),
+        hosts=ANY.retrieval("{method}", "hosts.csv"),
     log:
         "results/{study}/logs/retrieve/{method}.log",
     benchmark:
@@ -191,6 +215,7 @@ use rule retrieve as retrieve_further with:
         shard=ANY.retrieved("{method}", "tar", further=True),
         images=ANY.retrieved("{method}", "parquet", further=True),
         funnel=ANY.retrieval("{method}", "funnel.csv", further=True),
+        hosts=ANY.retrieval("{method}", "hosts.csv", further=True),
     log:
         "results/{study}/logs/retrieve/{method}-further.log",
     benchmark:

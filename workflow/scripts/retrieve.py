@@ -22,11 +22,12 @@ retrieve_method(
         files.images,
         files.safety or None,
         index=files.index[0] if files.index else None,
+        captions=files.captions[0] if files.captions else None,
         head=files.head or None,
         web=files.web or None,
         kept=files.get("kept"),
         main=files.get("main"),
     ),
-    Outputs(snakemake.output.ledger, snakemake.output.shard, snakemake.output.images, snakemake.output.funnel),
+    Outputs(**dict(snakemake.output.items())),
     progress(0),
 )

@@ -14,7 +14,9 @@ NAMES = {  # columns of a table of names, and what else people call them
     "lemmas": ["lemma", "name", "names", "title"],
     "hypernyms": ["hypernym"],
     "definition": ["gloss", "description"],
+    "synonyms": ["synonym", "aliases", "alias"],
 }
+CELLS = ["hypernyms", "definition", "synonyms"]  # what may be empty
 
 
 def class_keys(target) -> list[str]:
@@ -23,7 +25,8 @@ def class_keys(target) -> list[str]:
 
 
 def class_table(target) -> pd.DataFrame:
-    """Columns class, lemmas (comma separated), hypernyms, definition; one row per class, in class order.
+    """Columns class, lemmas (comma separated), hypernyms, definition and, where a table has any, synonyms (comma
+    separated): names that captions have but no prompt; one row per class, in class order.
 
     Each comes from the CSV ``target.classes``; where that is silent, from the layout's (WordNet's for ImageNet), and a
     name at last from the folder's. Raises BadInput for a CSV that names a class that there is not.
@@ -43,12 +46,13 @@ def class_table(target) -> pd.DataFrame:
     for key, name in layout.classes.items():
         row = info.get(key, {})
         name = name.replace("_", " ").replace("-", " ").strip()
-        rows.append((key, row.get("lemmas") or name, row.get("hypernyms") or "", row.get("definition") or ""))
-    return pd.DataFrame(rows, columns=["class", "lemmas", "hypernyms", "definition"])
+        rows.append((key, row.get("lemmas") or name, *(row.get(column, "") for column in CELLS)))
+    table = pd.DataFrame(rows, columns=["class", "lemmas", *CELLS])
+    return table if table["synonyms"].any() else table.drop(columns="synonyms")
 
 
 def _named(source: str | Path) -> dict[str, dict[str, str]]:
-    """Class -> lemmas, hypernyms and definition as a CSV has them, without empty cells."""
+    """Class -> lemmas, hypernyms, definition and synonyms as a CSV has them, without empty cells."""
     info: dict[str, dict[str, str]] = {}
     for row in list_files.read(source, NAMES, ["class", "lemmas"]).to_pylist():
         if not (key := row.pop("class")):

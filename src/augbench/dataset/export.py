@@ -22,6 +22,7 @@ EXTENSIONS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "BMP": "bmp", "TIFF":
 NO_NAME = re.compile(r"[^\w@./:+() -]")  # what has a meaning in a card
 FACTS = ("method", "prompt", "seed", "candidate", "cluster", "start_image", "url", "similarity", "sha256", "model")
 FACTS += ("licence",)
+SOURCES = ("file", "class", "origin", "method", "url", "sha256", "model", "licence")  # columns of sources.csv
 
 
 def export(
@@ -36,9 +37,9 @@ def export(
 
     ``folder``: ``train/CLASS/*``, as ``torchvision.datasets.ImageFolder`` reads it; ``webdataset``: shuffled
     ``train-NNNNNN.tar`` with image, ``cls`` (label) and ``json``; ``huggingface``: an ``imagefolder`` with
-    ``metadata.jsonl`` and a card. Each has ``classes.csv``: label, folder, class, lemmas. Labels are
-    positions of the folders in alphabetical order. One image at a time is in memory; JPEG, PNG, WebP, BMP and TIFF
-    keep their bytes.
+    ``metadata.jsonl`` and a card. Each has ``classes.csv``: label, folder, class, lemmas; and ``sources.csv``, a row of
+    SOURCES for each image. Labels are positions of the folders in alphabetical order. One image at a time is in memory;
+    JPEG, PNG, WebP, BMP and TIFF keep their bytes.
 
     Parameters
     ----------
@@ -54,9 +55,10 @@ def export(
     with whole(folder) as temporary:
         temporary.mkdir()
         if form == "webdataset":
-            _write_shards(temporary, table, labels, names)
+            sources = _write_shards(temporary, table, labels, names)
         else:
-            _write_folders(temporary, table, names, with_metadata=form == "huggingface")
+            sources = _write_folders(temporary, table, names, with_metadata=form == "huggingface")
+        write_csv(temporary / "sources.csv", pd.DataFrame(sources, columns=list(SOURCES)))
         if form == "huggingface":
             (temporary / "README.md").write_text(_card(table, len(names), card_info), encoding="utf-8")
         rows = [{"label": labels[row["class"]], "folder": names[row["class"]], **row} for row in classes]
@@ -127,7 +129,8 @@ def _rows(table: pd.DataFrame) -> Iterator:
         yield SimpleNamespace(**{str(name): value for name, value in values.items()})
 
 
-def _write_folders(folder: Path, table: pd.DataFrame, names: Mapping[str, str], with_metadata: bool) -> None:
+def _write_folders(folder: Path, table: pd.DataFrame, names: Mapping[str, str], with_metadata: bool) -> list[dict]:
+    """Returns the rows of ``sources.csv``."""
     for name in names.values():
         (folder / "train" / name).mkdir(parents=True)
     lines = []
@@ -142,15 +145,21 @@ def _write_folders(folder: Path, table: pd.DataFrame, names: Mapping[str, str], 
             handle.writelines(
                 json.dumps({key: line.get(key) for key in keys}, ensure_ascii=False) + "\n" for line in lines
             )
+    return [{"file": f"train/{line['file_name']}"} | line for line in lines]
 
 
-def _write_shards(folder: Path, table: pd.DataFrame, labels: Mapping[str, int], names: Mapping[str, str]) -> None:
+def _write_shards(folder: Path, table: pd.DataFrame, labels: Mapping[str, int], names: Mapping[str, str]) -> list[dict]:
+    """Returns the rows of ``sources.csv``."""
+    sources = []
     table = table.iloc[generator("export", len(table)).permutation(len(table))]
     for number, start in enumerate(range(0, len(table), PER_SHARD)):
-        with images.ShardWriter(folder / f"train-{number:06d}.tar") as shard:
+        name = f"train-{number:06d}.tar"
+        with images.ShardWriter(folder / name) as shard:
             for row, extension, data in _encoded(_rows(table.iloc[start : start + PER_SHARD])):
                 facts = {"folder": names[row._class]} | _facts(row)
                 shard.add(row.name, {extension: data, "cls": str(labels[row._class]), "json": facts}, image=extension)
+                sources.append({"file": f"{name}/{row.name}.{extension}"} | facts)
+    return sources
 
 
 def _card(table: pd.DataFrame, classes: int, card_info: Mapping[str, str]) -> str:
@@ -169,8 +178,9 @@ def _card(table: pd.DataFrame, classes: int, card_info: Mapping[str, str]) -> st
         "\n\n"
         "`train/metadata.jsonl` says of each image its class, whether it is real or added (`origin`), and where it "
         "comes from: prompt and seed of a generated one, the training image that it begins from (`start_image`), URL "
-        "and similarity of a retrieved one. `classes.csv` has the names of "
-        "the classes.\n\nRetrieved images are other people's: whoever passes them on needs the right to do so. "
+        "and similarity of a retrieved one. `classes.csv` has the names of the classes, `sources.csv` the source and "
+        "licence of every image, as far as they are known.\n\n"
+        "Retrieved images are other people's: whoever passes them on needs the right to do so. "
         f"Generated ones are under the terms of the model that made them{_terms(table)}.\n"
     )
 

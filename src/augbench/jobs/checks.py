@@ -8,6 +8,7 @@ import unicodedata
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from augbench.core import files
 from augbench.core.files import BadInput
 from augbench.dataset import added, evaluation_sets, splits
 from augbench.dataset import checks as target_checks
@@ -20,7 +21,7 @@ from augbench.study import classes, embedding_pairs, encoders, prompts
 from augbench.study.config import Config, ConfigError, Study
 from augbench.study.layouts import layout_of
 from augbench.study.sections.models import Backbone
-from augbench.study.sources import COLUMNS
+from augbench.study.sources import COLUMNS, PROVENANCE, Source
 
 ROOM = 200e6  # bytes for logs, tables and pages
 ENOUGH = 50  # images of a class, of which each split gets one whatever the shares
@@ -82,6 +83,8 @@ def check_world(
         check_prompts(config, study, place)
         check_pool(study, place)
         check_evaluation(study, place)
+        check_captions(config, study, place)
+        check_provenance(study, place)
         check_audit(study, place)
         for key, check, named in (
             ("classifier.model", check_model, study.classifier.model),
@@ -302,6 +305,36 @@ def check_pool(study: Study, place: str) -> None:
         )
 
 
+def check_captions(config: Config, study: Study, place: str) -> None:
+    """Whether the pool has captions, where a method matches them. Raises ConfigError."""
+    matching = next((name for name, row in config.methods_of(study).items() if row.match.reads_captions), None)
+    if not (matching and study.pool and study.pool.path):
+        return
+    columns = _columns(Path(study.pool.path), study.pool.source)
+    if columns and not set(columns) & set(COLUMNS["caption"]):
+        raise ConfigError(
+            f"{place}.methods: {matching} matches captions, but {study.pool.path} has no column "
+            f"{' or '.join(COLUMNS['caption'])} (it has {files.printable(', '.join(columns))}); rename that of its "
+            "captions, or write `match: clip` in the method's row"
+        )
+
+
+def check_provenance(study: Study, place: str) -> None:
+    """Whether the pool states licences and faces, where these are asked for. Raises ConfigError."""
+    if not (study.pool and study.pool.path):
+        return
+    columns = _columns(Path(study.pool.path), study.pool.source)
+    for column, key, asked in (
+        ("licence", "pool.licences", study.pool.licences),
+        ("face_bboxes", "retrieval.blur_faces", study.retrieval.blur_faces),
+    ):
+        if asked and columns is not None and not set(columns) & set(PROVENANCE[column]):
+            raise ConfigError(
+                f"{place}.{key}: the metadata of {study.pool.path} have no column {' or '.join(PROVENANCE[column])}; "
+                f"rename the column that says it, or leave out {key.partition('.')[2]}"
+            )
+
+
 def check_prompts(config: Config, study: Study, place: str) -> None:
     """Whether files of prompts have those of each class, and of no other. Raises ConfigError."""
     if study.target.reader.is_built_in:
@@ -422,7 +455,7 @@ def check_proxy(study: Study, place: str) -> list[str]:
 
 def _lacks_scores(path: Path, source) -> bool:
     """Whether it is known, before any work starts, that no image of a pool has an aesthetic score."""
-    columns = metadata.shape(path)[1] if source.brings_index else source.columns(path)
+    columns = _columns(path, source)
     return columns is not None and not set(columns) & set(COLUMNS["aesthetic"])
 
 
@@ -438,6 +471,11 @@ def check_evaluation(study: Study, place: str) -> None:
                 evaluation_sets.assign(section, list(layout.classes), class_table(study.target).to_dict("records"))
         except ValueError as error:
             raise ConfigError(f"{place}.evaluate.{name}: {error}") from None
+
+
+def _columns(path: Path, source: Source) -> list[str] | None:
+    """The columns that are known of each image of a pool, as far as they are known before any work starts."""
+    return metadata.shape(path)[1] if source.brings_index else source.columns(path)
 
 
 def check_audit(study: Study, place: str) -> None:

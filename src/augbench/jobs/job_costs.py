@@ -281,6 +281,10 @@ class JobCosts:
         size = self.files.pool.memory
         return Need(2 * HOUR, 2000 + 2 * float(size[:-1]) * {"M": 1, "G": 1000}[size[-1]])
 
+    def index_captions(self) -> Need:
+        """How many captions a pool has is not known before it is read: some 20,000 a second go into the index."""
+        return Need(2 * HOUR, 2000)
+
     # Retrieval.
 
     def retrieve(self, method: str) -> Need:
@@ -581,6 +585,8 @@ class JobCosts:
             for part in range(files.embedding_jobs):
                 yield "embed_pool", self.embed_pool(str(part))
             yield "index_pool", self.index_pool()
+        if files.matches_captions:
+            yield "index_captions", self.index_captions()
 
     def _method_jobs(self, method: str) -> Iterator[tuple[str, Need]]:
         files = self.files

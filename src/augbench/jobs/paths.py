@@ -50,10 +50,15 @@ class Paths:
     def pool_index(self) -> str:
         return f"{self.folder}/pool/index"
 
+    @property
+    def pool_captions(self) -> str:
+        """The full-text index of the pool's captions."""
+        return f"{self.folder}/pool/captions.sqlite"
+
     # What methods make.
 
     def retrieval(self, method: str, name: str, further: bool = False) -> str:
-        """``ledger.parquet``, ``funnel.csv`` and the images, of the main ratio or of the ``further`` ones."""
+        """``ledger.parquet``, ``funnel.csv``, ``hosts.csv`` and images, of the main ratio or the ``further`` ones."""
         return f"{self.folder}/retrieval/{method}/{'further/' * further}{name}"
 
     def retrieved(self, method: str, extension: str, further: bool = False) -> str:

@@ -39,6 +39,7 @@ def report_files(files: StudyFiles) -> dict:
         "external": {key: files.added_images(maker) for key, maker in external.items()},
         "ledgers": {key: files.retrieval(maker, "ledger.parquet") for key, maker in retrieved.items()},
         "funnels": {key: files.retrieval(maker, "funnel.csv") for key, maker in retrieved.items()},
+        "hosts": {key: files.retrieval(maker, "hosts.csv") for key, maker in retrieved.items()},
         "scores": {key: files.scores(makers[key], "main") for key in adding if makers[key] in files.scored},
         "filtered": {key: files.filtered(key, "main", "counts.csv") for key in files.filtering if key in adding},
     }
@@ -82,6 +83,8 @@ def _for_all_methods(files: StudyFiles):
         packed = range(len(files.pool_shards)) if study.pool.source.is_packed else ()
         names["pool"] = [f"{maker}-{part}" for part in packed]
         names["pool"] += [f"embed-{part}" for part in range(files.embedding_jobs)] + ["index"]
+    if files.matches_captions:
+        names["pool"] = [*names.get("pool", []), "captions"]
     if files.cluster_counts:
         names["finetune"] = ["clusters"]
     if files.adding:

@@ -187,6 +187,15 @@ class StudyFiles(Paths):
             return [str(self.pool.path)]
         return [] if self.pool.source.is_remote else [self.pool_index]
 
+    def captions_of(self, method: str) -> list[str]:
+        """The full-text index of the pool's captions, for a method that matches them."""
+        return [self.pool_captions] * self.methods[method].match.reads_captions
+
+    @property
+    def matches_captions(self) -> bool:
+        """Whether any method matches captions of the pool."""
+        return any(self.captions_of(method) for method in self.retrieving)
+
     @property
     def ledgers(self) -> list[str]:
         return [self.retrieval(method, "ledger.parquet") for method in self.retrieving]

@@ -56,6 +56,7 @@ class Files:
     external: dict[str, str] = field(default_factory=dict)  # all images that were made elsewhere
     ledgers: dict[str, str] = field(default_factory=dict)
     funnels: dict[str, str] = field(default_factory=dict)
+    hosts: dict[str, str] = field(default_factory=dict)  # what became of the links that were asked for
     scores: dict[str, str] = field(default_factory=dict)  # of the images that a method could add at the main ratio
     filtered: dict[str, str] = field(default_factory=dict)  # how many of them were left out
 
@@ -252,6 +253,11 @@ class StudyResults:
         return pd.read_csv(_present(self.files.funnels[method]), dtype={"class": str}, keep_default_na=False).set_index(
             "class"
         )
+
+    def links(self, method: str) -> dict:
+        """How many links were asked for, on how many hosts, and how many answered."""
+        table = pd.read_csv(_present(self.files.hosts[method]), usecols=["asked", "answered"])
+        return {"hosts": len(table), "asked": int(table["asked"].sum()), "answered": int(table["answered"].sum())}
 
 
 def named_class(row) -> dict:

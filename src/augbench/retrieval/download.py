@@ -97,9 +97,10 @@ def fetch_in_turn(
     trusted = tuple({place_of(proxies[name]) for name in SCHEMES if proxies.get(name)})
     # Another limit can lead to another fate: what was downloaded under other ones is not asked.
     known_by = {"seconds": settings.timeout, "bytes": settings.max_bytes, "networks": ANY if proxy else networks}
+    known_by["opt_outs"] = sorted(settings.opt_outs)
     facts = json.dumps([known_by, settings.retries])
     place = Path(work) / hashlib.sha256(facts.encode()).hexdigest()[:8]
-    limits = Limits(settings.timeout, settings.max_bytes, networks, trusted)
+    limits = Limits(settings.timeout, settings.max_bytes, networks, trusted, settings.downloads_per_host)
     parts = [_final(file, allowed) for file in sorted(place.glob("*/fetched.parquet"))]
     known = {url for table in parts for url in table["url"]}
     fresh = [url for url in dict.fromkeys(allowed) if url not in known]
@@ -172,7 +173,9 @@ def _fetch_list(urls: list[str], folder: Path, limits: Limits, settings: Retriev
     """The rows of a list's URLs, in a new folder or one in which a killed download had begun."""
     folder.mkdir(parents=True, exist_ok=True)
     with whole(folder / "urls.parquet") as temporary:
-        pd.DataFrame({"url": urls}).to_parquet(temporary, index=False)
+        # In no order, so that hosts take turns: neighbours come sorted by address.
+        mixed = sorted(urls, key=lambda url: hashlib.sha256(url.encode("utf-8", "surrogatepass")).digest())
+        pd.DataFrame({"url": mixed}).to_parquet(temporary, index=False)
     _run(folder, limits, settings, proxies)
     rows = _read(folder)
     with whole(folder / "fetched.parquet") as temporary:
@@ -192,6 +195,7 @@ def _run(folder: Path, limits: Limits, settings: Retrieval, proxies: dict[str, s
         "thread_count": settings.download_threads,
         "timeout": limits.seconds,
         "retries": settings.retries,
+        "disallowed_header_directives": settings.opt_outs,
         "number_sample_per_shard": SHARD_SIZE,
     }
     environment = os.environ | {
@@ -207,7 +211,8 @@ def _run(folder: Path, limits: Limits, settings: Retrieval, proxies: dict[str, s
         return [(file.name, file.stat().st_size) for file in sorted((folder / "shards").glob("*"))]
 
     # A download is noted with the others of its shard.
-    attempts = math.ceil(SHARD_SIZE / settings.download_threads) * (settings.retries + 1)
+    at_once = min(settings.download_threads, settings.downloads_per_host)  # all of a shard may be of one host
+    attempts = math.ceil(SHARD_SIZE / at_once) * (settings.retries + 1)
     limit = STARTING + attempts * (limits.seconds + RESOLVING)
     command = [sys.executable, "-m", __name__, json.dumps(options)]
     try:

@@ -1,6 +1,7 @@
 """What a download may ask and cost: http and https only, also after redirects; no address in private ranges; no answer
 larger or slower than the limits."""
 
+import collections
 import contextlib
 import http.client
 import ipaddress
@@ -19,16 +20,18 @@ SCHEMES = ("http", "https")
 
 @dataclass(frozen=True)
 class Limits:
-    """What a single download may cost.
+    """What a single download may cost, and how many of one host there may be at a time.
 
     seconds : from connecting to the last byte; bytes : of the answer; networks : which may be asked though
-    their addresses are not public, e.g. ``10.1.0.0/16``; proxies : ``host:port``, wherever they are
+    their addresses are not public, e.g. ``10.1.0.0/16``; proxies : ``host:port``, wherever they are; per_host :
+    downloads at a time
     """
 
     seconds: float
     bytes: int
     networks: tuple[str, ...] = ()
     proxies: tuple[str, ...] = ()
+    per_host: int = 4
 
     @property
     def too_late(self) -> str:
@@ -125,6 +128,30 @@ def connect_within(limits: Limits) -> Callable:
     return connect
 
 
+class _Gates:
+    """Lets so many downloads of one host through at a time."""
+
+    def __init__(self, per_host: int):
+        self.lock = threading.Lock()
+        self.gates = collections.defaultdict(lambda: threading.BoundedSemaphore(per_host))
+
+    def open(self, request, open_request: Callable):
+        """The answer to a request, when it is its turn. One that is a success holds its place until it is closed."""
+        with self.lock:
+            gate = self.gates[urllib.parse.urlsplit(request.full_url).hostname]
+        gate.acquire()
+        try:
+            answer = open_request()
+        except BaseException:
+            gate.release()
+            raise
+        if answer.status == http.client.OK:
+            answer.leave = gate.release
+        else:  # urllib raises an error, or follows a redirect, before anybody closes it
+            gate.release()
+        return answer
+
+
 class _Clock:
     """Ends a connection when its time is up: a timeout of the socket alone begins anew with each byte."""
 
@@ -149,6 +176,8 @@ def _response(limits: Limits, clock: _Clock) -> type:
     """The class of answers that are no larger and no slower than the limits."""
 
     class Response(http.client.HTTPResponse):
+        leave: Callable[[], None] | None = None
+
         def read(self, amount=None):
             data = super().read(limits.bytes + 1 if amount is None else amount)
             if amount is None and len(data) > limits.bytes:
@@ -161,6 +190,9 @@ def _response(limits: Limits, clock: _Clock) -> type:
 
         def close(self):
             clock.stop()
+            leave, self.leave = self.leave, None
+            if leave:
+                leave()
             super().close()
 
     return Response
@@ -230,15 +262,18 @@ class _Redirect(urllib.request.HTTPRedirectHandler):
 def guarded_opener(limits: Limits) -> urllib.request.OpenerDirector:
     """An opener for http and https within ``limits``; it has no other scheme, and redirects lead to no other."""
 
+    gates = _Gates(limits.per_host)
+
     class Http(urllib.request.HTTPHandler):
         def http_open(self, request):
-            return self.do_open(_connection(http.client.HTTPConnection, limits), _in_time(request, limits))
+            connection = _connection(http.client.HTTPConnection, limits)
+            return gates.open(request, lambda: self.do_open(connection, _in_time(request, limits)))
 
     class Https(urllib.request.HTTPSHandler):
         def https_open(self, request):
             connection = _connection(http.client.HTTPSConnection, limits)
             context = self._context  # pyright: ignore[reportAttributeAccessIssue]: of HTTPSHandler
-            return self.do_open(connection, _in_time(request, limits), context=context)
+            return gates.open(request, lambda: self.do_open(connection, _in_time(request, limits), context=context))
 
     opener = urllib.request.OpenerDirector()
     for handler in (

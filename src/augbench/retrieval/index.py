@@ -11,14 +11,14 @@ above 0 they are ordered by maximal marginal relevance.
 
 import re
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from augbench.core import finite
-from augbench.retrieval import metadata
+from augbench.retrieval import matching, metadata
 from augbench.retrieval.metadata import PLACE, WANTED
 from augbench.study.sources import COLUMNS
 
@@ -134,6 +134,10 @@ class Searchable:
         ``counts`` nearest images, as far as there are so many; their order does not matter."""
         raise NotImplementedError
 
+    def vectors_of(self, ids) -> Iterator:
+        """The vectors of increasing ids as they are compared, float32 (n, width), of some of them at a time."""
+        raise NotImplementedError
+
     def neighbours(
         self,
         queries: Sequence,
@@ -142,9 +146,15 @@ class Searchable:
         *,
         diversity: float = 0.0,
         among: Sequence = (),
+        rows: Sequence | None = None,
+        by_similarity: bool = True,
     ) -> Iterator[pd.DataFrame]:
         """The tables of the queries, in their order, each with (at most) its count of neighbours; with a
-        ``diversity`` the best among ``among`` nearest."""
+        ``diversity`` the best among ``among`` nearest.
+
+        ``rows`` : for each query the ids, increasing, that are considered, else all; these, where ``by_similarity`` is
+        false, in their order
+        """
         import numpy as np
 
         vectors = np.stack([self.clip.texts([q])[0] if isinstance(q, str) else np.float32(q) for q in queries])
@@ -156,27 +166,40 @@ class Searchable:
         finite.check(
             vectors, "the query", [f"the text {q!r}" if isinstance(q, str) else "an embedding" for q in queries]
         )
-        yield from self.metadata.complete(self._searched(vectors, counts, threshold, diversity, among))
-
-    def _searched(
-        self, vectors, counts: Sequence[int], threshold: float, diversity: float, among: Sequence
-    ) -> Iterator[pd.DataFrame]:
-        """id, similarity and duplicate_of of the neighbours of vectors (n, width)."""
-        import numpy as np
-
         searched = list(among) if diversity else list(counts)
-        for place, (similarities, ids, own) in enumerate(self.nearest(vectors, searched)):
-            table = pd.DataFrame({"id": ids, "similarity": similarities.astype(float), "row": range(len(ids))})
-            table = table[table["id"] >= 0].sort_values(["similarity", "id"], ascending=[False, True])
-            table = table.head(searched[place]).reset_index(drop=True)
-            own = own[table.pop("row")].astype(np.float32)  # they may be stored in half precision
-            own /= np.maximum(np.linalg.norm(own, axis=1, keepdims=True), 1e-12)
-            if diversity:
-                order = by_marginal_relevance(table["similarity"], own, diversity)[: counts[place]]
-                table, own = table.iloc[order].reset_index(drop=True), own[order]
-            groups = duplicate_of(own, threshold)
-            table["duplicate_of"] = [None if i is None else int(table["id"].iloc[i]) for i in groups]
-            yield table
+        if rows is not None and not by_similarity:
+            rows = [ids[:count] for ids, count in zip(rows, searched, strict=True)]
+        answers = self.nearest(vectors, searched) if rows is None else matching.nearest(self, vectors, searched, rows)
+        order = ["similarity", "id"] if by_similarity else ["id"]
+        ranked = (_ranked(answer, count, order) for answer, count in zip(answers, searched, strict=True))
+        yield from self.metadata.complete(_distinguished(ranked, counts, threshold, diversity))
+
+
+def _ranked(answer: tuple, count: int, order: list[str]) -> tuple[pd.DataFrame, Any]:
+    """id and similarity of the first ``count`` neighbours of an answer of :meth:`Searchable.nearest`, and their vectors
+    of unit length."""
+    import numpy as np
+
+    similarities, ids, vectors = answer
+    table = pd.DataFrame({"id": ids, "similarity": similarities.astype(float), "row": range(len(ids))})
+    table = table[table["id"] >= 0].sort_values(order, ascending=[name != "similarity" for name in order])
+    table = table.head(count).reset_index(drop=True)
+    own = vectors[table.pop("row")].astype(np.float32)  # they may be stored in half precision
+    own /= np.maximum(np.linalg.norm(own, axis=1, keepdims=True), 1e-12)
+    return table, own
+
+
+def _distinguished(
+    ranked: Iterable[tuple[pd.DataFrame, Any]], counts: Sequence[int], threshold: float, diversity: float
+) -> Iterator[pd.DataFrame]:
+    """id, similarity and duplicate_of of the neighbours of each query, with a diversity of the best ``counts``."""
+    for (table, own), count in zip(ranked, counts, strict=True):
+        if diversity:
+            order = by_marginal_relevance(table["similarity"], own, diversity)[:count]
+            table, own = table.iloc[order].reset_index(drop=True), own[order]
+        groups = duplicate_of(own, threshold)
+        table["duplicate_of"] = [None if i is None else int(table["id"].iloc[i]) for i in groups]
+        yield table
 
 
 class LocalIndex(Searchable):
@@ -199,9 +222,21 @@ class LocalIndex(Searchable):
         status = index_file(folder).stat()
         #: What its answers depend on, beside the question.
         self.identity = [str(folder), status.st_size, status.st_mtime_ns, getattr(clip, "identity", None)]
+        self.identity += self.metadata.provenance
 
     def nearest(self, vectors, counts):
         size = max(1, CHUNK // (4 * self.width * max(counts)))
         for start in range(0, len(vectors), size):
             most = max(counts[start : start + size])
             yield from zip(*self.index.search_and_reconstruct(vectors[start : start + size], most), strict=True)
+
+    def vectors_of(self, ids):
+        """Of an approximate index as far as it keeps them, as in :meth:`nearest`."""
+        import faiss
+
+        lists = faiss.try_extract_index_ivf(self.index)
+        if lists and len(ids) and lists.direct_map.no():
+            lists.make_direct_map()  # in which list each vector lies: 8 bytes of memory for each
+        size = max(1, CHUNK // (4 * self.width))
+        for start in range(0, len(ids), size):
+            yield self.index.reconstruct_batch(ids[start : start + size])

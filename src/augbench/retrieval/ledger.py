@@ -9,10 +9,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute
 
+from augbench.core.list_files import plain
+
 pc: Any = pyarrow.compute  # of whose functions no type checker knows
 
 FATES = {  # what became of a neighbour, roughly in the order in which it is found out
     "taken": "used at the main ratio already",
+    "licence": "its licence is none of those that may be used, or not known",
     "unscored": "its aesthetic score is not known",
     "unaesthetic": "aesthetic score too low",
     "duplicate": "duplicate of a more similar neighbour, or the same bytes",
@@ -30,31 +33,42 @@ FATES = {  # what became of a neighbour, roughly in the order in which it is fou
 }
 _INTEGERS, _REALS = ("rank", "id"), ("similarity", "aesthetic")
 LEDGER = ["class", "rank", "id", "similarity", "url", "caption", "aesthetic", "fate", "reason", "sha256"]
-SCHEMA = pa.schema(
-    [(name, pa.int64() if name in _INTEGERS else pa.float64() if name in _REALS else pa.string()) for name in LEDGER]
-)
-
+LICENCE = "licence"  # a further column, of a pool that states licences; and the fate of those that are not wanted
 
 PENDING, GOOD = "", "good"  # not known without a download; good enough to be used
 DIGEST = 16  # bytes of an address's digest
 
 
+def schema(names: Sequence[str]) -> pa.Schema:
+    """The types of columns of the ledger."""
+    kinds = dict.fromkeys(_INTEGERS, pa.int64()) | dict.fromkeys(_REALS, pa.float64())
+    return pa.schema([(name, kinds.get(name, pa.string())) for name in names])
+
+
 def count_fates(sizes: pd.Series, counts: Mapping[str, int]) -> pd.DataFrame:
     """What became of the neighbours of each class, from their number by class and fate: columns class, wanted,
-    considered, and one for each of FATES."""
+    considered, and one for each of FATES; licences only where some were refused."""
     counted = sizes.unstack(fill_value=0)
-    counted = counted.reindex(index=list(counts), columns=list(FATES), fill_value=0)
+    fates = [fate for fate in FATES if fate != LICENCE or fate in counted]
+    counted = counted.reindex(index=list(counts), columns=fates, fill_value=0)
     counted.insert(0, "considered", counted.sum(axis=1))
     counted.insert(0, "wanted", list(counts.values()))
     return counted.rename_axis("class").rename_axis(None, axis=1).reset_index()
 
 
-def before_download(rows: pd.DataFrame, min_aesthetic: float | None, owners: Mapping[int, str]) -> pd.DataFrame:
+def before_download(
+    rows: pd.DataFrame,
+    min_aesthetic: float | None,
+    owners: Mapping[int, str],
+    licences: Sequence[str] | None = None,
+) -> pd.DataFrame:
     """Neighbours with their address, and fate and reason as far as known without a download, else ``PENDING``.
 
     An image's address is its place on this machine, else its URL. ``owners`` : id -> class of the images that the main
-    ratio used: neither they nor their duplicates are used again.
+    ratio used: neither they nor their duplicates are used again. ``licences`` : those that may be used, else all; in
+    any case, and with or without spaces, ``_`` and ``-``
     """
+    allowed = None if licences is None else set(map(plain, licences))
     first = rows["duplicate_of"].fillna(rows["id"])  # of a group of duplicates
     used = {group: image for group, image in zip(first, rows["id"], strict=True) if image in owners and group >= 0}
     addresses, fates, reasons = [], [], []
@@ -64,6 +78,8 @@ def before_download(rows: pd.DataFrame, min_aesthetic: float | None, owners: Map
         address = f"{row.path}:{row.offset}" if isinstance(row.path, str) else row.url
         if row.id in owners:
             fate, reason = "taken", f"used for {owners[row.id]}"
+        elif allowed is not None and plain(stated := _licence(row)) not in allowed:
+            fate, reason = LICENCE, stated[:200] or "not known"
         elif min_aesthetic is not None and pd.isna(row.aesthetic):
             fate = "unscored"
         elif min_aesthetic is not None and row.aesthetic < min_aesthetic:
@@ -78,6 +94,12 @@ def before_download(rows: pd.DataFrame, min_aesthetic: float | None, owners: Map
         fates.append(fate)
         reasons.append(reason)
     return rows.assign(address=addresses, fate=fates, reason=reasons)
+
+
+def _licence(row) -> str:
+    """What is stated of an image's licence; empty where that is nothing."""
+    stated = getattr(row, LICENCE, None)
+    return stated.strip() if isinstance(stated, str) else ""
 
 
 # --- all neighbours of a study at once, in some tens of bytes each: texts stay in the files of the answers ------------
@@ -257,8 +279,9 @@ def _matched(offers: Mapping[str, tuple], counts: Mapping[str, int], images: int
 
 
 def final_rows(key: str, rows: pd.DataFrame, outcome: Outcome, known: Known, names: Sequence[str]) -> pd.DataFrame:
-    """Rows of :func:`before_download` of a class as rows of the ledger, with their final fate, and path, offset and
-    length of the bytes; ``names`` are the :func:`class_names`."""
+    """Rows of :func:`before_download` of a class as rows of the ledger, with their final fate, path, offset and length
+    of the bytes, and link: a number for each address that was asked for, -1 where none was. ``names`` are the
+    :func:`class_names`."""
     facts = known.facts(outcome.places)
     looked_at, assigned = outcome.places >= 0, outcome.fates >= 0
     fates, reasons = (rows[name].to_numpy(object, copy=True) for name in ("fate", "reason"))
@@ -275,4 +298,5 @@ def final_rows(key: str, rows: pd.DataFrame, outcome: Outcome, known: Known, nam
     sha256 = facts["sha256"].where(facts["sha256"].notna(), None).to_numpy(object)
     ours = {"class": key, "rank": range(len(rows)), "fate": fates, "reason": reasons, "aesthetic": aesthetic}
     bytes_of = {name: facts[name].array for name in ("path", "offset", "length")}
-    return rows.assign(**ours, sha256=sha256, **bytes_of)
+    link = np.where(rows["path"].isna(), outcome.places, -1)
+    return rows.assign(**ours, sha256=sha256, **bytes_of, link=link)

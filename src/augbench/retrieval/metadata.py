@@ -10,11 +10,11 @@ import pandas as pd
 
 from augbench.core import texts
 from augbench.images.folders import is_system
-from augbench.study.sources import COLUMNS
+from augbench.study.sources import COLUMNS, PROVENANCE
 
 PLACE = ["path", "offset", "length"]  # of an image on this machine
-SPELLINGS = COLUMNS | {name: [name] for name in PLACE}
-WANTED = [spelt for names in COLUMNS.values() for spelt in names]  # columns that are read
+SPELLINGS = COLUMNS | PROVENANCE | {name: [name] for name in PLACE}
+WANTED = [spelt for names in (COLUMNS | PROVENANCE).values() for spelt in names]  # columns that are read
 NUMBERS = {"aesthetic": "float64", "offset": "int64", "length": "int64"}  # columns that hold no text
 PASS = 1_000_000  # ids for which a pass over Parquet is made: with their addresses and captions some 700 MB
 TOGETHER = 20_000  # ids that are looked up together elsewhere: those of some queries lie in the same batches
@@ -43,11 +43,8 @@ def shape(folder: str | Path) -> tuple[int, list[str]]:
     try:
         for file in files(folder):
             if file.suffix == ".hdf5":
-                import h5py
-
-                with h5py.File(file, "r") as opened:
-                    data: Any = opened["dataset"]
-                    parts.append((max((len(data[name]) for name in data), default=0), set(data)))
+                data = _dataset(file)
+                parts.append((_hdf5_rows(data), set(data)))
             elif file.suffix == ".arrow":
                 opened = _opened(file)
                 parts.append((sum(_batch_sizes(opened)), _once(file, opened.schema.names)))
@@ -69,7 +66,8 @@ def _once(file: Path, names: Sequence[str]) -> set[str]:
 def complete(table: pd.DataFrame, facts: pd.DataFrame) -> pd.DataFrame:
     """A table of neighbours (see :mod:`augbench.retrieval.index`) with the metadata ``facts`` of its rows."""
     for name, spellings in SPELLINGS.items():
-        table[name] = _first(facts, spellings)
+        if name not in PROVENANCE or any(spelt in facts for spelt in spellings):
+            table[name] = _first(facts, spellings)
     table["aesthetic"] = pd.to_numeric(table["aesthetic"], errors="coerce") if len(table) else []
     kinds = {"id": "int64", "similarity": float, "aesthetic": float, "duplicate_of": "Int64"}
     return table.astype(kinds | {"path": object, "offset": "Int64", "length": "Int64"})
@@ -86,10 +84,11 @@ class Reader:
     ----------
     rows : gives the metadata of ids, int64 (n,), increasing, as an Arrow table in their order
     at_once : ids that are read together, where a call of ``rows`` has to pass over the whole table
+    provenance : what of PROVENANCE the metadata have
     """
 
-    def __init__(self, rows: Callable, at_once: int):
-        self.rows, self.at_once = rows, at_once
+    def __init__(self, rows: Callable, at_once: int, provenance: Sequence[str] = ()):
+        self.rows, self.at_once, self.provenance = rows, at_once, list(provenance)
 
     def complete(self, tables: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
         """Tables of neighbours (see :mod:`augbench.retrieval.index`) with the metadata of their ids; so many are read
@@ -121,15 +120,82 @@ def reader(folder: Path, wanted: Sequence[str]) -> Reader:
     not depend on the number of rows."""
     parts = files(folder)
     if parts[0].suffix == ".hdf5":
-        return Reader(_from_hdf5(parts[0], wanted), TOGETHER)
+        return Reader(_from_hdf5(parts[0], wanted), TOGETHER, _provenance(parts))
     if parts[0].suffix == ".arrow":
-        return Reader(_from_arrow(parts, wanted), TOGETHER)
+        return Reader(_from_arrow(parts, wanted), TOGETHER, _provenance(parts))
     return of_parquet(parts, wanted)
 
 
 def of_parquet(parts: Sequence[Path], wanted: Sequence[str]) -> Reader:
     """A reader of Parquet files, of the columns ``wanted``; ids number the rows of all files, one after the other."""
-    return Reader(_from_parquet(parts, wanted), PASS)
+    return Reader(_from_parquet(parts, wanted), PASS, _provenance(parts))
+
+
+def _provenance(parts: Sequence[Path]) -> list[str]:
+    """What of PROVENANCE any of some files of metadata has."""
+    known = {name for file in parts for name in _names(file)}
+    return [name for name, spellings in PROVENANCE.items() if known & set(spellings)]
+
+
+def _names(file: Path) -> list[str]:
+    """The columns of a file of metadata."""
+    import pyarrow.parquet as pq
+
+    if file.suffix == ".hdf5":
+        return list(_dataset(file))
+    return _opened(file).schema.names if file.suffix == ".arrow" else pq.read_schema(file).names
+
+
+def rows_of(file: Path) -> int:
+    """The number of rows of a file of metadata."""
+    import pyarrow.parquet as pq
+
+    if file.suffix == ".hdf5":
+        return _hdf5_rows(_dataset(file))
+    return sum(_batch_sizes(_opened(file))) if file.suffix == ".arrow" else pq.read_metadata(file).num_rows
+
+
+def captions(file: Path) -> Iterator[list[str | None]]:
+    """The captions of all rows of a file of metadata, some at a time; None where there is none."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if file.suffix == ".hdf5":
+        data = _dataset(file)
+        name = next((spelt for spelt in COLUMNS["caption"] if spelt in data), None)
+        for begin in range(0, count := _hdf5_rows(data), BATCH):
+            end = min(begin + BATCH, count)
+            yield _arrow(data[name][begin:end]).to_pylist() if name else [None] * (end - begin)
+        return
+    schema = pa.schema([("caption", _kind("caption"))])
+    if file.suffix == ".arrow":
+        opened = _opened(file)
+        batches = (opened.get_batch(place) for place in range(opened.num_record_batches))
+    else:
+        names = pq.read_schema(file).names
+        name = next((spelt for spelt in COLUMNS["caption"] if spelt in names), names[0])
+        batches = _batches(file, name)
+    for batch in batches:
+        for begin in range(0, batch.num_rows, BATCH):
+            yield _typed(pa.Table.from_batches([batch.slice(begin, BATCH)]), schema)["caption"].to_pylist()
+
+
+def _batches(file: Path, name: str) -> Iterator:
+    """A column of a Parquet file, as batches."""
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(file, memory_map=True) as opened:
+        yield from opened.iter_batches(BATCH, columns=[name])
+
+
+def _dataset(file: Path) -> Any:
+    import h5py
+
+    return h5py.File(file, "r")["dataset"]
+
+
+def _hdf5_rows(data: Any) -> int:
+    return max((len(data[name]) for name in data), default=0)
 
 
 def _opened(file: Path):
@@ -290,10 +356,9 @@ def _as_number(value):
 
 def _from_hdf5(path: Path, wanted: Sequence[str]) -> Callable:
     """See :class:`Reader`."""
-    import h5py
     import pyarrow as pa
 
-    data: Any = h5py.File(path, "r")["dataset"]
+    data = _dataset(path)
     names = [name for name in wanted if name in data]
 
     def rows(ids):

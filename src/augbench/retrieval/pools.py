@@ -12,7 +12,9 @@ from augbench.core import files, list_files, texts
 from augbench.core.files import BadInput, whole
 from augbench.retrieval import download
 from augbench.study.sections.retrieval import Retrieval
-from augbench.study.sources import COLUMNS, checked_rows
+from augbench.study.sources import COLUMNS, PROVENANCE, checked_rows
+
+LISTED = COLUMNS | {"licence": PROVENANCE["licence"]}  # columns of a list of URLs that are read
 
 
 def states(names: Iterable[str]) -> list[list]:
@@ -56,13 +58,13 @@ def _beside(file: Path) -> str | None:
 
 def url_list(names: Sequence[str | Path], start: int, stop: int) -> pd.DataFrame:
     """Rows ``start`` to ``stop``, as far as there are so many, of Parquet files: columns url, caption (text), aesthetic
-    (number); None where they say nothing.
+    (number), licence; None where they say nothing.
 
     Raises BadInput when a file has no column called like a URL, or one that holds no text.
     """
     for name in names:
         checked_rows(name)
-    table = pd.DataFrame(list_files.rows(names, start, stop, COLUMNS), columns=list(COLUMNS), dtype=object)
+    table = pd.DataFrame(list_files.rows(names, start, stop, LISTED), columns=list(LISTED), dtype=object)
     return table.assign(aesthetic=pd.to_numeric(table["aesthetic"], errors="coerce").astype(float))
 
 
@@ -86,6 +88,8 @@ def download_shard(
             facts: Any = listed.loc[row.url]
             known = {name: None if pd.isna(value) else value for name, value in facts.items()}
             known |= {"url": row.url, "sha256": row.sha256}
+            if known["licence"] is None:
+                del known["licence"]
             yield row.url, functools.partial(images.load_bytes, row), known
 
     unreadable = _write_shard(samples(), shard, settings.max_image_size, settings.max_pixels)

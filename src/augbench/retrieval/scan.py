@@ -39,7 +39,7 @@ class Scan(Searchable):
         self.clip = clip
         states = [path.stat() for pair in self.pairs for path in (pair.vectors, pair.metadata)]
         states = [[status.st_size, status.st_mtime_ns] for status in states]
-        self.identity = [str(folder), array, states, getattr(clip, "identity", None)]
+        self.identity = [str(folder), array, states, getattr(clip, "identity", None), *self.metadata.provenance]
         check_clip(str(folder), *self._probe(), clip)
 
     def nearest(self, vectors: np.ndarray, counts: Sequence[int]) -> Iterator[tuple]:
@@ -59,6 +59,12 @@ class Scan(Searchable):
                 mine = ids[row] >= 0
                 places = np.searchsorted(distinct, ids[row][mine])
                 yield similarities[row][mine], ids[row][mine], np.array(kept[places])
+
+    def vectors_of(self, ids):
+        limits = np.searchsorted(ids, self.begins)
+        for place, (first, last) in enumerate(itertools.pairwise(limits)):
+            if first < last:
+                yield from _blocks(self._vectors(place), ids[first:last] - self.begins[place])
 
     def _vectors(self, place: int) -> np.ndarray:
         """The vectors of a pair, float16 or float32 (n, width): a file of vectors is mapped, an npz's array read."""
@@ -87,10 +93,12 @@ class Scan(Searchable):
         return list(stated.values()), _unit(vectors[list(stated)])
 
 
-def _blocks(vectors: np.ndarray) -> Iterator[np.ndarray]:
+def _blocks(vectors: np.ndarray, places: np.ndarray | None = None) -> Iterator[np.ndarray]:
+    """Vectors, all or those at some places, as they are compared."""
     rows = max(1, BLOCK // (4 * vectors.shape[1]))
-    for start in range(0, len(vectors), rows):
-        yield _unit(vectors[start : start + rows])
+    for start in range(0, len(vectors) if places is None else len(places), rows):
+        stretch = slice(start, start + rows)
+        yield _unit(vectors[stretch if places is None else places[stretch]])
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:

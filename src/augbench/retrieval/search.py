@@ -5,10 +5,16 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from augbench.core.files import whole
+from augbench.retrieval.captions import Captions
+from augbench.study.matches import MATCHES, Match
 from augbench.study.prompts import fill, usable
+from augbench.study.queries import Query
+
+NOTHING = 1e-4  # length of a weighted sum of unit vectors that is rounding
 
 
 def prompts(classes: pd.DataFrame, conditioning: str) -> list[list[str]]:
@@ -16,29 +22,42 @@ def prompts(classes: pd.DataFrame, conditioning: str) -> list[list[str]]:
     return [[fill(template, row) for template in usable(conditioning, row)] for row in classes.to_dict("records")]
 
 
-def query(texts: Sequence[str], pictures, clip):
-    """What to search for: the text; of several, their mean in CLIP space; with pictures, the mean of texts and
-    pictures.
+def query(texts: Sequence[str], pictures, clip, weights: Query):
+    """What to search for: a single text; else the direction, float32 (width,), of the weighted sum of the mean
+    directions of texts and of pictures, less that of the text that images should not be like.
 
     Parameters
     ----------
-    texts : prompts of a class; pictures : embeddings (n, width) of its training images, or None
+    texts : prompts of a class
+    pictures : embeddings (n, width) of its training images, or None where they weigh nothing
     clip : a :class:`augbench.models.clip.Clip`, used unless there is a single text and nothing else
-    """
-    if pictures is None and len(texts) == 1:
-        return texts[0]
-    import numpy as np
 
-    of_texts = _mean(clip.texts(texts))
-    return of_texts if pictures is None else _mean(np.stack([of_texts, _mean(pictures)]))
+    Raises ValueError when nothing is left of the sum.
+    """
+    if weights.is_texts_alone and len(texts) == 1:
+        return texts[0]
+    parts = []
+    if weights.texts:
+        parts.append((weights.texts, _mean(clip.texts(texts))))
+    if weights.images:
+        parts.append((weights.images, _mean(pictures)))
+    if weights.unlike is not None:
+        parts.append((-weights.not_weight, _mean(clip.texts([weights.unlike]))))
+    if len(parts) == 1:
+        return parts[0][1]
+    total = sum(weight * direction for weight, direction in parts)
+    if not np.linalg.norm(total) > NOTHING:
+        raise ValueError(f"nothing is left of the query for {texts[0]!r}: its parts cancel out; change their weights")
+    return _direction(total)
 
 
 def _mean(vectors):
     """The direction of the mean of unit vectors (n, width), float32 (width,)."""
-    import numpy as np
+    return _direction(vectors.mean(0))
 
-    mean = vectors.mean(0)
-    return (mean / np.linalg.norm(mean)).astype(np.float32)
+
+def _direction(vector):
+    return (vector / np.linalg.norm(vector)).astype(np.float32)
 
 
 class CachedSearch:
@@ -49,16 +68,32 @@ class CachedSearch:
     ----------
     duplicate_threshold : cosine similarity from which two images are duplicates
     diversity : 0, the most similar images; above, the best by maximal marginal relevance
+    match : which rows are considered; captions : the full-text index that it reads, if it does
     """
 
-    def __init__(self, source, folder: str | Path, duplicate_threshold: float, diversity: float = 0.0):
+    def __init__(
+        self,
+        source,
+        folder: str | Path,
+        duplicate_threshold: float,
+        diversity: float = 0.0,
+        *,
+        match: Match = MATCHES["clip"],
+        captions: Captions | None = None,
+    ):
         self.source, self.folder, self.threshold, self.diversity = source, Path(folder), duplicate_threshold, diversity
+        self.match, self.captions = match, captions
 
     def neighbours(
-        self, queries: Sequence, counts: Sequence[int], among: Sequence[int], progress: Callable[[int, int, str], None]
+        self,
+        queries: Sequence,
+        counts: Sequence[int],
+        among: Sequence[int],
+        progress: Callable[[int, int, str], None],
+        names: Sequence[Sequence[str]] = (),
     ) -> list[Path]:
         """The files of the queries' tables, each with (at most) its count of neighbours; with a diversity the best
-        ``among`` so many nearest."""
+        ``among`` so many nearest. ``names`` are those that captions have, for each query, where captions are read."""
         among = among if self.diversity else []
         paths = []
         for place, (query, count) in enumerate(zip(queries, counts, strict=True)):
@@ -71,6 +106,8 @@ class CachedSearch:
                 count,
                 among[place] if among else None,
             ]
+            if self.captions:
+                facts += [self.captions.identity, self.match.name, list(names[place])]
             paths.append(self.folder / f"{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]}.parquet")
         left = [place for place, path in enumerate(paths) if not path.exists()]
         answers = self.source.neighbours(
@@ -79,9 +116,19 @@ class CachedSearch:
             self.threshold,
             diversity=self.diversity,
             among=[among[place] for place in left] if among else [],
+            **self._matched([names[place] for place in left] if self.captions else []),
         )
         for number, (place, rows) in enumerate(zip(left, answers if left else (), strict=True)):
             with whole(paths[place]) as temporary:
                 rows.to_parquet(temporary, index=False)
             progress(number + 1, len(left), "queries answered")
         return paths
+
+    def _matched(self, names: Sequence[Sequence[str]]) -> dict:
+        """Which rows the source is to consider for each query, and in which order; nothing where it may be any."""
+        if not self.captions or not names:
+            return {}
+        rows = [self.captions.rows(each) for each in names]
+        fewest = min(map(len, rows))
+        print(f"captions name the classes {sum(map(len, rows)):,} times, each at least {fewest:,} times", flush=True)
+        return {"rows": rows, "by_similarity": self.match.by_similarity}

@@ -17,7 +17,15 @@ class Service:
     """
 
     def __init__(
-        self, url: str, index: str, *, attempts: int = 6, pause: float = 0.0, wait: float = 1.0, timeout=120.0
+        self,
+        url: str,
+        index: str,
+        *,
+        attempts: int = 6,
+        pause: float = 0.0,
+        wait: float = 1.0,
+        timeout=120.0,
+        licences: bool = False,
     ):
         """
         Parameters
@@ -25,10 +33,11 @@ class Service:
         attempts : for each question, with a wait between them that doubles from ``wait`` seconds
         pause : seconds between questions, to spare the service
         timeout : seconds for a whole answer
+        licences : whether answers must state them, which older ones that are cached do not
         """
         self.url, self.index, self.attempts, self.pause, self.wait = url, index, attempts, pause, wait
         self.timeout = timeout
-        self.identity = [url, index]
+        self.identity = [url, index, *["licence"] * licences]
 
     def neighbours(
         self,

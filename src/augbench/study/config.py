@@ -189,6 +189,13 @@ class Config(Section):
                         f"studies.{name}.methods: {diverse} needs the embeddings of the images, which a service does "
                         "not return: use `pool: {source: index}`"
                     )
+            if study.pool and not study.pool.source.shows_captions:
+                matching = next((method for method, row in methods.items() if row.match.reads_captions), None)
+                if matching:
+                    raise ValueError(
+                        f"studies.{name}.methods: {matching} matches captions of the whole pool, which a service does "
+                        "not show: write `match: clip` in its row, or use `pool: {source: index}`"
+                    )
             if getattr(study.backbone, "train", None) and not getattr(study.clip, "train", None):
                 raise ValueError(f"studies.{name}.backbone.train needs `clip.train`, whose text encoder it takes")
         return self

@@ -8,8 +8,10 @@ from pydantic import Field, model_validator
 
 from augbench.core import package_data
 from augbench.study.augments import AUGMENTS, Augment
+from augbench.study.matches import MATCHES, Match
 from augbench.study.parts import PARTS, PROMPT, Guide, Part
 from augbench.study.prompts import TEMPLATES, is_prompt_file, template_file, uses_pseudo_word
+from augbench.study.queries import Query
 from augbench.study.recipes import Mix, Recipe
 from augbench.study.sections.base import Count, Name, RowOf, Section, did_you_mean
 from augbench.study.sections.diffusion import Generate
@@ -63,12 +65,21 @@ class Method(Section):
     backbone: str | None = Field(
         None, description="which of the study's `backbones` generates its images; null: the study's `backbone`"
     )
-    query: Literal["text", "text_and_images"] = Field(
-        "text", description="what retrieval searches for: the prompts, or the mean of prompts and training images"
+    query: Query = Field(
+        "text",
+        validate_default=True,
+        description="what retrieval searches for: text, the prompts; text_and_images, the mean of prompts and training "
+        "images; or weights of each",
     )
     diversity: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.0,
         description="weight of diversity among retrieved images (maximal marginal relevance); 0: similarity alone",
+    )
+    match: Annotated[Match, RowOf(MATCHES, "match")] = Field(
+        "clip",
+        validate_default=True,
+        description="which of the pool's images retrieval considers: "
+        + "; ".join(f"{name}, {row.meaning}" for name, row in MATCHES.items()),
     )
     candidates: list[Annotated[str, Field(pattern=r"^(best_train|best_validation|epoch-[1-9][0-9]*)$")]] = Field(
         ["best_train", "best_validation", "epoch-1", "epoch-2", "epoch-3"],
@@ -146,11 +157,16 @@ class Method(Section):
                 f"{did_you_mean(self.conditioning, known)}"
                 f" (known: {', '.join(known)})"
             )
-        if not self.start.is_retrieved and (self.query != "text" or self.diversity):
+        own = not self.query.is_texts_alone or self.diversity or self.match.reads_captions
+        if own and not self.start.is_retrieved:
             retrieving = _names(STARTS, lambda start: start.is_retrieved)
             raise ValueError(
-                f"start: {self.start.name} does not use query and diversity; methods that retrieve "
+                f"start: {self.start.name} does not use query, diversity and match; methods that retrieve "
                 f"have `start: {retrieving}`"
+            )
+        if self.diversity and not self.match.by_similarity:
+            raise ValueError(
+                f"match: {self.match.name} goes without diversity, which weighs similarities; write `match: both`"
             )
         if self.filter and not self.start.adds_images:
             raise ValueError(f"start: {self.start.name} adds no images, so there are none to filter")

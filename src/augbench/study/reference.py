@@ -64,10 +64,11 @@ def markdown() -> str:
             if inner:
                 of_each = f".{METHOD}" if getattr(field.annotation, "__origin__", None) is dict else ""
                 sections.append((f"{place}.{key}{of_each}", inner[0]))
-                lines.append(f"| `{key}` | section | | see below |")
+                meaning = f"{field.description}; see below" if field.description else "see below"
+                lines.append(f"| `{key}` | section | | {meaning} |")
                 continue
             default = "required" if field.is_required() else f"`{yaml_value(field.default)}`"
-            lines.append(f"| `{key}` | {_kind(field)} | {default} | {field.description} |")
+            lines.append(f"| `{field.alias or key}` | {_kind(field)} | {default} | {field.description} |")
     return "\n".join(lines) + "\n"
 
 

@@ -20,6 +20,8 @@ COLUMNS = {
     "caption": ["caption", "text", "TEXT"],
     "aesthetic": ["aesthetic", "AESTHETIC_SCORE"],
 }
+# What a pool may say besides, and how that may be spelt; it is kept where a pool says it.
+PROVENANCE = {"licence": ["licence", "license", "LICENCE", "LICENSE"], "face_bboxes": ["face_bboxes"]}
 LISTED = 100_000  # files of a pool that a plan lists to count what is ignored
 
 
@@ -41,6 +43,7 @@ class Source:
     is_scanned = False  # all of its embeddings are read for a search
     is_remote = False  # it is searched by a service
     returns_embeddings = True  # of the images that a search finds
+    shows_captions = True  # of all of its images, to be matched
 
     def files(self, path: str | Path) -> list[str]:
         """The files that the pool consists of, sorted."""
@@ -195,6 +198,7 @@ class Service(Source):
     downloads = True
     is_remote = True
     returns_embeddings = False
+    shows_captions = False
 
 
 SOURCES: dict[str, Source] = {

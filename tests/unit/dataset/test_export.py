@@ -103,6 +103,27 @@ def test_an_imagefolder_has_metadata_and_a_card(tables, tmp_path):
     assert "16 real and 8 added training images of 8 classes" in (tmp_path / "out" / "README.md").read_text()
 
 
+@pytest.mark.parametrize("form", ["folder", "webdataset", "huggingface"])
+def test_sources_and_licences_of_all_images_stand_beside_them(tables, tmp_path, form):
+    real, added = tables
+    added = added.assign(url="http://x/y", licence="CC0", sha256=[f"{i:064x}" for i in range(len(added))])
+    export(form, real, added, CLASSES, tmp_path / "out", ABOUT)
+    sources = pd.read_csv(tmp_path / "out" / "sources.csv", keep_default_na=False)
+    assert list(sources) == ["file", "class", "origin", "method", "url", "sha256", "model", "licence"]
+    assert len(sources) == sources["file"].nunique() == 3 * len(KEYS)
+    web = sources[sources["origin"] == "added"]
+    assert set(web["url"]) == {"http://x/y"} and set(web["licence"]) == {"CC0"}
+    by_class = added.set_index("class")["sha256"]
+    assert all(row.sha256 == by_class[row._2] for row in web.itertuples())
+    assert set(sources.loc[sources["origin"] == "real", "licence"]) == {""}
+    for file in sources["file"]:
+        place = tmp_path / "out" / file
+        if form == "webdataset":
+            assert place.name in dict(images.member_places(place.parent))
+        else:
+            assert place.is_file()
+
+
 def test_the_card_names_the_models_that_made_images_and_their_licences(tables, tmp_path):
     train, added = tables
     added = added.assign(model="owner/sdxl@0123", licence="openrail++")

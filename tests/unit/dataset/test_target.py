@@ -147,6 +147,9 @@ def test_names_come_from_folders_unless_a_csv_says_more(tmp_path):
     table = class_table(given.model_copy(update={"classes": str(csv)})).set_index("class")
     assert table.loc["tiger_shark", "lemmas"] == "tiger shark"
     assert table.loc["n02"].tolist() == ["tench, Tinca tinca", "fish", "swims"]
+    csv.write_text('class,lemmas,aliases\nn02,tench,"doctor fish, tenches"\n')
+    table = class_table(given.model_copy(update={"classes": str(csv)})).set_index("class")
+    assert table["synonyms"].to_dict() == {"n02": "doctor fish, tenches", "tiger_shark": ""}
 
 
 def test_a_small_csv_overrides_some_names_of_imagenet_and_no_more(tmp_path):

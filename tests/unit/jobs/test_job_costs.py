@@ -192,6 +192,12 @@ def test_an_index_takes_twice_its_memory_while_it_is_built():
     assert costs(pool={"source": "digits", "memory": "500M"}).index_pool().megabytes == 2000 + 1000
 
 
+def test_captions_are_indexed_once_where_methods_match_them():
+    rules = [rule for rule, _ in costs(methods=["none", "retrieval_captions", "retrieval_captions_and_clip"]).jobs()]
+    assert (rules.count("index_captions"), rules.count("retrieve")) == (1, 2)
+    assert "index_captions" not in [rule for rule, _ in costs().jobs()]
+
+
 def test_each_job_of_a_study_is_counted():
     study = costs(
         runs=4,

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 import shutil
 import struct
 import subprocess
@@ -492,6 +493,36 @@ def test_an_index_in_several_files_is_accepted(animals, tmp_path):
     raw = study(animals, ["none", "retrieval"], pool={"source": "index", "path": str(folder)}, **sections)
     assert "there is no image.index in" in refusal(raw, tmp_path)
     (folder / "populated.index").rename(folder / "image.index" / "populated.index")
+    checks.check_world(raw, tmp_path / "results")
+
+
+def test_captions_are_matched_where_there_are_some(animals, tmp_path):
+    sections = {"backbone": {"model": "owner/name"}, "clip": {"model": "ViT-B/32"}}
+    sections["retrieval"] = {"min_aesthetic": None}
+    for columns in (("url", "title"), ("url", "TEXT")):
+        folder = make_index(tmp_path / columns[1], width=512, columns=columns)
+        pool = {"source": "index", "path": str(folder)}
+        checks.check_world(study(animals, ["none", "retrieval"], pool=pool, **sections), tmp_path / "results")
+        raw = study(animals, ["none", "retrieval_captions"], pool=pool, **sections)
+        if "title" in columns:
+            sentence = f"retrieval_captions matches captions, but {folder} has no column caption or text or TEXT (it "
+            assert sentence in refusal(raw, tmp_path)
+        else:
+            checks.check_world(raw, tmp_path / "results")
+
+
+def test_licences_and_faces_are_asked_of_a_pool_that_states_them(animals, tmp_path):
+    sections = {"backbone": {"model": "owner/name"}, "clip": {"model": "ViT-B/32"}}
+    index = {"source": "index", "path": str(make_index(tmp_path / "plain", width=512))}
+    stated = {"source": "index", "path": str(make_index(tmp_path / "all", width=512, columns=("url", "license")))}
+    plain, some, blurred = {"min_aesthetic": None}, {"licences": ["CC0"]}, {"blur_faces": True, "min_aesthetic": None}
+    for pool, retrieval, sentence in (
+        (index | some, plain, "pool.licences: the metadata of .* have no column licence or license or"),
+        (index, blurred, "retrieval.blur_faces: the metadata of .* have no column face_bboxes; rename the column"),
+    ):
+        raw = study(animals, ["none", "retrieval"], pool=pool, retrieval=retrieval, **sections)
+        assert re.search(sentence, refusal(raw, tmp_path))
+    raw = study(animals, ["none", "retrieval"], pool=stated | some, retrieval=plain, **sections)
     checks.check_world(raw, tmp_path / "results")
 
 

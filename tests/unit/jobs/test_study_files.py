@@ -163,6 +163,12 @@ def test_a_pool_is_shards_of_its_own_or_made_here_or_an_index_elsewhere(pool, sh
         assert study.images_of_pool_shard("1") == ["data/c/1.png", "data/d/1.png"]
 
 
+def test_captions_are_indexed_for_the_methods_that_match_them():
+    study = files(methods=["none", "retrieval", "retrieval_captions"])
+    assert study.captions_of("retrieval") == [] and study.captions_of("retrieval_captions") == [study.pool_captions]
+    assert study.matches_captions and not files().matches_captions
+
+
 def test_models_are_pretrained_or_trained_here():
     study = files()
     assert (study.clip, study.clip_name, study.safety) == ([], "ViT-B/32", f"{S}/backbone")

@@ -126,6 +126,7 @@ def test_the_page_shows_what_was_measured(page):
     assert "none at all" in page and "3 images &lt;b&gt;" in page  # excluded class
     assert "the 10 closest of 10 candidate pairs" in page
     assert ">lost<" in page  # a fate it does not know
+    assert "19 of 25 links that were asked for, on\n2 hosts, still answer\n(76%)" in page
     assert "1 min 11 s" in page
     assert "62.6" in page
     assert len(page) < 2_000_000
@@ -166,6 +167,7 @@ def test_an_image_that_cannot_be_read_leaves_the_rest(folder):
         "tables/domain_gap.csv",
         "tables/set_metrics.csv",
         "retrieval/retrieval/funnel.csv",
+        "retrieval/retrieval/hosts.csv",
         "audit/ft/summary.json",
         "audit/clip_prompts/candidates.parquet",
         "classifier/more_real/x1/run-2/history.csv",

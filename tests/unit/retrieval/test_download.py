@@ -94,6 +94,12 @@ class Hostile(BaseHTTPRequestHandler):
     def do_opted_out(self):
         self.answer(GOOD, X_Robots_Tag="noai")
 
+    def do_opted_out_of_learning(self):
+        self.answer(GOOD, X_Robots_Tag="nofollow, noml")
+
+    def do_other_directive(self):
+        self.answer(GOOD, X_Robots_Tag="nofollow")
+
     def do_truncated(self):
         self.answer(GOOD[:300])
 
@@ -160,6 +166,7 @@ FATES = {
     "redirect_to_ftp": "refused",
     "redirect_to_private": "refused",
     "opted_out": "opted out",
+    "opted_out_of_learning": "opted out",
 }
 
 
@@ -183,6 +190,19 @@ def hostile(tmp_path_factory):
         assert again[final].equals(table[final])
         assert list(again["fate"]) == list(table["fate"])
     return table.set_index("url"), asked, took, work, base
+
+
+@pytest.mark.middle
+def test_opt_outs_are_those_that_the_configuration_names(tmp_path):
+    """Downloads under other ones are not taken from the cache."""
+    with serving() as server:
+        names = ("opted_out", "opted_out_of_learning", "other_directive")
+        urls = [f"http://127.0.0.1:{server.server_port}/{name}" for name in names]
+        fates = [
+            list(download.fetch(urls, tmp_path, SETTINGS.model_copy(update={"opt_outs": names}))["fate"])
+            for names in (["noai"], [], ["noai", "noml"])
+        ]
+    assert fates == [["opted out", "fetched", "fetched"], ["fetched"] * 3, ["opted out", "opted out", "fetched"]]
 
 
 @pytest.mark.middle
@@ -334,6 +354,27 @@ def test_a_handshake_that_drips_is_not_waited_for():
     assert took < 5
     # A machine that stalls the server for a second lets the socket's own timeout come first.
     assert "time limit of 1 s" in problem or "timed out" in problem
+
+
+def test_of_one_host_there_are_so_many_downloads_at_a_time_and_others_need_not_wait():
+    """Answers are open until they are read; errors and redirects, which nobody closes, keep no place."""
+    with serving() as server:
+        opener = guard.guarded_opener(guard.Limits(5, 10**6, ("127.0.0.0/8",), per_host=2))
+        base = f"http://127.0.0.1:{server.server_port}"
+        for _ in range(4):
+            with pytest.raises(OSError):
+                opener.open(f"{base}/missing")
+        first, second = (opener.open(f"{base}/{name}") for name in ("good", "redirect_to_good"))
+        waiting = threading.Thread(target=lambda: opener.open(f"{base}/html").close(), daemon=True)
+        waiting.start()
+        opener.open(f"http://127.0.0.2:{server.server_port}/good").close()
+        waiting.join(0.5)
+        assert waiting.is_alive() and "html" not in server.asked
+        first.close()
+        first.close()
+        waiting.join(5)
+        assert not waiting.is_alive() and "html" in server.asked
+        second.close()
 
 
 def test_redirects_do_not_begin_the_time_anew(monkeypatch):

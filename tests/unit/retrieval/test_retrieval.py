@@ -28,6 +28,7 @@ from augbench.retrieval import index as pool_index
 from augbench.retrieval.ledger import FATES
 from augbench.retrieval.service import Service
 from augbench.study import classes as class_info
+from augbench.study.queries import Query
 from augbench.study.sections.retrieval import Retrieval
 from augbench.study.sources import SOURCES
 
@@ -49,13 +50,19 @@ def index(world, folder):
     return pool_index.LocalIndex(folder / "index", clip.Clip(f"hf_clip:{world.clip}"))
 
 
+WANTED = pd.DataFrame({"class": ["three", "five"], "query": PROMPTS, "count": [12, 1000]})
+
+
 @pytest.fixture(scope="module")
-def outcome(world, index, tmp_path_factory):
-    wanted = pd.DataFrame({"class": ["three", "five"], "query": PROMPTS, "count": [12, 1000]})
+def retrieved(world, index, tmp_path_factory):
     folder = tmp_path_factory.mktemp("retrieval")
     with server.serve(images.read(world.web)) as proxy:
-        paths = retrieve_into(folder, wanted, index, SafetyChecker(world.safety), SETTINGS, proxy=proxy)
-    return wanted, pd.read_parquet(paths.ledger), images.read(paths.images)
+        return retrieve_into(folder, WANTED, index, SafetyChecker(world.safety), SETTINGS, proxy=proxy)
+
+
+@pytest.fixture(scope="module")
+def outcome(retrieved):
+    return WANTED, pd.read_parquet(retrieved.ledger), images.read(retrieved.images)
 
 
 def test_neighbours_are_the_most_similar(world, folder, index):
@@ -300,6 +307,20 @@ def test_every_planted_fact_meets_its_fate(world, outcome):
         assert (stays[pair.to_numpy()].isin(["used", "spare"])).sum() <= 1
 
 
+def test_hosts_are_told_with_the_links_that_still_answer(retrieved, outcome):
+    _, candidates, _ = outcome
+    links = {
+        "answered": set(candidates.loc[candidates["sha256"].notna(), "url"]),
+        "dead": set(candidates.loc[candidates["fate"] == "dead", "url"]),
+    }
+    table = pd.read_csv(retrieved.hosts).set_index("host")
+    assert table[["answered", "dead"]].T.to_dict() == {
+        host: {name: sum(host in url for url in urls) for name, urls in links.items()}
+        for host in ("pictures.example", "blog.example", "shop.example")
+    }
+    assert (table["answered"] + table["dead"] == table["asked"]).all() and table["dead"].sum() > 0
+
+
 def test_used_are_the_first_good_ones(outcome):
     _, candidates, kept = outcome
     three = candidates[candidates["class"] == "three"].sort_values("rank")
@@ -348,11 +369,14 @@ def test_prompts_of_each_class_are_its_query(tmp_path):
     classes = pd.DataFrame({"class": ["a", "b"], "lemmas": ["desktop computer", "tench, Tinca tinca"]})
     one, two = search.prompts(classes, str(file))
     assert (one, two) == (["north"], ["east", "north"])
-    assert search.query(one, None, None) == "north"
-    assert search.query(two, None, Compass()) == pytest.approx([0.5**0.5] * 2)
+    assert search.query(one, None, None, TEXTS) == "north"
+    assert search.query(two, None, Compass(), TEXTS) == pytest.approx([0.5**0.5] * 2)
 
 
 # --- queries beyond the paper's -------------------------------------------------------------------------
+
+
+TEXTS, BOTH = Query(texts=1), Query(texts=1, images=1)
 
 
 class Compass:
@@ -364,12 +388,26 @@ class Compass:
 
 def test_queries_worked_by_hand():
     half = 0.5**0.5
-    assert search.query(["east"], None, None) == "east"  # the text itself, which a service embeds
-    assert search.query(["east", "north"], None, Compass()) == pytest.approx([half, half])
+    assert search.query(["east"], None, None, TEXTS) == "east"  # the text itself, which a service embeds
+    assert search.query(["east", "north"], None, Compass(), TEXTS) == pytest.approx([half, half])
     pictures = np.array([[1, 0], [0.6, 0.8], [0.6, -0.8]], dtype=np.float32)  # their mean points east
-    assert search.query(["north"], pictures, Compass()) == pytest.approx([half, half])
+    assert search.query(["north"], pictures, Compass(), BOTH) == pytest.approx([half, half])
     # However many texts and pictures, each kind weighs half.
-    assert search.query(["north", "north", "north"], pictures[:1], Compass()) == pytest.approx([half, half])
+    assert search.query(["north", "north", "north"], pictures[:1], Compass(), BOTH) == pytest.approx([half, half])
+
+
+def test_weighted_queries_worked_by_hand():
+    """Texts point north and pictures east, in the mean of three; 3 : 4 makes a triangle of sides 3, 4 and 5."""
+    pictures = np.array([[1, 0], [0.6, 0.8], [0.6, -0.8]], dtype=np.float32)
+    asked = search.query(["north"], pictures, Compass(), Query(texts=3, images=4))
+    assert asked == pytest.approx([0.8, 0.6]) and asked.dtype == np.float32
+    assert search.query(["north"], pictures, Compass(), Query(images=0.1)) == pytest.approx([1, 0])
+    without = Query(**{"texts": 0.75, "not": "east"})  # (-1, 0.75)
+    assert search.query(["north"], None, Compass(), without) == pytest.approx([-0.8, 0.6])
+    half_without = Query(**{"texts": 1, "images": 1, "not": "east", "not_weight": 0.25})  # (0.75, 1)
+    assert search.query(["north"], pictures, Compass(), half_without) == pytest.approx([0.6, 0.8])
+    with pytest.raises(ValueError, match="nothing is left of the query for 'east': its parts cancel out"):
+        search.query(["east"], None, Compass(), Query(**{"texts": 1, "not": "east"}))
 
 
 def test_marginal_relevance_worked_by_hand():
@@ -508,9 +546,9 @@ def test_images_that_lie_here_are_not_downloaded(world, packed, tmp_path):
     settings = SETTINGS.model_copy(update={"min_aesthetic": None})
     paths = retrieve_into(tmp_path, wanted, packed, SafetyChecker(world.safety), settings)
     ledger, funnel = pd.read_parquet(paths.ledger), pd.read_csv(paths.funnel)
-    assert not ledger["fate"].isin(["dead", "timeout", "refused"]).any()
+    assert not ledger["fate"].isin(["dead", "timeout", "refused"]).any() and pd.read_csv(paths.hosts).empty
     assert list(funnel["used"]) == [5, 5] == list(ledger[ledger["fate"] == "used"].groupby("class").size())
-    assert (funnel["considered"] == funnel[list(FATES)].sum(axis=1)).all()
+    assert (funnel["considered"] == funnel[[name for name in FATES if name in funnel]].sum(axis=1)).all()
     assert not (tmp_path / "downloads").exists()
 
 

@@ -224,6 +224,8 @@ def test_a_service_goes_with_a_head():
         config.ConfigError, match="retrieval_diverse needs the embeddings of the images, which a service"
     ):
         config.parse(raw | {"studies": {"mine": study | {"methods": ["none", "retrieval_diverse"]}}})
+    with pytest.raises(config.ConfigError, match="retrieval_captions matches captions of the whole pool, which a serv"):
+        config.parse(raw | {"studies": {"mine": study | {"methods": ["none", "retrieval_captions"]}}})
 
 
 # --- more than the main ratio wants ---------------------------------------------------------------------

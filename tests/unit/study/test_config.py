@@ -94,6 +94,20 @@ def test_every_mistake_is_told_at_once():
     assert "studies.digits.runs: Input should be greater than or equal to 1 (it says 0)" in str(error.value)
 
 
+def test_a_query_is_a_name_or_weights_and_dumps_as_it_was_written():
+    row = {"title": "", "family": "", "start": "pool", "conditioning": "simple_prompt"}
+    for written in ("text", "text_and_images"):
+        assert config.Method(**row, query=written).model_dump()["query"] == written
+    assert config.Method(**row, query={"texts": 2, "images": 2}).query.images == 2
+    method = config.Method(**row, query={"texts": 1, "images": 0.5, "not": "drawing"})
+    assert config.Method.from_row(method.model_dump()).query == method.query
+    schema, methods = json.loads(reference.json_schema()), load("config/methods.yaml")["methods"]
+    for query in ("text_and_images", {"texts": 1, "not": "drawing"}):
+        jsonschema.validate({"methods": {"m": methods["retrieval"] | {"query": query}}}, schema)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({"methods": {"m": methods["retrieval"] | {"query": {"unlike": "drawing"}}}}, schema)
+
+
 def test_a_missing_template_names_the_known_ones():
     raw = load("config/methods.yaml", "config/config.yaml")
     raw["methods"]["mine"] = {
@@ -119,6 +133,25 @@ def test_a_missing_template_names_the_known_ones():
         ({"trained": [3]}, "there is no part 3"),
         ({"start": ["noise"]}, "there is no start ['noise']"),
         ({"candidates": ["best"]}, "String should match pattern"),
+        (
+            {"match": "both"},
+            "start: noise does not use query, diversity and match; methods that retrieve",
+        ),
+        (
+            {"start": "pool", "query": "txt"},
+            "there is no query 'txt', did you mean 'text'? (known: text, text_and_",
+        ),
+        (
+            {"start": "pool", "query": {"not": "drawing"}},
+            "a query needs a weight of texts or images above 0",
+        ),
+        ({"start": "pool", "query": {"texts": 1, "not": " "}}, "not: is empty; write a text, e.g. `not: drawing`"),
+        ({"query": {"texts": 1, "images": 0.5}}, "start: noise does not use query, diversity and match"),
+        ({"match": "captions"}, "there is no match 'captions', did you mean 'caption'? (known: clip, caption, both)"),
+        (
+            {"start": "pool", "match": "caption", "diversity": 0.3},
+            "match: caption goes without diversity, which",
+        ),
         ({"augment": "rand_augment"}, "there is no augment 'rand_augment', did you mean 'randaugment'? (known: rand"),
         ({"augment": ["mixup", "cutmix"]}, "there is no augment ['mixup', 'cutmix']"),
         (

@@ -19,6 +19,7 @@ FATES = {  # fate of a retrieved neighbour: its colour; fates that are not liste
     "other class": "#8fc4c9",
     "dead": "#8a8f98",
     "timeout": "#6d727a",
+    "licence": "#3d5a80",
     "refused": "#54585f",
     "opted out": "#c4a24a",
     "too large": "#a58a6f",
@@ -49,6 +50,7 @@ def funnel(results: StudyResults, method: str) -> dict:
         "closest": closest[:CLOSEST],
         "total": [int(table[fate].sum()) for fate in fates],
         "source": results.files.funnels[method],
+        "links": results.links(method) | {"source": results.files.hosts[method]},
         "several": len(results.plan.retrieving) > 1,
         "first": method == results.plan.retrieving[0],
     }

@@ -11,6 +11,8 @@ from augbench.study.sources import SOURCES, Source
 INDEXED = ", ".join(name for name, row in SOURCES.items() if not (row.is_ready or row.is_remote))
 SINGLE = ", ".join(name for name, row in SOURCES.items() if row.may_be_a_file)
 
+OPT_OUTS = ("noai", "noimageai", "noml", "noindex", "noimageindex")
+
 
 class Pool(Section):
     source: Annotated[Source, RowOf(SOURCES, "source")] = Field(
@@ -25,6 +27,12 @@ class Pool(Section):
     timeout: Positive = Field(120, description="seconds until the service must have answered")
     memory: Annotated[str, Field(pattern=r"^[0-9.]+[MG]$")] = Field(
         "4G", description="limit for building an approximate index and for searching it"
+    )
+    licences: list[str] | None = Field(
+        None,
+        min_length=1,
+        description="licences of the images that may be used, as the pool's metadata state them (column licence or "
+        "license), e.g. [CC0]; others, and images without one, are not downloaded; null: whatever their licence",
     )
     exact: bool = Field(True, description="search exactly; false: let autofaiss choose an approximate index")
 
@@ -60,7 +68,16 @@ class Retrieval(Section):
     max_bytes: Count = Field(20_000_000, description="of a download; larger ones are aborted")
     timeout: Count = Field(10, description="seconds for a whole download")
     retries: int = Field(1, ge=0, description="further attempts to download an image")
+    opt_outs: list[str] = Field(
+        list(OPT_OUTS),
+        description="directives of the header X-Robots-Tag by which a server forbids the use of an image; []: none "
+        "counts",
+    )
+    blur_faces: bool = Field(
+        False, description="blur faces where the pool's metadata say where they are, in a column face_bboxes"
+    )
     download_threads: Count = Field(16, description="downloads at a time")
+    downloads_per_host: Count = Field(4, description="downloads at a time from one host")
     threads: Count = Field(
         1,
         description="CPU threads that judge pictures while others are downloaded; part of the result's bits, so not "
