@@ -129,9 +129,10 @@ class Searchable:
     width: int
     identity: list
 
-    def nearest(self, vectors, counts: Sequence[int]) -> Iterator[tuple]:
+    def nearest(self, vectors, counts: Sequence[int], limits: Sequence[int]) -> Iterator[tuple]:
         """For each of some queries, float32 (n, width), in their order: similarities, ids and vectors of at least
-        ``counts`` nearest images, as far as there are so many; their order does not matter."""
+        ``counts`` nearest images, as far as there are so many; their order does not matter. ``limits`` is how many
+        may be asked for later."""
         raise NotImplementedError
 
     def neighbours(
@@ -144,7 +145,7 @@ class Searchable:
         among: Sequence = (),
     ) -> Iterator[pd.DataFrame]:
         """The tables of the queries, in their order, each with (at most) its count of neighbours; with a
-        ``diversity`` the best among ``among`` nearest."""
+        ``diversity`` the best among ``among`` nearest. Without one, ``among`` says how many may be asked for later."""
         import numpy as np
 
         vectors = np.stack([self.clip.texts([q])[0] if isinstance(q, str) else np.float32(q) for q in queries])
@@ -165,7 +166,7 @@ class Searchable:
         import numpy as np
 
         searched = list(among) if diversity else list(counts)
-        for place, (similarities, ids, own) in enumerate(self.nearest(vectors, searched)):
+        for place, (similarities, ids, own) in enumerate(self.nearest(vectors, searched, among or searched)):
             table = pd.DataFrame({"id": ids, "similarity": similarities.astype(float), "row": range(len(ids))})
             table = table[table["id"] >= 0].sort_values(["similarity", "id"], ascending=[False, True])
             table = table.head(searched[place]).reset_index(drop=True)
@@ -200,7 +201,7 @@ class LocalIndex(Searchable):
         #: What its answers depend on, beside the question.
         self.identity = [str(folder), status.st_size, status.st_mtime_ns, getattr(clip, "identity", None)]
 
-    def nearest(self, vectors, counts):
+    def nearest(self, vectors, counts, limits):
         size = max(1, CHUNK // (4 * self.width * max(counts)))
         for start in range(0, len(vectors), size):
             most = max(counts[start : start + size])

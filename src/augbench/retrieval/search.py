@@ -58,8 +58,8 @@ class CachedSearch:
         self, queries: Sequence, counts: Sequence[int], among: Sequence[int], progress: Callable[[int, int, str], None]
     ) -> list[Path]:
         """The files of the queries' tables, each with (at most) its count of neighbours; with a diversity the best
-        ``among`` so many nearest."""
-        among = among if self.diversity else []
+        ``among`` so many nearest;
+        without one, that is how many may be asked for later."""
         paths = []
         for place, (query, count) in enumerate(zip(queries, counts, strict=True)):
             asked = query if isinstance(query, str) else query.tolist()
@@ -69,7 +69,7 @@ class CachedSearch:
                 self.diversity,
                 asked,
                 count,
-                among[place] if among else None,
+                among[place] if self.diversity else None,
             ]
             paths.append(self.folder / f"{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]}.parquet")
         left = [place for place, path in enumerate(paths) if not path.exists()]
