@@ -20,7 +20,8 @@ from augbench.study import classes, embedding_pairs, encoders, prompts
 from augbench.study.config import Config, ConfigError, Study
 from augbench.study.layouts import layout_of
 from augbench.study.sections.models import Backbone
-from augbench.study.sources import COLUMNS
+from augbench.study.sections.retrieval import Pool
+from augbench.study.sources import spellings
 
 ROOM = 200e6  # bytes for logs, tables and pages
 ENOUGH = 50  # images of a class, of which each split gets one whatever the shares
@@ -261,7 +262,7 @@ def check_pool(study: Study, place: str) -> None:
     if not (path.is_dir() or (source.may_be_a_file and path.is_file())):
         raise ConfigError(f"{place}.pool.path: there is no folder {path}")
     try:
-        source.check(path)
+        source.check(path, study.pool.columns)
         clip = study.clip.model if study.clip and study.clip.model else ""
         if source.is_scanned:
             embedding_pairs.check(path, study.pool.array, clip, local_files.clip_width(clip))
@@ -271,7 +272,7 @@ def check_pool(study: Study, place: str) -> None:
             index.check_index(path, clip=clip, width=local_files.clip_width(clip))
     except (ValueError, OSError) as error:
         raise ConfigError(f"{place}.pool.path: {error}") from None
-    if study.retrieval.min_aesthetic is not None and not head and _lacks_scores(path, source):
+    if study.retrieval.min_aesthetic is not None and not head and _lacks_scores(path, study.pool):
         raise ConfigError(
             f"{place}.retrieval.min_aesthetic: the images of {path} have no aesthetic scores; name a model that scores "
             "pictures, `aesthetic_model: HEAD.pth`, or write `min_aesthetic: null` to take images whatever their score"
@@ -395,10 +396,10 @@ def check_proxy(study: Study, place: str) -> list[str]:
     return []
 
 
-def _lacks_scores(path: Path, source) -> bool:
+def _lacks_scores(path: Path, pool: Pool) -> bool:
     """Whether it is known, before any work starts, that no image of a pool has an aesthetic score."""
-    columns = metadata.shape(path)[1] if source.brings_index else source.columns(path)
-    return columns is not None and not set(columns) & set(COLUMNS["aesthetic"])
+    columns = metadata.shape(path)[1] if pool.source.brings_index else pool.source.columns(path)
+    return columns is not None and not set(columns) & set(spellings(pool.columns)["aesthetic"])
 
 
 def check_audit(study: Study, place: str) -> None:

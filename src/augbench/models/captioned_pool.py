@@ -1,12 +1,23 @@
 """A captioned pool in memory, the training input of the small CLIP and the small diffusion model."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from augbench import images
 from augbench.core import texts
 from augbench.core.files import BadInput
-from augbench.images import decode, picture_in, read_shard
+from augbench.images import decode, parquet_images, picture_in
+from augbench.images.shards import Member
+from augbench.study.sources import spellings
+
+
+def samples(shard: str | Path, columns: Mapping[str, str] | None = None) -> Iterator[tuple[str, dict[str, Member]]]:
+    """The samples of a WebDataset shard, or of a Parquet file of images, see :func:`augbench.images.shards.samples`;
+    ``columns`` as in the section ``pool``."""
+    if parquet_images.is_one(shard):
+        return parquet_images.samples(shard, spellings(columns or {}))
+    return images.samples(shard)
 
 
 def facts(sample: Mapping[str, bytes]) -> dict:
@@ -36,7 +47,7 @@ def caption(sample: Mapping[str, bytes], described: Mapping) -> str | None:
 
 
 class CaptionedPool:
-    """Images and captions of WebDataset shards.
+    """Images and captions of WebDataset shards, or of Parquet files of images.
 
     ``pixels`` is a uint8 tensor (n, 3, size, size), RGB, centre-cropped and resized; ``captions`` a list
     of n strings. Samples without an image that can be read or a caption are left out.
@@ -49,7 +60,8 @@ class CaptionedPool:
 
         pixels, self.captions = [], []
         for shard in shards:
-            for key, sample in read_shard(shard):
+            for key, members in samples(shard):
+                sample = {extension: member.data for extension, member in members.items()}
                 kind, words = picture_in(sample), caption(sample, facts(sample))
                 if kind is None or words is None:
                     continue

@@ -19,7 +19,7 @@ from augbench.retrieval.index import Searchable
 from augbench.retrieval.metadata import WANTED
 from augbench.study import embedding_pairs
 
-BLOCK = 64 << 20  # bytes of vectors, as float32, that are compared at a time
+BLOCK = 16 << 20  # bytes of vectors, as float32, that are compared at a time
 TILE = 256  # queries with which they are
 ROUNDING = 1e-3  # by which the length of a unit vector in half precision may miss 1
 PROBED = 256  # rows whose captions are compared with their vectors

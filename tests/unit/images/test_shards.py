@@ -289,7 +289,7 @@ def test_a_pool_of_images_is_packed_without_what_cannot_be_read(tmp_path, capsys
             "there is no image in .* but 1 .heics .*, 1 .txt, 1 hidden or system files",
         ),
         ("shards", ["a.tar.gz", "._a.tar"], r"there is no \*.tar in"),
-        ("urls", ["a.tsv", "._a.parquet"], r"there is no \*.parquet in"),
+        ("urls", ["a.csv", "._a.parquet"], r"there is no \*.parquet or \*.tsv in"),
         ("shards", ["a.tar"], "the shard .*a.tar cannot be read: it is damaged"),
         ("urls", ["a.parquet"], "a.parquet is not a Parquet file"),
     ],
