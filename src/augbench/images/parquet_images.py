@@ -45,11 +45,12 @@ def _holds_images(kind: pa.DataType) -> bool:
 
 
 def check(path: str | Path, columns: Mapping[str, Sequence[str]]) -> int:
-    """The rows of a file. Raises BadInput unless it has images, and its ``columns``, name -> spellings, hold text."""
+    """The rows of a file. Raises BadInput unless it has images, and its captions are text; ``columns`` : name ->
+    spellings."""
     file = list_files.open_parquet(path)
     image_column(path, file.schema_arrow)
-    spelt = names.first_match(_others(path, file.schema_arrow), columns)
-    list_files.check_types(file, list(spelt.values()), path, [spelt.get("caption", "")])
+    captions = names.first_match(_others(path, file.schema_arrow), {"caption": columns["caption"]}).values()
+    list_files.check_types(file, list(captions), path, captions)
     return file.metadata.num_rows
 
 
@@ -70,7 +71,7 @@ def samples(path: str | Path, columns: Mapping[str, Sequence[str]]) -> Iterator[
     called = {name: name for name in plain if name not in spelt.values()} | {spelt[name]: name for name in spelt}
     row = 0
     for batch in _batches(path, opened.num_row_groups, [image, *called]):
-        said = {called[name]: _values(batch.column(name)) for name in called}
+        said = {name: _values(name, batch.column(column)) for column, name in called.items()}
         for place, data in enumerate(_images(batch.column(image))):
             facts = {name: values[place] for name, values in said.items() if values[place] is not None}
             members = {} if data is None else {"jpg": Member(data, row, len(data))}
@@ -96,10 +97,9 @@ def _images(column: Any) -> list[bytes | None]:
     return (column.field("bytes") if pa.types.is_struct(column.type) else column).to_pylist()
 
 
-def _values(column: Any) -> list:
-    """Values of a column; of lists, such as several captions of an image, the first."""
-    kind = column.type
-    if list_files.is_list(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+def _values(name: str, column: Any) -> list:
+    """Values of a column; of several captions of an image the first."""
+    if name == "caption" or pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
         return list_files.text(pa.chunked_array([column])).to_pylist()
     return column.to_pylist()
 

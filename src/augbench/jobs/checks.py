@@ -12,6 +12,7 @@ from augbench.core.files import BadInput
 from augbench.dataset import added, splits
 from augbench.dataset import checks as target_checks
 from augbench.dataset.class_table import class_keys, class_table
+from augbench.images import folders
 from augbench.jobs.job_costs import JobCosts
 from augbench.models import backbones, families, local_files
 from augbench.models.families import DEFAULT, Family
@@ -99,17 +100,11 @@ def remarks(config: Config) -> list[str]:
 
     Raises ConfigError when nothing is left of a method's templates.
     """
-    from augbench.images import folders
-
     sentences = []
     for name, study in config.studies.items():
         sentences += check_proxy(study, f"studies.{name}")
-        if (
-            study.pool
-            and study.pool.path
-            and (kinds := folders.left_out_message(study.pool.source.left_out(study.pool.path)))
-        ):
-            sentences.append(f"studies.{name}: ignored in {study.pool.path}: {kinds}")
+        if study.pool and study.pool.path:
+            sentences += _remarks_on_pool(study.pool, f"studies.{name}")
         if study.target.reader.is_built_in:
             continue
         if ignored := folders.left_out_message(target_checks.left_out(study.target)):
@@ -277,6 +272,21 @@ def check_pool(study: Study, place: str) -> None:
             f"{place}.retrieval.min_aesthetic: the images of {path} have no aesthetic scores; name a model that scores "
             "pictures, `aesthetic_model: HEAD.pth`, or write `min_aesthetic: null` to take images whatever their score"
         )
+
+
+def _remarks_on_pool(pool: Pool, place: str) -> list[str]:
+    """What of a pool with a path is ignored, and how it is searched where there is a choice."""
+    assert pool.path
+    sentences = []
+    if kinds := folders.left_out_message(pool.source.left_out(pool.path)):
+        sentences.append(f"{place}: ignored in {pool.path}: {kinds}")
+    if pool.source.is_scanned:
+        rows = embedding_pairs.count(pool.path, pool.array)
+        sentences.append(
+            f"{place}: all of the {rows:,} embeddings in {pool.path} are compared with each class's query; no index "
+            "is built"
+        )
+    return sentences
 
 
 def check_prompts(config: Config, study: Study, place: str) -> None:

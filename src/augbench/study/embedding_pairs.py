@@ -108,6 +108,11 @@ def shape(pair: Pair) -> tuple[int, int]:
     return size[0], size[1]
 
 
+def count(folder: str | Path, array: str | None) -> int:
+    """The rows of a folder of pairs."""
+    return sum(shape(pair)[0] for pair in pairs(folder, array))
+
+
 def _head(pair: Pair) -> tuple[Sequence[int], str]:
     if pair.array is None:
         with open(pair.vectors, "rb") as handle:

@@ -89,6 +89,12 @@ def test_a_caption_has_the_name_that_the_pool_says(tmp_path):
     assert [member and member.data.decode() for member in said] == CAPTIONS
 
 
+def test_a_list_that_has_a_known_name_is_kept_and_any_other_left(tmp_path):
+    write(tmp_path / "a.parquet", "datasets")
+    _, sample = next(parquet_images.samples(tmp_path / "a.parquet", USUAL | {"faces": ["boxes"]}))
+    assert json.loads(sample["json"].data)["faces"] == [[0.5]]
+
+
 def test_small_models_are_trained_on_such_files(tmp_path):
     pool = CaptionedPool([write(tmp_path / "a.parquet", "datasets")], 8)
     known = [number for number in range(COUNT) if PICTURES[number] and CAPTIONS[number]]

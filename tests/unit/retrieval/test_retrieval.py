@@ -590,7 +590,7 @@ def test_a_list_of_urls_becomes_a_shard(world, tmp_path, monkeypatch):
     assert [sample["jpg"] for sample in samples] == [bytes_of[url] for url in rows["url"][~dead]]
     assert json.loads(samples[0]["json"])["aesthetic"] == 6.5
     listed[["TEXT"]].to_parquet(tmp_path / "c.parquet")
-    with pytest.raises(ValueError, match=r"has no column url or URL \(it has TEXT\)"):
+    with pytest.raises(ValueError, match=r"has no column url or URL or .* \(it has TEXT\)"):
         pools.url_list([tmp_path / "c.parquet"], 0, 1)
 
 
