@@ -92,17 +92,17 @@ class Memory:
     lasts."""
 
     def __enter__(self):
-        self.before = self.largest = self._private()
+        self.before = self.largest = self.private()
         self.ended = threading.Event()
         threading.Thread(target=self._watch, daemon=True).start()
         return self
 
     def _watch(self):
         while not self.ended.wait(0.01):
-            self.largest = max(self.largest, self._private())
+            self.largest = max(self.largest, self.private())
 
     @staticmethod
-    def _private() -> float:
+    def private() -> float:
         lines = Path("/proc/self/status").read_text().splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) / 1024
 
@@ -296,7 +296,7 @@ def compare_scan(rows: int, queries: list[int], each: int, rounds: int, indexed:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_pairs(folder, rows)
-        pairs, per_query = embedding_pairs.pairs(folder), []
+        pairs, per_query, before = embedding_pairs.pairs(folder), [], Memory.private()
         print(f"{rows:,} x 512, float16:", flush=True)
         for count in queries:
             vectors = Directions().texts([""] * count)
@@ -307,12 +307,12 @@ def compare_scan(rows: int, queries: list[int], each: int, rounds: int, indexed:
                     for _ in source.nearest(vectors, [each // 10] * count, [each] * count):
                         pass
                     ours.append(time.monotonic() - start)
-                largest.append(memory.largest - memory.before)
+                largest.append(memory.largest - before)
                 theirs.append(flat_search(pairs, vectors, each))
             per_query.append(min(ours) / count)
             print(
                 f"  {count:,} queries of {each:,}: {min(ours):.2f} s, IndexFlatIP {min(theirs):.2f} s, "
-                f"{min(ours) / min(theirs):.2f}x; private memory {max(largest):.0f} MB more",
+                f"{min(ours) / min(theirs):.2f}x; private memory {largest[0]:.0f} MB more",
                 flush=True,
             )
         if rows <= indexed:

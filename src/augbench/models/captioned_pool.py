@@ -9,7 +9,7 @@ from augbench.core import texts
 from augbench.core.files import BadInput
 from augbench.images import decode, parquet_images, picture_in
 from augbench.images.shards import Member
-from augbench.study.sources import spellings
+from augbench.study.sources import COLUMNS, spellings
 
 
 def samples(shard: str | Path, columns: Mapping[str, str] | None = None) -> Iterator[tuple[str, dict[str, Member]]]:
@@ -21,14 +21,17 @@ def samples(shard: str | Path, columns: Mapping[str, str] | None = None) -> Iter
 
 
 def facts(sample: Mapping[str, bytes]) -> dict:
-    """What the JSON of a shard's sample says: text, numbers and booleans by name, other values as JSON; nothing where
-    it is no JSON or no object."""
+    """What the JSON of a shard's sample says: text, numbers and booleans by name, of several captions the first, other
+    values as JSON; nothing where it is no JSON or no object."""
     try:
         values = json.loads(texts.decode(sample.get("json", b"{}")))
     except (ValueError, RecursionError):
         return {}
     if not isinstance(values, dict):
         return {}
+    for name in values.keys() & set(COLUMNS["caption"]):
+        if isinstance(values[name], list):
+            values[name] = next((text for text in values[name] if isinstance(text, str) and text), None)
     plain = (str, int, float, type(None))
     # Half a surrogate pair can be written in JSON, but in no file.
     values = {name: value if isinstance(value, plain) else json.dumps(value) for name, value in values.items()}
@@ -40,10 +43,11 @@ def _text(value: str) -> str:
 
 
 def caption(sample: Mapping[str, bytes], described: Mapping) -> str | None:
-    """The caption of a shard's sample: its ``txt``, else what its JSON (``described``) calls caption or text."""
+    """The caption of a shard's sample: its ``txt``, else what its JSON (``described``) calls caption or text, by any of
+    the names that columns have."""
     if "txt" in sample:
         return texts.decode(sample["txt"])
-    return next((described[name] for name in ("caption", "text") if isinstance(described.get(name), str)), None)
+    return next((described[name] for name in COLUMNS["caption"] if isinstance(described.get(name), str)), None)
 
 
 class CaptionedPool:
