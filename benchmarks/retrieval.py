@@ -4,10 +4,13 @@
 1,000 queries for 1,820 neighbours each (14 x 130, the most that the paper's protocol asks for), then asks some of
 the same of a `clip-retrieval back` on the same index, in the same run. `... pool` embeds and indexes pools of tiny
 images of growing size. `... metadata` asks tables of metadata of 5 and of 50 million rows for the neighbours of 1,000
-queries; it needs 10 GB of disk. All print what they measured; nothing is asserted.
+queries; it needs 10 GB of disk. `... scan` compares published embeddings with queries, against faiss' `IndexFlatIP`
+on the same blocks, and builds an index of some of them. All print what they measured; nothing is asserted.
 """
 
 import argparse
+import contextlib
+import io
 import json
 import resource
 import socket
@@ -28,8 +31,9 @@ from PIL import Image
 from augbench import images
 from augbench.models import train_clip
 from augbench.models.clip import Clip
+from augbench.retrieval import embedding, metadata, scan
 from augbench.retrieval import index as neighbours
-from augbench.retrieval import metadata
+from augbench.study import embedding_pairs
 from augbench.study.sections.models import ClipTraining
 
 CLIP = {"image_size": 32, "patch_size": 8, "width": 64, "layers": 2, "heads": 2, "text_tokens": 16}
@@ -88,17 +92,17 @@ class Memory:
     lasts."""
 
     def __enter__(self):
-        self.before = self.largest = self._private()
+        self.before = self.largest = self.private()
         self.ended = threading.Event()
         threading.Thread(target=self._watch, daemon=True).start()
         return self
 
     def _watch(self):
         while not self.ended.wait(0.01):
-            self.largest = max(self.largest, self._private())
+            self.largest = max(self.largest, self.private())
 
     @staticmethod
-    def _private() -> float:
+    def private() -> float:
         lines = Path("/proc/self/status").read_text().splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) / 1024
 
@@ -247,14 +251,93 @@ def embed(sizes: list[int]) -> None:
             print(f"pool of {size:,}: embedded and indexed in {took:.0f} s, largest process {peak:.0f} MB", flush=True)
 
 
+class Directions:
+    """Takes the place of a CLIP whose texts have random directions."""
+
+    def texts(self, texts):
+        vectors = np.random.default_rng(2).standard_normal((len(texts), 512), dtype=np.float32)
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def write_pairs(folder: Path, rows: int) -> None:
+    """Random directions in half precision, in files of at most half a million, and their addresses."""
+    random = np.random.default_rng(3)
+    for part, start in enumerate(range(0, rows, 500_000)):
+        count = min(500_000, rows - start)
+        file = np.lib.format.open_memmap(folder / f"{part:04d}.npy", "w+", np.float16, (count, 512))
+        for begin in range(0, count, 50_000):
+            vectors = random.standard_normal((min(50_000, count - begin), 512), dtype=np.float32)
+            file[begin : begin + 50_000] = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        table = pa.table({"url": [f"http://example.org/{number}.jpg" for number in range(start, start + count)]})
+        pq.write_table(table, folder / f"{part:04d}.parquet")
+
+
+def flat_search(pairs, queries: np.ndarray, each: int) -> float:
+    """Seconds of ``IndexFlatIP`` with the blocks of a scan. Neither reading them is counted, nor what a scan does
+    beside: it reads the vectors of the first tenth of the neighbours, as a study wants them at first."""
+    import faiss
+
+    index, best, seconds, shown = faiss.IndexFlatIP(512), faiss.ResultHeap(len(queries), each, keep_max=True), 0.0, 0
+    for pair in pairs:
+        for block in scan.blocks(embedding_pairs.vectors(pair)):
+            start = time.monotonic()
+            index.add(block)
+            similarities, ids = index.search(queries, each)
+            best.add_result(similarities, ids + shown)
+            index.reset()
+            seconds += time.monotonic() - start
+            shown += len(block)
+    start = time.monotonic()
+    best.finalize()
+    return seconds + time.monotonic() - start
+
+
+def compare_scan(rows: int, queries: list[int], each: int, rounds: int, indexed: int) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_pairs(folder, rows)
+        pairs, per_query, before = embedding_pairs.pairs(folder), [], Memory.private()
+        print(f"{rows:,} x 512, float16:", flush=True)
+        for count in queries:
+            vectors = Directions().texts([""] * count)
+            ours, theirs, largest = [], [], []
+            for _ in range(rounds):
+                with Memory() as memory, contextlib.redirect_stdout(io.StringIO()):
+                    source, start = scan.Scan(folder, None, Directions()), time.monotonic()
+                    for _ in source.nearest(vectors, [each // 10] * count, [each] * count):
+                        pass
+                    ours.append(time.monotonic() - start)
+                largest.append(memory.largest - before)
+                theirs.append(flat_search(pairs, vectors, each))
+            per_query.append(min(ours) / count)
+            print(
+                f"  {count:,} queries of {each:,}: {min(ours):.2f} s, IndexFlatIP {min(theirs):.2f} s, "
+                f"{min(ours) / min(theirs):.2f}x; private memory {largest[0]:.0f} MB more",
+                flush=True,
+            )
+        if rows <= indexed:
+            start = time.monotonic()
+            (folder / "e" / "metadata").mkdir(parents=True)
+            (folder / "e" / "img_emb").mkdir()
+            for pair in pairs:
+                (folder / "e" / "img_emb" / pair.vectors.name).symlink_to(pair.vectors)
+            embedding.build_index([folder / "e"], folder / "i", exact=False, memory="4G", threads=1)
+            took = time.monotonic() - start
+            print(
+                f"  an index by autofaiss: {took:.0f} s, as a scan for {took / min(per_query):,.0f} queries", flush=True
+            )
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["search", "pool", "metadata", "ask"])
+    parser.add_argument("what", choices=["search", "pool", "metadata", "ask", "scan"])
     parser.add_argument("--count", type=int, default=1_000_000)
     parser.add_argument("--queries", type=int, default=1000)
     parser.add_argument("--each", type=int, default=1820, help="neighbours of a query")
     parser.add_argument("--asked", type=int, default=20, help="queries that ClipClient is timed on")
     parser.add_argument("--sizes", type=int, nargs="+", help="of pools, or of tables of metadata")
+    parser.add_argument("--rounds", type=int, default=3, help="of `scan`, of which the best counts")
+    parser.add_argument("--indexed", type=int, default=200_000, help="rows of which `scan` also builds an index")
     parser.add_argument("--folder", type=Path, help="of the metadata that `ask` reads")
     options = parser.parse_args()
     if options.what == "search":
@@ -263,5 +346,8 @@ if __name__ == "__main__":
         embed(options.sizes or [20_000, 200_000])
     elif options.what == "metadata":
         compare_metadata(options.sizes or [5_000_000, 50_000_000], options.queries, options.each)
+    elif options.what == "scan":
+        for size in options.sizes or [20_000, 200_000, 2_000_000]:
+            compare_scan(size, [10, 100, 1000], options.each, options.rounds, options.indexed)
     else:
         ask_metadata(options.folder, options.count, options.queries, options.each)

@@ -76,6 +76,7 @@ rule download_pool:
     params:
         size=setting("jobs.images_per_shard"),
         settings=setting("retrieval"),
+        columns=setting("pool.columns"),
         data=data_in("pool"),
     message:
         "{wildcards.study}: download images of the pool into shard {wildcards.part}"
@@ -103,6 +104,7 @@ rule embed_pool:
         clip_model=lambda w: files_of(w).clip_name,
         local=lambda w: study_of(w).pool.source.is_local,
         shards_per_job=setting("jobs.shards_per_embedding"),
+        columns=setting("pool.columns"),
         data=data_in("pool", "clip"),
     message:
         "{wildcards.study}: embed the pool with CLIP, part {wildcards.part}"

@@ -9,7 +9,7 @@ from augbench.study.sections.retrieval import Retrieval
 
 size, part = snakemake.params.size, int(snakemake.wildcards.part)
 pools.download_shard(
-    pools.url_list(list(snakemake.input), part * size, (part + 1) * size),
+    pools.url_list(list(snakemake.input), part * size, (part + 1) * size, snakemake.params.columns),
     snakemake.output.shard,
     snakemake.output.ledger,
     Path(snakemake.output.shard).parent / "downloads" / str(part),

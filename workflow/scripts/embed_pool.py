@@ -15,5 +15,6 @@ if __name__ == "__main__":
         batch_size=256,
         threads=1,
         places=snakemake.params.local,
+        columns=snakemake.params.columns,
         progress=progress(),
     )

@@ -5,7 +5,7 @@ import gzip
 import itertools
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,9 @@ import pyarrow as pa
 import pyarrow.compute
 import pyarrow.parquet as pq
 
-from augbench.core import files, texts
+from augbench.core import files, texts, tsv_files
 from augbench.core.files import BadInput
+from augbench.core.names import first_match, plain
 
 compute: Any = pyarrow.compute  # it makes its functions as it is imported, where no type checker sees them
 
@@ -53,11 +54,6 @@ def _first_line(error: Exception) -> str:
 
 
 # --- columns --------------------------------------------------------------------------------------------
-
-
-def plain(name: str) -> str:
-    """A column's name without case, spaces, ``_`` and ``-``."""
-    return re.sub(r"[\s_\-]", "", name).casefold()
 
 
 def match(names: Sequence[str], columns: Mapping[str, Sequence[str]], path: str | Path) -> dict[str, int]:
@@ -226,15 +222,16 @@ def open_parquet(path: str | Path) -> pq.ParquetFile:
         raise BadInput(f"{shown} is not a Parquet file: {problem}") from None
 
 
-def check_types(file: pq.ParquetFile, names: Sequence[str], path: str | Path) -> None:
-    """Raise BadInput when a column holds what is no text and no number, such as lists, or there are two of its name."""
+def check_types(file: pq.ParquetFile, names: Sequence[str], path: str | Path, lists: Collection[str] = ()) -> None:
+    """Raise BadInput when a column holds what is no text and no number, or there are two of its name. Those in
+    ``lists`` may hold lists of them, see :func:`text`."""
     for name in names:
         if file.schema_arrow.names.count(name) > 1:
             raise BadInput(
                 f"{files.printable(path)} has several columns {name!r}; keep one of them, or rename the others"
             )
         kind = _value_type(file.schema_arrow.field(name).type)
-        if not _is_text(kind):
+        if not is_text(kind.value_type if name in lists and is_list(kind) else kind):
             raise BadInput(f"{files.printable(path)}: its column {name!r} holds {kind}; it should hold text")
 
 
@@ -242,7 +239,12 @@ def _value_type(kind: pa.DataType) -> pa.DataType:
     return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
-def _is_text(kind: pa.DataType) -> bool:
+def is_list(kind: pa.DataType) -> bool:
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind)
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Whether a column of a type holds text, or what can be written as it."""
     return any(
         known(kind)
         for known in (
@@ -254,8 +256,12 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def text(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """A column whose type passed :func:`check_types` as text; what is missing stays null, 3.0 is ``3``."""
+    """A column whose type passed :func:`check_types` as text; what is missing stays null, 3.0 is ``3``. Of a
+    list it is the first that is there: some captions come as several of an image."""
     kind = column.type
+    if is_list(kind):
+        values = (next((value for value in row or () if value not in (None, "")), None) for row in column.to_pylist())
+        return text(pa.chunked_array([pa.array(values, kind.value_type)]))
     if pa.types.is_dictionary(kind):
         return text(column.cast(kind.value_type))
     if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind):
@@ -273,18 +279,24 @@ def _number(value: float | None) -> str | None:
     return str(int(value)) if float(value).is_integer() else str(value)
 
 
+def count_rows(path: str | Path, columns: Mapping[str, Sequence[str]]) -> int:
+    """The rows of a Parquet or TSV file."""
+    return tsv_files.count(path, columns) if tsv_files.is_one(path) else open_parquet(path).metadata.num_rows
+
+
 def rows(paths: Sequence[str | Path], start: int, stop: int, columns: Mapping[str, Sequence[str]]) -> Iterator[dict]:
-    """Rows ``start`` to ``stop``, as far as there are so many, of Parquet files one after the other, as dicts from each
-    of ``columns`` to text or None; only the parts of the files that hold them are read.
+    """Rows ``start`` to ``stop``, as far as there are so many, of Parquet and TSV files one after the other, as dicts
+    from each of ``columns`` to text or None; of Parquet only the parts that hold them are read.
 
     A file lacks a column, or calls it otherwise, as it pleases.
     """
     for path in paths:
-        file = open_parquet(path)
-        count = file.metadata.num_rows
+        count = count_rows(path, columns)
         first, last = max(0, start), min(stop, count)
-        if first < last:
-            yield from _rows_of(file, path, first, last, columns)
+        if first < last and tsv_files.is_one(path):
+            yield from tsv_files.rows(path, first, last, columns)
+        elif first < last:
+            yield from _rows_of(open_parquet(path), path, first, last, columns)
         start, stop = start - count, stop - count
         if stop <= 0:
             return
@@ -293,7 +305,7 @@ def rows(paths: Sequence[str | Path], start: int, stop: int, columns: Mapping[st
 def _rows_of(file: pq.ParquetFile, path, start: int, stop: int, columns: Mapping[str, Sequence[str]]) -> Iterator[dict]:
     names = file.schema_arrow.names
     places = first_match(names, columns)
-    check_types(file, list(places.values()), path)
+    check_types(file, list(places.values()), path, [places.get("caption", "")])
     sizes = [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)]
     ends = list(itertools.accumulate(sizes))
     groups = [number for number, end in enumerate(ends) if end > start and end - sizes[number] < stop]
@@ -306,14 +318,3 @@ def _rows_of(file: pq.ParquetFile, path, start: int, stop: int, columns: Mapping
     values = {name: text(table[column]).to_pylist() for name, column in places.items()}
     for number in range(table.num_rows):
         yield {name: values[name][number] if name in values else None for name in columns}
-
-
-def first_match(names: Sequence[str], columns: Mapping[str, Sequence[str]]) -> dict[str, str]:
-    """Name -> the first of its spellings that a file has; spelt exactly so, else whatever the case."""
-    chosen = {}
-    for name, spellings in columns.items():
-        exact = (spelt for spelt in spellings if spelt in names)
-        alike = (spelt for known in spellings for spelt in names if plain(spelt) == plain(known))
-        if spelt := next(itertools.chain(exact, alike), None):
-            chosen[name] = spelt
-    return chosen

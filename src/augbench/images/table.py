@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from augbench.core import files
 from augbench.core.files import whole
-from augbench.images import pixels
+from augbench.images import parquet_images, pixels
 
 pc: Any = pyarrow.compute  # of whose functions no type checker knows
 
@@ -27,7 +27,7 @@ SCHEMA = pa.schema(
         ("image_id", pa.string()),  # unique and stable: where an image comes from, never its position
         ("class", pa.string()),  # class key, e.g. a wnid or folder name
         ("path", pa.string()),  # file, or shard that holds the bytes
-        ("offset", pa.int64()),  # first byte within the shard; null: the file is the image
+        ("offset", pa.int64()),  # first byte within the shard, or row of Parquet; null: the file is the image
         ("length", pa.int64()),  # number of bytes; null with offset
         # provenance of generated images
         ("prompt", pa.string()),
@@ -243,6 +243,8 @@ def load_bytes(row) -> bytes:
     """The encoded image a row refers to (row: anything with ``path``, ``offset``, ``length``)."""
     if pd.isna(row.offset):
         return files.read_bytes(row.path)
+    if parquet_images.is_one(row.path):
+        return parquet_images.load(row.path, int(row.offset))
     with open(row.path, "rb") as shard:
         shard.seek(int(row.offset))
         return shard.read(int(row.length))

@@ -13,6 +13,7 @@ from augbench.core.files import BadInput
 from augbench.dataset import added, evaluation_sets, splits
 from augbench.dataset import checks as target_checks
 from augbench.dataset.class_table import class_keys, class_table
+from augbench.images import folders
 from augbench.jobs.job_costs import JobCosts
 from augbench.models import backbones, families, local_files
 from augbench.models.families import DEFAULT, Family
@@ -21,7 +22,8 @@ from augbench.study import classes, embedding_pairs, encoders, prompts
 from augbench.study.config import Config, ConfigError, Study
 from augbench.study.layouts import layout_of
 from augbench.study.sections.models import Backbone
-from augbench.study.sources import COLUMNS, PROVENANCE, Source
+from augbench.study.sections.retrieval import Pool
+from augbench.study.sources import PROVENANCE, Source, spellings
 
 ROOM = 200e6  # bytes for logs, tables and pages
 ENOUGH = 50  # images of a class, of which each split gets one whatever the shares
@@ -102,17 +104,11 @@ def remarks(config: Config) -> list[str]:
 
     Raises ConfigError when nothing is left of a method's templates.
     """
-    from augbench.images import folders
-
     sentences = []
     for name, study in config.studies.items():
         sentences += check_proxy(study, f"studies.{name}")
-        if (
-            study.pool
-            and study.pool.path
-            and (kinds := folders.left_out_message(study.pool.source.left_out(study.pool.path)))
-        ):
-            sentences.append(f"studies.{name}: ignored in {study.pool.path}: {kinds}")
+        if study.pool and study.pool.path:
+            sentences += _remarks_on_pool(study.pool, f"studies.{name}")
         if study.target.reader.is_built_in:
             continue
         if ignored := folders.left_out_message(target_checks.left_out(study.target)):
@@ -288,7 +284,7 @@ def check_pool(study: Study, place: str) -> None:
     if not (path.is_dir() or (source.may_be_a_file and path.is_file())):
         raise ConfigError(f"{place}.pool.path: there is no folder {path}")
     try:
-        source.check(path)
+        source.check(path, study.pool.columns)
         clip = study.clip.model if study.clip and study.clip.model else ""
         if source.is_scanned:
             embedding_pairs.check(path, study.pool.array, clip, local_files.clip_width(clip))
@@ -298,7 +294,7 @@ def check_pool(study: Study, place: str) -> None:
             index.check_index(path, clip=clip, width=local_files.clip_width(clip))
     except (ValueError, OSError) as error:
         raise ConfigError(f"{place}.pool.path: {error}") from None
-    if study.retrieval.min_aesthetic is not None and not head and _lacks_scores(path, source):
+    if study.retrieval.min_aesthetic is not None and not head and _lacks_scores(path, study.pool):
         raise ConfigError(
             f"{place}.retrieval.min_aesthetic: the images of {path} have no aesthetic scores; name a model that scores "
             "pictures, `aesthetic_model: HEAD.pth`, or write `min_aesthetic: null` to take images whatever their score"
@@ -311,10 +307,11 @@ def check_captions(config: Config, study: Study, place: str) -> None:
     if not (matching and study.pool and study.pool.path):
         return
     columns = _columns(Path(study.pool.path), study.pool.source)
-    if columns and not set(columns) & set(COLUMNS["caption"]):
+    spelt = spellings(study.pool.columns)["caption"]
+    if columns and not set(columns) & set(spelt):
         raise ConfigError(
             f"{place}.methods: {matching} matches captions, but {study.pool.path} has no column "
-            f"{' or '.join(COLUMNS['caption'])} (it has {files.printable(', '.join(columns))}); rename that of its "
+            f"{' or '.join(spelt)} (it has {files.printable(', '.join(columns))}); rename that of its "
             "captions, or write `match: clip` in the method's row"
         )
 
@@ -333,6 +330,21 @@ def check_provenance(study: Study, place: str) -> None:
                 f"{place}.{key}: the metadata of {study.pool.path} have no column {' or '.join(PROVENANCE[column])}; "
                 f"rename the column that says it, or leave out {key.partition('.')[2]}"
             )
+
+
+def _remarks_on_pool(pool: Pool, place: str) -> list[str]:
+    """What of a pool with a path is ignored, and how it is searched where there is a choice."""
+    assert pool.path
+    sentences = []
+    if kinds := folders.left_out_message(pool.source.left_out(pool.path)):
+        sentences.append(f"{place}: ignored in {pool.path}: {kinds}")
+    if pool.source.is_scanned:
+        rows = embedding_pairs.count(pool.path, pool.array)
+        sentences.append(
+            f"{place}: all of the {rows:,} embeddings in {pool.path} are compared with each class's query; no index "
+            "is built"
+        )
+    return sentences
 
 
 def check_prompts(config: Config, study: Study, place: str) -> None:
@@ -453,10 +465,10 @@ def check_proxy(study: Study, place: str) -> list[str]:
     return []
 
 
-def _lacks_scores(path: Path, source) -> bool:
+def _lacks_scores(path: Path, pool: Pool) -> bool:
     """Whether it is known, before any work starts, that no image of a pool has an aesthetic score."""
-    columns = _columns(path, source)
-    return columns is not None and not set(columns) & set(COLUMNS["aesthetic"])
+    columns = _columns(path, pool.source)
+    return columns is not None and not set(columns) & set(spellings(pool.columns)["aesthetic"])
 
 
 def check_evaluation(study: Study, place: str) -> None:

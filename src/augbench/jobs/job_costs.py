@@ -16,7 +16,7 @@ from augbench.jobs.backbone_costs import BackboneCosts
 from augbench.jobs.resources import HOUR
 from augbench.jobs.study_files import StudyFiles
 from augbench.jobs.study_size import StudySize, study_size
-from augbench.study import classes
+from augbench.study import classes, embedding_pairs
 from augbench.study.parts import Part
 from augbench.study.readers.layout import HELD_OUT
 from augbench.study.recipes import PLAIN, Recipe
@@ -305,11 +305,19 @@ class JobCosts:
         judging = resources.judging(found, networks, section.threads, section.gpu)
         copied = images * min(resources.DOWNLOADED_BYTES, resources.pictures(1, section.max_image_size, "jpeg", 95))
         return Need(
-            max(seconds, judging),
+            self._scanning + max(seconds, judging),
             resources.tables("retrieve", section.overfetch_max * wanted),  # the most that it may have to consider
             int(section.gpu),
             writes=copied + downloads * found * resources.DOWNLOADED_BYTES,
         )
+
+    @functools.cached_property
+    def _scanning(self) -> float:
+        """Seconds to search published embeddings."""
+        pool = self.files.pool
+        if not pool.source.is_scanned:
+            return 0
+        return resources.scanning(embedding_pairs.count(str(pool.path), pool.array), len(self.size.train))
 
     # Fine-tuning.
 

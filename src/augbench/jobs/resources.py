@@ -31,6 +31,8 @@ PER_COMPARED_PAIR = 1 / 8e8  # of hashes, on a core
 PER_COMPARED_VECTOR = 1 / 1e9  # of embeddings, on a T4
 PER_METRICS = 60  # of a method, on a core: the metrics of 5,000 images
 PER_EMBEDDED_IMAGE = 1 / 20  # on a core without a GPU; ViT-L/14 takes more, a GPU much less
+PER_SCANNED_ROW = 1e-5  # of embeddings, to be read from a disk
+PER_SCANNED_PAIR = 1e-7  # of an embedding and a query, on a slow core
 PER_LEARNT_IMAGE = 3e-3  # of 32 pixels, when a small CLIP or diffusion model is trained on a slow core
 
 # Of jobs that hold tables: megabytes without a row (Python, its libraries, models), and bytes for each distinct row.
@@ -85,6 +87,11 @@ def training(images: float, side: int) -> float:
 def retrieval(images: float) -> float:
     """Seconds to retrieve images; the web, not the machine, is what takes them."""
     return images * PER_RETRIEVED_IMAGE
+
+
+def scanning(rows: float, queries: int) -> float:
+    """Seconds to compare published embeddings with queries, on one core."""
+    return rows * (PER_SCANNED_ROW + queries * PER_SCANNED_PAIR)
 
 
 def judging(images: float, networks: int, threads: int, gpu: bool) -> float:

@@ -168,7 +168,7 @@ class StudyFiles(Paths):
             return [self.digits("web.tar")]
         if not source.is_packed:
             return self.pool_files
-        parts = parts_of(source.count(self.pool_files), self.study.jobs.images_per_shard)
+        parts = parts_of(source.count(self.pool_files, self.pool.columns), self.study.jobs.images_per_shard)
         return [self.pool_shard(part) for part in range(parts)]
 
     def images_of_pool_shard(self, part: int | str) -> list[str]:

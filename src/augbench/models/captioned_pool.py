@@ -1,23 +1,37 @@
 """A captioned pool in memory, the training input of the small CLIP and the small diffusion model."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from augbench import images
 from augbench.core import texts
 from augbench.core.files import BadInput
-from augbench.images import decode, picture_in, read_shard
+from augbench.images import decode, parquet_images, picture_in
+from augbench.images.shards import Member
+from augbench.study.sources import COLUMNS, PROVENANCE, spellings
+
+
+def samples(shard: str | Path, columns: Mapping[str, str] | None = None) -> Iterator[tuple[str, dict[str, Member]]]:
+    """The samples of a WebDataset shard, or of a Parquet file of images, see :func:`augbench.images.shards.samples`;
+    ``columns`` as in the section ``pool``."""
+    if parquet_images.is_one(shard):
+        return parquet_images.samples(shard, spellings(columns or {}) | PROVENANCE)
+    return images.samples(shard)
 
 
 def facts(sample: Mapping[str, bytes]) -> dict:
-    """What the JSON of a shard's sample says: text, numbers and booleans by name, other values as JSON; nothing where
-    it is no JSON or no object."""
+    """What the JSON of a shard's sample says: text, numbers and booleans by name, of several captions the first, other
+    values as JSON; nothing where it is no JSON or no object."""
     try:
         values = json.loads(texts.decode(sample.get("json", b"{}")))
     except (ValueError, RecursionError):
         return {}
     if not isinstance(values, dict):
         return {}
+    for name in values.keys() & set(COLUMNS["caption"]):
+        if isinstance(values[name], list):
+            values[name] = next((text for text in values[name] if isinstance(text, str) and text), None)
     plain = (str, int, float, type(None))
     # Half a surrogate pair can be written in JSON, but in no file.
     values = {name: value if isinstance(value, plain) else json.dumps(value) for name, value in values.items()}
@@ -29,14 +43,15 @@ def _text(value: str) -> str:
 
 
 def caption(sample: Mapping[str, bytes], described: Mapping) -> str | None:
-    """The caption of a shard's sample: its ``txt``, else what its JSON (``described``) calls caption or text."""
+    """The caption of a shard's sample: its ``txt``, else what its JSON (``described``) calls caption or text, by any of
+    the names that columns have."""
     if "txt" in sample:
         return texts.decode(sample["txt"])
-    return next((described[name] for name in ("caption", "text") if isinstance(described.get(name), str)), None)
+    return next((described[name] for name in COLUMNS["caption"] if isinstance(described.get(name), str)), None)
 
 
 class CaptionedPool:
-    """Images and captions of WebDataset shards.
+    """Images and captions of WebDataset shards, or of Parquet files of images.
 
     ``pixels`` is a uint8 tensor (n, 3, size, size), RGB, centre-cropped and resized; ``captions`` a list
     of n strings. Samples without an image that can be read or a caption are left out.
@@ -49,7 +64,8 @@ class CaptionedPool:
 
         pixels, self.captions = [], []
         for shard in shards:
-            for key, sample in read_shard(shard):
+            for key, members in samples(shard):
+                sample = {extension: member.data for extension, member in members.items()}
                 kind, words = picture_in(sample), caption(sample, facts(sample))
                 if kind is None or words is None:
                     continue

@@ -2,7 +2,7 @@
 
 import importlib
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +23,16 @@ def embed(
     batch_size: int,
     threads: int,
     places: bool = False,
+    columns: Mapping[str, str] | None = None,
     progress: Callable[[int, int, str], None] = lambda done, total, note: None,
 ) -> None:
-    """Embed WebDataset shards with ``clip-retrieval inference``, one after the other.
+    """Embed WebDataset shards, or Parquet files of images, with ``clip-retrieval inference``, one after the other.
 
     Writes ``img_emb/NNNNNN.npy`` (float, n x dimension, unit length) and ``metadata/NNNNNN.parquet`` (one row per
     image, in the order of the embeddings) for each shard that holds an image that can be read. Shards that are done are
-    kept beside the folder until all are, so a killed job goes on. ``clip_model`` is a name that clip-retrieval takes.
-    With ``places`` the metadata say where each image lies (path, offset, length), so that it need not be downloaded.
+    kept beside the folder until all are, so a killed job goes on. ``clip_model`` is a name that clip-retrieval takes;
+    ``columns`` as in the section ``pool``. With ``places`` the metadata say where each image lies (path, offset,
+    length), so that it need not be downloaded.
     Raises BadInput naming a shard that is damaged.
     """
     import torch
@@ -40,10 +42,10 @@ def embed(
     partial = folder.parent / f".{folder.name}.shards"
     done = []
     for number, shard in enumerate(shards):
-        done.append(partial / resume.identity(__name__, [clip_model, batch_size, places], [shard])[:32])
+        done.append(partial / resume.identity(__name__, [clip_model, batch_size, places, columns], [shard])[:32])
         if not done[-1].exists():
             with whole(done[-1]) as temporary:
-                _embed_shard(shard, clip_model, temporary, batch_size, places)
+                _embed_shard(shard, clip_model, temporary, batch_size, places, columns or {})
         progress(number + 1, len(shards), "shards")
     with whole(folder) as temporary:
         for part in ("img_emb", "metadata"):
@@ -54,13 +56,15 @@ def embed(
     shutil.rmtree(partial, ignore_errors=True)
 
 
-def _embed_shard(shard: str | Path, clip_model: str, folder: Path, batch_size: int, places: bool) -> None:
+def _embed_shard(
+    shard: str | Path, clip_model: str, folder: Path, batch_size: int, places: bool, columns: Mapping[str, str]
+) -> None:
     import numpy as np
 
     for part in ("img_emb", "metadata"):
         (folder / part).mkdir(parents=True)
     copy = folder.parent / "copy.tar"
-    table = _copy_for_clip(shard, copy)
+    table = _copy_for_clip(shard, copy, columns)
     if table.empty:  # no CLIP need be loaded
         return
     _infer(copy, clip_model, folder, batch_size)
@@ -81,14 +85,14 @@ def _embed_shard(shard: str | Path, clip_model: str, folder: Path, batch_size: i
     table[order + (PLACE if places else [])].to_parquet(file, index=False)
 
 
-def _copy_for_clip(shard: str | Path, copy: Path) -> pd.DataFrame:
+def _copy_for_clip(shard: str | Path, copy: Path, columns: Mapping[str, str] | None = None) -> pd.DataFrame:
     """Copy a shard's images, numbered, as any program sees what every stage sees; returns their metadata.
 
     Columns: image_path (the key in the shard), what the JSON says, caption, offset, length.
     """
     keys, described, captions, spots, without, unreadable = [], [], [], [], 0, 0
     with images.ShardWriter(copy) as writer:
-        for key, sample in images.samples(shard):
+        for key, sample in captioned_pool.samples(shard, columns):
             kind = images.picture_in(sample)
             if kind is None:
                 without += 1

@@ -129,9 +129,10 @@ class Searchable:
     width: int
     identity: list
 
-    def nearest(self, vectors, counts: Sequence[int]) -> Iterator[tuple]:
+    def nearest(self, vectors, counts: Sequence[int], limits: Sequence[int]) -> Iterator[tuple]:
         """For each of some queries, float32 (n, width), in their order: similarities, ids and vectors of at least
-        ``counts`` nearest images, as far as there are so many; their order does not matter."""
+        ``counts`` nearest images, as far as there are so many; their order does not matter. ``limits`` is how many
+        may be asked for later."""
         raise NotImplementedError
 
     def vectors_of(self, ids) -> Iterator:
@@ -150,7 +151,7 @@ class Searchable:
         by_similarity: bool = True,
     ) -> Iterator[pd.DataFrame]:
         """The tables of the queries, in their order, each with (at most) its count of neighbours; with a
-        ``diversity`` the best among ``among`` nearest.
+        ``diversity`` the best among ``among`` nearest. Without one, ``among`` says how many may be asked for later.
 
         ``rows`` : for each query the ids, increasing, that are considered, else all; these, where ``by_similarity`` is
         false, in their order
@@ -169,7 +170,10 @@ class Searchable:
         searched = list(among) if diversity else list(counts)
         if rows is not None and not by_similarity:
             rows = [ids[:count] for ids, count in zip(rows, searched, strict=True)]
-        answers = self.nearest(vectors, searched) if rows is None else matching.nearest(self, vectors, searched, rows)
+        if rows is None:
+            answers = self.nearest(vectors, searched, among or searched)
+        else:
+            answers = matching.nearest(self, vectors, searched, rows)
         order = ["similarity", "id"] if by_similarity else ["id"]
         ranked = (_ranked(answer, count, order) for answer, count in zip(answers, searched, strict=True))
         yield from self.metadata.complete(_distinguished(ranked, counts, threshold, diversity))
@@ -224,7 +228,7 @@ class LocalIndex(Searchable):
         self.identity = [str(folder), status.st_size, status.st_mtime_ns, getattr(clip, "identity", None)]
         self.identity += self.metadata.provenance
 
-    def nearest(self, vectors, counts):
+    def nearest(self, vectors, counts, limits):
         size = max(1, CHUNK // (4 * self.width * max(counts)))
         for start in range(0, len(vectors), size):
             most = max(counts[start : start + size])

@@ -344,6 +344,8 @@ def _cast(column, kind):
 def _as_text(value) -> str:
     if isinstance(value, bytes):
         return texts.decode(value)
+    if isinstance(value, list):  # of several captions the first
+        value = next((text for text in value if isinstance(text, str) and text), value)
     return value if isinstance(value, str) else json.dumps(value, default=str)
 
 

@@ -1,7 +1,7 @@
 """Makes WebDataset shards of a pool: of image files, or of what lists of URLs name."""
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,7 @@ from augbench.core import files, list_files, texts
 from augbench.core.files import BadInput, whole
 from augbench.retrieval import download
 from augbench.study.sections.retrieval import Retrieval
-from augbench.study.sources import COLUMNS, PROVENANCE, checked_rows
-
-LISTED = COLUMNS | {"licence": PROVENANCE["licence"]}  # columns of a list of URLs that are read
+from augbench.study.sources import PROVENANCE, checked_rows, spellings
 
 
 def states(names: Iterable[str]) -> list[list]:
@@ -56,15 +54,19 @@ def _beside(file: Path) -> str | None:
         return None
 
 
-def url_list(names: Sequence[str | Path], start: int, stop: int) -> pd.DataFrame:
-    """Rows ``start`` to ``stop``, as far as there are so many, of Parquet files: columns url, caption (text), aesthetic
-    (number), licence; None where they say nothing.
+def url_list(
+    names: Sequence[str | Path], start: int, stop: int, columns: Mapping[str, str] | None = None
+) -> pd.DataFrame:
+    """Rows ``start`` to ``stop``, as far as there are so many, of lists of URLs: columns url, caption (text), aesthetic
+    (number), licence; None where they say nothing. ``columns`` as in the section ``pool``.
 
     Raises BadInput when a file has no column called like a URL, or one that holds no text.
     """
+    known = spellings(columns or {})
     for name in names:
-        checked_rows(name)
-    table = pd.DataFrame(list_files.rows(names, start, stop, LISTED), columns=list(LISTED), dtype=object)
+        checked_rows(name, known)
+    read = known | {"licence": PROVENANCE["licence"]}
+    table = pd.DataFrame(list_files.rows(names, start, stop, read), columns=list(read), dtype=object)
     return table.assign(aesthetic=pd.to_numeric(table["aesthetic"], errors="coerce").astype(float))
 
 

@@ -1,7 +1,9 @@
 """Nearest neighbours of queries among published embeddings, without an index: one exact scan for all queries.
 
-For the classes of a study against some million rows this is quicker than building an index, needs no room on the disk
-and misses nothing. The vectors are read block by block, whatever their number.
+The vectors are read block by block, whatever their number. No index is ever built instead: to add a row to one with
+inverted lists is to compare it with the centroids of all lists, some 4 to 16 times the square root of the rows, as a
+scan compares it with the queries. Of 2 million rows an index would save time from some 6,000 queries on, of 100 million
+from 40,000 on (benchmarks/README.md has what was measured); a study has one for each class.
 """
 
 import itertools
@@ -17,7 +19,8 @@ from augbench.retrieval.index import Searchable
 from augbench.retrieval.metadata import WANTED
 from augbench.study import embedding_pairs
 
-BLOCK = 64 << 20  # bytes of vectors, as float32, that are compared at a time
+BLOCK = 16 << 20  # bytes of vectors, as float32, that are compared at a time
+TILE = 256  # queries with which they are
 ROUNDING = 1e-3  # by which the length of a unit vector in half precision may miss 1
 PROBED = 256  # rows whose captions are compared with their vectors
 AGREES = 0.55  # share of caption and vector pairs by which a CLIP is told from one that knows nothing of them: 0.5
@@ -34,52 +37,63 @@ class Scan(Searchable):
         self.pairs = embedding_pairs.pairs(folder, array)
         shapes = [embedding_pairs.shape(pair) for pair in self.pairs]
         self.begins = np.cumsum([0, *(rows for rows, _ in shapes)])
-        self.width, self.kind = shapes[0][1], self._vectors(0).dtype
+        self.width, self.kind = shapes[0][1], embedding_pairs.vectors(self.pairs[0]).dtype
         self.metadata = metadata.of_parquet([pair.metadata for pair in self.pairs], WANTED)
         self.clip = clip
+        self.best: dict[bytes, tuple] = {}  # similarities and ids of a query's nearest, the best first, by its bytes
         states = [path.stat() for pair in self.pairs for path in (pair.vectors, pair.metadata)]
         states = [[status.st_size, status.st_mtime_ns] for status in states]
         self.identity = [str(folder), array, states, getattr(clip, "identity", None), *self.metadata.provenance]
         check_clip(str(folder), *self._probe(), clip)
 
-    def nearest(self, vectors: np.ndarray, counts: Sequence[int]) -> Iterator[tuple]:
-        from faiss import METRIC_INNER_PRODUCT
-        from faiss.contrib.exhaustive_search import knn_ground_truth
-
-        most = min(max(counts), int(self.begins[-1]))
-        blocks = (block for place in range(len(self.pairs)) for block in _blocks(self._vectors(place)))
-        similarities, ids = knn_ground_truth(
-            np.ascontiguousarray(vectors, np.float32), blocks, most, METRIC_INNER_PRODUCT, ngpu=0
-        )
+    def nearest(self, vectors: np.ndarray, counts: Sequence[int], limits: Sequence[int]) -> Iterator[tuple]:
+        vectors = np.ascontiguousarray(vectors, np.float32)
+        self._scan(vectors, limits)
+        best = [
+            tuple(each[:count] for each in self.best[vector.tobytes()])
+            for vector, count in zip(vectors, counts, strict=True)
+        ]
         with tempfile.TemporaryFile() as file:
-            distinct = np.unique(ids[ids >= 0])
+            distinct = np.unique(np.concatenate([ids for _, ids in best]))
             kept = np.memmap(file, self.kind, "w+", shape=(max(1, len(distinct)), self.width))
             self._gather(distinct, kept)
-            for row in range(len(vectors)):
-                mine = ids[row] >= 0
-                places = np.searchsorted(distinct, ids[row][mine])
-                yield similarities[row][mine], ids[row][mine], np.array(kept[places])
+            for similarities, ids in best:
+                yield similarities, ids, np.array(kept[np.searchsorted(distinct, ids)])
 
     def vectors_of(self, ids):
         limits = np.searchsorted(ids, self.begins)
         for place, (first, last) in enumerate(itertools.pairwise(limits)):
             if first < last:
-                yield from _blocks(self._vectors(place), ids[first:last] - self.begins[place])
+                yield from blocks(embedding_pairs.vectors(self.pairs[place]), ids[first:last] - self.begins[place])
 
-    def _vectors(self, place: int) -> np.ndarray:
-        """The vectors of a pair, float16 or float32 (n, width): a file of vectors is mapped, an npz's array read."""
-        pair = self.pairs[place]
-        if pair.array is None:
-            return np.load(pair.vectors, mmap_mode="r")
-        with np.load(pair.vectors) as arrays:
-            return arrays[pair.array]
+    def _scan(self, vectors: np.ndarray, limits: Sequence[int]) -> None:
+        """Have ``limits`` nearest images of each vector in ``best``. What was searched before is there already, so a
+        search for further neighbours of the same vectors reads no embeddings."""
+        wanted = [min(limit, int(self.begins[-1])) for limit in limits]
+        fresh = [
+            place
+            for place, vector in enumerate(vectors)
+            if len(self.best.get(vector.tobytes(), ((),))[0]) < wanted[place]
+        ]
+        if fresh:
+            print(
+                f"{self.identity[0]}: {self.begins[-1]:,} embeddings are compared with {len(fresh):,} queries, exactly "
+                "and without an index",
+                flush=True,
+            )
+            nearest = Nearest(vectors[fresh], [wanted[place] for place in fresh])
+            for pair in self.pairs:
+                for block in blocks(embedding_pairs.vectors(pair)):
+                    nearest.add(block)
+            for place, one in zip(fresh, nearest.results(), strict=True):
+                self.best[vectors[place].tobytes()] = one
 
     def _gather(self, ids: np.ndarray, kept: np.ndarray) -> None:
         """Put the vectors of increasing ids into ``kept``."""
         limits = np.searchsorted(ids, self.begins)
         for place, (first, last) in enumerate(itertools.pairwise(limits)):
             if first < last:
-                kept[first:last] = self._vectors(place)[ids[first:last] - self.begins[place]]
+                kept[first:last] = embedding_pairs.vectors(self.pairs[place])[ids[first:last] - self.begins[place]]
 
     def _probe(self) -> tuple[list[str], np.ndarray]:
         """Captions of some rows, and their vectors."""
@@ -93,8 +107,53 @@ class Scan(Searchable):
         return list(stated.values()), _unit(vectors[list(stated)])
 
 
-def _blocks(vectors: np.ndarray, places: np.ndarray | None = None) -> Iterator[np.ndarray]:
-    """Vectors, all or those at some places, as they are compared."""
+class Nearest:
+    """The nearest of vectors that are shown block by block.
+
+    Parameters
+    ----------
+    queries : float32 (n, width); counts : of the vectors that are kept for each, of equal ones the first
+    """
+
+    def __init__(self, queries: np.ndarray, counts: Sequence[int]):
+        self.queries, self.counts, self.shown = queries, counts, 0
+        self.least = np.full(len(queries), -np.inf, np.float32)  # similarity above which a vector may be kept
+        self.parts: list[list[tuple]] = [[] for _ in queries]  # similarities and ids, twice as many as wanted at most
+        self.sizes = [0] * len(queries)
+
+    def add(self, block: np.ndarray) -> None:
+        """``block`` : the next vectors, float32 (m, width)."""
+        for start in range(0, len(self.queries), TILE):
+            for query, row in enumerate(self.queries[start : start + TILE] @ block.T, start):
+                near = np.flatnonzero(row > self.least[query])
+                if len(near):
+                    self.parts[query].append((row[near], near + self.shown))
+                    self.sizes[query] += len(near)
+                    if self.sizes[query] >= 2 * self.counts[query]:
+                        self._reduce(query)
+        self.shown += len(block)
+
+    def _reduce(self, query: int) -> None:
+        similarities, ids = map(np.concatenate, zip(*self.parts[query], strict=True))
+        count = self.counts[query]
+        if len(ids) > count:
+            least = np.partition(similarities, -count)[-count]
+            chosen = similarities > least
+            chosen[np.flatnonzero(similarities == least)[: count - chosen.sum()]] = True
+            similarities, ids, self.least[query] = similarities[chosen], ids[chosen], least
+        self.parts[query], self.sizes[query] = [(similarities, ids)], len(ids)
+
+    def results(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Similarities and ids of each query's nearest, the best first."""
+        for query in range(len(self.queries)):
+            self._reduce(query)
+            similarities, ids = self.parts[query][0]
+            order = np.argsort(-similarities, kind="stable")
+            yield similarities[order], ids[order]
+
+
+def blocks(vectors: np.ndarray, places: np.ndarray | None = None) -> Iterator[np.ndarray]:
+    """Vectors (n, width), all or those at some places, as float32 (m, width) of unit length, some at a time."""
     rows = max(1, BLOCK // (4 * vectors.shape[1]))
     for start in range(0, len(vectors) if places is None else len(places), rows):
         stretch = slice(start, start + rows)
@@ -111,7 +170,8 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
         vectors[~usable] = 0
         norms[~usable] = 1
     other = np.abs(norms - 1) > ROUNDING
-    vectors[other] /= norms[other, None]
+    if other.any():
+        vectors /= np.where(other, norms, 1)[:, None]
     return vectors
 
 

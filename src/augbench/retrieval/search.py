@@ -93,8 +93,8 @@ class CachedSearch:
         names: Sequence[Sequence[str]] = (),
     ) -> list[Path]:
         """The files of the queries' tables, each with (at most) its count of neighbours; with a diversity the best
-        ``among`` so many nearest. ``names`` are those that captions have, for each query, where captions are read."""
-        among = among if self.diversity else []
+        ``among`` so many nearest; without one, that is how many may be asked for later. ``names`` are those that
+        captions have, for each query, where captions are read."""
         paths = []
         for place, (query, count) in enumerate(zip(queries, counts, strict=True)):
             asked = query if isinstance(query, str) else query.tolist()
@@ -104,7 +104,7 @@ class CachedSearch:
                 self.diversity,
                 asked,
                 count,
-                among[place] if among else None,
+                among[place] if self.diversity else None,
             ]
             if self.captions:
                 facts += [self.captions.identity, self.match.name, list(names[place])]

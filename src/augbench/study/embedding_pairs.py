@@ -4,10 +4,12 @@
 ``metadata/metadata_N.parquet``, as clip-retrieval writes them; the rows of both are in the same order.
 """
 
+import math
+import struct
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from augbench.core import files
 from augbench.core.files import BadInput
@@ -15,6 +17,7 @@ from augbench.images import folders
 
 VECTORS = (".npy", ".npz")
 METADATA = ".parquet"
+LOCAL_HEADER = 30  # bytes before the name of an archive's member, the last four of which are lengths of what follows
 
 
 class Pair(NamedTuple):
@@ -105,20 +108,48 @@ def shape(pair: Pair) -> tuple[int, int]:
     return size[0], size[1]
 
 
+def count(folder: str | Path, array: str | None) -> int:
+    """The rows of a folder of pairs."""
+    return sum(shape(pair)[0] for pair in pairs(folder, array))
+
+
 def _head(pair: Pair) -> tuple[Sequence[int], str]:
-    from numpy.lib import format as npy
-
-    def read(handle):
-        version = npy.read_magic(handle)
-        header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-        size, _, kind = header(handle)
-        return size, str(kind)
-
     if pair.array is None:
         with open(pair.vectors, "rb") as handle:
-            return read(handle)
-    with zipfile.ZipFile(pair.vectors) as archive, archive.open(f"{pair.array}.npy") as handle:
-        return read(handle)
+            size, _, kind = _read_header(handle)
+    else:
+        with zipfile.ZipFile(pair.vectors) as archive, archive.open(f"{pair.array}.npy") as handle:
+            size, _, kind = _read_header(handle)
+    return size, str(kind)
+
+
+def _read_header(handle) -> tuple[Sequence[int], bool, Any]:
+    """Shape, whether in Fortran's order, and type of the array that a file in npy's format holds; its bytes follow."""
+    from numpy.lib import format as npy
+
+    version = npy.read_magic(handle)
+    return (npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0)(handle)
+
+
+def vectors(pair: Pair):
+    """The vectors of a pair, float16 or float32 (n, width), mapped into memory; only those of a compressed archive are
+    read."""
+    import numpy as np
+
+    if pair.array is None:
+        return np.load(pair.vectors, mmap_mode="r")
+    with zipfile.ZipFile(pair.vectors) as archive:
+        member = archive.getinfo(f"{pair.array}.npy")
+        with archive.open(member) as handle:
+            size, is_transposed, kind = _read_header(handle)
+            if member.compress_type != zipfile.ZIP_STORED or not math.prod(size):
+                return np.load(pair.vectors)[pair.array]
+            begin = handle.tell()
+    with open(pair.vectors, "rb") as file:
+        file.seek(member.header_offset)
+        head = file.read(LOCAL_HEADER)
+    begin += member.header_offset + LOCAL_HEADER + sum(struct.unpack("<HH", head[-4:]))
+    return np.memmap(pair.vectors, kind, "r", begin, tuple(size), "F" if is_transposed else "C")
 
 
 def check(folder: str | Path, array: str | None, clip: str = "", width: int | None = None) -> int:

@@ -4,24 +4,34 @@ Nothing else in the program compares a source with a string: it asks the object.
 of ``SOURCES``.
 """
 
+import functools
 import itertools
+import os
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from augbench import images
-from augbench.core import files, list_files
+from augbench.core import files, list_files, names, tsv_files
 from augbench.core.files import BadInput
-from augbench.images import folders
+from augbench.images import folders, parquet_images
 from augbench.study import embedding_pairs
 
 # Columns of lists of URLs and of an index's metadata, and how they may be spelt.
 COLUMNS = {
-    "url": ["url", "URL"],
-    "caption": ["caption", "text", "TEXT"],
-    "aesthetic": ["aesthetic", "AESTHETIC_SCORE"],
+    "url": ["url", "URL", "image_url", "img_url"],
+    "caption": ["caption", "text", "TEXT", "captions", "alt_text", "description"],
+    "aesthetic": ["aesthetic", "AESTHETIC_SCORE", "aesthetic_score", "aesthetic_score_laion_v2"],
 }
 # What a pool may say besides, and how that may be spelt; it is kept where a pool says it.
 PROVENANCE = {"licence": ["licence", "license", "LICENCE", "LICENSE"], "face_bboxes": ["face_bboxes"]}
+
+
+def spellings(columns: Mapping[str, str]) -> dict[str, list[str]]:
+    """``COLUMNS``, of which some are called as the pool's ``columns`` say."""
+    return COLUMNS | {name: [spelt] for name, spelt in columns.items()}
+
+
 LISTED = 100_000  # files of a pool that a plan lists to count what is ignored
 
 
@@ -33,6 +43,7 @@ class Source:
     needs: tuple[str, ...] = ("path",)  # keys of the pool's section
     example = "path: data/laion"  # of these
     may_be_a_file = False  # its path, rather than a folder
+    takes_columns = False  # whose names can be configured
     is_built_in = False  # the study makes it itself, and serves it over HTTP
     is_local = False  # the images lie on this machine
     has_images = False  # models can be trained on them
@@ -49,12 +60,13 @@ class Source:
         """The files that the pool consists of, sorted."""
         return []
 
-    def count(self, paths: list[str]) -> int:
-        """Images, of which shards are made, in these files."""
+    def count(self, paths: list[str], columns: Mapping[str, str]) -> int:
+        """Images, of which shards are made, in these files; ``columns`` as in the section ``pool``."""
         return len(paths)
 
-    def check(self, path: str | Path) -> None:
-        """Raise BadInput when the files at ``path`` cannot be used, as far as that is seen without reading them."""
+    def check(self, path: str | Path, columns: Mapping[str, str] | None = None) -> None:
+        """Raise BadInput when the files at ``path`` cannot be used, as far as that is seen without reading them;
+        ``columns`` as in the section ``pool``."""
 
     def left_out(self, path: str | Path) -> Counter:
         """Counts of files that are not used, by kind, see :func:`augbench.images.folders.left_out_message`."""
@@ -84,7 +96,7 @@ class Folder(Source):
         """At any depth. No table could hold a name that is not UTF-8."""
         return sorted(str(file) for file in folders.images(path) if folders.is_text(file))
 
-    def check(self, path):
+    def check(self, path, columns=None):
         # Not listed here: it may be large, and the plan lists it once for all.
         left_out: Counter = Counter()
         if next(folders.images(path, left_out), None) is None:
@@ -104,9 +116,9 @@ class Folder(Source):
 
 
 class Files(Source):
-    """Files of one kind in a folder, or a single one."""
+    """Files of some kinds in a folder, or a single one."""
 
-    extension: str
+    extensions: tuple[str, ...]
     is_local = True
     has_images = True
 
@@ -115,15 +127,15 @@ class Files(Source):
         if path.is_file():
             return [str(path)]
         entries = sorted(entry.path for entry in folders.entries(path) if not folders.is_system(entry.name))
-        return [name for name in entries if name.lower().endswith(self.extension)]
+        return [name for name in entries if name.lower().endswith(self.extensions)]
 
-    def check(self, path):
+    def check(self, path, columns=None):
         names = self.files(path)
         if not names:
-            raise BadInput(f"there is no *{self.extension} in {path}")
-        self.check_files(path, names)
+            raise BadInput(f"there is no {' or '.join(f'*{kind}' for kind in self.extensions)} in {path}")
+        self.check_files(path, names, columns or {})
 
-    def check_files(self, path: str | Path, names: list[str]) -> None:
+    def check_files(self, path: str | Path, names: list[str], columns: Mapping[str, str]) -> None:
         raise NotImplementedError
 
     def left_out(self, path):
@@ -138,35 +150,71 @@ class Files(Source):
 class Shards(Files):
     name = "shards"
     meaning = "WebDataset shards"
-    extension = ".tar"
+    extensions = (".tar",)
 
-    def check_files(self, path, names):
+    def check_files(self, path, names, columns):
         for name in names:
             images.check_shard(name)
 
 
 class Urls(Files):
     name = "urls"
-    meaning = "Parquet with URLs and captions"
-    extension = ".parquet"
+    meaning = "Parquet or TSV with URLs and captions"
+    extensions = (".parquet", tsv_files.SUFFIX)
     may_be_a_file = True
+    takes_columns = True
     is_packed = True
     downloads = True
 
-    def count(self, paths):
-        from pyarrow.parquet import ParquetFile
+    def count(self, paths, columns):
+        return sum(_count_rows(path, columns) for path in paths)
 
-        return sum(ParquetFile(path).metadata.num_rows for path in paths)
-
-    def check_files(self, path, names):
-        if not sum(map(checked_rows, names)):
+    def check_files(self, path, names, columns):
+        if not sum([checked_rows(name, spellings(columns)) for name in names]):
             raise BadInput(f"{path} has no rows; a list has the columns url and caption")
+
+    def columns(self, path):
+        names = self.files(path)
+        if not names or tsv_files.is_one(names[0]):
+            return list(tsv_files.columns_of(names[0], COLUMNS)[0]) if names else None
+        return list_files.open_parquet(names[0]).schema_arrow.names
+
+
+class HuggingFace(Files):
+    name = "huggingface"
+    meaning = "a Hugging Face data set's Parquet files of images and captions, read where they lie"
+    extensions = (parquet_images.SUFFIX,)
+    may_be_a_file = True
+    takes_columns = True
+
+    def files(self, path):
+        """At any depth, as in ``data/train-00000-of-00001.parquet``."""
+        if Path(path).is_file():
+            return [str(path)]
+        return [file for file in self._all(path) if file.lower().endswith(self.extensions)]
+
+    @staticmethod
+    def _all(path: str | Path) -> list[str]:
+        below: list[str] = []
+        for place, inner, inside in os.walk(path):
+            inner[:] = [name for name in inner if not folders.is_system(name)]
+            below += [os.path.join(place, name) for name in inside if not folders.is_system(name)]
+        return sorted(below)
+
+    def check_files(self, path, names, columns):
+        if not sum([parquet_images.check(name, spellings(columns)) for name in names]):
+            raise BadInput(f"{path} has no rows; each holds an image and its caption")
+
+    def left_out(self, path):
+        if Path(path).is_file():
+            return Counter()
+        others = set(self._all(path)) - set(self.files(path))
+        return Counter(files.printable(Path(file).suffix.lower() or "without extension") for file in others)
 
     def columns(self, path):
         import pyarrow.parquet as pq
 
-        names = self.files(path)
-        return pq.read_schema(names[0]).names if names else None
+        return sorted({name for file in self.files(path) for name in pq.read_schema(file).names})
 
 
 class Index(Source):
@@ -202,18 +250,37 @@ class Service(Source):
 
 
 SOURCES: dict[str, Source] = {
-    source.name: source for source in (Digits(), Folder(), Shards(), Urls(), Embeddings(), Index(), Service())
+    source.name: source
+    for source in (Digits(), Folder(), Shards(), HuggingFace(), Urls(), Embeddings(), Index(), Service())
 }
 
 
-def checked_rows(name: str) -> int:
-    """The rows of a list of URLs. Raises BadInput when it lacks a column, or one has the wrong type."""
+def _count_rows(path: str, columns: Mapping[str, str]) -> int:
+    """The rows of a list of URLs; a long one of lines is read through once for each of its states."""
+    if not tsv_files.is_one(path):
+        return list_files.count_rows(path, COLUMNS)
+    status = Path(path).stat()
+    return _count_lines(path, columns.get("url"), status.st_size, status.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=1000)
+def _count_lines(path: str, url: str | None, size: int, changed: int) -> int:
+    return tsv_files.count(path, spellings({"url": url} if url else {}))
+
+
+def checked_rows(name: str | Path, columns: Mapping[str, Sequence[str]]) -> int:
+    """The rows of a list of URLs. Raises BadInput when it lacks a column, or one has the wrong type.
+
+    ``columns`` : name -> its spellings
+    """
+    if tsv_files.is_one(name):
+        return tsv_files.count(name, columns)
     file = list_files.open_parquet(name)
-    spelt = list_files.first_match(file.schema_arrow.names, COLUMNS)
+    spelt = names.first_match(file.schema_arrow.names, columns)
     if "url" not in spelt:
         raise BadInput(
-            f"{files.printable(name)} has no column {' or '.join(COLUMNS['url'])} (it has "
-            f"{', '.join(file.schema_arrow.names)})"
+            f"{files.printable(name)} has no column {' or '.join(columns['url'])} (it has "
+            f"{', '.join(file.schema_arrow.names)}); name it, `columns: {{url: NAME}}`"
         )
-    list_files.check_types(file, list(spelt.values()), name)
+    list_files.check_types(file, list(spelt.values()), name, [spelt.get("caption", "")])
     return file.metadata.num_rows

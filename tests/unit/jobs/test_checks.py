@@ -3,6 +3,8 @@
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
+import pandas as pd
 import pytest
 import yaml
 from PIL import Image
@@ -153,6 +155,16 @@ def test_what_a_study_wrote_already_needs_no_room(monkeypatch):
     Path("results/mine").mkdir(parents=True)
     Path("results/mine/shard.tar").write_bytes(bytes(2500))
     assert check() == []
+
+
+def test_a_plan_says_how_published_embeddings_are_searched():
+    Path("pool").mkdir()
+    np.save("pool/a.npy", np.ones((1200, 4), np.float16))
+    pd.DataFrame({"url": ["http://x"] * 1200}).to_parquet("pool/a.parquet")
+    study = {"methods": ["none"], "target": {"reader": "digits"}, "pool": {"source": "embeddings", "path": "pool"}}
+    assert checks.remarks(config.parse(ROWS | {"studies": {"mine": study}})) == [
+        "studies.mine: all of the 1,200 embeddings in pool are compared with each class's query; no index is built"
+    ]
 
 
 def test_what_a_pool_leaves_out_is_said_although_it_holds_images():

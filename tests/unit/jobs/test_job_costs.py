@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
@@ -39,6 +42,16 @@ def test_images_of_a_job_by_what_they_are_for():
     assert one.to_generate(TUNED, "selected") == (3 - 1) * 30  # the first third exists, made to compare candidates
     several = costs(generate={"times": 3}, jobs={"classes_per_generation": 2})
     assert several.to_generate("clip_prompts", "base") == 3 * 30 / 5  # ten digits, two in each job
+
+
+def test_a_scan_takes_longer_for_more_embeddings_and_reads_none(tmp_path):
+    def seconds(rows):
+        np.lib.format.open_memmap(tmp_path / "a.npy", "w+", np.float16, (rows, 512))
+        pq.write_table(pa.table({"url": pa.nulls(rows, pa.string())}), tmp_path / "a.parquet")
+        return costs(pool={"source": "embeddings", "path": str(tmp_path)}).retrieve("retrieval").seconds
+
+    # Of two classes: to read a row takes 10 microseconds, to compare it 0.1 with each.
+    assert seconds(1_000_000) - seconds(500_000) == pytest.approx(500_000 * (10e-6 + 2 * 0.1e-6))
 
 
 def test_sets_are_drawn_from_what_there_is():

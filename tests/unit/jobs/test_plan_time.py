@@ -505,7 +505,7 @@ def test_captions_are_matched_where_there_are_some(animals, tmp_path):
         checks.check_world(study(animals, ["none", "retrieval"], pool=pool, **sections), tmp_path / "results")
         raw = study(animals, ["none", "retrieval_captions"], pool=pool, **sections)
         if "title" in columns:
-            sentence = f"retrieval_captions matches captions, but {folder} has no column caption or text or TEXT (it "
+            sentence = f"retrieval_captions matches captions, but {folder} has no column caption or "
             assert sentence in refusal(raw, tmp_path)
         else:
             checks.check_world(raw, tmp_path / "results")

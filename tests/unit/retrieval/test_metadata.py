@@ -133,3 +133,22 @@ def test_hdf5_gives_the_same_rows(tmp_path):
     rows = metadata_of(tmp_path, [7, 7, 0])
     assert list(rows["url"]) == [f"http://example.org/{i}.jpg" for i in (7, 7, 0)]
     assert list(rows["aesthetic"]) == [7 / 4, 7 / 4, 0]
+
+
+@pytest.mark.parametrize(
+    ("url", "caption", "aesthetic"),
+    [
+        ("url", "text", "aesthetic_score_laion_v2"),
+        ("URL", "TEXT", "AESTHETIC_SCORE"),
+        ("image_url", "captions", "none"),
+    ],
+)
+def test_columns_are_known_as_data_sets_call_them(tmp_path, url, caption, aesthetic):
+    """COYO's, LAION's, and captions of which an image has several."""
+    (tmp_path / "metadata").mkdir()
+    captions = [["", "a", "b"], None, ["c"]] if caption == "captions" else ["a", None, "c"]
+    table = pd.DataFrame({"id": ["x"] * 3, url: ["u", "v", "w"], caption: captions, aesthetic: [5.5, None, 6.5]})
+    table.to_parquet(tmp_path / "metadata" / "0.parquet")
+    rows = metadata_of(tmp_path, [2, 0, 1])
+    assert list(rows["url"]) == ["w", "u", "v"] and list(rows["caption"]) == ["c", "a", None]
+    assert rows["aesthetic"].fillna(0).tolist() == ([0, 0, 0] if aesthetic == "none" else [6.5, 5.5, 0])

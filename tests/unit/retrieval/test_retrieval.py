@@ -552,6 +552,51 @@ def test_images_that_lie_here_are_not_downloaded(world, packed, tmp_path):
     assert not (tmp_path / "downloads").exists()
 
 
+def test_a_data_set_of_parquet_gives_what_the_index_gives(world, index, tmp_path):
+    """The same pictures in Parquet: ids, order, similarities, captions and duplicates; and the bytes in their rows."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    stored = [sample for _, sample in images.read_shard(world.shard)]
+    table = pa.table(
+        {
+            "image": [{"bytes": sample["png"], "path": "a.png"} for sample in stored],
+            "text": [sample["txt"].decode() for sample in stored],
+            **{name: [json.loads(sample["json"]).get(name) for sample in stored] for name in ("url", "aesthetic")},
+        }
+    )
+    half = len(stored) // 2
+    for name, part in (("a", table[:half]), ("b", table[half:])):
+        pq.write_table(part, tmp_path / f"{name}.parquet", row_group_size=50)
+    source = embedded(world, SOURCES["huggingface"].files(tmp_path), tmp_path / "pool")
+    for one, two in zip(
+        index.neighbours(PROMPTS, [40, 25], 0.99), source.neighbours(PROMPTS, [40, 25], 0.99), strict=True
+    ):
+        place = ["path", "offset", "length"]
+        pd.testing.assert_frame_equal(one.drop(columns=place), two.drop(columns=place))
+        assert [images.load_bytes(row) for row in two.itertuples()] == [stored[i]["png"] for i in two["id"]]
+
+
+@pytest.mark.parametrize("kind", ["index", "embeddings"])
+def test_nothing_but_neighbours_is_asked_for(kind, world, folder, index, tmp_path, monkeypatch):
+    requests, parse = [], server.BaseHTTPRequestHandler.parse_request
+
+    def recorded(handler):
+        is_right = parse(handler)
+        requests.append(handler.path)
+        return is_right
+
+    monkeypatch.setattr(server.BaseHTTPRequestHandler, "parse_request", recorded)
+    source = index if kind == "index" else scan.Scan(folder / "embeddings", None, index.clip)
+    wanted = pd.DataFrame({"class": ["three", "five"], "query": PROMPTS, "count": [6, 9]})
+    with server.serve(images.read(world.web)) as proxy:
+        paths = retrieve_into(tmp_path, wanted, source, SafetyChecker(world.safety), SETTINGS, proxy=proxy)
+    rows = pd.read_parquet(paths.ledger)
+    near = rows[~rows["fate"].isin(["unaesthetic", "unscored"])]
+    assert len(requests) == len(set(requests)) and set(requests) <= set(near["url"])
+    assert set(rows.loc[rows["fate"] == "used", "url"]) <= set(requests)
+
+
 def test_places_in_a_strangers_metadata_are_not_believed(folder, index, tmp_path):
     """An index from elsewhere could name any file of this machine."""
     shutil.copytree(folder / "index", tmp_path / "index")
@@ -583,7 +628,7 @@ def test_a_list_of_urls_becomes_a_shard(world, tmp_path, monkeypatch):
     assert [sample["jpg"] for sample in samples] == [bytes_of[url] for url in rows["url"][~dead]]
     assert json.loads(samples[0]["json"])["aesthetic"] == 6.5
     listed[["TEXT"]].to_parquet(tmp_path / "c.parquet")
-    with pytest.raises(ValueError, match=r"has no column url or URL \(it has TEXT\)"):
+    with pytest.raises(ValueError, match=r"has no column url or URL or .* \(it has TEXT\)"):
         pools.url_list([tmp_path / "c.parquet"], 0, 1)
 
 

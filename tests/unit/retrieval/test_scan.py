@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from augbench.core.files import BadInput
-from augbench.retrieval import scan
+from augbench.retrieval import scan, search
 from augbench.study import embedding_pairs
 
 WIDTH = 16
@@ -82,6 +82,51 @@ def test_neighbours_are_those_of_a_plain_product_in_each_layout(layout, tmp_path
         assert mine["similarity"].to_numpy() == pytest.approx(expected[best], abs=1e-6)
         assert mine["url"].tolist() == table["url"][best].tolist()
         assert mine["caption"].tolist() == table["text"][best].tolist()
+
+
+@pytest.mark.parametrize("counts", [[5, 40], [600, 9]])
+def test_of_equally_near_images_the_first_are_taken(counts, tmp_path, monkeypatch):
+    """Of corners of a cube all sums are exact, so many similarities are the same."""
+    monkeypatch.setattr(scan, "BLOCK", 4 * WIDTH * 7)
+    monkeypatch.setattr(scan, "TILE", 1)
+    corners = np.random.default_rng(2).choice([-0.25, 0.25], (600, WIDTH)).astype(np.float32)
+    plain(tmp_path, corners, rows()[1].drop(columns="text"))
+    queries = corners[[3, 80]]
+    answers = scan.Scan(tmp_path, None, Clip()).nearest(queries, counts, counts)
+    for query, count, (similarities, ids, own) in zip(queries, counts, answers, strict=True):
+        best = np.argsort(-(corners @ query), kind="stable")[:count]
+        assert ids.tolist() == best.tolist()
+        assert np.array_equal(similarities, (corners @ query)[best]) and np.array_equal(own, corners[best])
+
+
+@pytest.mark.parametrize("layout", [datacomp, plain])
+def test_a_search_that_grows_reads_the_embeddings_once(layout, tmp_path, monkeypatch):
+    vectors, table = rows()
+    source = scan.Scan(tmp_path, layout(tmp_path, vectors, table), Clip())
+    compared, add = [], scan.Nearest.add
+    monkeypatch.setattr(scan.Nearest, "add", lambda self, block: compared.append(len(block)) or add(self, block))
+    searched = search.CachedSearch(source, tmp_path / "answers", 1.1)
+    for counts in ([4, 6], [8, 12], [40, 60]):
+        answers = searched.neighbours(["thing 3", "thing 8"], counts, [40, 60], lambda *_: None)
+        assert [len(pd.read_parquet(answer)) for answer in answers] == counts
+    assert sum(compared) == len(table)
+    # What nobody knew of is searched; and all answers are those of a search that did not grow.
+    grown = [pd.read_parquet(answer) for answer in answers]
+    (more,) = source.neighbours(["thing 3"], [50], 1.1)
+    assert sum(compared) == 2 * len(table)
+    pd.testing.assert_frame_equal(more[:40], grown[0].astype(more.dtypes))
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_an_archive_is_mapped_where_it_can_be(save, tmp_path):
+    vectors, table = rows()
+    save(tmp_path / "a.npz", other=vectors[:, :3], l14_img=vectors, turned=np.asfortranarray(vectors))
+    table.to_parquet(tmp_path / "a.parquet")
+    for name in ("l14_img", "turned"):
+        (pair,) = embedding_pairs.pairs(tmp_path, name)
+        read = embedding_pairs.vectors(pair)
+        assert isinstance(read, np.memmap) == (save is np.savez)
+        assert np.array_equal(read, vectors)
 
 
 def test_duplicates_and_numbers_that_are_none(tmp_path):

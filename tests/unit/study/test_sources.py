@@ -43,7 +43,7 @@ def test_what_a_source_takes_and_what_it_leaves(tmp_path):
     assert shards.files(tmp_path) == [str(tmp_path / "x.tar")]
     assert shards.left_out(tmp_path)["folders"] == 1 and ".tar" not in shards.left_out(tmp_path)
     lists = urls.files(tmp_path)
-    assert (urls.count(lists), folder.count(folder.files(tmp_path))) == (2, 2)
+    assert (urls.count(lists, {}), folder.count(folder.files(tmp_path), {})) == (2, 2)
     assert urls.columns(tmp_path) == ["url", "TEXT"]
     assert urls.left_out(lists[0]) == {}
     assert SOURCES["service"].files("nowhere") == [] and SOURCES["index"].left_out(tmp_path) == {}

@@ -9,6 +9,7 @@ from augbench.study.sections.base import Count, Positive, RowOf, Section, Share
 from augbench.study.sources import SOURCES, Source
 
 INDEXED = ", ".join(name for name, row in SOURCES.items() if not (row.is_ready or row.is_remote))
+NAMING = " and ".join(name for name, row in SOURCES.items() if row.takes_columns)
 SINGLE = ", ".join(name for name, row in SOURCES.items() if row.may_be_a_file)
 
 OPT_OUTS = ("noai", "noimageai", "noml", "noindex", "noimageindex")
@@ -21,6 +22,9 @@ class Pool(Section):
     )
     path: str | None = Field(None, description=f"its folder; for {SINGLE} also a single file")
     array: str | None = Field(None, description="name of the embeddings in an npz that holds several, e.g. l14_img")
+    columns: dict[Literal["url", "caption", "aesthetic"], str] = Field(
+        {}, description=f"columns of {NAMING} that are called otherwise than usual, e.g. {{caption: title}}"
+    )
     url: str | None = Field(None, description="of the service, e.g. http://localhost:1234/knn-service")
     index: str | None = Field(None, description="name of the service's index")
     pause: Annotated[float, Field(ge=0)] = Field(0.0, description="seconds between queries to the service")
@@ -42,6 +46,8 @@ class Pool(Section):
             keys = " and ".join(self.source.needs)
             words = f"a {keys}" if len(self.source.needs) == 1 else keys
             raise ValueError(f"source: {self.source.name} needs {words}, e.g. `{self.source.example}`")
+        if self.columns and not self.source.takes_columns:
+            raise ValueError(f"source: {self.source.name} has no `columns` to name; {NAMING} have")
         return self
 
 

@@ -1,0 +1,120 @@
+"""Parquet files of images, as Hugging Face's datasets are published: each row has an encoded image, and what is said of
+it. They are read like shards; a row's number takes the place of an offset.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from augbench.core import files, list_files, names
+from augbench.core.files import BadInput
+from augbench.images.shards import Member
+
+SUFFIX = ".parquet"
+IMAGE = {"image": ["image", "img", "jpg", "jpeg", "png", "webp", "picture", "photo", "image_bytes", "bytes"]}
+BATCH = 32  # rows in memory at a time
+
+
+def is_one(path: str | Path) -> bool:
+    """Whether a file of images is one of Parquet, rather than a tar."""
+    return str(path).endswith(SUFFIX)
+
+
+def image_column(path: str | Path, schema: pa.Schema) -> str:
+    """The column that holds the images, ``{bytes, path}`` or bytes alone. Raises BadInput when there is none, or it is
+    not known which of several."""
+    able = [field.name for field in schema if _holds_images(field.type)]
+    named = names.first_match(able, IMAGE).get("image")
+    if named is None and len(able) != 1:
+        has = ", ".join(f"{files.printable(field.name)} ({str(field.type)[:40]})" for field in schema)
+        raise BadInput(
+            f"{files.printable(path)} has {'several columns' if able else 'no column'} of images, and none called image"
+            f" (it has {has}); its images are `image: {{bytes, path}}` or bytes"
+        )
+    return named or able[0]
+
+
+def _holds_images(kind: pa.DataType) -> bool:
+    if pa.types.is_struct(kind):
+        return any(field.name == "bytes" and _holds_images(field.type) for field in kind)
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+
+
+def check(path: str | Path, columns: Mapping[str, Sequence[str]]) -> int:
+    """The rows of a file. Raises BadInput unless it has images, and its captions are text; ``columns`` : name ->
+    spellings."""
+    file = list_files.open_parquet(path)
+    image_column(path, file.schema_arrow)
+    captions = names.first_match(_others(path, file.schema_arrow), {"caption": columns["caption"]}).values()
+    list_files.check_types(file, list(captions), path, captions)
+    return file.metadata.num_rows
+
+
+def _others(path: str | Path, schema: pa.Schema) -> list[str]:
+    return [name for name in schema.names if name != image_column(path, schema)]
+
+
+def samples(path: str | Path, columns: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, dict[str, Member]]]:
+    """The rows of a file as samples of a shard, see :func:`augbench.images.shards.samples`: the image as ``jpg``, of
+    whatever format it is, its caption as ``txt`` and what else is said of it as ``json``.
+
+    ``columns`` : name -> its spellings; the JSON has these names. The place of an image is the number of its row.
+    """
+    opened = list_files.open_parquet(path)
+    schema = opened.schema_arrow
+    image, spelt = image_column(path, schema), names.first_match(_others(path, schema), columns)
+    plain = [field.name for field in schema if list_files.is_text(field.type) and not _holds_images(field.type)]
+    called = {name: name for name in plain if name not in spelt.values()} | {spelt[name]: name for name in spelt}
+    row = 0
+    for batch in _batches(path, opened.num_row_groups, [image, *called]):
+        said = {name: _values(name, batch.column(column)) for column, name in called.items()}
+        for place, data in enumerate(_images(batch.column(image))):
+            facts = {name: values[place] for name, values in said.items() if values[place] is not None}
+            members = {} if data is None else {"jpg": Member(data, row, len(data))}
+            if caption := facts.pop("caption", None):
+                members["txt"] = Member(str(caption).encode("utf-8", "replace"), 0, 0)
+            text = json.dumps(facts, default=str).encode()
+            yield str(row), members | {"json": Member(text, 0, len(text))}
+            row += 1
+
+
+def _batches(path: str | Path, groups: int | Sequence[int], columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """Rows of some row groups, as they stream by. Raises BadInput where the file is damaged."""
+    chosen = range(groups) if isinstance(groups, int) else groups
+    try:
+        # Mapped: else a whole row group's column would be read at once, and some have gigabytes.
+        with pq.ParquetFile(path, memory_map=True) as file:
+            yield from file.iter_batches(BATCH, row_groups=list(chosen), columns=list(columns))
+    except (pa.ArrowException, OSError) as error:
+        raise BadInput(f"{files.printable(path)} is damaged: {str(error)[:200]}; copy it again") from None
+
+
+def _images(column: Any) -> list[bytes | None]:
+    return (column.field("bytes") if pa.types.is_struct(column.type) else column).to_pylist()
+
+
+def _values(name: str, column: Any) -> list:
+    """Values of a column; of several captions of an image the first."""
+    if name == "caption" or pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
+        return list_files.text(pa.chunked_array([column])).to_pylist()
+    return column.to_pylist()
+
+
+def load(path: str | Path, row: int) -> bytes:
+    """The encoded image of a row; those before it in its row group stream by."""
+    with pq.ParquetFile(path, memory_map=True) as file:
+        image, begin = image_column(path, file.schema_arrow), 0
+        for group in range(file.num_row_groups):
+            count = file.metadata.row_group(group).num_rows
+            if row < begin + count:
+                break
+            begin += count
+    for batch in _batches(path, [group], [image]):
+        if row < begin + len(batch):
+            return _images(batch.column(image).slice(row - begin, 1))[0] or b""
+        begin += len(batch)
+    raise BadInput(f"{files.printable(path)} has no row {row}; it has changed since it was read")

@@ -1,0 +1,130 @@
+"""Parquet files of images: a family of the layouts in which data sets are published, against the rows themselves."""
+
+import io
+import json
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from augbench import images
+from augbench.core.files import BadInput
+from augbench.images import parquet_images
+from augbench.models.captioned_pool import CaptionedPool
+from augbench.models.captioned_pool import samples as samples_of
+from augbench.study.sources import SOURCES, spellings
+
+COUNT = 45  # more than a batch
+USUAL = spellings({})
+
+
+def picture(number):
+    data = io.BytesIO()
+    Image.new("RGB", (9, 8), (number, 2 * number, 3)).save(data, "JPEG" if number % 2 else "PNG")
+    return data.getvalue()
+
+
+PICTURES = [None if number == 40 else picture(number) for number in range(COUNT)]
+CAPTIONS = [None if number % 9 == 4 else f"caption {number} é" for number in range(COUNT)]
+STRUCT = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+
+
+def structs(kind=STRUCT):
+    return pa.array([None if data is None else {"bytes": data, "path": "x.jpg"} for data in PICTURES], kind)
+
+
+LAYOUTS = {  # columns of images and captions
+    "datasets": {"image": structs(), "text": pa.array(CAPTIONS)},
+    "path first": {
+        "caption": pa.array(CAPTIONS, pa.large_string()),
+        "image": structs(pa.struct([("path", pa.string()), ("bytes", pa.large_binary())])),
+    },
+    "bytes": {"jpg": pa.array(PICTURES), "TEXT": pa.array(CAPTIONS).dictionary_encode(), "mask": pa.array(PICTURES)},
+    "any name": {"pixels": pa.array(PICTURES, pa.large_binary()), "alt_text": pa.array(CAPTIONS)},
+    "several captions": {
+        "image": structs(),
+        "captions": pa.array([None if said is None else [None, said, "other"] for said in CAPTIONS]),
+    },
+}
+
+
+def write(path, layout, group=7):
+    path.parent.mkdir(exist_ok=True, parents=True)
+    facts = {
+        "url": [f"http://x/{i}" for i in range(COUNT)],
+        "width": [9] * COUNT,
+        "boxes": [[[0.5]]] * COUNT,
+        "made": pa.array([0] * COUNT, pa.timestamp("s")),
+    }
+    pq.write_table(pa.table(LAYOUTS[layout] | facts), path, row_group_size=group)
+    return path
+
+
+@pytest.mark.parametrize("group", [7, COUNT])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_rows_are_samples_whose_images_load_from_where_they_lie(layout, group, tmp_path):
+    path = write(tmp_path / "a.parquet", layout, group)
+    assert parquet_images.check(path, USUAL) == COUNT
+    read = list(parquet_images.samples(path, USUAL))
+    assert [key for key, _ in read] == [str(number) for number in range(COUNT)]
+    for number, (_, sample) in enumerate(read):
+        said = json.loads(sample["json"].data)
+        assert said == {"url": f"http://x/{number}", "width": 9, "made": "1970-01-01 00:00:00"}
+        assert (sample["txt"].data.decode() if "txt" in sample else None) == CAPTIONS[number]
+        assert ("jpg" in sample) == (PICTURES[number] is not None)
+        if "jpg" in sample:
+            data, offset, length = sample["jpg"]
+            assert data == PICTURES[number] and length == len(data)
+            row = pd.Series({"image_id": "x", "path": str(path), "offset": offset, "length": length})
+            assert images.load_bytes(row) == data
+
+
+def test_a_caption_has_the_name_that_the_pool_says(tmp_path):
+    table = pa.table({"image": structs(), "text": ["wrong"] * COUNT, "title": CAPTIONS})
+    pq.write_table(table, tmp_path / "a.parquet")
+    said = [sample.get("txt") for _, sample in samples_of(tmp_path / "a.parquet", {"caption": "title"})]
+    assert [member and member.data.decode() for member in said] == CAPTIONS
+
+
+def test_a_list_that_has_a_known_name_is_kept_and_any_other_left(tmp_path):
+    write(tmp_path / "a.parquet", "datasets")
+    _, sample = next(parquet_images.samples(tmp_path / "a.parquet", USUAL | {"faces": ["boxes"]}))
+    assert json.loads(sample["json"].data)["faces"] == [[0.5]]
+
+
+def test_small_models_are_trained_on_such_files(tmp_path):
+    pool = CaptionedPool([write(tmp_path / "a.parquet", "datasets")], 8)
+    known = [number for number in range(COUNT) if PICTURES[number] and CAPTIONS[number]]
+    assert pool.captions == [CAPTIONS[number] for number in known]
+    assert np.allclose(pool.pixels[:, 0].float().mean((1, 2)), known, atol=2)
+
+
+def test_files_of_a_data_set_are_found_at_any_depth(tmp_path):
+    source = SOURCES["huggingface"]
+    files = [write(tmp_path / name, "datasets") for name in ("data/train-00001.parquet", "data/train-00000.parquet")]
+    for name in (".cache/huggingface/x.parquet", "README.md"):
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / name).write_text("x")
+    assert source.files(tmp_path) == sorted(map(str, files))
+    assert source.files(files[0]) == [str(files[0])]
+    assert dict(source.left_out(tmp_path)) == {".md": 1}
+    source.check(tmp_path)
+
+
+REFUSED = {
+    "no image": ({"text": pa.array(["a"])}, r"has no column of images, and none called image \(it has text \(string\)"),
+    "two": ({"a": pa.array([b"x"]), "b": pa.array([b"x"])}, "has several columns of images, and none called image"),
+    "captions that are none": ({"image": pa.array([b"x"]), "text": pa.array([{"a": 1}])}, "column 'text' holds struct"),
+    "no rows": ({"image": pa.array([], pa.binary())}, "has no rows"),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_what_holds_no_images_is_one_sentence(kind, tmp_path):
+    columns, sentence = REFUSED[kind]
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    with pytest.raises(BadInput, match=sentence):
+        SOURCES["huggingface"].check(tmp_path)
