@@ -19,6 +19,7 @@ from augbench.retrieval import guard, index, metadata
 from augbench.study import classes, embedding_pairs, encoders, prompts
 from augbench.study.config import Config, ConfigError, Study
 from augbench.study.layouts import layout_of
+from augbench.study.sections.classifier import Classifier
 from augbench.study.sections.models import Backbone
 from augbench.study.sources import COLUMNS
 
@@ -61,8 +62,6 @@ def check_world(
 
     ``script_file`` : the name of a user's script -> where it lies
     """
-    from augbench.classifier.architectures import check_model
-
     try:
         results.mkdir(parents=True, exist_ok=True)
         probe = results / f".write-{os.getpid()}"
@@ -83,13 +82,18 @@ def check_world(
         check_pool(study, place)
         check_audit(study, place)
         for key, check, named in (
-            ("classifier.model", check_model, study.classifier.model),
+            ("classifier.model", check_classifier, study.classifier),
             ("metrics.encoder", encoders.check, study.metrics.encoder),
         ):
             try:
                 check(named)
             except ValueError as error:
                 raise ConfigError(f"{place}.{key}: {error}") from None
+
+
+def check_classifier(section: Classifier) -> None:
+    """Raise ValueError where there is no such network, as far as that is known without loading it."""
+    section.library.check(section.model, section.image_size, section.is_pretrained)
 
 
 def remarks(config: Config) -> list[str]:

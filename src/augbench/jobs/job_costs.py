@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from augbench.classifier import architectures, crops
+from augbench.classifier import crops
 from augbench.jobs import resources
 from augbench.jobs.backbone_costs import BackboneCosts
 from augbench.jobs.resources import HOUR
@@ -89,7 +89,7 @@ class JobCosts:
         section = self.study.classifier
         if section.workers is not None:
             return section.workers
-        return crops.READERS if section.image_size > SMALL else 0
+        return crops.READERS if section.pixels > SMALL else 0
 
     @property
     def finetuning_cores(self) -> int:
@@ -405,15 +405,16 @@ class JobCosts:
     @property
     def _weights_bytes(self) -> float:
         """Of a classifier: float32."""
-        return 4 * architectures.parameters_of(self.study.classifier.model)
+        section = self.study.classifier
+        return 4 * section.library.parameters(section.model)
 
     def _classifier(self, recipe: Recipe, real: float, added: float = 0, runs: float = 1) -> Need:
         """One classifier after the other, each on all GPUs of the job."""
         section, images = self.study.classifier, real + added
         drawn = recipe.mix.epoch_size(real, added) if recipe.mix else images
         epochs = section.budget.expected_epochs(drawn, section)
-        work = runs * resources.classifier(drawn, epochs, section.image_size) / section.processes
-        decoded = 4 * section.image_size**2 / section.crop_scale[0] * images
+        work = runs * resources.classifier(drawn, epochs, section.pixels) / section.processes
+        decoded = 4 * section.pixels**2 / section.crop_scale[0] * images
         kept = decoded / 1e6 if decoded <= crops.MEMORY else 0  # of each process: all images, or none
         memory = resources.classifier_tables(images, section.processes) + section.processes * (CARD + kept)
         return Need(work, memory, section.processes)

@@ -84,7 +84,7 @@ def table1(results: StudyResults) -> dict:
         "winners": results.answer["winners"],
         "dataset": plan.dataset,
         "further": paper[~paper["method"].isin(list(plan.methods))].to_dict("records"),
-        "budget": plan.settings.classifier.budget.account,
+        "budget": plan.settings.classifier.account,
         "capped": [row for row in results.summaries if row["at_cap"]],
     }
 
