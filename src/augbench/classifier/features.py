@@ -8,13 +8,14 @@ import pandas as pd
 import torch
 
 from augbench import images
-from augbench.classifier.networks import EVALUATION_BATCH, Network
+from augbench.classifier.networks import READ_BATCH, Network, parts_of
 from augbench.classifier.scoring import evaluation_batches
 from augbench.core import finite
 from augbench.core.gpu_memory import Portions
 from augbench.images import embeddings
 from augbench.study.sections.classifier import Classifier
 
+BATCH = 2 * READ_BATCH  # images that a network takes at a time
 Progress = Callable[[int, int, str], None]
 
 
@@ -39,12 +40,12 @@ def encode(
     """Features of a table's images as they are scored, float32 (n, d). Raises RuntimeError naming an image of which the
     network makes no numbers, ValueError naming one that cannot be read."""
     data = evaluation_batches(table, network.view, workers)
-    parts = [range(start, min(start + EVALUATION_BATCH, len(data))) for start in range(0, len(data), EVALUATION_BATCH)]
-    portions = Portions(EVALUATION_BATCH, "images to encode", "name a smaller model")
+    parts = parts_of(range(len(data)), BATCH)
+    portions = Portions(BATCH, "images to encode", "name a smaller model")
     network.module.eval()
     encoded = []
     with torch.inference_mode():
-        for part, pixels in zip(parts, data.stream([(0, part, part) for part in parts]), strict=True):
+        for part, pixels in zip(parts, network.read(data, parts), strict=True):
             batches = portions(lambda batch: network.features(network.normalised(batch)).flatten(1).cpu(), pixels)
             encoded.append(torch.cat(batches).numpy())
             names = [data.rows[place].image_id for place in part]

@@ -12,6 +12,7 @@ from augbench.core.gpu_memory import Portions
 from augbench.study.sections.classifier import Classifier
 
 EVALUATION_BATCH = 256  # fixed, because the batch can change low bits of a result
+READ_BATCH = 32  # of images to score that one reader reads at a time
 LOWER = "use a lower `classifier: {learning_rate: ...}`"  # the remedy for a training that diverges
 
 
@@ -132,15 +133,21 @@ class Network:
         if self.processes > 1:  # each has seen other images; as in training, the first one's statistics count
             for buffer in self.module.buffers():
                 torch.distributed.broadcast(buffer, 0)
-        starts = range(0, len(data), EVALUATION_BATCH)
-        parts = [range(start, min(start + EVALUATION_BATCH, len(data))) for start in starts]
-        mine = self.share([(0, part, part) for part in parts])
+        mine = self.share(parts_of(range(len(data)), EVALUATION_BATCH))
         portions = Portions(EVALUATION_BATCH, "images to classify", "take a smaller `classifier: {image_size: ...}`")
-        for (_, where, _), pixels in zip(mine, data.stream(mine), strict=True):
+        for where, pixels in zip(mine, self.read(data, mine), strict=True):
             with torch.inference_mode():
                 scored = portions(lambda part: self.logits(self.normalised(part)).softmax(1).max(1), pixels)
                 labels, shares = (torch.cat([each[place] for each in scored]) for place in (1, 0))
             yield labels, shares, where
+
+    def read(self, data: Batches, parts: Sequence[range]) -> Iterator[torch.Tensor]:
+        """The pixels of images at some positions, part by part, on the device. They are read in smaller batches, so
+        that all readers have something to do from the beginning."""
+        smaller = [parts_of(part, READ_BATCH) for part in parts]
+        batches = data.stream([(0, part, part) for each in smaller for part in each])
+        for each in smaller:
+            yield torch.cat([next(batches).to(self.device, non_blocking=True) for _ in each])
 
     def predict(self, data: Batches):
         """Predicted labels int64 (n,) and their softmax probabilities float32 (n,), the same in every process. Raises
@@ -162,6 +169,11 @@ def _only_head(module, model: str) -> nn.Linear:
     module.requires_grad_(False)
     head.requires_grad_(True)
     return head
+
+
+def parts_of(positions: range, size: int) -> list[range]:
+    """Positions in parts of at most ``size``."""
+    return [positions[start : start + size] for start in range(0, len(positions), size)]
 
 
 def check_probabilities(shares, data: Batches, where: Sequence[int]) -> None:

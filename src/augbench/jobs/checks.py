@@ -81,8 +81,10 @@ def check_world(
         check_prompts(config, study, place)
         check_pool(study, place)
         check_audit(study, place)
+        further = [(f"classifiers.{key}.model", check_classifier, each) for key, each in study.classifiers.items()]
         for key, check, named in (
             ("classifier.model", check_classifier, study.classifier),
+            *further,
             ("metrics.encoder", encoders.check, study.metrics.encoder),
         ):
             try:

@@ -21,6 +21,7 @@ def report_files(files: StudyFiles) -> dict:
         "train": files.split("train"),
         **{name: files.table(name) for name in TABLES},
         **{name: files.table(name) if adding else None for name in ("domain_gap", "set_metrics")},
+        "classifiers": files.table("classifiers") if files.shows_classifiers else None,
         "clusters": files.clusters if files.cluster_counts else None,
         "paper_results": package_data.as_input("paper_results.csv"),
         "paper_compute": package_data.as_input("paper_compute.csv"),
@@ -89,7 +90,9 @@ def _for_all_methods(files: StudyFiles):
         if files.embedder:
             names["audit"] += [f"vectors-{name}" for name in sorted({*compared, *scored})]
         names["domain_gap"] = ["judge", "domain_gap"]
-    names["report"] = ["tables", "per_class"]
+    if files.probes:
+        names["features"] = [f"{probe}/{images}" for probe in files.probes for images in files.featured(probe)]
+    names["report"] = ["tables", "per_class", *["classifiers"] * files.shows_classifiers]
     return [(stage, name, "", "") for stage, each in names.items() for name in each]
 
 
@@ -106,6 +109,9 @@ def _by_method(files: StudyFiles):
         for ratio in files.ratios(method):
             stretches = [f"{method}-x{ratio}-{first}-{last}" for first, last in files.stretches]
             jobs += [("classify", name, method, f"x{ratio}") for name in stretches]
+        stretches = [f"{method}-x{files.ratios(method)[0]}-{first}-{last}" for first, last in files.stretches]
+        for classifier in files.study.classifiers:
+            jobs += [("classifiers", f"{classifier}/{name}", method, classifier) for name in stretches]
         jobs.append(("report", f"summary-{method}", method, ""))
     return jobs
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from augbench.report.exhibits import (
     accuracy,
+    classifiers,
     comparison,
     compute,
     conditionings,
@@ -39,6 +40,7 @@ SECTIONS = [
     Section("methods", "Accuracy by method"),
     Section("table1", "Table 1", "Table 1"),
     Section("differences", "Differences between methods", "Differences"),
+    Section("classifiers", "Other classifiers", "Classifiers"),
     Section("scaling", "More added images", "Scaling"),
     Section("classes", "Class by class", "Classes"),
     Section("images", "What the methods add", "Images"),
@@ -54,6 +56,7 @@ SECTIONS = [
 EXHIBITS = [
     *accuracy.EXHIBITS,
     *comparison.EXHIBITS,
+    *classifiers.EXHIBITS,
     *scaling.EXHIBITS,
     *per_class.EXHIBITS,
     *images.EXHIBITS,

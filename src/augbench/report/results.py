@@ -41,6 +41,7 @@ class Files:
     paper_compute: str
     domain_gap: str | None = None
     set_metrics: str | None = None
+    classifiers: str | None = None
     clusters: str | None = None
     added: dict[str, str] = field(default_factory=dict)  # the first set that a method adds, at the main ratio
     audits: dict[str, str] = field(default_factory=dict)
@@ -200,6 +201,10 @@ class StudyResults:
         return _csv(self.files.set_metrics)
 
     @cached_property
+    def classifiers(self) -> pd.DataFrame:
+        return _csv(self.files.classifiers)
+
+    @cached_property
     def clusters(self) -> pd.DataFrame:
         return _parquet(self.files.clusters)
 
@@ -254,7 +259,8 @@ def records(table: pd.DataFrame) -> list[dict]:
     return table.astype(object).where(table.notna(), None).to_dict("records")
 
 
-TEXTS = dict.fromkeys(("method", "other", "class", "predicted"), str)
+TEXTS = dict.fromkeys(("method", "other", "class", "predicted", "classifier", "model"), str)
+TEXTS |= dict.fromkeys(("weights", "revision", "sha256", "licence"), str)
 
 
 def _csv(path: str) -> pd.DataFrame:
@@ -263,7 +269,7 @@ def _csv(path: str) -> pd.DataFrame:
 
 
 _NUMBERS = ("accuracy_se", "overlap", "low", "high", "t", "df", "p", "p_holm", "paper_accuracy", "paper_se")
-_NUMBERS += set_metrics.NAMES
+_NUMBERS += (*set_metrics.NAMES, "difference", "weights", "revision", "sha256", "licence")  # texts, too
 _EMPTY_NUMBERS = {name: [""] for name in _NUMBERS}
 
 

@@ -11,6 +11,7 @@ from augbench.study.optimizers import OPTIMIZERS, Optimizer
 from augbench.study.schedules import SCHEDULES, Schedule
 from augbench.study.sections.base import Count, Positive, RowOf, Section, Share
 
+MAIN = "main"  # what the study's own classifier is called beside further ones
 EARLY = " Early stopping on validation accuracy ends the training of every method."
 
 
