@@ -249,9 +249,9 @@ def test_further_classifiers_and_features_are_jobs_of_their_own():
     assert rules.count("classify_further") == 2 * len(METHODS) * 2
     assert rules.count("encode_features") == len(METHODS)  # the splits, and what each but the target alone adds
     assert rules.count("classifiers") == 1 and "classifiers" not in [rule for rule, _ in costs().jobs()]
-    probing, scratch = (one.classify(TUNED, "1", 2, name) for name in ("probe", "scratch"))
+    probing, scratch = (one.classify(TUNED, "1", 50, name) for name in ("probe", "scratch"))
     assert probing.seconds < scratch.seconds and probing.writes < scratch.writes
-    assert scratch == one.classify(TUNED, "1", 2)
+    assert scratch == one.classify(TUNED, "1", 50)
     measured = [job for job in measured_jobs(one.files) if job[1] in ("classifiers", "features")]
     assert len(measured) == rules.count("classify_further") + rules.count("encode_features")
     assert ("results/s/benchmarks/features/probe/retrieval/x1.tsv", "features", "", "") in measured
