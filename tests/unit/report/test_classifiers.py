@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from made_report import EVIL, METHODS, make_results, plan, results, section
 
-from augbench.core.files import BadInput, write_json
+from augbench.core.files import BadInput, write_csv, write_json
 from augbench.report import catalogue, classifiers, comparison
 from augbench.report.exhibits import classifiers as shown_classifiers
 
@@ -118,3 +118,13 @@ def test_one_classifier_from_scratch_has_no_such_section():
     pretrained = {"model": "timm/x", "weights": "pretrained"}
     assert [entry.applies(plan(**sections)) for sections in ({}, {"classifier": pretrained})] == [False, True]
     assert entry.applies(plan(classifiers={"other": {"model": "resnet18"}}))
+
+
+def test_the_curves_of_a_probe_go_over_strengths_of_regularisation(tmp_path):
+    folder = make_results(tmp_path / "study")
+    for file in (folder / "classifier").rglob("history.csv"):
+        write_csv(file, pd.DataFrame({"log10_C": [-3.0, -2.5], "validation_accuracy": [50.0, 60.0]}))
+    probe = {"model": "timm/x", "weights": "pretrained", "train": "probe"}
+    html = section(results(folder, plan(classifier=probe)), "training", "table1")
+    assert "Validation accuracy over the inverse strength of regularisation, log10(C), one line per run." in html
+    assert "a logistic regression on features of the same pretrained network" in html
