@@ -2,13 +2,19 @@
 
     python benchmarks/classifier.py           # makes 96 photos of 1600 x 1200 pixels itself
     python benchmarks/classifier.py FOLDER    # class folders of JPEGs
+    python benchmarks/classifier.py --score timm/resnet18   # instead: how fast a network scores photos
 
 Both sides read the same files with as many workers and give random crops of 224 pixels, half of them mirrored, as
 uint8 batches; ours once from files and once from a tar, and from files with each augment of images. They run in turn,
 so that the machine's speed cancels.
+
+With `--score` a network with random weights scores the photos, and takes features of them for a probe: ours against a
+loop over a DataLoader with as many workers (as timm's validate.py), and against a plain loop that reads one photo after
+the other and takes them in batches of the same size; both with timm's own transform, both with all cores.
 """
 
 import argparse
+import functools
 import os
 import platform
 import statistics
@@ -25,7 +31,11 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 from augbench import images
 from augbench.classifier import augmenting
 from augbench.classifier.crops import Batches, training_batches
+from augbench.classifier.features import encode
+from augbench.classifier.networks import Network
+from augbench.classifier.scoring import evaluation_batches
 from augbench.study.augments import AUGMENTS
+from augbench.study.sections.classifier import Classifier
 
 SIDE, SCALE, BATCH, ROUNDS = 224, (0.08, 1.0), 32, 5
 
@@ -113,25 +123,89 @@ def measure(folder: Path, workers: int) -> None:
                 for what, speed in round_speeds.items():
                     speeds[what].append(speed)
     for what in sides:
-        other = "plain" if what in tables else "files"
-        ratios = [a / b for a, b in zip(speeds[what], speeds[other], strict=True)]
-        print(
-            f"  {what} against {other}: {statistics.median(ratios):.2f}x ({min(ratios):.2f} to {max(ratios):.2f}); "
-            f"{statistics.median(speeds[what]):.0f} against {statistics.median(speeds[other]):.0f} images/s"
-        )
+        compare(speeds, what, "plain" if what in tables else "files")
+
+
+def compare(speeds: dict, what: str, other: str) -> None:
+    ratios = [a / b for a, b in zip(speeds[what], speeds[other], strict=True)]
+    print(
+        f"  {what} against {other}: {statistics.median(ratios):.2f}x ({min(ratios):.2f} to {max(ratios):.2f}); "
+        f"{statistics.median(speeds[what]):.1f} against {statistics.median(speeds[other]):.1f} images/s"
+    )
+
+
+class Photos:
+    """What a DataLoader takes: photos as timm's transform gives them."""
+
+    def __init__(self, paths: list, transform):
+        self.paths, self.transform = paths, transform
+
+    def __len__(self):
+        return len(self.paths)
+
+    def __getitem__(self, place: int):
+        return self.transform(Image.open(self.paths[place]).convert("RGB"))
+
+
+def measure_scoring(folder: Path, workers: int, model: str) -> None:
+    import timm
+    import torch
+    from timm import data
+    from torch.utils.data import DataLoader
+
+    table = table_of(folder)
+    network = Network(Classifier(model=model, image_size=None), 10)
+    theirs = timm.create_model(model.removeprefix("timm/"), num_classes=10)
+    theirs.load_state_dict(network.module.state_dict())
+    theirs.eval()
+    photos = Photos(
+        list(table["path"]), data.create_transform(**data.resolve_model_data_config(theirs), is_training=False)
+    )
+
+    def plain_loop(compute):
+        parts = [range(start, min(start + BATCH, len(photos))) for start in range(0, len(photos), BATCH)]
+        return torch.cat([compute(torch.stack([photos[place] for place in part])) for part in parts])
+
+    def loader():
+        return torch.cat([theirs(batch) for batch in DataLoader(photos, BATCH, num_workers=workers)]).argmax(1)
+
+    def features(batch):
+        return theirs.forward_head(theirs.forward_features(batch), pre_logits=True)
+
+    sides = {
+        "scores": lambda: network.predict(evaluation_batches(table, network.view, workers))[0],
+        "loader": loader,
+        "features": lambda: torch.from_numpy(encode(network, table, workers)),
+        "plain loop": lambda: plain_loop(features),
+    }
+    speeds, results = {what: [] for what in sides}, {}
+    for epoch in range(ROUNDS + 1):  # the first warms up
+        for what, side in sides.items():
+            with torch.inference_mode():
+                start = time.perf_counter()
+                results[what] = side()
+                speed = len(photos) / (time.perf_counter() - start)
+            if epoch:
+                speeds[what].append(speed)
+    assert torch.equal(results["scores"], results["loader"])
+    assert torch.allclose(results["features"], results["plain loop"], atol=1e-3)
+    compare(speeds, "scores", "loader")
+    compare(speeds, "features", "plain loop")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, nargs="?", help="class folders of JPEGs")
     parser.add_argument("--workers", type=int, default=min(8, os.cpu_count() or 1))
+    parser.add_argument("--score", metavar="MODEL", help="a network of timm that scores the photos")
     options = parser.parse_args()
+    run = functools.partial(measure_scoring, model=options.score) if options.score else measure
     print(
         f"{platform.machine()}, {os.cpu_count()} cores, {options.workers} workers, crops of {SIDE} pixels", flush=True
     )
     if options.folder:
-        measure(options.folder, options.workers)
+        run(options.folder, options.workers)
     else:
         with tempfile.TemporaryDirectory() as photos:
             make_photos(Path(photos), 96)
-            measure(Path(photos), options.workers)
+            run(Path(photos), options.workers)

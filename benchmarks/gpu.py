@@ -349,7 +349,7 @@ def plain_classifier(size: Size) -> float:
 def from_pixels(size: Size) -> float:
     """The same of our own step, whose batches come from the host's memory."""
     determinism.require(strict=False)
-    network = Network(size.model, 1000)
+    network = Network(Classifier(model=size.model), 1000)
     network.module.train()
     optimizer = torch.optim.SGD(network.module.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
     scaler = torch.amp.GradScaler(network.device.type, enabled=network.mixed)

@@ -396,7 +396,7 @@ def run_classify_process(folder: Path) -> int:
     job = {name: launching._unpacked(packed) for name, packed in files.read_json(folder / "call.json").items()}
     sets = {"training": job["train"], "validation": job["validation"], "test": job["test"]}
     labels = {name: training._labels(table, job["classes"], name) for name, table in sets.items()}
-    network = networks.Network(job["settings"].model, len(job["classes"]))
+    network = networks.Network(job["settings"], len(job["classes"]))
     started = training._Training(network, sets, labels, job["settings"], job["seed"])
     started.resume_from(folder / "state.safetensors", job["classes"])
     return sum(map(len, sets.values()))

@@ -16,6 +16,7 @@ from augbench.jobs.rules import numbered_rule, share_gpus, touched, track_change
 from augbench.jobs.study_files import StudyFiles
 from augbench.study import config as configuration
 from augbench.study.sections.audit import REFERENCES
+from augbench.study.sections.classifier import MAIN
 
 logs.share_library()
 
@@ -64,6 +65,8 @@ wildcard_constraints:
     study="|".join(STUDIES),
     method="|".join(METHODS),
     backbone=one_of({name for study in STUDIES.values() for name in study.backbones}),
+    classifier=one_of({name for study in STUDIES.values() for name in study.all_classifiers}),
+    images=r"splits|[^/]+/x[0-9.]+",
     purpose="base|screen|selected|further",
     rate=r"[0-9.e+-]+",
     part="[0-9]+",
@@ -98,6 +101,15 @@ def setting(key):
 
 def method_row(wildcards):
     return files_of(wildcards).method_row(wildcards.method)
+
+
+def classifier_of(wildcards):
+    """The name of the classifier that a job trains."""
+    return wildcards.get("classifier", MAIN)
+
+
+def classifier_section(wildcards):
+    return study_of(wildcards).all_classifiers[classifier_of(wildcards)]
 
 
 def recipe(wildcards):

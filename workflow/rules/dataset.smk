@@ -144,7 +144,7 @@ rule score:
         clip=lambda w: files_of(w).clip_name,
         embedder=lambda w: files_of(w).embedder,
         image_size=setting("audit.image_size"),
-        data=data_in("clip", "detector"),
+        data=data_in("clip", "detector", "classifier"),
     message:
         "{wildcards.study}: score the images that {wildcards.method} may add"
     script:

@@ -154,6 +154,7 @@ rule screen:
         recipe=recipe,
         parts=lambda w: files_of(w).screening_jobs(w.method),
         save_minutes=setting("jobs.save_minutes"),
+        data=data_in("classifier"),
     message:
         "{wildcards.study}: compare candidates of {wildcards.method}, part {wildcards.part}"
     script:

@@ -26,6 +26,7 @@ rule judge:
         seed=setting("seed"),
         settings=setting("classifier"),
         save_minutes=setting("jobs.save_minutes"),
+        data=data_in("classifier"),
     message:
         "{wildcards.study}: train the judge of the domain gap on real images"
     script:
@@ -69,7 +70,7 @@ rule domain_gap:
         seed=setting("seed"),
         encoder=setting("metrics.encoder"),
         clip=lambda w: files_of(w).clip_name if study_of(w).metrics.row.needs_clip else None,
-        data=data_in("encoder"),
+        data=data_in("encoder", "classifier"),
     message:
         "{wildcards.study}: compare added with real images: the domain gap, and metrics of image sets"
     script:
@@ -141,6 +142,37 @@ rule tables:
         "{wildcards.study}: write Table 1, accuracies by ratio and by class, and differences between methods"
     script:
         "../scripts/tables.py"
+
+
+# Whether what methods add helps each of the study's classifiers.
+rule classifiers:
+    input:
+        metrics=lambda w: files_of(w).crossed_runs("metrics.json"),
+        predictions=lambda w: files_of(w).crossed_runs("predictions.parquet"),
+    output:
+        report(
+            ANY.table("classifiers"),
+            category="Tables",
+            caption="../report/classifiers.rst",
+            labels={"study": "{study}", "table": "classifiers"},
+        ),
+    log:
+        "results/{study}/logs/report/classifiers.log",
+    benchmark:
+        "results/{study}/benchmarks/report/classifiers.tsv"
+    localrule: True
+    conda:
+        "../../envs/augbench.yaml"
+    resources:
+        **needs("classifiers"),
+    params:
+        classifiers=lambda w: list(study_of(w).all_classifiers),
+        methods=setting("methods"),
+        without=lambda w: files_of(w).without,
+    message:
+        "{wildcards.study}: compare methods in the eyes of each classifier"
+    script:
+        "../scripts/classifiers.py"
 
 
 rule per_class:

@@ -23,6 +23,7 @@ if __name__ == "__main__":
             snakemake.params.save_minutes,
             functools.partial(launching.run, processes=snakemake.resources.gpu),
             Recipe(**snakemake.params.recipe),
+            list(zip(snakemake.input.features, snakemake.params.featured, strict=True)),
         ),
         {name: images.read_columns(snakemake.input[name]) for name in ("train", "validation", "test")},
         [row["class"] for row in rows],

@@ -8,7 +8,7 @@ take_gpus(snakemake.log[0], snakemake.resources.gpu)
 import numpy as np
 
 from augbench import images
-from augbench.audit import embeddings
+from augbench.images import embeddings
 from augbench.models import clip, copy_detectors
 
 table, _ = images.read_distinct(*snakemake.input.tables)

@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 
 from augbench import images
-from augbench.audit import embeddings
 from augbench.audit import hashes as image_hashes
 from augbench.core.files import whole, write_json
 from augbench.core.shares import shares
+from augbench.images import embeddings
 
 BITS = 64
 RADIUS = 10  # bits; candidates differ in fewer, as in the paper

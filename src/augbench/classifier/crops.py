@@ -48,15 +48,30 @@ def training_image(row, image_size: int, crop_scale: tuple[float, float]):
     return _shrink(image, needed) if min(image.size) > needed else image
 
 
-def random_crop(image, image_size: int, crop_scale: tuple[float, float], horizontal_flip: bool, key: tuple):
+def random_crop(
+    image,
+    image_size: int,
+    crop_scale: tuple[float, float],
+    horizontal_flip: bool,
+    key: tuple,
+    interpolation: str = "BILINEAR",
+):
     """A random crop resized to a square, perhaps mirrored, drawn as torchvision's RandomResizedCrop does.
 
-    ``crop_scale`` bounds the share of the area; ``key`` is what the choice is derived from.
+    ``crop_scale`` bounds the share of the area; ``key`` is what the choice is derived from; ``interpolation`` is a
+    member of ``PIL.Image.Resampling``.
     """
-    return _cut(image, *_crop(image.size, crop_scale, horizontal_flip, key), image_size)
+    return _cut(image, *_crop(image.size, crop_scale, horizontal_flip, key), image_size, interpolation)
 
 
-def random_crop_of(row, image_size: int, crop_scale: tuple[float, float], horizontal_flip: bool, key: tuple):
+def random_crop_of(
+    row,
+    image_size: int,
+    crop_scale: tuple[float, float],
+    horizontal_flip: bool,
+    key: tuple,
+    interpolation: str = "BILINEAR",
+):
     """:func:`random_crop` of a row's image, decoded at a reduced size where the crop has pixels to spare."""
     with _named(row):
         data, name = images.load_bytes(row), images.name_of(row)
@@ -71,7 +86,7 @@ def random_crop_of(row, image_size: int, crop_scale: tuple[float, float], horizo
     spare = image.width * reduction - width, image.height * reduction - height
     shift = [pixels if back else 0 for pixels, back in zip(spare, backwards, strict=True)]
     reduced = [(edge + more) / reduction for edge, more in zip(box, 2 * shift, strict=True)]
-    return _cut(image, reduced, flip, image_size)
+    return _cut(image, reduced, flip, image_size, interpolation)
 
 
 def _crop(size: tuple[int, int], crop_scale: tuple[float, float], horizontal_flip: bool, key: tuple):
@@ -91,7 +106,7 @@ def _crop(size: tuple[int, int], crop_scale: tuple[float, float], horizontal_fli
     return (left, top, left + w, top + h), horizontal_flip and draw.random() < 0.5
 
 
-def _cut(image, box: Sequence[float], flip: bool, image_size: int):
+def _cut(image, box: Sequence[float], flip: bool, image_size: int, interpolation: str):
     """The part of an image in ``box``, whose edges may lie inside pixels, resized to a square."""
     from PIL import Image
 
@@ -99,7 +114,7 @@ def _cut(image, box: Sequence[float], flip: bool, image_size: int):
     right, bottom = min(math.ceil(box[2]), image.width), min(math.ceil(box[3]), image.height)
     inside = [box[0] - left, box[1] - top, min(box[2], right) - left, min(box[3], bottom) - top]
     crop = image.crop((left, top, right, bottom))  # first: resizing looks beyond the box, torchvision's does not
-    crop = crop.resize((image_size, image_size), Image.Resampling.BILINEAR, box=inside)
+    crop = crop.resize((image_size, image_size), Image.Resampling[interpolation], box=inside)
     return crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip else crop
 
 
@@ -116,6 +131,11 @@ def evaluation_image(row, image_size: int, whole_image: bool):
     image = _shrink(image, image_size * 256 // 224)
     left, top = (round((side - image_size) / 2) for side in image.size)
     return image.crop((left, top, left + image_size, top + image_size))
+
+
+def transformed(row, transform: Callable):
+    """The image as a network's own transform gives it."""
+    return transform(_load(row))
 
 
 class Batches:
@@ -220,15 +240,16 @@ def training_batches(
     key: tuple,
     workers: int | None,
     augment: Callable = lambda crop, epoch, draw: crop,
+    interpolation: str = "BILINEAR",
 ) -> Batches:
     """Batches of random crops, each drawn from ``key``, its epoch and its draw; ``augment`` changes the crops."""
 
     def crop(image, epoch: int, draw: int):
-        crop = random_crop(image, image_size, crop_scale, horizontal_flip, (*key, epoch, draw))
+        crop = random_crop(image, image_size, crop_scale, horizontal_flip, (*key, epoch, draw), interpolation)
         return augment(crop, epoch, draw)
 
     def fresh(row, epoch: int, draw: int):
-        crop = random_crop_of(row, image_size, crop_scale, horizontal_flip, (*key, epoch, draw))
+        crop = random_crop_of(row, image_size, crop_scale, horizontal_flip, (*key, epoch, draw), interpolation)
         return augment(crop, epoch, draw)
 
     prepare = functools.partial(training_image, image_size=image_size, crop_scale=crop_scale)

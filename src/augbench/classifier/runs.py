@@ -1,5 +1,6 @@
 """The classifiers of one job, trained one after the other: a method's runs, the candidates of a fine-tuning, ..."""
 
+import functools
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,13 +22,21 @@ class Trainer:
     """How a job trains its classifiers.
 
     ``launch`` calls a function with arguments in the job's processes: :func:`augbench.jobs.launching.run`, of which the
-    number of processes is set. ``recipe`` is the method's.
+    number of processes is set. ``recipe`` is the method's. ``features`` are pairs of a file of images' features and the
+    tables that it is of, for a probe.
     """
 
     settings: Classifier
     save_minutes: float
     launch: Callable
     recipe: Recipe = PLAIN
+    features: Sequence[tuple] = ()
+
+    @functools.cached_property
+    def _probes(self):
+        from augbench.classifier.probe import Probes
+
+        return Probes(self.settings, self.features)
 
     def train(
         self,
@@ -39,10 +48,13 @@ class Trainer:
     ) -> None:
         """Train on ``sets`` (train, validation, test) and on images that are ``added`` to the first of them into
         ``folder``, see :func:`augbench.classifier.training.train`; its state stays there."""
-        job: dict = {"classes": list(classes), "folder": str(folder), "settings": self.settings, "seed": seed}
-        job |= {"save_minutes": self.save_minutes, "recipe": self.recipe, **sets}
+        job: dict = {"classes": list(classes), "folder": str(folder), "seed": seed, "recipe": self.recipe, **sets}
         if added is not None:
             job |= {"train": pd.concat([sets["train"], added], ignore_index=True), "added": len(added)}
+        if self.settings.train.is_probe:
+            self._probes.train(**job)
+            return
+        job |= {"settings": self.settings, "save_minutes": self.save_minutes}
         self.launch(training.train, job, Path(folder) / ".processes", threads=self.settings.threads)
 
     def train_only(self, sets: Mapping[str, pd.DataFrame], classes: Sequence[str], folder: str | Path, seed: int):

@@ -10,23 +10,30 @@ import torch
 from safetensors.torch import load_file
 
 from augbench import images
-from augbench.classifier.architectures import SMALL
-from augbench.classifier.crops import Batches, evaluation_image
+from augbench.classifier.crops import Batches, evaluation_image, transformed
 from augbench.classifier.networks import Network, check_probabilities
+from augbench.study.architectures import View
 from augbench.study.sections.classifier import Classifier
 
 WEIGHTS = "best.safetensors"
 
 
-def evaluation_batches(table: pd.DataFrame, settings: Classifier) -> Batches:
-    """The images of a table as they are scored."""
-    prepare = functools.partial(evaluation_image, image_size=settings.image_size, whole_image=settings.model == SMALL)
-    return Batches(table, prepare, lambda image, epoch, draw: image, settings.workers)
+def evaluation_batches(table: pd.DataFrame, view: View, workers: int | None) -> Batches:
+    """The images of a table as a network sees them that scores them."""
+    if view.scored:
+        prepare = functools.partial(transformed, transform=view.scored)
+    else:
+        prepare = functools.partial(evaluation_image, image_size=view.size, whole_image=view.whole)
+    return Batches(table, prepare, lambda image, epoch, draw: image, workers)
 
 
 def predictions(network: Network, table: pd.DataFrame, classes: Sequence[str], settings: Classifier) -> pd.DataFrame:
     """Columns image_id, class, predicted, correct, confidence (softmax probability); the images in their order."""
-    label, confidence = network.predict(evaluation_batches(table, settings))
+    return scored_table(table, classes, *network.predict(evaluation_batches(table, network.view, settings.workers)))
+
+
+def scored_table(table: pd.DataFrame, classes: Sequence[str], label, confidence) -> pd.DataFrame:
+    """:func:`predictions` of the positions of predicted classes, int64 (n,), and of their probabilities (n,)."""
     scored = table[["image_id", "class"]].astype(object).reset_index(drop=True)
     scored["predicted"] = [classes[i] for i in label.tolist()]
     scored["correct"] = scored["predicted"] == scored["class"]
@@ -71,7 +78,7 @@ def examiner(folder: str | Path, classes: Sequence[str], settings: Classifier) -
 
     def examine(table: pd.DataFrame) -> Iterator[tuple[torch.Tensor, np.ndarray]]:
         truth = images.places_of(table["class"], classes)
-        data = evaluation_batches(table, settings)
+        data = evaluation_batches(table, network.view, settings.workers)
         for labels, shares, where in network.predictions(data):
             check_probabilities(shares, data, where)
             seen = torch.cat(features)  # one, or one for each part of a batch that a GPU takes in parts
@@ -92,7 +99,7 @@ def confidences(
 
     def confidence(table: pd.DataFrame) -> np.ndarray:
         truth = images.places_of(table["class"], classes)
-        data = evaluation_batches(table, settings)
+        data = evaluation_batches(table, network.view, settings.workers)
         values = np.zeros(len(table), np.float32)
         for _, shares, where in network.predictions(data):
             check_probabilities(shares, data, where)
@@ -106,6 +113,6 @@ def confidences(
 
 def _trained(folder: str | Path, classes: Sequence[str], settings: Classifier) -> Network:
     torch.set_num_threads(settings.threads)
-    network = Network(settings.model, len(classes))
-    network.module.load_state_dict(load_file(Path(folder) / WEIGHTS))
+    network = Network(settings, len(classes), has_results=True)
+    network.load(load_file(Path(folder) / WEIGHTS))
     return network

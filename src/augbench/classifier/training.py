@@ -2,11 +2,13 @@
 
 The recipe is the paper's (section 3, "Data augmentation and classifier training"): SGD on randomly resized
 crops, learning rate lowered and training stopped by validation accuracy, best checkpoint scored. Beyond the
-paper, a budget of steps ends the training, and a method's recipe augments or mixes its images. Every
+paper, a pretrained network is fine-tuned or its last layer trained, with another optimiser, schedule or average of
+weights, a budget of steps ends the training, and a method's recipe augments or mixes its images. Every
 random choice is derived from (seed, epoch, position of the image), so a run can be resumed from the state
 of any epoch and its bytes do not depend on how images are read.
 """
 
+import contextlib
 import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,6 +22,7 @@ from torch.nn.functional import one_hot
 
 from augbench import images
 from augbench.classifier import augmenting
+from augbench.classifier.averaging import Average
 from augbench.classifier.crops import training_batches
 from augbench.classifier.mixing import Mixing
 from augbench.classifier.networks import LOWER, Network
@@ -31,7 +34,6 @@ from augbench.core.seeds import derive
 from augbench.study.recipes import PLAIN, Recipe
 from augbench.study.sections.classifier import Classifier
 
-MOMENTUM, WEIGHT_DECAY = 0.9, 1e-4
 STATE = "state.safetensors"
 WITHOUT_RESULTS = {"workers", "processes"}  # settings that change no result; the processes there really are do
 
@@ -61,8 +63,8 @@ def train(
     Parameters
     ----------
     classes : class keys; an image's label is the position of its class here
-    settings : torchvision models are trained from scratch and scored on the central crop (256 : 224). Low bits depend
-        on the number of threads, so give the same on every machine
+    settings : torchvision models are trained from scratch and scored on the central crop (256 : 224), those of timm
+        as it says itself. Low bits depend on the number of threads, so give the same on every machine
     added : how many of the last images of ``train`` are added ones; recipe : how images are augmented and mixed
     save_minutes : time between states to resume from; one is also saved at SIGTERM, within an epoch as well
 
@@ -72,16 +74,16 @@ def train(
     classes, folder = list(classes), Path(folder)
     torch.set_num_threads(settings.threads)
     torch.manual_seed(derive(seed, "classifier", "weights"))
-    network = Network(settings.model, len(classes))
+    network = Network(settings, len(classes))
     determinism.require(strict=network.has_attention)
     sets = {"training": train, "validation": validation, "test": test}
-    labels = {name: _labels(table, classes, name) for name, table in sets.items()}
+    labels = {name: labels_of(table, classes, name) for name, table in sets.items()}
     training = _Training(network, sets, labels, settings, seed, added, recipe)
     training.resume_from(folder / STATE, classes)
     with resume.saver(save_minutes) as saver:
         at_cap = training.run(saver, progress)
     training.save()
-    network.module.load_state_dict(training.best)
+    network.load(training.best)
     scored = predictions(network, test, classes, settings)
     metrics = training.metrics() | {
         "at_cap": at_cap,
@@ -92,9 +94,11 @@ def train(
         "seed": seed,
         "model": settings.model,
     }
+    if network.pretrained:
+        metrics["weights"] = network.pretrained._asdict()
     metrics = {"accuracy": 100 * int(scored["correct"].sum()) / len(scored)} | metrics
     if not network.process:
-        _write(folder, training, scored, metrics)
+        write_results(folder, training.best, training.history, scored, metrics)
     return metrics
 
 
@@ -111,16 +115,19 @@ def forget(folder: str | Path) -> None:
     (Path(folder) / STATE).unlink(missing_ok=True)
 
 
-def _write(folder: Path, training: "_Training", scored: pd.DataFrame, metrics: Mapping) -> None:
+def write_results(
+    folder: Path, weights: dict, history: Sequence[Mapping], scored: pd.DataFrame, metrics: Mapping
+) -> None:
+    """Write the files of a classifier, the metrics last."""
     with whole(folder / WEIGHTS) as temporary:
-        save_file(training.best, temporary)
+        save_file(weights, temporary)
     with whole(folder / "predictions.parquet") as temporary:
         scored.to_parquet(temporary, index=False)
-    write_csv(folder / "history.csv", pd.DataFrame(training.history))
+    write_csv(folder / "history.csv", pd.DataFrame(history))
     write_json(folder / "metrics.json", metrics)
 
 
-def _labels(table: pd.DataFrame, classes: Sequence[str], name: str):
+def labels_of(table: pd.DataFrame, classes: Sequence[str], name: str):
     """Positions of the images' classes, int64 (n,). Raises ValueError for no image or an unknown class."""
     if table.empty:
         raise ValueError(f"no {name} images")
@@ -156,19 +163,19 @@ class _Training:
         _check_batches(self.epochs.count, settings.batch_size, network.processes)
         self.images = training_batches(
             sets["training"],
-            settings.image_size,
+            network.view.size,
             settings.crop_scale,
             settings.horizontal_flip,
             (seed, "classifier"),
             settings.workers,
             augmenting.of_images(recipe.augment, (seed, "classifier")),
+            network.view.interpolation,
         ).keep()
         self.mix = augmenting.of_batches(recipe.augment, network.classes, (seed, "classifier"))
-        self.held_out = evaluation_batches(sets["validation"], settings).keep()
+        self.held_out = evaluation_batches(sets["validation"], network.view, settings.workers).keep()
         self.scaler = torch.amp.GradScaler(network.device.type, enabled=network.mixed)
-        self.optimizer = torch.optim.SGD(
-            network.module.parameters(), lr=settings.learning_rate, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY
-        )
+        self.optimizer = settings.optimizer.of(network.module, settings)
+        self.average = Average(network, settings.ema) if settings.ema else None
         self.history: list[dict] = []
         self.batch, self.sums, self.best = 0, self._no_sums(), {}
         self.path, self.identity = None, ""
@@ -178,8 +185,9 @@ class _Training:
         most = self.budget.rounds(self.settings)
         while True:
             if self.history and self._best_round() == len(self.history) - 1 and not self.batch:
-                self.best = self.network.weights()
-            is_over = self.budget.is_over(self._accuracies(), self.settings)
+                with self._scored():
+                    self.best = self.network.weights()
+            is_over = self.settings.rate_schedule.is_over(self._accuracies(), most, self.settings)
             if is_over or len(self.history) >= most:
                 return not is_over
             accuracy = self._round(saver)
@@ -213,7 +221,7 @@ class _Training:
         """Train on the rest of the current round; returns validation accuracy, percent."""
         network, number = self.network, len(self.history) + 1
         begin, end = self._end(number - 1), self._end(number)
-        network.module.train()
+        network.begin_training()
         requests = list(self._requests(begin + self.batch, end))
         pixels_of = self.images.stream([request for _, _, request in requests])
         for (place, size, request), pixels in zip(requests, pixels_of, strict=True):
@@ -227,7 +235,8 @@ class _Training:
         if not math.isfinite(loss):
             raise RuntimeError(f"the classifier's loss is not finite in {unit} {progress}; {LOWER}")
         truth = self.labels["validation"]
-        accuracy = 100 * (network.predict(self.held_out)[0] == truth).sum().item() / len(truth)
+        with self._scored():
+            accuracy = 100 * (network.predict(self.held_out)[0] == truth).sum().item() / len(truth)
         count = self.epochs.images_until(end) - self.epochs.images_until(begin)
         row = {unit: progress, "learning_rate": self._learning_rate(begin), "train_loss": loss / count}
         row |= {"train_accuracy": 100 * int(correct) / count, "validation_accuracy": accuracy}
@@ -245,15 +254,24 @@ class _Training:
             yield place, len(batch), (epoch, images[mine], mine)
 
     def _learning_rate(self, step: int) -> float:
-        return self.budget.learning_rate(self._accuracies(), step, self.settings)
+        steps = self.budget.most_steps(self.epochs.steps, self.settings)
+        return self.settings.rate_schedule.rate(self._accuracies(), step, steps, self.settings)
+
+    def _scored(self) -> contextlib.AbstractContextManager:
+        """Within it the network has the weights that are scored and kept."""
+        return self.average.applied() if self.average else contextlib.nullcontext()
 
     def _step(self, step: int, place: int, size: int, request: tuple, pixels) -> None:
         network, (epoch, positions, _) = self.network, request
-        self.optimizer.param_groups[0]["lr"] = self._learning_rate(step)
+        rate = self._learning_rate(step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group.get("lr_scale", 1)
         torch.manual_seed(derive(self.seed, "classifier", "dropout", epoch, place, network.process))
         target = self._target(positions).to(network.device, non_blocking=True)
         mix = self.mix and functools.partial(self.mix, epoch=epoch, place=place, process=network.process)
         self.sums = self.sums + network.step(pixels, target, size, self.optimizer, self.scaler, mix)
+        if self.average:
+            self.average.update(step)
         self.batch += 1
 
     def _target(self, positions):
@@ -273,13 +291,15 @@ class _Training:
         tables = [self.sets[name] for name in ("training", "validation")]
         facts = [self.settings.model_dump(mode="json", exclude=WITHOUT_RESULTS), self.seed, classes]
         facts += [len(self.sets["training"]) - self.mixing.real, self.recipe.model_dump(mode="json")]
-        facts += [self.network.processes, *map(images.digest, tables)]
+        facts += [self.network.processes, self.network.pretrained, *map(images.digest, tables)]
         files = pd.concat([table["path"] for table in tables]).unique()
         self.path, self.identity = path, resume.identity(__name__, facts, files)
-        state = resume.load(path, self.identity, ["weights", "best", "momentum"])
+        state = resume.load(path, self.identity, ["weights", "best", "momentum", "average"])
         if state:
             note, groups = state
-            self.network.module.load_state_dict(groups["weights"])
+            self.network.load(groups["weights"])
+            if self.average:
+                self.average.restore(groups["average"])
             resume.restore_optimizer(self.optimizer, groups["momentum"])
             self.scaler.load_state_dict(note["scaler"])
             self.history, self.best, self.batch = note["history"], groups["best"], note["batch"]
@@ -289,7 +309,9 @@ class _Training:
         if self.network.process:
             return
         momentum = resume.optimizer_tensors(self.optimizer)
-        groups = {"weights": self.network.module.state_dict(), "best": self.best, "momentum": momentum}
+        groups = {"weights": self.network.state(), "best": self.best, "momentum": momentum}
+        if self.average:
+            groups["average"] = self.average.values
         note = {"history": self.history, "batch": self.batch, "sums": self.sums.tolist()}
         note["scaler"] = self.scaler.state_dict()
         resume.save(self.path, self.identity, note, groups)

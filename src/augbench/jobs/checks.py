@@ -21,6 +21,7 @@ from augbench.retrieval import guard, index, metadata
 from augbench.study import classes, embedding_pairs, encoders, prompts
 from augbench.study.config import Config, ConfigError, Study
 from augbench.study.layouts import layout_of
+from augbench.study.sections.classifier import Classifier
 from augbench.study.sections.models import Backbone
 from augbench.study.sections.retrieval import Pool
 from augbench.study.sources import PROVENANCE, Source, spellings
@@ -64,8 +65,6 @@ def check_world(
 
     ``script_file`` : the name of a user's script -> where it lies
     """
-    from augbench.classifier.architectures import check_model
-
     try:
         results.mkdir(parents=True, exist_ok=True)
         probe = results / f".write-{os.getpid()}"
@@ -88,14 +87,21 @@ def check_world(
         check_captions(config, study, place)
         check_provenance(study, place)
         check_audit(study, place)
+        further = [(f"classifiers.{key}.model", check_classifier, each) for key, each in study.classifiers.items()]
         for key, check, named in (
-            ("classifier.model", check_model, study.classifier.model),
+            ("classifier.model", check_classifier, study.classifier),
+            *further,
             ("metrics.encoder", encoders.check, study.metrics.encoder),
         ):
             try:
                 check(named)
             except ValueError as error:
                 raise ConfigError(f"{place}.{key}: {error}") from None
+
+
+def check_classifier(section: Classifier) -> None:
+    """Raise ValueError where there is no such network, as far as that is known without loading it."""
+    section.library.check(section.model, section.image_size, section.is_pretrained)
 
 
 def remarks(config: Config) -> list[str]:

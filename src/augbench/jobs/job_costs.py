@@ -10,16 +10,19 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from augbench.classifier import architectures, crops
+from augbench.classifier import crops
 from augbench.jobs import resources
 from augbench.jobs.backbone_costs import BackboneCosts
+from augbench.jobs.paths import SPLITS
 from augbench.jobs.resources import HOUR
 from augbench.jobs.study_files import StudyFiles
 from augbench.jobs.study_size import StudySize, study_size
 from augbench.study import classes, embedding_pairs
+from augbench.study.architectures import SIDE
 from augbench.study.parts import Part
 from augbench.study.readers.layout import HELD_OUT
 from augbench.study.recipes import PLAIN, Recipe
+from augbench.study.sections.classifier import MAIN
 from augbench.study.sections.diffusion import Sampling
 
 T4, V100 = "T4", "V100"  # GPUs by whose hours work is estimated, those of the paper
@@ -30,6 +33,12 @@ SAMPLES = 2 * GIGABYTE  # of metrics of image sets: inner products of 5,000 feat
 SCORED = 10_000  # images of which embeddings are in memory when they are scored
 SCORES_BYTES = 250  # of an image's scores
 CHECKER_BYTES = 1.2e9  # of Stable Diffusion's safety checker
+WIDTH = 768  # of the features of a probe, say
+FEATURE_BYTES = 4 * WIDTH  # of an image
+PROBE_PASSES = (
+    2500  # over all images, until the last of a probe's strengths is fitted: products of features and weights
+)
+PRODUCTS = 2e11  # a second, in double precision, on a T4
 VECTOR_BYTES = 4 * 768  # of an image's embedding by the audit's second detector
 
 
@@ -80,16 +89,18 @@ class JobCosts:
     @property
     def classifier_cores(self) -> int:
         """Of each process of a training, and of what reads images for it."""
-        section = self.study.classifier
-        return section.processes * (section.threads + self._readers)
+        return self.cores_of(MAIN)
 
-    @property
-    def _readers(self) -> int:
+    def cores_of(self, classifier: str) -> int:
+        section = self.study.all_classifiers[classifier]
+        return section.processes * (section.threads + self._readers(classifier))
+
+    def _readers(self, classifier: str = MAIN) -> int:
         """Processes that read images ahead, of each process of a classifier."""
-        section = self.study.classifier
+        section = self.study.all_classifiers[classifier]
         if section.workers is not None:
             return section.workers
-        return crops.READERS if section.image_size > SMALL else 0
+        return crops.READERS if section.pixels > SMALL else 0
 
     @property
     def finetuning_cores(self) -> int:
@@ -411,9 +422,15 @@ class JobCosts:
 
     # Classifiers and the domain gap.
 
-    def classify(self, method: str, ratio: str, runs: int) -> Need:
-        need = self._classifier(self.files.methods[method].recipe, self.train, self.added(method, ratio), runs)
-        return need._replace(writes=runs * (self._weights_bytes + 40 * self.size.images["test"]))
+    def classify(self, method: str, ratio: str, runs: int, classifier: str = MAIN) -> Need:
+        added = self.added(method, ratio)
+        if classifier in self.files.probes:
+            need = self._probes(added, runs)
+        else:
+            need = self._classifier(self.files.methods[method].recipe, self.train, added, runs, classifier)
+        return need._replace(writes=runs * (self._weights_bytes(classifier) + 40 * self.size.images["test"]))
+
+    classify_further = classify
 
     def list_test_set(self, set: str) -> Need:
         return Need(resources.hashing(self._reference(set)), 2000, writes=self._table(self._reference(set)))
@@ -427,18 +444,37 @@ class JobCosts:
     def evaluation(self) -> Need:
         return Need()
 
-    @property
-    def _weights_bytes(self) -> float:
-        """Of a classifier: float32."""
-        return 4 * architectures.parameters_of(self.study.classifier.model)
+    def encode_features(self, classifier: str, images: str) -> Need:
+        count = self.train + sum(self.size.images[split] for split in HELD_OUT)
+        if images != SPLITS:
+            method, ratio = images.split("/x")
+            count = self.distinct(method, [ratio])
+        section = self.study.all_classifiers[classifier]
+        seconds = resources.scoring(count) * (section.pixels / SIDE) ** 2
+        return Need(seconds, 4000 + count * FEATURE_BYTES / 1e6, 1, writes=count * FEATURE_BYTES)
 
-    def _classifier(self, recipe: Recipe, real: float, added: float = 0, runs: float = 1) -> Need:
+    def _probes(self, added: float, runs: float) -> Need:
+        """Features are in memory, and once more for those that are fitted, in double precision."""
+        images = self.train + added + sum(self.size.images[split] for split in HELD_OUT)
+        products = images * len(self.size.train) * WIDTH * PROBE_PASSES
+        return Need(60 + runs * products / PRODUCTS, 4000 + 6 * images * FEATURE_BYTES / 1e6, 1)
+
+    def _weights_bytes(self, classifier: str = MAIN) -> float:
+        """Of a classifier, as far as they are trained: float32."""
+        section = self.study.all_classifiers[classifier]
+        if section.train.freezes:
+            return len(self.size.train) * FEATURE_BYTES
+        return 4 * section.library.parameters(section.model)
+
+    def _classifier(
+        self, recipe: Recipe, real: float, added: float = 0, runs: float = 1, classifier: str = MAIN
+    ) -> Need:
         """One classifier after the other, each on all GPUs of the job."""
-        section, images = self.study.classifier, real + added
+        section, images = self.study.all_classifiers[classifier], real + added
         drawn = recipe.mix.epoch_size(real, added) if recipe.mix else images
         epochs = section.budget.expected_epochs(drawn, section)
-        work = runs * resources.classifier(drawn, epochs, section.image_size) / section.processes
-        decoded = 4 * section.image_size**2 / section.crop_scale[0] * images
+        work = runs * resources.classifier(drawn, epochs, section.pixels) / section.processes
+        decoded = 4 * section.pixels**2 / section.crop_scale[0] * images
         kept = decoded / 1e6 if decoded <= crops.MEMORY else 0  # of each process: all images, or none
         memory = resources.classifier_tables(images, section.processes) + section.processes * (CARD + kept)
         return Need(work, memory, section.processes)
@@ -446,11 +482,11 @@ class JobCosts:
     def judge(self) -> Need:
         reserve = ["unused"] + ["more_real"] * (self.files.split("more_real") in self.files.reserve)
         images = sum(self.size.images[split] for split in reserve)
-        return self._classifier(PLAIN, images)._replace(writes=self._weights_bytes)
+        return self._classifier(PLAIN, images)._replace(writes=self._weights_bytes())
 
     def domain_gap(self) -> Need:
         added = sum(self.distinct(method, [self.files.ratios(method)[0]]) for method in self.files.adding)
-        readers = max(1, self._readers)  # what it waits for
+        readers = max(1, self._readers())  # what it waits for
         most = max(self.distinct(method, self.files.ratios(method)[:1]) for method in self.files.adding)
         memory = resources.tables("domain_gap", most) + SAMPLES
         seconds = resources.scoring(self.size.images["test"] + added) / readers
@@ -507,6 +543,9 @@ class JobCosts:
     def tables(self) -> Need:
         return Need()
 
+    def classifiers(self) -> Need:
+        return Need()
+
     def per_class(self) -> Need:
         return Need()
 
@@ -540,6 +579,9 @@ class JobCosts:
             yield "encode_latents", self.encode_latents(name)
         for method in self.files.methods:
             yield from self._method_jobs(method)
+        for probe in self.files.probes:
+            for images in self.files.featured(probe):
+                yield "encode_features", self.encode_features(probe, images)
         names = {name for method in self.files.adding for name in self.files.reference_names(method)}
         scored = set(self.files.scored_references)
         for name in self.study.evaluate:
@@ -562,6 +604,8 @@ class JobCosts:
         if study.pool and study.pool.source.is_built_in and (files.retrieving or files.trains_backbone):
             yield "digits_web"
         yield from ("split_target", "dataset", "tables", "per_class", "study_page")
+        if files.shows_classifiers:
+            yield "classifiers"
         if study.safety.named and any(start.is_checked for start in starts):
             yield "fetch_safety_checker"
         if study.backbone and (files.draws_with_own or (files.retrieving and study.safety.is_backbones)):
@@ -619,6 +663,10 @@ class JobCosts:
         for ratio in files.ratios(method):
             for first, last in files.stretches:
                 yield "classify", self.classify(method, ratio, last - first + 1)
+        for classifier in self.study.classifiers:
+            for first, last in files.stretches:
+                need = self.classify(method, files.ratios(method)[0], last - first + 1, classifier)
+                yield "classify_further", need
         yield "summary", self.summary(method)
         if method not in files.adding:
             return

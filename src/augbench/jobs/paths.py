@@ -1,6 +1,9 @@
 """The paths of a study: each is spelt here, once."""
 
+from augbench.study.sections.classifier import MAIN
+
 RESULTS = "results"
+SPLITS = "splits"
 
 
 class Paths:
@@ -115,9 +118,20 @@ class Paths:
     def selection(self, method: str) -> str:
         return f"{self.folder}/selection/{method}.json"
 
-    def run(self, method: str, ratio: str, k: int | str, name: str) -> str:
-        """A file of a classifier: ``metrics.json``, ``predictions.parquet``, ``history.csv``, ``best.safetensors``."""
-        return f"{self.folder}/classifier/{method}/x{ratio}/run-{k}/{name}"
+    def run(self, method: str, ratio: str, k: int | str, name: str, classifier: str = MAIN) -> str:
+        """A file of a classifier, the study's own or a further one: ``metrics.json``, ``predictions.parquet``,
+        ``history.csv``, ``best.safetensors``."""
+        place = "classifier" if classifier == MAIN else f"classifiers/{classifier}"
+        return f"{self.folder}/{place}/{method}/x{ratio}/run-{k}/{name}"
+
+    def features(self, classifier: str, images: str) -> str:
+        """The features of images in the eyes of a classifier's network: of all ``splits``, or of a method's sets, see
+        :meth:`sets`."""
+        return f"{self.folder}/features/{classifier}/{images}.parquet"
+
+    def sets(self, method: str, ratio: str) -> str:
+        """What all sets of a method's images at a ratio are called."""
+        return f"{method}/x{ratio}"
 
     def evaluation_images(self, name: str) -> str:
         """The image table of a further test set."""

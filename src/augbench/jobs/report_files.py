@@ -23,6 +23,7 @@ def report_files(files: StudyFiles) -> dict:
         **{name: files.table(name) if adding else None for name in ("domain_gap", "set_metrics")},
         "evaluation": files.table("evaluation") if files.study.evaluate else None,
         "subsamples": files.table("subsamples") if files.study.subsamples > 1 else None,
+        "classifiers": files.table("classifiers") if files.shows_classifiers else None,
         "clusters": files.clusters if files.cluster_counts else None,
         "paper_results": package_data.as_input("paper_results.csv"),
         "paper_compute": package_data.as_input("paper_compute.csv"),
@@ -96,8 +97,10 @@ def _for_all_methods(files: StudyFiles):
         names["domain_gap"] = ["judge", "domain_gap"]
     if study.evaluate:
         names["evaluate"] = [f"{name}-images" for name in study.evaluate]
-    names["report"] = ["tables", "per_class"] + ["evaluation"] * bool(study.evaluate)
-    names["report"] += ["subsamples"] * (study.subsamples > 1)
+    if files.probes:
+        names["features"] = [f"{probe}/{images}" for probe in files.probes for images in files.featured(probe)]
+    names["report"] = ["tables", "per_class", *["classifiers"] * files.shows_classifiers]
+    names["report"] += ["evaluation"] * bool(study.evaluate) + ["subsamples"] * (study.subsamples > 1)
     return [(stage, name, "", "") for stage, each in names.items() for name in each]
 
 
@@ -116,6 +119,9 @@ def _by_method(files: StudyFiles):
             jobs += [("classify", name, method, f"x{ratio}") for name in stretches]
         main = files.ratios(method)[0]
         jobs += [("evaluate", f"{name}-{method}-x{main}", method, "") for name in files.study.evaluate]
+        stretches = [f"{method}-x{main}-{first}-{last}" for first, last in files.stretches]
+        for classifier in files.study.classifiers:
+            jobs += [("classifiers", f"{classifier}/{name}", method, classifier) for name in stretches]
         jobs.append(("report", f"summary-{method}", method, ""))
     return jobs
 

@@ -7,12 +7,13 @@ from pathlib import Path
 
 from augbench.audit.duplicates import RADIUS
 from augbench.dataset.class_table import class_keys
-from augbench.jobs.paths import Paths
+from augbench.jobs.paths import SPLITS, Paths
 from augbench.study import prompts, unions
 from augbench.study.config import Config, Study, draw_names, parts_of
 from augbench.study.methods import GENERATION, Method
 from augbench.study.readers.layout import HELD_OUT
 from augbench.study.recipes import Recipe
+from augbench.study.sections.classifier import MAIN
 from augbench.study.sections.diffusion import Generate
 from augbench.study.sections.models import Backbone
 from augbench.study.sections.retrieval import Pool
@@ -451,8 +452,12 @@ class StudyFiles(Paths):
     @property
     def predictions(self) -> list[str]:
         """Of all classifiers of the main ratio, on each test image: the runs of each method in turn."""
+        return self.main_runs("predictions.parquet")
+
+    def main_runs(self, name: str, classifier: str = MAIN) -> list[str]:
+        """A file of all runs of a classifier at the main ratio: the runs of each method in turn."""
         return [
-            self.run(method, self.ratios(method)[0], k, "predictions.parquet")
+            self.run(method, self.ratios(method)[0], k, name, classifier)
             for method in self.study.methods
             for k in self.runs
         ]
@@ -471,6 +476,53 @@ class StudyFiles(Paths):
             for method in self.study.methods
             for k in self.runs
         ]
+
+    def crossed_runs(self, name: str) -> list[str]:
+        """:meth:`main_runs` of each classifier in turn, the study's own first."""
+        return [file for classifier in self.study.all_classifiers for file in self.main_runs(name, classifier)]
+
+    @property
+    def without(self) -> str | None:
+        """The method that trains on the target alone, if the study has it."""
+        return next((method for method in self.study.methods if self.methods[method].is_target_alone), None)
+
+    @property
+    def shows_classifiers(self) -> bool:
+        """Whether there are several, or pretrained weights to name."""
+        return bool(self.study.classifiers) or self.study.classifier.is_pretrained
+
+    # Features, for probes.
+
+    @property
+    def probes(self) -> list[str]:
+        """The classifiers that are fitted on features."""
+        return [name for name, section in self.study.all_classifiers.items() if section.train.is_probe]
+
+    def featured(self, classifier: str) -> list[str]:
+        """Of which images a probe takes features: the splits, and the sets of each method and ratio."""
+        if classifier not in self.probes:
+            return []
+        ratios = {method: self.ratios(method)[: None if classifier == MAIN else 1] for method in self.adding}
+        return [SPLITS, *(self.sets(method, ratio) for method, each in ratios.items() for ratio in each)]
+
+    def featured_tables(self, images: str) -> list[str]:
+        """The image tables that an entry of :meth:`featured` stands for."""
+        if images == SPLITS:
+            return [self.split(split) for split in ("train", *HELD_OUT)]
+        method, ratio = images.split("/x")
+        return self.added_sets(method, [ratio])
+
+    def features_for(self, classifier: str, method: str, ratio: str) -> list[str]:
+        """The features from which a method's classifiers are fitted; none for a classifier that is no probe."""
+        if classifier not in self.probes:
+            return []
+        names = [SPLITS, *([self.sets(method, ratio)] if method in self.adding else [])]
+        return [self.features(classifier, name) for name in names]
+
+    def tables_of_features(self, classifier: str, method: str, ratio: str) -> list[list[str]]:
+        """The image tables of each of :meth:`features_for`."""
+        names = [SPLITS, self.sets(method, ratio)][: len(self.features_for(classifier, method, ratio))]
+        return [self.featured_tables(name) for name in names]
 
     # The audit and the report.
 

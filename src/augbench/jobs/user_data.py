@@ -17,6 +17,7 @@ from augbench.study import encoders
 from augbench.study.config import Study
 from augbench.study.layouts import layout_of
 from augbench.study.readers import Layout
+from augbench.study.sections.classifier import MAIN
 from augbench.study.sections.evaluation import EvaluationSet
 from augbench.study.sections.target import Target
 
@@ -159,6 +160,17 @@ class UserData:
         """What features for metrics come from, if it is on this machine."""
         encoder, model = encoders.find(self.study.metrics.encoder)
         return self.clip if encoder.needs_clip else _digest_of_place(encoder.folder(model))
+
+    @functools.cached_property
+    def classifier(self) -> str:
+        """The folder of the study's own classifier, if it is a network of this machine."""
+        return self.classifiers[MAIN]
+
+    @functools.cached_property
+    def classifiers(self) -> dict[str, str]:
+        """The same of each classifier, by name."""
+        sections = self.study.all_classifiers
+        return {name: _digest_of_place(each.library.folder(each.model)) for name, each in sections.items()}
 
 
 def of_studies(studies: Mapping[str, Study]) -> dict[str, UserData]:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from augbench.report.exhibits import (
     accuracy,
+    classifiers,
     comparison,
     compute,
     conditionings,
@@ -42,6 +43,7 @@ SECTIONS = [
     Section("methods", "Accuracy by method"),
     Section("table1", "Table 1", "Table 1"),
     Section("differences", "Differences between methods", "Differences"),
+    Section("classifiers", "Other classifiers", "Classifiers"),
     Section("evaluation", "Further test sets", "Further tests"),
     Section("scaling", "More added images", "Scaling"),
     Section("classes", "Class by class", "Classes"),
@@ -60,6 +62,7 @@ EXHIBITS = [
     *groups.EXHIBITS,
     *subsamples.EXHIBITS,
     *comparison.EXHIBITS,
+    *classifiers.EXHIBITS,
     *evaluation.EXHIBITS,
     *scaling.EXHIBITS,
     *per_class.EXHIBITS,

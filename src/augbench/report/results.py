@@ -44,6 +44,7 @@ class Files:
     set_metrics: str | None = None
     evaluation: str | None = None
     subsamples: str | None = None  # accuracy over several draws of the target
+    classifiers: str | None = None
     clusters: str | None = None
     added: dict[str, str] = field(default_factory=dict)  # the first set that a method adds, at the main ratio
     audits: dict[str, str] = field(default_factory=dict)
@@ -216,6 +217,10 @@ class StudyResults:
         return _csv(self.files.subsamples)
 
     @cached_property
+    def classifiers(self) -> pd.DataFrame:
+        return _csv(self.files.classifiers)
+
+    @cached_property
     def clusters(self) -> pd.DataFrame:
         return _parquet(self.files.clusters)
 
@@ -275,7 +280,8 @@ def records(table: pd.DataFrame) -> list[dict]:
     return table.astype(object).where(table.notna(), None).to_dict("records")
 
 
-TEXTS = dict.fromkeys(("method", "other", "class", "predicted", "set", "worst_class"), str)
+TEXTS = dict.fromkeys(("method", "other", "class", "predicted", "set", "worst_class", "classifier", "model"), str)
+TEXTS |= dict.fromkeys(("weights", "revision", "sha256", "licence"), str)
 
 
 def _csv(path: str) -> pd.DataFrame:
@@ -286,7 +292,7 @@ def _csv(path: str) -> pd.DataFrame:
 _NUMBERS = ("accuracy_se", "overlap", "low", "high", "t", "df", "p", "p_holm", "paper_accuracy", "paper_se")
 _NUMBERS += set_metrics.NAMES + tuple(f"{name}_se" for name in evaluation.MEASURES)
 _NUMBERS += tuple(f"{name}_{part}" for name in groups.MEANS for part in ("mean", "se"))
-_NUMBERS += ("difference", "sd_draws", "sd_runs")
+_NUMBERS += ("difference", "sd_draws", "sd_runs", "weights", "revision", "sha256", "licence")  # texts, too
 _EMPTY_NUMBERS = {name: [""] for name in _NUMBERS}
 
 

@@ -15,11 +15,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from augbench import images
-from augbench.audit import embeddings
 from augbench.audit import hashes as image_hashes
 from augbench.audit.duplicates import BITS, SIMILARITIES
 from augbench.core import files, resume
 from augbench.core.files import whole
+from augbench.images import embeddings
 from augbench.study import classes, prompts
 from augbench.study.scores import COLUMNS, PROMPT, SCORES
 from augbench.study.sections import base

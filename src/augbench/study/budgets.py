@@ -5,27 +5,24 @@ Nothing else in the program compares a budget with a string: it asks the object.
 checkpoint is the one that is kept. ``settings`` is the section ``classifier`` of the configuration.
 """
 
-import math
-from collections.abc import Sequence
-
 VALIDATIONS = 50  # of a training of a fixed number of steps, at equal distances
 USUAL_EPOCHS = 100  # until early stopping, say
 
 
 class Budget:
-    """What the program asks of a budget.
-
-    ``accuracies`` are those on the validation images, one per round that is over; steps are counted from 0.
-    """
+    """What the program asks of a budget; steps are counted from 0."""
 
     name: str
     meaning: str  # for the reference of the configuration
     unit: str  # in which the history counts, and training curves
     has_whole_batches = False  # what is left of an epoch after its last whole batch is left out
+    schedules: tuple[str, ...]  # those of the learning rate that go with it, by name; the first unless another is named
     account: str  # for the caption of Table 1: what is equal for all methods
 
     def check(self, settings) -> None:
         """Raises ValueError where keys of the section do not go with the budget."""
+        if settings.schedule and settings.schedule.name not in self.schedules:
+            raise ValueError(f"budget: {self.name} goes with `schedule: {' or '.join(self.schedules)}` alone")
 
     def rounds(self, settings) -> int:
         """The most rounds of a training."""
@@ -39,12 +36,9 @@ class Budget:
         """What the history calls the end of round ``number``, at step ``end``: in the budget's unit."""
         raise NotImplementedError
 
-    def learning_rate(self, accuracies: Sequence[float], step: int, settings) -> float:
-        raise NotImplementedError
-
-    def is_over(self, accuracies: Sequence[float], settings) -> bool:
-        """Whether the training is complete; one that is not may still end with its last round."""
-        raise NotImplementedError
+    def most_steps(self, steps_per_epoch: int, settings) -> int:
+        """Steps of the longest training."""
+        return self.end(self.rounds(settings), steps_per_epoch, settings)
 
     def expected_epochs(self, images: float, settings) -> float:
         """Epochs of ``images`` images each that a training is likely to take."""
@@ -55,12 +49,11 @@ class UntilPlateau(Budget):
     name = "epochs"
     meaning = "until validation accuracy stops rising, at most `max_epochs`: more steps for larger sets (the paper's)"
     unit = "epoch"
-    account = (
-        "at equal epochs, a method that adds images takes more steps than the target data alone. Early stopping on "
-        "validation accuracy ends the training of every method."
-    )
+    schedules = ("plateau", "cosine")
+    account = "at equal epochs, a method that adds images takes more steps than the target data alone."
 
     def check(self, settings):
+        super().check(settings)
         if settings.steps is not None:
             raise ValueError("steps are counted with `budget: steps` alone: write it, or leave out `steps`")
 
@@ -73,12 +66,6 @@ class UntilPlateau(Budget):
     def progress(self, number, end):
         return number
 
-    def learning_rate(self, accuracies, step, settings):
-        return plateau(accuracies, settings.learning_rate, settings.patience, settings.stop_after)[0]
-
-    def is_over(self, accuracies, settings):
-        return plateau(accuracies, settings.learning_rate, settings.patience, settings.stop_after)[2]
-
     def expected_epochs(self, images, settings):
         return min(settings.max_epochs, USUAL_EPOCHS)
 
@@ -88,17 +75,19 @@ class FixedSteps(Budget):
 
     name = "steps"
     meaning = (
-        f"`steps` optimiser steps for every method, the learning rate falling to 0 along a cosine, {VALIDATIONS} "
+        f"`steps` optimiser steps for every method, {VALIDATIONS} "
         "validations at equal distances; max_epochs, patience and stop_after are not used"
     )
     unit = "step"
     has_whole_batches = True
+    schedules = ("cosine",)
     account = (
         "every method is trained for the same number of steps, without early stopping: the fewer images it has, the "
         "more epochs."
     )
 
     def check(self, settings):
+        super().check(settings)
         if settings.steps is None:
             raise ValueError("budget: steps needs their number, e.g. `steps: 20000`")
 
@@ -111,32 +100,8 @@ class FixedSteps(Budget):
     def progress(self, number, end):
         return end
 
-    def learning_rate(self, accuracies, step, settings):
-        return settings.learning_rate * (1 + math.cos(math.pi * step / settings.steps)) / 2
-
-    def is_over(self, accuracies, settings):
-        return len(accuracies) == self.rounds(settings)
-
     def expected_epochs(self, images, settings):
         return settings.steps * settings.batch_size / max(settings.batch_size, images)
 
 
 BUDGETS: dict[str, Budget] = {budget.name: budget for budget in (UntilPlateau(), FixedSteps())}
-
-
-def plateau(
-    accuracies: Sequence[float], learning_rate: float, patience: int, stop_after: int
-) -> tuple[float, int, bool]:
-    """What a sequence of validation accuracies, one per epoch, asks for next.
-
-    Returns the learning rate of the next epoch (divided by 10 after every ``patience`` epochs without a
-    new best), the best epoch so far (from 1, the first of equals; 0 before any) and whether to stop
-    (``stop_after`` epochs without a new best).
-    """
-    best, best_epoch, reductions = -math.inf, 0, 0
-    for epoch, accuracy in enumerate(accuracies, 1):
-        if accuracy > best:
-            best, best_epoch = accuracy, epoch
-        elif (epoch - best_epoch) % patience == 0:
-            reductions += 1
-    return learning_rate / 10**reductions, best_epoch, len(accuracies) - best_epoch >= stop_after

@@ -10,7 +10,7 @@ from augbench.study.methods import Method
 from augbench.study.sections.added import Added
 from augbench.study.sections.audit import REFERENCES, Audit
 from augbench.study.sections.base import ConfigError, Count, Name, Positive, Section, did_you_mean
-from augbench.study.sections.classifier import Classifier
+from augbench.study.sections.classifier import MAIN, Classifier
 from augbench.study.sections.diffusion import Finetune, Generate
 from augbench.study.sections.digits import Digits
 from augbench.study.sections.evaluation import EvaluationSet
@@ -60,6 +60,11 @@ class Study(Section):
     finetune: Finetune = Finetune.default()
     generate: Generate = Generate.default()
     classifier: Classifier = Classifier.default()
+    classifiers: dict[Name, Classifier] = Field(
+        {},
+        description="further ones, by their names: trained on the same sets of images, at the main ratio, for the "
+        "table that crosses methods and classifiers",
+    )
     evaluate: dict[Name, EvaluationSet] = Field({}, description="further test sets, by names of your own")
     audit: Audit = Audit.default()
     metrics: Metrics = Metrics.default()
@@ -75,6 +80,11 @@ class Study(Section):
     def backbone_of(self, method: Method) -> Backbone | None:
         """The backbone that generates a method's images."""
         return self.backbones.get(method.backbone) if method.backbone else self.backbone
+
+    @property
+    def all_classifiers(self) -> dict[str, Classifier]:
+        """The study's own and further ones, by name."""
+        return {MAIN: self.classifier, **self.classifiers}
 
     @property
     def main_ratio(self) -> float:
@@ -150,6 +160,7 @@ class Config(Section):
             self._check_added(name, study)
             self._check_safety(name, study)
             self._check_filters(name, study)
+            self._check_classifiers(name, study)
             for method in study.scaling.methods:
                 row = self.methods[method] if method in study.methods else None
                 if row is None or row.start.enough(study, row) is None:
@@ -243,6 +254,20 @@ class Config(Section):
                     f"studies.{name}: {method} is filtered by {rule.by.name}, which needs the section `clip`; write "
                     "it, or filter by another score, e.g. `by: confidence`"
                 )
+
+    def _check_classifiers(self, name: str, study: Study) -> None:
+        """That each classifier can be trained as each method's row says. Raises ValueError."""
+        if MAIN in study.classifiers:
+            raise ValueError(
+                f"studies.{name}.classifiers: {MAIN} is the name of the study's `classifier`; choose another one"
+            )
+        for key, section in study.all_classifiers.items():
+            place = "classifier" if key == MAIN else f"classifiers.{key}"
+            for method in study.methods:
+                try:
+                    section.train.check_recipe(self.methods[method].recipe)
+                except ValueError as error:
+                    raise ValueError(f"studies.{name}.{place}.train: {method} cannot be trained so: {error}") from None
 
     def _check_safety(self, name: str, study: Study) -> None:
         """That there is a safety checker where one is wanted. Raises ValueError."""

@@ -8,9 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from augbench.study.architectures import LOCAL
 from augbench.study.sections.base import did_you_mean
-
-LOCAL = "local-dir:"  # how timm writes a folder in place of a model's name
 
 
 class Encoder:

@@ -54,6 +54,7 @@ def markdown() -> str:
     """The reference of every key, as config/README.md holds it, after an introduction."""
     lines = INTRODUCTION.splitlines()
     sections = [("methods.NAME", Method), ("studies.NAME", Study)]
+    listed: dict[type, str] = {}  # section -> the first key whose value it is
     while sections:
         place, section = sections.pop(0)
         lines += ["", f"## `{place}`", "", "| key | type | default | meaning |", "|---|---|---|---|"]
@@ -61,7 +62,11 @@ def markdown() -> str:
             inner = [
                 kind for kind in kinds_in(field.annotation) if isinstance(kind, type) and issubclass(kind, Section)
             ]
+            if inner and inner[0] in listed:
+                lines.append(f"| `{key}` | sections by name | | {field.description}; keys as in `{listed[inner[0]]}` |")
+                continue
             if inner:
+                listed[inner[0]] = key
                 of_each = f".{METHOD}" if getattr(field.annotation, "__origin__", None) is dict else ""
                 sections.append((f"{place}.{key}{of_each}", inner[0]))
                 meaning = f"{field.description}; see below" if field.description else "see below"

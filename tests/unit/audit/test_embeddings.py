@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from augbench.audit import embeddings
+from augbench.images import embeddings
 from augbench.models import copy_detectors
 
 

@@ -53,13 +53,15 @@ def test_steps_are_cut_into_rounds_of_equal_length(steps, rounds):
     assert (ends[0], ends[-1]) == (0, steps)
     lengths = set(np.diff(ends))
     assert max(lengths) - min(lengths) <= 1 and min(lengths) >= 1
-    assert [STEPS.is_over([1.0] * done, settings) for done in (0, rounds - 1, rounds)] == [False, False, True]
+    is_over = settings.rate_schedule.is_over
+    assert [is_over([1.0] * done, rounds, settings) for done in (0, rounds - 1, rounds)] == [False, False, True]
 
 
 def test_the_rate_falls_along_a_cosine_whatever_the_accuracies():
     settings = Classifier(budget="steps", steps=12, learning_rate=0.8)
     for accuracies in ([], [5.0, 4.0, 3.0]):
-        rates = [STEPS.learning_rate(accuracies, step, settings) for step in (0, 3, 4, 6, 8, 12)]
+        steps = STEPS.most_steps(5, settings)
+        rates = [settings.rate_schedule.rate(accuracies, step, steps, settings) for step in (0, 3, 4, 6, 8, 12)]
         assert rates == pytest.approx([0.8, 0.4 * (1 + math.sqrt(0.5)), 0.6, 0.4, 0.2, 0.0])
 
 

@@ -1,8 +1,6 @@
 """The schedule worked by hand, images against torchvision's, and small runs of the real thing."""
 
-import os
 import re
-import signal
 import threading
 from pathlib import Path
 
@@ -13,13 +11,12 @@ import torch
 from kills import kill_at_call
 from PIL import Image
 from safetensors.numpy import load_file
-from tinted import CLASSES, SEED, SETTINGS, tinted, with_settings
+from tinted import CLASSES, SEED, SETTINGS, ended, tinted, untrained, with_settings
 from torchvision.transforms.functional import pil_to_tensor
 
 from augbench import images
 from augbench.classifier import crops as classifier_crops
 from augbench.classifier import networks, training
-from augbench.classifier.architectures import check_model, known_models
 from augbench.classifier.crops import evaluation_image, random_crop, random_crop_of, training_image
 from augbench.classifier.schedule import epoch_order
 from augbench.classifier.scoring import confidences, examiner
@@ -28,9 +25,14 @@ from augbench.core.files import read_json
 from augbench.core.seeds import derive
 from augbench.images import pixels
 from augbench.jobs import launching
-from augbench.study.budgets import BUDGETS, plateau
+from augbench.study.architectures import MEAN, STD, Torchvision, known_models, library_of
+from augbench.study.budgets import BUDGETS
+from augbench.study.optimizers import OPTIMIZERS
+from augbench.study.schedules import SCHEDULES, plateau
+from augbench.study.sections.classifier import Classifier
 
 STEPS = 3  # in an epoch of 25 images
+OF_TIMM = ["train", "layer_decay"]  # settings that other networks do not take
 OUTPUTS = ["best.safetensors", "history.csv", "metrics.json", "predictions.parquet"]
 
 
@@ -117,23 +119,24 @@ def test_known_models_are_torchvisions():
 )
 def test_unknown_models_get_a_suggestion(name, meant):
     with pytest.raises(ValueError, match=f"did you mean.*'{meant}'"):
-        check_model(name)
-    check_model(meant)
+        library_of(name).check(name)
+    library_of(meant).check(meant)
 
 
 @pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
 def test_networks_have_no_heads_that_nothing_trains(name):
     """Several processes would wait for their gradients."""
     with torch.device("meta"):
-        heads = [head for head, _ in networks.build(name, 3).named_parameters() if "aux" in head.lower()]
+        heads = [head for head, _ in untrained(name, 3).named_parameters() if "aux" in head.lower()]
     assert heads == []
 
 
 @pytest.mark.parametrize("layer", [torch.nn.Linear(2, 2), torch.nn.MultiheadAttention(2, 1)])
 def test_networks_with_attention_are_known(monkeypatch, layer):
     """On a GPU they need stricter rules to give the same bytes twice."""
-    monkeypatch.setattr(networks, "build", lambda name, classes: torch.nn.Sequential(torch.nn.Sequential(layer)))
-    assert networks.Network("any", 2).has_attention == isinstance(layer, torch.nn.MultiheadAttention)
+    network = torch.nn.Sequential(torch.nn.Sequential(layer))
+    monkeypatch.setattr(Torchvision, "build", lambda self, *rest: (network, None))
+    assert networks.Network(Classifier(model="any"), 2).has_attention == isinstance(layer, torch.nn.MultiheadAttention)
 
 
 def test_a_torchvision_model_is_trained(sets, tmp_path):
@@ -422,23 +425,6 @@ def test_images_that_a_gpu_has_no_memory_for_are_classified_in_halves(sets, run,
     assert list(correct) == list(stored["predicted"] == stored["class"])
 
 
-def ended(sets, folder, step, settings=SETTINGS, seed=SEED, **further):
-    """A run that SIGTERM ends at its ``step``-th training step, as a scheduler ends a job."""
-    steps = []
-    original = networks.Network.step
-
-    def counted(*arguments):
-        steps.append(0)
-        if len(steps) == step:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return original(*arguments)
-
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as end:
-        patch.setattr(networks.Network, "step", counted)
-        train(*sets, CLASSES, folder, settings, seed=seed, **further)
-    assert end.value.code == 143
-
-
 @pytest.mark.parametrize("step", [1, 7, 15])
 def test_a_run_ended_by_sigterm_goes_on_to_the_same_bytes(sets, run, tmp_path, step):
     ended(sets, tmp_path, step)
@@ -469,9 +455,9 @@ def in_shares(sets, epochs, shares):
     """The training losses of a plain loop in which each share of a batch has batch statistics of its own."""
     size, rate = SETTINGS.image_size, SETTINGS.learning_rate
     torch.manual_seed(derive(SEED, "classifier", "weights"))
-    model = networks.build("small_cnn", len(CLASSES))
+    model = untrained("small_cnn", len(CLASSES))
     optimizer = torch.optim.SGD(model.parameters(), lr=rate, momentum=0.9, weight_decay=1e-4)
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (networks.MEAN, networks.STD))
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
     rows, losses = list(sets[0].itertuples()), []
     for epoch in range(1, epochs + 1):
         total = 0.0
@@ -524,14 +510,15 @@ def test_a_finished_run_whose_results_are_gone_is_scored_and_not_trained_again(s
 
 
 @pytest.mark.parametrize(
-    "change", ["seed", "image", *sorted(set(type(SETTINGS).model_fields) - {"workers", "processes"})]
+    "change", ["seed", "image", *sorted(set(type(SETTINGS).model_fields) - {"workers", "processes", *OF_TIMM})]
 )
 def test_a_state_of_other_input_is_not_resumed(sets, run, tmp_path, change):
     """The killed run had another seed or setting, or one image was blank then and has the same path and table now."""
     path = Path(sets[0]["path"][5])
     original = path.read_bytes()
     other = {"model": "shufflenet_v2_x0_5", "crop_scale": (0.1, 1.0), "horizontal_flip": False, "image_size": 32}
-    other |= {"steps": 18}
+    other |= {"steps": 18, "weights": "pretrained", "schedule": SCHEDULES["cosine"], "optimizer": OPTIMIZERS["adamw"]}
+    other |= {"warmup": 3, "ema": 0.9}
     settings = SETTINGS
     if change == "image":
         Image.new("RGB", (16, 16)).save(path)

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from tinted import CLASSES, SEED, tinted, with_settings
+from tinted import CLASSES, SEED, tinted, untrained, with_settings
 from torch.nn.functional import cross_entropy
 from torchvision.transforms import v2
 
@@ -19,6 +19,7 @@ from augbench.classifier.mixing import Mixing
 from augbench.classifier.schedule import epoch_order
 from augbench.core.seeds import derive
 from augbench.study import budgets
+from augbench.study.architectures import MEAN, STD
 from augbench.study.augments import AUGMENTS
 from augbench.study.budgets import BUDGETS
 from augbench.study.recipes import Mix, Recipe
@@ -80,11 +81,9 @@ def plain_losses(sets, name, epochs):
     """Training losses of a plain loop around torchvision's own transforms: batches are normalised, then mixed."""
     size = 16
     torch.manual_seed(derive(SEED, "classifier", "weights"))
-    model = networks.build("small_cnn", len(CLASSES))
+    model = untrained("small_cnn", len(CLASSES))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-4)
-    normalise = v2.Compose(
-        [v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(networks.MEAN, networks.STD)]
-    )
+    normalise = v2.Compose([v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)])
     transforms = IMAGES | {"mixup": v2.MixUp(alpha=0.2, num_classes=3), "cutmix": v2.CutMix(alpha=1.0, num_classes=3)}
     rows, losses = list(sets[0].itertuples()), []
     for epoch in range(1, epochs + 1):

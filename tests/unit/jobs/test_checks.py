@@ -62,6 +62,14 @@ def sentence(**changes) -> str:
             "studies.mine.classifier.model: unknown classifier 'resnet5'; did you mean 'resnet",
         ),
         (
+            {"classifiers": {"tuned": {"model": "timm/resnett50", "weights": "pretrained"}}},
+            "studies.mine.classifiers.tuned.model: unknown model 'timm/resnett50'; did you mean 'timm/resnet50'",
+        ),
+        (
+            {"classifiers": {"probe": {"model": "local-dir:nowhere", "weights": "pretrained"}}},
+            "studies.mine.classifiers.probe.model: there is no config.json in nowhere; write it with",
+        ),
+        (
             {"dataset": {"train": 0.8, "validation": 0.2}},
             "studies.mine.dataset: its shares leave no images for more_real to add; take a smaller share",
         ),

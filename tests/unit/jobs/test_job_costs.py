@@ -270,3 +270,18 @@ def test_a_filter_that_keeps_too_few_images_is_named_before_any_work(monkeypatch
         return check(row)
     with pytest.raises(config.ConfigError, match=r"studies.s.methods: the filter of mine " + message):
         check(row)
+
+
+def test_further_classifiers_and_features_are_jobs_of_their_own():
+    probe = {"model": "timm/x", "weights": "pretrained", "train": "probe"}
+    one = costs(classifiers={"probe": probe, "scratch": {}}, runs=4, jobs={"runs_per_classifier": 2})
+    rules = [rule for rule, _ in one.jobs()]
+    assert rules.count("classify_further") == 2 * len(METHODS) * 2
+    assert rules.count("encode_features") == len(METHODS)  # the splits, and what each but the target alone adds
+    assert rules.count("classifiers") == 1 and "classifiers" not in [rule for rule, _ in costs().jobs()]
+    probing, scratch = (one.classify(TUNED, "1", 50, name) for name in ("probe", "scratch"))
+    assert probing.seconds < scratch.seconds and probing.writes < scratch.writes
+    assert scratch == one.classify(TUNED, "1", 50)
+    measured = [job for job in measured_jobs(one.files) if job[1] in ("classifiers", "features")]
+    assert len(measured) == rules.count("classify_further") + rules.count("encode_features")
+    assert ("results/s/benchmarks/features/probe/retrieval/x1.tsv", "features", "", "") in measured

@@ -359,3 +359,54 @@ def test_how_classifiers_are_trained_is_no_part_of_what_images_depend_on():
     assert found.method_row("other") == found.method_row("boomerang")
     assert found.recipe("other") == {"augment": "mixup", "mix": {"weight": 0.2, "probability": None}}
     assert found.recipe("boomerang") == {"augment": None, "mix": None}
+
+
+def test_further_classifiers_share_the_sets_and_have_places_of_their_own():
+    probe = {"model": "timm/x", "weights": "pretrained", "train": "probe"}
+    study = files(classifiers={"probe": probe, "scratch": {}}, scaling={"methods": ["boomerang"], "ratios": [2]})
+    assert study.main_runs("metrics.json")[0] == f"{S}/classifier/none/x0/run-1/metrics.json"
+    crossed = study.crossed_runs("metrics.json")
+    assert len(crossed) == 3 * len(METHODS) * 3
+    assert crossed[3 * len(METHODS)] == f"{S}/classifiers/probe/none/x0/run-1/metrics.json"
+    assert crossed[-1] == f"{S}/classifiers/scratch/retrieval/x1/run-3/metrics.json"
+    assert study.probes == ["probe"]
+    assert study.featured("probe") == ["splits", *(f"{method}/x1" for method in METHODS[1:])]
+    assert study.featured("scratch") == study.featured("main") == []
+    folder = f"{S}/features/probe"
+    assert study.features_for("probe", "none", "0") == [f"{folder}/splits.parquet"]
+    assert study.features_for("probe", "retrieval", "1") == [
+        f"{folder}/splits.parquet",
+        f"{folder}/retrieval/x1.parquet",
+    ]
+    assert study.features_for("main", "retrieval", "1") == []
+    splits = [study.split(name) for name in ("train", "validation", "test")]
+    assert study.tables_of_features("probe", "none", "0") == [splits]
+    assert study.tables_of_features("probe", "retrieval", "1") == [splits, study.added_sets("retrieval", ["1"])]
+    assert study.shows_classifiers and not files().shows_classifiers
+
+
+def test_a_probe_that_is_the_studys_own_has_features_at_all_ratios():
+    probe = {"model": "timm/x", "weights": "pretrained", "train": "probe"}
+    study = files(classifier=probe, scaling={"methods": ["retrieval"], "ratios": [2]})
+    assert study.probes == ["main"] and study.shows_classifiers
+    assert study.featured("main")[-2:] == ["retrieval/x1", "retrieval/x2"]
+
+
+@pytest.mark.parametrize(
+    ("sections", "sentence"),
+    [
+        ({"classifiers": {"main": {}}}, "studies.s.classifiers: main is the name of the study's `classifier`"),
+        (
+            {
+                "classifiers": {"probe": {"model": "timm/x", "weights": "pretrained", "train": "probe"}},
+                "methods": ["none", "mixup"],
+            },
+            "studies.s.classifiers.probe.train: mixup cannot be trained so: a probe sees each image once, as it is, "
+            "and so knows no `augment`: write `train: head`",
+        ),
+    ],
+)
+def test_classifiers_that_cannot_be_trained_are_refused(sections, sentence):
+    with pytest.raises(config.ConfigError) as error:
+        files(**sections)
+    assert sentence in str(error.value)

@@ -6,9 +6,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from augbench import images
-from augbench.audit import embeddings
 from augbench.audit import hashes as image_hashes
 from augbench.dataset import filtering
+from augbench.images import embeddings
 from augbench.report import scores
 from augbench.study.scores import COLUMNS
 from augbench.study.sections.filter import Filter

@@ -9,11 +9,11 @@ from safetensors.torch import save_file
 from transformers import CLIPModel, CLIPTokenizer
 
 from augbench import images
-from augbench.audit import embeddings
 from augbench.audit import hashes as image_hashes
 from augbench.classifier.networks import Network
 from augbench.classifier.scoring import confidences
 from augbench.core import files
+from augbench.images import embeddings
 from augbench.models import clip
 from augbench.report import scores
 from augbench.study.sections.classifier import Classifier
@@ -41,7 +41,7 @@ def scored(world, tmp_path):
     files.write_csv(tmp_path / "classes.csv", classes.assign(train=5, excluded=""))
     torch.manual_seed(0)
     (tmp_path / "judge").mkdir()
-    save_file(Network("small_cnn", 2).weights(), tmp_path / "judge" / "best.safetensors")
+    save_file(Network(Classifier(model="small_cnn"), 2).weights(), tmp_path / "judge" / "best.safetensors")
     held_out = ["validation", "test"]
     inputs = {"tables": ["added"], "train": "train", "held_out": held_out, "train_hashes": "train-hashes"}
     inputs |= {"held_out_hashes": [f"{part}-hashes" for part in held_out], "train_vectors": ["train-vectors"]}

@@ -85,7 +85,7 @@ def table1(results: StudyResults) -> dict:
         "winners": results.answer["winners"],
         "dataset": plan.dataset,
         "further": paper[~paper["method"].isin(list(plan.methods))].to_dict("records"),
-        "budget": plan.settings.classifier.budget.account,
+        "budget": plan.settings.classifier.account,
         "groups": [name for name in GROUPS if results.table1.get(f"{name}_classes", pd.Series([0])).any()],
         "capped": [row for row in results.summaries if row["at_cap"]],
     }

@@ -7,12 +7,15 @@ import pandas as pd
 from augbench.report.drawing import Drawing, panels_figure
 from augbench.report.exhibits.exhibit import Exhibit
 from augbench.report.results import StudyResults
+from augbench.study.adaptations import PROBE_UNIT
+
+OVER = {"epoch": "the epochs", "step": "the steps", PROBE_UNIT: "the inverse strength of regularisation, log10(C)"}
 
 
 def curves(results: StudyResults) -> list[dict]:
-    """Validation accuracies (percent) of all runs of each method, at the main ratio, by the ``unit`` in which the
-    study's budget counts, epoch or step."""
-    rows, unit = [], results.plan.settings.classifier.budget.unit
+    """Validation accuracies (percent) of all runs of each method, at the main ratio, by the ``unit`` in which
+    their histories count: epoch, step, or the strength of a probe."""
+    rows, unit = [], results.plan.settings.classifier.unit
     for key in results.plan.methods:
         runs = [{unit: list(run[unit]), "accuracy": list(run["validation_accuracy"])} for run in results.histories(key)]
         rows.append(results.plan.named(key) | {"unit": unit, "runs": runs})
@@ -60,7 +63,7 @@ EXHIBITS = [
         draw=all_curves_figure,
         table=curves_table,
         inline=lambda rows: {row["method"]: curve_figure(row, limits(rows)) for row in rows},
-        caption=lambda rows: f"Validation accuracy over the {rows[0]['unit']}s, one line per run.",
+        caption=lambda rows: f"Validation accuracy over {OVER[rows[0]['unit']]}, one line per run.",
         template="report/training.html.j2",
     )
 ]

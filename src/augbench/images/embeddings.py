@@ -1,4 +1,4 @@
-"""The audit's second detector: images as vectors, in which copies of an image are close to it."""
+"""Images as vectors, in which likeness is close: kept as Parquet, found by their image."""
 
 from pathlib import Path
 
