@@ -6,13 +6,13 @@ size are those of the pipelines' signatures in diffusers 0.42. Nothing here impo
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from augbench.core.files import BadInput
 from augbench.study.methods import Method
-from augbench.study.parts import Part
+from augbench.study.parts import ENCODERS, Part
 from augbench.study.sections.diffusion import Generate, Sampling
 
 
@@ -46,13 +46,20 @@ class Family:
         """What training takes of a pipeline: the denoiser, what encodes prompts as one module, and its tokenizer."""
         import torch
 
-        names = ("text_encoder", "text_encoder_2", "text_encoder_3")
-        encoders = [encoder for name in names if (encoder := getattr(pipeline, name, None)) is not None]
-        return getattr(pipeline, self.denoiser), torch.nn.ModuleList(encoders), None
+        encoders = torch.nn.ModuleList(encoders_of(pipeline).values())
+        return getattr(pipeline, self.denoiser), encoders, None
 
     def encode(self, pipeline, prompts: Sequence[str]):
         """What the denoiser reads of prompts in training, (n, rows, width): the encoders' states, and in a last row
         their pooled output, followed by zeros."""
+        raise NotImplementedError
+
+    def tokenize(self, pipeline, prompts: Sequence[str]):
+        """What :meth:`read` takes, int64 (n, ...): of families whose text encoders can be trained."""
+        raise NotImplementedError
+
+    def read(self, encoders: Iterable, tokens):
+        """What :meth:`encode` gives, from tokens, and with gradients."""
         raise NotImplementedError
 
     def predict(self, denoiser, noisy, timesteps, guides, pixels: int):
@@ -134,6 +141,13 @@ class StableDiffusion(Family):
     def parts_of(self, pipeline):
         return pipeline.unet, pipeline.text_encoder, pipeline.tokenizer
 
+    def tokenize(self, pipeline, prompts):
+        return _tokens(pipeline.tokenizer, prompts)
+
+    def read(self, encoders, tokens):
+        (encoder,) = encoders
+        return encoder(tokens)[0]
+
     def predict(self, denoiser, noisy, timesteps, guides, pixels):
         return denoiser(noisy, timesteps, guides, return_dict=False)[0]
 
@@ -163,6 +177,21 @@ class StableDiffusionXL(Family):
         )
         return _with_row(states, pooled)
 
+    def tokenize(self, pipeline, prompts):
+        import torch
+
+        tokenizers = [each for each in (pipeline.tokenizer, pipeline.tokenizer_2) if each is not None]
+        return torch.stack([_tokens(tokenizer, prompts) for tokenizer in tokenizers], dim=1)
+
+    def read(self, encoders, tokens):
+        """The last states but one of all encoders, and the projection of the last encoder."""
+        import torch
+
+        read = [
+            encoder(own, output_hidden_states=True) for encoder, own in zip(encoders, tokens.unbind(1), strict=True)
+        ]
+        return _with_row(torch.cat([each.hidden_states[-2] for each in read], dim=-1), read[-1][0])
+
     def predict(self, denoiser, noisy, timesteps, guides, pixels):
         """Images are what they were scaled to, none of them cropped: so the model is told."""
         config = denoiser.config
@@ -187,7 +216,7 @@ class StableDiffusion3(Family):
     bytes = 16e9
 
     def can_train(self, part):
-        return part.is_adapter
+        return part.is_adapter and not part.trains_encoder
 
     def encode(self, pipeline, prompts):
         states, _, pooled, _ = pipeline.encode_prompt(
@@ -221,7 +250,7 @@ class Flux(Family):
     takes_negative_prompt = False
 
     def can_train(self, part):
-        return part.is_adapter
+        return part.is_adapter and not part.trains_encoder
 
     def encode(self, pipeline, prompts):
         states, pooled, _ = pipeline.encode_prompt(list(prompts), device=_device(pipeline))
@@ -345,6 +374,15 @@ FAMILIES: tuple[Family, ...] = (
     Unguided(),
 )
 DEFAULT = FAMILIES[0]  # of small models that are trained here, and of what is not known before it is fetched
+
+
+def encoders_of(pipeline) -> dict[str, Any]:
+    """A pipeline's text encoders, by diffusers' names."""
+    return {name: encoder for name in ENCODERS if (encoder := getattr(pipeline, name, None)) is not None}
+
+
+def _tokens(tokenizer, prompts):
+    return tokenizer(list(prompts), padding="max_length", truncation=True, return_tensors="pt").input_ids
 
 
 def _device(pipeline):

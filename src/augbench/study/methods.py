@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from augbench.core import package_data
 from augbench.study.augments import AUGMENTS, Augment
-from augbench.study.parts import PARTS, PROMPT, Guide, Part
+from augbench.study.parts import PARTS, PROMPT, TRAINED_READING, Guide, Part
 from augbench.study.prompts import TEMPLATES, is_prompt_file, template_file, uses_pseudo_word
 from augbench.study.recipes import Mix, Recipe
 from augbench.study.sections.base import Count, Name, RowOf, Section, did_you_mean
@@ -116,7 +116,8 @@ class Method(Section):
     @property
     def guide(self) -> Guide:
         """What guides the denoiser: the trained part that does, or else the prompt."""
-        return next((part for part in self.trained if isinstance(part, Guide)), PROMPT)
+        reading = TRAINED_READING if any(part.trains_encoder for part in self.trained) else PROMPT
+        return next((part for part in self.trained if isinstance(part, Guide)), reading)
 
     @property
     def recipe(self) -> Recipe:
@@ -213,6 +214,10 @@ class Method(Section):
         denoising = [part.name for part in self.trained if part.trains_denoiser]
         if len(denoising) > 1:
             raise ValueError(f"trained takes either {' or '.join(denoising)}: both change the denoiser")
+        unread = [part.name for part in self.trained if not part.keeps_prompts]
+        reading = [part.name for part in self.trained if part.trains_encoder]
+        if unread and reading:
+            raise ValueError(f"trained takes either {unread[0]} or {reading[0]}: in place of the one no prompt is read")
         if self.clusters > 1 and not any(part.has_clusters for part in self.trained):
             clustered = _names(PARTS, lambda part: part.has_clusters)
             raise ValueError(f"clusters needs `trained: [{clustered}]`: nothing else that is learned has clusters")
