@@ -63,7 +63,7 @@ def disturb(network: torch.nn.Module, std: float) -> None:
     """Fill the second factors of an adapter with numbers, for of zeros the first ones have no gradient."""
     for name, weights in network.named_parameters():
         if ".lora_B." in name:
-            weights.data.normal_(std=std, generator=torch_generator(len(name)))
+            weights.data.normal_(generator=torch_generator(len(name))).mul_(std)
 
 
 def strong(candidate: dict, factor: float = 300.0) -> dict:

@@ -42,13 +42,6 @@ class PipelineSampler(Drawer):
         self.pipeline.set_progress_bar_config(disable=True)
         known = inspect.signature(self.pipeline.__call__).parameters
         self.exact = {name: value for name, value in EXACT.items() if name in known}
-        self.name = "base"
-
-    def use(self, candidate: Mapping, name: str = "base") -> "PipelineSampler":
-        for part in self.method.trained:
-            part.load(self.pipeline, candidate)
-        self.name = name
-        return self
 
     def denoise(self, rows: Sequence[Mapping]) -> list:
         return list(itertools.chain.from_iterable(self.drawn_at_a_time(self._drawn, rows)))

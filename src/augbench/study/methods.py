@@ -50,6 +50,9 @@ class Method(Section):
         description="what is fine-tuned on the target: "
         + "; ".join(f"{name}, {row.meaning}" for name, row in PARTS.items()),
     )
+    per_class: bool = Field(
+        False, description="adapters are trained for each class by itself, on its images alone (DataDream)"
+    )
     clusters: Count = Field(1, description="conditionings per class, one for each k-means cluster")
     strength: Annotated[float, Field(gt=0, le=1)] | None = Field(
         None, description="share of the schedule that a start image is noised to; null: the study's `noise_share`"
@@ -214,6 +217,9 @@ class Method(Section):
         denoising = [part.name for part in self.trained if part.trains_denoiser]
         if len(denoising) > 1:
             raise ValueError(f"trained takes either {' or '.join(denoising)}: both change the denoiser")
+        if self.per_class and not (self.trained and all(part.is_adapter for part in self.trained)):
+            adapters = _names(PARTS, lambda part: part.is_adapter)
+            raise ValueError(f"per_class goes with adapters and nothing else that is trained: `trained: [{adapters}]`")
         unread = [part.name for part in self.trained if not part.keeps_prompts]
         reading = [part.name for part in self.trained if part.trains_encoder]
         if unread and reading:

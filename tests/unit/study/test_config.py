@@ -115,7 +115,10 @@ def test_a_missing_template_names_the_known_ones():
         ({"trained": ["pseudo_word"]}, "templates hold {p}, the learned pseudo-word, with"),
         ({"conditioning": "textual_inversion"}, "templates hold {p}, the learned pseudo-word, with"),
         ({"conditioning": None}, "start: noise needs a conditioning"),
-        ({"trained": ["vae"]}, "there is no part 'vae' (known: conditioning, pseudo_word, unet, lora)"),
+        (
+            {"trained": ["vae"]},
+            "there is no part 'vae' (known: conditioning, pseudo_word, unet, lora, text_encoder_lora)",
+        ),
         ({"trained": [3]}, "there is no part 3"),
         ({"start": ["noise"]}, "there is no start ['noise']"),
         ({"candidates": ["best"]}, "String should match pattern"),
