@@ -31,7 +31,7 @@ def write_inputs(folder: Path, backbone: Path, side: int) -> finetuning.Finetune
 
 def arguments(inputs, method: Method, settings: Finetune, folder: Path, save_minutes: float = 10.0) -> dict:
     return {
-        "inputs": inputs, "method": method, "settings": settings, "folder": folder, "rate": 1.0, "seed": 5,
+        "inputs": inputs, "method": method, "settings": settings, "folder": str(folder), "rate": 1.0, "seed": 5,
         "save_minutes": save_minutes,
     }  # fmt: skip
 

@@ -11,9 +11,10 @@ from safetensors.torch import load_file
 
 from augbench import images
 from augbench.core.seeds import torch_generator
-from augbench.diffusion import candidates, sampling
+from augbench.diffusion import candidates, finetuning, sampling
 from augbench.diffusion.sampling_plan import Share
 from augbench.diffusion.trainer import Trainer
+from augbench.jobs import launching
 from augbench.models.backbones import AS_IT_COMES, read_pipeline
 from augbench.study.methods import Method
 from augbench.study.sections.diffusion import Finetune, Generate
@@ -174,6 +175,22 @@ def test_candidates_are_compared_by_images_of_their_classes_adapters(inputs, tra
     assert set(map(tuple, whole[keys].to_numpy())) == set(map(tuple, halves[keys].to_numpy()))
     one, two = ({row.image_id: images.load_bytes(row) for row in each.itertuples()} for each in (whole, halves))
     assert one == two
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["lora", "datadream"])
+def test_two_processes_give_the_same_loss_curve_and_adapters_as_one(inputs, tmp_path, name):
+    """Within the bound of the other trained parts. Batches of 3 and 1 images: one process has more of each, or all."""
+    method = Method(**ROWS[name] | {"candidates": ["epoch-1", "epoch-2"]})
+    one = adapters.run(inputs, method, SETTINGS, tmp_path / "one")
+    given = adapters.arguments(inputs, method, SETTINGS, tmp_path / "two")
+    launching.run(finetuning.finetune, given, tmp_path / "processes", processes=2, threads=1)
+    curves = [pd.read_csv(candidates.history_file(tmp_path / folder)) for folder in ("one", "two")]
+    assert len(curves[0]) == 2 and np.abs(curves[0] - curves[1]).to_numpy().max() < 1e-4
+    ours, theirs = (load_file(tmp_path / folder / "epoch-2.safetensors") for folder in ("one", "two"))
+    assert set(ours) == set(theirs)
+    moved = max(float(value.abs().max()) for key, value in ours.items() if ".lora_B." in key)
+    assert all(float((ours[key] - theirs[key]).abs().max()) < 0.05 * moved for key in ours), one
 
 
 @pytest.mark.parametrize("trained", [["pseudo_word", "lora"], ["unet"], []])

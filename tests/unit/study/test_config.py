@@ -117,7 +117,7 @@ def test_a_missing_template_names_the_known_ones():
         ({"conditioning": None}, "start: noise needs a conditioning"),
         (
             {"trained": ["vae"]},
-            "there is no part 'vae' (known: conditioning, pseudo_word, unet, lora, text_encoder_lora)",
+            "there is no part 'vae' (known: conditioning, pseudo_word, unet, lora, text_enc",
         ),
         ({"trained": [3]}, "there is no part 3"),
         ({"start": ["noise"]}, "there is no start ['noise']"),
