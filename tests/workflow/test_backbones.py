@@ -65,7 +65,8 @@ def test_a_study_compares_two_families_and_its_images_do_not_depend_on_the_jobs(
     run(folder)
     results = folder / "results" / "birds"
     page = (results / "report.html").read_text()
-    assert "models/sdxl (licence: openrail++)" in page and "models/flux" in page
+    assert "models/sdxl (licence: openrail++)" in page
+    assert "models/flux (licence: presumed flux-1-dev-non-commercial-license)" in page
     methods = ("prompt_xl", "lora_flux", "dream_xl")
     for method in methods:
         assert (results / "classifier" / method / "x1" / "run-1" / "metrics.json").is_file()

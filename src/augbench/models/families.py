@@ -35,6 +35,7 @@ class Family:
     megabytes = 24_000  # of a process that has the model, about
     work = 3.0  # time of a denoising step, in those of Stable Diffusion 1.x at the same size
     bytes = 20e9  # of its files, about
+    licence: str | None = None  # of most of its models, as the hub calls it: where a folder names none
     guidance_name = "guidance_scale"
     takes_negative_prompt = True
     neutral_prompt: str | None = None  # what guidance leads away from where there is no negative prompt
@@ -131,6 +132,7 @@ class StableDiffusion(Family):
     megabytes = 6_000
     work = 1.0
     bytes = 5.5e9
+    licence = "creativeml-openrail-m"
 
     def can_train(self, part):
         return True
@@ -167,6 +169,7 @@ class StableDiffusionXL(Family):
     megabytes = 14_000
     work = 2.5
     bytes = 13.9e9
+    licence = "openrail++"
 
     def can_train(self, part):
         return part.is_adapter
@@ -214,6 +217,7 @@ class StableDiffusion3(Family):
     guidance = 7.0
     dtype = "float16"
     bytes = 16e9
+    licence = "stabilityai-ai-community"
 
     def can_train(self, part):
         return part.is_adapter and not part.trains_encoder
@@ -247,6 +251,7 @@ class Flux(Family):
     megabytes = 40_000
     work = 10.0
     bytes = 34e9
+    licence = "flux-1-dev-non-commercial-license"  # the stricter one of two
     takes_negative_prompt = False
 
     def can_train(self, part):
@@ -309,6 +314,7 @@ class PixArt(Family):
     is_flow = False
     work = 1.0
     bytes = 22e9
+    licence = "openrail++"
 
 
 class QwenImage(Family):
@@ -321,6 +327,7 @@ class QwenImage(Family):
     megabytes = 64_000
     work = 15.0
     bytes = 58e9
+    licence = "apache-2.0"
     guidance_name = "true_cfg_scale"
     neutral_prompt = " "  # its authors' own
 
