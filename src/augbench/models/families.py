@@ -32,6 +32,7 @@ class Family:
     is_flow: bool | None = True  # flow matching is the scheduler's objective; None: unknown, not checked
     has_own_sampler = False  # augbench denoises step by step; else the pipeline's own call draws the pictures
     ships_checker = False  # its repositories have a safety checker, at least some of them
+    encoding = (77, 768)  # of a prompt, as what is learned in its place has it: rows and width
     megabytes = 24_000  # of a process that has the model, about
     work = 3.0  # time of a denoising step, in those of Stable Diffusion 1.x at the same size
     bytes = 20e9  # of its files, about
@@ -66,6 +67,10 @@ class Family:
     def predict(self, denoiser, noisy, timesteps, guides, pixels: int):
         """What the denoiser predicts from noisy latents (n, channels, height, width), timesteps (n,) and guides, see
         :meth:`encode`; ``pixels`` are a side of the images."""
+        raise NotImplementedError
+
+    def guided(self, pipeline, guides) -> dict[str, Any]:
+        """Arguments of the pipeline's call in place of prompts, see :meth:`encode`: of families that learn guides."""
         raise NotImplementedError
 
     def can_start(self, start) -> bool:
@@ -166,13 +171,14 @@ class StableDiffusionXL(Family):
     denoiser = "unet"
     dtype = "float16"
     is_flow = False
+    encoding = (78, 2048)
     megabytes = 14_000
     work = 2.5
     bytes = 13.9e9
     licence = "openrail++"
 
     def can_train(self, part):
-        return part.is_adapter
+        return part.is_adapter or not part.keeps_prompts
 
     def encode(self, pipeline, prompts):
         states, _, pooled, _ = pipeline.encode_prompt(
@@ -202,6 +208,10 @@ class StableDiffusionXL(Family):
         sizes = noisy.new_tensor([pixels, pixels, 0, 0, pixels, pixels]).repeat(len(noisy), 1)
         added = {"text_embeds": guides[:, -1, :width], "time_ids": sizes}
         return denoiser(noisy, timesteps, guides[:, :-1], added_cond_kwargs=added, return_dict=False)[0]
+
+    def guided(self, pipeline, guides):
+        width = pipeline.text_encoder_2.config.projection_dim
+        return {"prompt_embeds": guides[:, :-1], "pooled_prompt_embeds": guides[:, -1, :width]}
 
     def components(self, index):
         return {"add_watermarker": False}  # else pictures are marked where invisible-watermark is installed

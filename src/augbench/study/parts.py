@@ -85,7 +85,7 @@ class Part:
     keeps_prompts = True  # images are still generated from various prompts
     uses_pseudo_word = False  # its prompts, and no others, have a place {p}
     has_clusters = False  # it can learn something for each cluster of a class's training images
-    is_adapter = False  # of any denoiser that takes adapters; what other parts do is Stable Diffusion's own
+    is_adapter = False  # of any denoiser that takes adapters; what other parts do few families allow
     trains_denoiser = False  # of two such parts one would undo the other
     trains_encoder = False  # prompts are read anew in each step
     needs_full_precision = False  # the denoiser's own weights are trained: half precision would lose small steps
