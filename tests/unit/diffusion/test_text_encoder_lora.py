@@ -10,7 +10,7 @@ import yaml
 from safetensors.torch import load_file
 
 from augbench.core.seeds import torch_generator
-from augbench.diffusion import candidates, sampling
+from augbench.diffusion import candidates, sampling, trainer
 from augbench.diffusion.trainer import Batch, Trainer
 from augbench.models import families
 from augbench.models.backbones import AS_IT_COMES, read_pipeline, resolve
@@ -151,6 +151,21 @@ def test_diffusers_reads_the_file_and_draws_the_samplers_pictures(family, inputs
         random = torch_generator(row["seed"])
         theirs.append(np.asarray(pipeline(row["prompt"], generator=random, **options).images[0], int))
     assert np.abs(ours - np.stack(theirs)).max() <= 1 < np.abs(ours - before).max()
+
+
+def test_what_is_frozen_may_be_in_half_precision(family, inputs, monkeypatch):
+    """As on a GPU, but for its kernels: losses move by what bfloat16 rounds, adapters stay in float32."""
+    full = Trainer(inputs, BOTH, SETTINGS, rate=1.0, seed=5)
+    monkeypatch.setattr(trainer, "mixed_precision", lambda: "bf16")
+    half = Trainer(inputs, BOTH, SETTINGS, rate=1.0, seed=5)
+    for _ in range(2):
+        losses = [job.step(np.arange(4), 1, 0) for job in (full, half)]
+        assert losses[0] == pytest.approx(losses[1], rel=0.02)
+    for network in (half.model.unet, *half.model.encoders.values()):
+        kinds = {(".lora_" in name, weights.dtype) for name, weights in network.named_parameters()}
+        assert kinds == {(True, torch.float32), (False, torch.bfloat16)}
+    moved = [value for name, value in half.model.candidate().items() if ".lora_B." in name and "layers.0" in name]
+    assert moved and all(value.any() for value in moved)
 
 
 def test_a_pseudo_word_is_trained_beside(family, inputs):
