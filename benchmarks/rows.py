@@ -274,6 +274,68 @@ def run_retrieve(folder: Path) -> int:
     return classes * NEIGHBOURS
 
 
+def write_score(folder: Path, scale: float) -> None:
+    """The images of a method, and two reference sets with their hashes."""
+    pq.write_table(rows_of(np.arange(scaled(GENERATED, scale)), "pseudoword_dm"), folder / "candidates.parquet")
+    write_classes(folder, scaled(SPLIT, scale))
+    random = np.random.default_rng(1)
+    for name, count in (("train", scaled(SPLIT, scale)), ("test", scaled(TEST, scale))):
+        table = rows_of(np.arange(count), name)
+        pq.write_table(table, folder / f"{name}.parquet")
+        hashed = {"image_id": table["image_id"], "hash": random.integers(0, 2**64, count, np.uint64)}
+        pq.write_table(pa.table(hashed), folder / f"{name}-hashes.parquet")
+
+
+def run_score(folder: Path) -> int:
+    """Without models. The nearest hashes are not looked for: that takes time, and no memory beside the hashes."""
+    from augbench.report import scores
+    from augbench.study import classes
+
+    scores.nearest_hash = lambda mine, others: (np.zeros(len(mine), np.int64), np.full(len(mine), 30))
+    scores.novelty = lambda values, known: np.full(len(values), 30)
+    random = np.random.default_rng(2)
+    seers = scores.Seers(
+        hash=lambda table: random.integers(0, 2**64, len(table), np.uint64),
+        confidence=lambda table: random.random(len(table)),
+    )
+    parts = {name: [str(folder / f"{name}{end}.parquet") for end in ("", "-hashes")] for name in ("train", "test")}
+    references = {
+        name: scores.References.read([table], [hashed], [])
+        for name, (table, hashed) in zip(("train", "held_out"), parts.values(), strict=True)
+    }
+    keys = [row["class"] for row in classes.kept(folder / "classes.csv")]
+    candidates = str(folder / "candidates.parquet")
+    count = images.count(candidates)
+    batches = scores.batches([candidates], None, keys)
+    scores.write(folder / "scores.parquet", batches, scores.Scorer(seers, references, None), count, "made")
+    return count
+
+
+def write_filter_images(folder: Path, scale: float) -> None:
+    """The scores of a method's images, and the images."""
+    write_score(folder, scale)
+    run_score(folder)
+
+
+def run_filter_images(folder: Path) -> int:
+    """The better half of each class by confidence; one in thirty may be a copy of a held-out image."""
+    from augbench.dataset import filtering
+    from augbench.study import classes
+
+    counts = {row["class"]: row["train"] for row in classes.kept(folder / "classes.csv")}
+    filtering.write(
+        {"images": folder / "kept.parquet", "ledger": folder / "ledger.csv", "counts": folder / "counts.csv"},
+        [folder / "candidates.parquet"],
+        folder / "scores.parquet",
+        counts,
+        method="pseudoword_dm",
+        rule={"by": "confidence", "keep": 0.5},
+        leaks=(10, None),
+        ratio=None,
+    )
+    return images.count(folder / "candidates.parquet")
+
+
 def write_resample(folder: Path, scale: float) -> None:
     """6 million images, of three candidates' first ones and the chosen one's rest, in shards of some thousands."""
     write_classes(folder, scaled(SPLIT, scale))
@@ -410,6 +472,8 @@ STAGES = {
     "audit": Stage(write_audit, (run_audit,)),
     "domain_gap": Stage(write_domain_gap, (run_domain_gap,)),
     "retrieve": Stage(write_retrieve, (run_retrieve,)),
+    "score": Stage(write_score, (run_score,)),
+    "filter_images": Stage(write_filter_images, (run_filter_images,)),
     "resample": Stage(write_resample, (run_resample,)),
     "classify": Stage(write_classify, (run_classify, run_classify_process), PROCESSES, of_processes),
     "summary": Stage(write_summary, (run_summary,)),

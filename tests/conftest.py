@@ -1,7 +1,8 @@
 """Three tiers of tests, and what belongs to which:
 
 - **quick** (`make quick`): a test without a mark. It needs no trained model and starts no process of Python.
-- **middle** (`make test` runs it too): a test marked ``middle``, or one that uses the tiny world or a clone.
+- **middle** (`make test` runs it too): a test marked ``middle``, which takes seconds or starts a process, or one that
+  uses the tiny world or a clone.
 - **slow** (`make test-all` runs it too): a test marked ``slow``.
 
 `tests/study` belongs to none: it compares the results of `make report` with what was planted (`make check`); nor does
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import pytest
 import tiny_world
+from clones import Clone, kept_small_study
 
 # Tests run side by side, a core each; with more threads they would wait for each other. What tests start inherits it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -97,3 +99,8 @@ def world(pytestconfig) -> Iterator[tiny_world.World]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(PreTrainedTokenizerBase, "from_pretrained", classmethod(from_pretrained))
         yield tiny_world.kept_in(Path(pytestconfig.cache.mkdir("world")))
+
+
+@pytest.fixture(scope="session")
+def small_study(pytestconfig) -> Clone:
+    return kept_small_study(Path(pytestconfig.cache.mkdir("small_study")))

@@ -9,7 +9,7 @@ import pytest
 import slurm_cluster
 from clones import Clone
 
-STUDY = "tests/cluster/study.yaml"
+OVERLAY = "tests/cluster/study.yaml"
 FAULTS = Path(__file__).parent / "faults"
 LIMIT = 1500  # seconds that any run of Snakemake may take: none may hang
 
@@ -17,7 +17,7 @@ LIMIT = 1500  # seconds that any run of Snakemake may take: none may hang
 class OnCluster(Clone):
     """A clone whose runs are submitted; jobs may be given faults, see ``faults/sitecustomize.py``."""
 
-    study = STUDY
+    overlays = (OVERLAY,)
     running = ()
 
     @property
@@ -81,9 +81,10 @@ def cluster(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def local(tmp_path_factory):
-    """The study, built on this machine without a cluster."""
-    made = OnCluster(tmp_path_factory.mktemp("local"))
+def local(small_study, tmp_path_factory):
+    """The study, built on this machine without a cluster, from the small study, of which it wants most."""
+    made = small_study.copy(tmp_path_factory.mktemp("local") / "clone")
+    made.overlays = (OVERLAY,)
     code, output = made.snakemake("results/report.html", "--cores", "2")
     assert code == 0, output[-6000:]
     return made

@@ -81,7 +81,12 @@ def megabytes(record):
     return int(record["MinMemoryNode"].removesuffix("M"))
 
 
-def test_a_preempted_fine_tuning_goes_on_where_it_was(unfinished, cluster):
+PREEMPTED = ["scancel", "--signal=TERM"]
+AT_ITS_LIMIT = ["scontrol", "update", "TimeLimit=1"]  # a minute, and five before it the profile has SIGTERM sent: now
+
+
+@pytest.mark.parametrize("command", [PREEMPTED, AT_ITS_LIMIT], ids=["preempted", "at-its-limit"])
+def test_a_fine_tuning_that_is_ended_goes_on_where_it_was(unfinished, cluster, command):
     unfinished.forget("finetune/pseudoword_dm", "selection", "images/pseudoword_dm", "classifier/pseudoword_dm")
     shutil.rmtree(unfinished.folder / "results/small/augmentation/pseudoword_dm")
     log = unfinished.folder / "results/small/logs/finetune/pseudoword_dm-lr-1.log"
@@ -90,12 +95,13 @@ def test_a_preempted_fine_tuning_goes_on_where_it_was(unfinished, cluster):
 
     state = unfinished.folder / "results/small/finetune/pseudoword_dm/.lr-1.partial/state.safetensors"
     wait_for(state.exists, 600, "state")
-    running = [r["JobId"] for r in cluster.queue() if "finetune" in r["Comment"]]
-    subprocess.run(["scancel", "--signal=TERM", *running], check=True)
+    (running,) = (r["JobId"] for r in cluster.queue() if re.search(r"finetune_.*_1$", r["Comment"]))
+    subprocess.run([*command, running if command is PREEMPTED else f"JobId={running}"], check=True)
     end(process)
     # The first attempt's log is gone: what it saved shows in the second's.
     assert re.search(r"going on in epoch \d+", log.read_text())
-    assert jobs_of(unfinished, cluster)["finetune"] == 2
+    print(cluster.jobs[running]["JobState"])
+    assert jobs_of(unfinished, cluster)["finetune"] == 3  # of two learning rates
 
 
 def test_a_node_and_the_controller_of_slurm_die_and_come_back(unfinished, cluster):
@@ -125,7 +131,15 @@ def test_snakemake_killed_and_at_once_restarted(unfinished, cluster, option, cla
     hit(unfinished, 2)
 
     def restart():
-        command = [sys.executable, "slurm/restart", *option, TABLE, "--configfile", unfinished.study]
+        command = [
+            sys.executable,
+            "slurm/restart",
+            *option,
+            TABLE,
+            "--configfile",
+            unfinished.study,
+            *unfinished.overlays,
+        ]
         given = {"cwd": unfinished.folder, "env": unfinished.environment, "timeout": 1500}
         return subprocess.run(command, text=True, capture_output=True, **given)
 

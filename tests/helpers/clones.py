@@ -9,8 +9,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+from shared import locked
+
 ROOT = Path(__file__).parents[2]
 SMALL = "tests/workflow/small.yaml"
+# What results are made from, but for the packages, which the lock names.
+MAKERS = ("Snakefile", "config/", "resources/", "src/", "workflow/", "requirements.lock", SMALL)
 # Snakemake that prints what it knows of a job, not the rule's message in its place.
 PLANNER = """
 from snakemake import cli, logging
@@ -19,21 +23,28 @@ cli.main()
 """
 
 
+def tracked() -> list[str]:
+    """The files of the working tree that git does not ignore."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.check_output(command, cwd=ROOT, text=True).split("\0")
+    return sorted(name for name in names if (ROOT / name).is_file())
+
+
 class Clone:
-    """A copy of the working tree, without results, where a small study can be built and files edited."""
+    """A copy of the working tree, without results, where a small study can be built and files edited; a folder that is
+    one already stays as it is."""
 
     study = SMALL
+    overlays = ()  # configurations that replace some of its keys
 
     def __init__(self, folder: Path):
         self.folder = folder
-        names = subprocess.check_output(
-            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, text=True
-        )
-        for name in filter(None, names.split("\0")):
-            if (ROOT / name).is_file():
-                target = folder / name
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(ROOT / name, target)
+        if (folder / "Snakefile").exists():
+            return
+        for name in tracked():
+            target = folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, target)
 
     def copy(self, folder: Path) -> "Clone":
         """The clone as it is now, with its results and what Snakemake remembers of them, in another folder."""
@@ -50,7 +61,7 @@ class Clone:
     def start(self, *arguments: str, program: tuple[str, str] = ("-m", "snakemake"), **options) -> subprocess.Popen:
         command = [sys.executable, *program, *arguments]
         if "--configfile" not in arguments:
-            command += ["--configfile", self.study]
+            command += ["--configfile", self.study, *self.overlays]
         return subprocess.Popen(
             command,
             cwd=self.folder,
@@ -89,3 +100,22 @@ class Clone:
             for path in sorted(results.glob(pattern))
             if path.is_file() and path.name != "compute.csv"
         }
+
+
+def kept_small_study(cache: Path) -> Clone:
+    """A clone in which the small study was built: once for all processes of a test run, and for later runs that would
+    build the same. Tests only read it."""
+    total = hashlib.sha256(f"{sys.version} {cache}".encode())
+    for name in tracked():
+        if name.startswith(MAKERS):
+            total.update(name.encode() + b"\0" + (ROOT / name).read_bytes())
+    folder = cache / total.hexdigest()[:16]
+    with locked(cache / "lock"):
+        if not (folder / "complete").exists():
+            for old in cache.iterdir():
+                if old.is_dir():
+                    shutil.rmtree(old)
+            code, output = Clone(folder).snakemake("--cores", "2")
+            assert code == 0, output
+            (folder / "complete").touch()
+    return Clone(folder)

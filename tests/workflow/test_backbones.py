@@ -31,7 +31,13 @@ STUDY = {
     "backbones": {"sdxl": {"model": "models/sdxl"}, "flux": {"model": "models/flux"}},
     "safety": {"model": "none"},
     "generate": {"image_size": 32, "steps": 2, "times": 1},
-    "finetune": {"batch_size": 4, "max_epochs": 2, "lora": {"rank": 4}, "text_encoder_lora": {"rank": 4}},
+    "finetune": {
+        "grid": [1],
+        "batch_size": 4,
+        "max_epochs": 2,
+        "lora": {"rank": 4},
+        "text_encoder_lora": {"rank": 4},
+    },
     "classifier": {"model": "small_cnn", "image_size": 32, "batch_size": 8, "max_epochs": 2, "learning_rate": 0.05},
 }
 

@@ -44,16 +44,18 @@ def refused(scores: pd.DataFrame, leaks: Leaks | None, rule: Filter | None) -> p
 def _leaks(scores: pd.DataFrame, leaks: Leaks) -> pd.DataFrame:
     bits, distance = LEAKS
     close = scores[bits] < leaks.bits
-    near = scores[distance] <= leaks.distance if leaks.distance is not None else close & False
-    by = np.where(close, bits, distance)
+    if leaks.distance is not None:
+        scores = scores[close | (scores[distance] <= leaks.distance)]
+        close = close[scores.index]
+    else:
+        scores, close = scores[close], close[close]
     held_out = np.where(close, scores[SCORES[bits].id_column], scores[SCORES[distance].id_column])
-    table = scores[["image_id", "class"]].assign(
-        by=by,
+    return scores[["image_id", "class"]].assign(
+        by=np.where(close, bits, distance),
         score=np.where(close, scores[bits], scores[distance]),
         threshold=np.where(close, leaks.bits, math.nan if leaks.distance is None else leaks.distance),
         reason=[f"may be a copy of the held-out image {name}" for name in held_out],
     )
-    return table[close | near]
 
 
 def _filtered(scores: pd.DataFrame, rule: Filter) -> pd.DataFrame:
@@ -73,10 +75,13 @@ def _filtered(scores: pd.DataFrame, rule: Filter) -> pd.DataFrame:
         lowest = values[kept].groupby(scores["class"][kept]).min()
         threshold = scores["class"].map(lowest).astype(float)
         reason = f"not among the best {100 * rule.keep:g}% of its class"
-    table = scores[["image_id", "class"]].assign(by=rule.by.name, score=values, threshold=threshold, reason=reason)
+    scores = scores[~kept]
+    table = scores[["image_id", "class"]].assign(
+        by=rule.by.name, score=values[~kept], threshold=threshold[~kept], reason=reason
+    )
     if rule.by.nearest:
         table["reason"] += "; nearest " + scores[rule.by.id_column].astype(str)
-    return table[~kept]
+    return table
 
 
 def counted(scores: pd.DataFrame, ledger: pd.DataFrame, wanted: Mapping[str, int]) -> pd.DataFrame:

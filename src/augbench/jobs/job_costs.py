@@ -201,11 +201,12 @@ class JobCosts:
         vectors = self._vectors(references + SCORED) if self.files.embedder else 0
         seconds = resources.hashing(images) + resources.scoring((2 + bool(self.files.embedder)) * images)
         compared = images * references * (resources.PER_COMPARED_PAIR + bool(vectors) * resources.PER_COMPARED_VECTOR)
-        return Need(seconds + compared, 5000 + vectors + 8 * images / 1e6, 1, writes=2 * SCORES_BYTES * images)
+        memory = resources.tables("score", images) + vectors
+        return Need(seconds + compared, memory, 1, writes=2 * SCORES_BYTES * images)
 
     def filter_images(self, method: str, extent: str) -> Need:
         images = self._candidates(method, extent)
-        return Need(megabytes=500 + 700 * images / 1e6, writes=2 * self._table(images))
+        return Need(megabytes=resources.tables("filter_images", images), writes=2 * self._table(images))
 
     def _candidates(self, method: str, extent: str) -> int:
         """Images that a method could add, up to the main ratio or beyond it."""

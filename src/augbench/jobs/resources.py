@@ -40,6 +40,8 @@ TABLES = {
     "audit": (500, 400),
     "domain_gap": (6000, 500),
     "retrieve": (5000, 400),
+    "score": (5000, 8),
+    "filter_images": (500, 1000),
     "resample": (500, 300),
     "classify": (1000, 600),
     "classifier_process": (500, 120),  # each of a training's, beside the job that starts them

@@ -88,6 +88,7 @@ def planted(seed=0, unused=18_000):
     return table
 
 
+@pytest.mark.middle  # takes seconds
 def test_all_of_the_test_set_is_judged_and_the_accuracy_at_stake_is_exact():
     table = planted()
     drawn = sample(table, 500, ["test"], 0, "m")
@@ -98,6 +99,7 @@ def test_all_of_the_test_set_is_judged_and_the_accuracy_at_stake_is_exact():
     assert (test["drop_low"], test["drop"], test["drop_high"]) == pytest.approx((0.4, 0.4, 0.4))
 
 
+@pytest.mark.middle  # takes seconds
 def test_what_leaked_is_estimated_where_a_sample_is_judged():
     """The truth, 200 images and 0.4 points, lies in 19 of 20 intervals or more; the confirmed ones are a fraction."""
     covered, estimates = 0, []

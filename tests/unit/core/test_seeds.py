@@ -1,6 +1,7 @@
 """Seeds: no two images share noise, whatever the device."""
 
 import numpy as np
+import pytest
 import torch
 
 from augbench.core.seeds import derive, torch_generator
@@ -14,6 +15,7 @@ def test_seeds_that_share_their_lower_32_bits_give_other_noise():
     assert (len(own), len(ours)) == (1, 64)
 
 
+@pytest.mark.middle  # takes seconds
 def test_no_two_of_390_000_images_share_noise():
     """The images of Table 1, 390 of each of 1,000 classes: what seeds torch's generator, of each that torch would mix
     up, and what noise comes of it."""

@@ -43,6 +43,7 @@ def test_columns_are_those_of_the_whole_table_in_arrows_types(tmp_path):
     assert images.read_columns(columns=["class"]).empty
 
 
+@pytest.mark.middle  # takes seconds
 @FAMILY
 @given(sets=st.lists(st.lists(st.integers(0, 12), unique=True, max_size=8), min_size=1, max_size=5))
 def test_distinct_images_and_their_places_are_those_of_pandas(tmp_path_factory, sets):
@@ -64,6 +65,7 @@ def test_equal_sets_are_read_once(tmp_path, monkeypatch):
     assert read == [1, len(images.REFERENCE), 1, 1]
 
 
+@pytest.mark.middle  # takes seconds
 @FAMILY
 @given(data=st.data())
 def test_rows_at_places_are_those_of_the_joined_table(tmp_path_factory, data):

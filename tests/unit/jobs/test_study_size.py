@@ -66,6 +66,7 @@ def test_a_damaged_table_ends_no_plan(files, name):
     assert study_size(files) == expected
 
 
+@pytest.mark.middle  # takes seconds
 def test_the_digits_world_is_known_before_it_is_made(tmp_path, monkeypatch):
     """Its classes differ by a few scans, so each split does by as many at most."""
     monkeypatch.chdir(tmp_path)

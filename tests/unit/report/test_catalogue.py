@@ -39,6 +39,7 @@ def written(folder, gathered):
     return folder / "figures"
 
 
+@pytest.mark.middle  # takes seconds
 def test_the_folder_of_figures_is_a_view_of_the_catalogue(written):
     names = catalogue.figures(plan())
     assert {"figure5a", "figure5b", "figure7", "funnel-retrieval"} <= set(names)
@@ -50,6 +51,7 @@ def test_every_exhibit_is_in_a_section_that_there_is():
     assert len({exhibit.name for exhibit in catalogue.EXHIBITS}) == len(catalogue.EXHIBITS)
 
 
+@pytest.mark.middle  # takes seconds
 def test_a_new_figure_is_one_entry(folder, tmp_path, monkeypatch):
     """It is drawn into the folder, shown and linked on the page, and known before any result is there."""
     entry = exhibit.Exhibit(

@@ -176,6 +176,7 @@ def test_twice_the_data_is_a_clear_difference_among_fifteen_methods():
         assert list(rows["p_holm"]) == pytest.approx(comparison.holm(list(rows["p"])), abs=2e-5)
 
 
+@pytest.mark.middle  # takes seconds
 def test_corrected_p_values_are_rarely_wrong_about_any_method():
     """Six methods as good as the target data alone, 100 studies: in one of twenty, at most, any is called better
     or worse."""

@@ -30,6 +30,7 @@ def further(tmp_path):
     return {"scores": {"retrieval": str(tmp_path / "scores.parquet")}, "filtered": filtered}
 
 
+@pytest.mark.middle  # takes seconds
 def test_counts_of_what_was_left_out_are_in_the_report(folder, further):
     study = plan(FILTERED, drop_leaks=True)
     shown = exhibits(folder, study, **further)
@@ -47,6 +48,7 @@ def test_counts_of_what_was_left_out_are_in_the_report(folder, further):
     assert not {"filters", "scores"} & set(exhibits(folder, plan()))
 
 
+@pytest.mark.middle  # takes seconds
 def test_metrics_stand_beside_the_accuracy_that_is_gained(folder):
     rows = exhibits(folder, plan())["set_metrics"]["rows"]
     gained = {row["method"]: row["gained"] for row in rows}

@@ -193,6 +193,7 @@ def test_what_lies_there_from_another_configuration_is_not_shown(folder):
     assert not names & {"funnel-retrieval", "figure5b", "figure10", "losses", "figure8"}
 
 
+@pytest.mark.middle  # takes seconds
 def test_two_studies_are_joined_from_their_sections(folder, page, tmp_path):
     """Links lead from either page to the files of each study, and ids are unique."""
     place = tmp_path / "results"
@@ -301,6 +302,7 @@ def test_the_papers_figures_are_named_for_what_they_are(folder, target, words):
     assert all(word in page for word in words)
 
 
+@pytest.mark.middle  # takes seconds
 def test_verdicts_are_reported_beside_the_candidates(folder, tmp_path):
     """Twelve pairs at most of one reference image: two confirmed, one unsure, the rest none."""
     study = plan(seed=0, audit={"inspected": 500, "in_full": ["test"]})
