@@ -49,7 +49,7 @@ def test_the_row_of_the_method_table_trains_on_halves_of_what_is_there(built):
     assert {rule for rule, _ in built.plan(*wanted)} == {"unite", "classify"}
     code, output = built.snakemake("--cores", "2", *wanted)
     assert code == 0, output
-    added = images.read(results / "augmentation" / name / "x1" / "split-1.parquet", extra=["method"])
+    added = images.read(results / "augmentation" / name / "x1" / "split-1.parquet")
     counts = added["method"].value_counts()
     assert set(counts.index) == {"retrieval", "clip_prompts"} and abs(counts["retrieval"] - counts["clip_prompts"]) <= 1
     train = images.read(results / "dataset" / "train.parquet")
