@@ -10,6 +10,7 @@ import pytest
 import yaml
 from clones import ROOT
 from random_pipelines import write_pictures
+from safetensors.torch import load_file
 
 from augbench import images
 
@@ -17,17 +18,26 @@ ROWS = {
     "prompt_xl": {"title": "Prompt", "conditioning": "simple_prompt", "backbone": "sdxl"},
     "lora_flux": {"title": "LoRA", "conditioning": "simple_prompt", "trained": ["lora"], "backbone": "flux"},
 }
+ADAPTERS = ["lora", "text_encoder_lora"]
+ROWS["dream_xl"] = ROWS["prompt_xl"] | {"title": "DataDream", "trained": ADAPTERS, "per_class": True}
 ROWS = {name: row | {"family": "mine", "start": "noise"} for name, row in ROWS.items()}
-ROWS["lora_flux"]["candidates"] = ["epoch-1", "epoch-2"]
+for name in ("lora_flux", "dream_xl"):
+    ROWS[name]["candidates"] = ["epoch-1", "epoch-2"]
 STUDY = {
-    "methods": ["none", "prompt_xl", "lora_flux"],
+    "methods": ["none", "prompt_xl", "lora_flux", "dream_xl"],
     "target": {"reader": "folder", "path": "data"},
     "dataset": {"train": 0.5, "validation": 0.25, "test": 0.25},
     "runs": 1,
     "backbones": {"sdxl": {"model": "models/sdxl"}, "flux": {"model": "models/flux"}},
     "safety": {"model": "none"},
     "generate": {"image_size": 32, "steps": 2, "times": 1},
-    "finetune": {"grid": [1], "batch_size": 4, "max_epochs": 2, "lora": {"rank": 4}},
+    "finetune": {
+        "grid": [1],
+        "batch_size": 4,
+        "max_epochs": 2,
+        "lora": {"rank": 4},
+        "text_encoder_lora": {"rank": 4},
+    },
     "classifier": {"model": "small_cnn", "image_size": 32, "batch_size": 8, "max_epochs": 2, "learning_rate": 0.05},
 }
 
@@ -61,14 +71,13 @@ def test_a_study_compares_two_families_and_its_images_do_not_depend_on_the_jobs(
     run(folder)
     results = folder / "results" / "birds"
     page = (results / "report.html").read_text()
-    assert "models/sdxl (licence: openrail++)" in page and "models/flux" in page
-    for method in ("prompt_xl", "lora_flux"):
+    assert "models/sdxl (licence: openrail++)" in page
+    assert "models/flux (licence: presumed flux-1-dev-non-commercial-license)" in page
+    methods = ("prompt_xl", "lora_flux", "dream_xl")
+    for method in methods:
         assert (results / "classifier" / method / "x1" / "run-1" / "metrics.json").is_file()
     jobs = {"classes_per_generation": 1}
-    wanted = [
-        "results/cut/augmentation/prompt_xl/x1/split-1.parquet",
-        "results/cut/augmentation/lora_flux/x1/split-1.parquet",
-    ]
+    wanted = [f"results/cut/augmentation/{method}/x1/split-1.parquet" for method in methods]
     run(folder, *wanted, name="cut", jobs=jobs)
 
     def pictures(study, method) -> dict[str, bytes]:
@@ -77,8 +86,10 @@ def test_a_study_compares_two_families_and_its_images_do_not_depend_on_the_jobs(
         rows["path"] = [str(folder / path) for path in rows["path"]]
         return {row.image_id: images.load_bytes(row) for row in rows.itertuples()}
 
-    for method in ("prompt_xl", "lora_flux"):
+    for method in methods:
         whole, cut = pictures("birds", method), pictures("cut", method)
         assert whole and whole == cut
     chosen = folder / "results" / "birds" / "finetune" / "lora_flux" / "chosen.safetensors"
     assert chosen.is_file() and chosen.stat().st_size < 1e6
+    own = load_file(folder / "results" / "birds" / "finetune" / "dream_xl" / "chosen.safetensors")
+    assert {name.partition("/")[0] for name in own} == {"three", "six"}

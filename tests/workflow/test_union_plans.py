@@ -1,7 +1,12 @@
-"""What a study plans for a union: the images of its methods once, whether these are compared themselves or not."""
+"""What a study plans for a union: the images of its methods once, whether these are compared themselves or not. And one
+that is really made, with the row of the method table."""
+
+import json
 
 import pytest
 import yaml
+
+from augbench import images
 
 UNION = {"title": "Both", "family": "union", "start": "methods", "of": {"retrieval": 0.5, "clip_prompts": 0.5}}
 COMPARED = ("classify", "summary", "audit", "hash_added", "review")
@@ -31,3 +36,26 @@ def test_images_are_made_once_and_only_rows_are_compared(clone):
     )
     further = [(rule, method) for rule in COMPARED for method in UNION["of"]]
     assert jobs(["none", "both", "retrieval", "clip_prompts"]) == sorted([*alone, *further])
+
+
+@pytest.mark.slow
+def test_the_row_of_the_method_table_trains_on_halves_of_what_is_there(built):
+    name = "retrieval_and_clip_prompts"
+    study = yaml.safe_load((built.folder / built.study).read_text())
+    study["studies"]["small"]["methods"].append(name)
+    (built.folder / "mine.yaml").write_text(yaml.safe_dump(study))
+    results = built.folder / "results" / "small"
+    wanted = ("--configfile", "mine.yaml", "--", f"results/small/classifier/{name}/x1/run-1/metrics.json")
+    assert {rule for rule, _ in built.plan(*wanted)} == {"unite", "classify"}
+    code, output = built.snakemake("--cores", "2", *wanted)
+    assert code == 0, output
+    added = images.read(results / "augmentation" / name / "x1" / "split-1.parquet")
+    counts = added["method"].value_counts()
+    assert set(counts.index) == {"retrieval", "clip_prompts"} and abs(counts["retrieval"] - counts["clip_prompts"]) <= 1
+    train = images.read(results / "dataset" / "train.parquet")
+    assert added["class"].value_counts().to_dict() == train["class"].value_counts().to_dict()
+    assert (
+        0
+        <= json.loads((results / "classifier" / name / "x1" / "run-1" / "metrics.json").read_text())["accuracy"]
+        <= 100
+    )

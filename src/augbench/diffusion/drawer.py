@@ -1,13 +1,15 @@
 """What all samplers have in common: draws that the safety checker refuses are repeated, image by image."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import PIL.Image
 import torch
 
 from augbench.core.seeds import derive
+from augbench.diffusion.candidates import of_class
 from augbench.diffusion.latents import StartImages
 from augbench.models.backbones import safety_checker
 from augbench.study.methods import Method
@@ -24,6 +26,10 @@ class Drawer:
     """
 
     training: StartImages | None = None  # of methods that begin from training images
+    pipeline: Any
+    candidate: Mapping = {}
+    name = "base"  # of the candidate, for messages
+    loaded: str | None = None  # the class whose part of the candidate is loaded, where each has its own
 
     def __init__(self, method: Method, settings: Generate, safety: str | Path | None):
         torch.set_num_threads(settings.threads)
@@ -37,7 +43,27 @@ class Drawer:
     def use(self, candidate: Mapping, name: str = "base") -> "Drawer":
         """Take a fine-tuning's result (:mod:`augbench.study.parts`) in place of another of the same method; ``name``
         is for messages."""
-        raise NotImplementedError
+        self.candidate, self.name, self.loaded = candidate, name, None
+        if not self.method.per_class:
+            self.load(candidate)
+        return self
+
+    def load(self, candidate: Mapping) -> None:
+        """Load what was fine-tuned into the model."""
+        for part in self.method.trained if candidate else []:
+            part.load(self.pipeline, candidate)
+
+    def denoise_by_class(self, rows: Sequence[Mapping]) -> list:
+        """The pictures of a batch of rows, each by the model of its class where each has its own."""
+        if not self.method.per_class:
+            return self.denoise(rows)
+        pictures = []
+        for key, own in itertools.groupby(rows, lambda row: row["class"]):
+            if self.loaded != key:
+                self.load(of_class(self.candidate, key))
+                self.loaded = key
+            pictures += self.denoise(list(own))
+        return pictures
 
     def denoise(self, rows: Sequence[Mapping]) -> list:
         """The pictures of a batch of rows, as RGB ``PIL.Image``; rows have ``seed`` and what their start notes."""
@@ -58,7 +84,7 @@ class Drawer:
                     seed = derive(*key, rows[i]["class"], rows[i]["index"], attempt)
                     rows[i] |= {"seed": seed, "replaced": attempt}
                     rows[i] |= self.start.choose(rows[i], key, attempt, self.training)
-                drawn = self.denoise([rows[i] for i in waiting])
+                drawn = self.denoise_by_class([rows[i] for i in waiting])
                 refused = self.checker.unsafe(drawn)
                 for i, picture in zip(waiting, drawn, strict=True):
                     pictures[i] = picture

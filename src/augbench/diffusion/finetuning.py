@@ -36,7 +36,8 @@ def finetune(
     save_minutes: float,
     progress: Callable[[int, int, str], None] = lambda done, total, note: None,
 ) -> None:
-    """Train the method's parts on all classes at once and write its candidates (section 3.1).
+    """Train the method's parts on all classes at once, or for each class by itself, and write its candidates (section
+    3.1).
 
     ``folder`` receives ``{best_train,best_validation,epoch-N}.safetensors`` as far as the method names them,
     and ``candidates.csv`` (candidate, epoch, train_loss, validation_loss); the file beside it that has its name and
@@ -121,9 +122,9 @@ class _Run:
     def epoch(self) -> bool:
         """Train for an epoch, or its rest, and note both losses; returns whether the learning rate does not diverge."""
         trainer, epoch = self.trainer, len(self.history) + 1
-        size, count = trainer.settings.batch_size, len(trainer.tables["train"])
-        order = generator(trainer.seed, "finetune", "order", epoch).permutation(count)
-        batches = [(order[start : start + size], epoch, step) for step, start in enumerate(range(0, count, size))]
+        order = generator(trainer.seed, "finetune", "order", epoch).permutation(len(trainer.tables["train"]))
+        cut = trainer.batches("train", order, trainer.settings.batch_size)
+        batches = [(positions, epoch, step) for step, positions in enumerate(cut)]
         for step in range(self.position["step"], len(batches)):
             loss = trainer.step(*batches[step], batches[step + 1] if step + 1 < len(batches) else None)
             self._note(loss, len(batches[step][0]))
@@ -155,7 +156,7 @@ class _Run:
         names = list(names)
         if not names:
             return
-        candidate = self.trainer.model.candidate()
+        candidate = self.trainer.turns.candidate()
         if self.trainer.is_main:
             for name in names:
                 candidates.save(self.partial / f"{name}.safetensors", candidate, self.trainer.candidate_type)

@@ -1,5 +1,6 @@
 """The sampler of all families but Stable Diffusion's: a pipeline's own call turns the rows of a batch into pictures."""
 
+import functools
 import inspect
 import itertools
 from collections.abc import Mapping, Sequence
@@ -42,13 +43,6 @@ class PipelineSampler(Drawer):
         self.pipeline.set_progress_bar_config(disable=True)
         known = inspect.signature(self.pipeline.__call__).parameters
         self.exact = {name: value for name, value in EXACT.items() if name in known}
-        self.name = "base"
-
-    def use(self, candidate: Mapping, name: str = "base") -> "PipelineSampler":
-        for part in self.method.trained:
-            part.load(self.pipeline, candidate)
-        self.name = name
-        return self
 
     def denoise(self, rows: Sequence[Mapping]) -> list:
         return list(itertools.chain.from_iterable(self.drawn_at_a_time(self._drawn, rows)))
@@ -56,7 +50,7 @@ class PipelineSampler(Drawer):
     def _drawn(self, rows: Sequence[Mapping]) -> list:
         """The pictures of rows. Raises RuntimeError naming the images for which the model gives no numbers."""
         colours = self.pipeline(
-            prompt=[row["prompt"] for row in rows],
+            **self._guides(rows),
             generator=[torch_generator(row["seed"]) for row in rows],
             output_type="pt",
             **self.family.call(self.settings, len(rows)),
@@ -65,3 +59,12 @@ class PipelineSampler(Drawer):
         hint = "its weights may be damaged, or its numbers too large: write `dtype: float32` beside the model's name"
         finite.check(colours, f"the diffusion model ({self.family.name})", names_of(rows, self.name), hint)
         return as_pictures(colours.float())
+
+    def _guides(self, rows: Sequence[Mapping]) -> dict[str, Any]:
+        """What the pipeline is called with: prompts, which it reads itself, or what was learned in their place."""
+        if all(part.keeps_prompts for part in self.method.trained):
+            return {"prompt": [row["prompt"] for row in rows]}
+        encode = functools.partial(self.family.encode, self.pipeline)
+        learned = self.method.guide.encodings(rows, encode, self.candidate)
+        denoiser = getattr(self.pipeline, self.family.denoiser)
+        return self.family.guided(self.pipeline, learned.to(denoiser.device, denoiser.dtype))

@@ -64,20 +64,14 @@ class Sampler(Drawer):
         self.decoded_at_a_time = Portions(DECODED, "images to decode", SMALLER)
         self.pipeline: Any = load_pipeline(pipeline_folder, loading)
         self.device, self.dtype = self.pipeline.device, self.pipeline.unet.dtype
-        self.use({})
+        self.load({})
         if self.start.begins_from_images:
             scaling = self.pipeline.vae.config.scaling_factor
             self.training = latents.start_images(train_latents, train, scaling)
 
-    def use(self, candidate: Mapping, name: str = "base") -> "Sampler":
-        """Take a fine-tuning's result (:mod:`augbench.study.parts`) in place of another of the same method; ``name``
-        is for messages."""
-        if candidate:
-            for part in self.method.trained:
-                part.load(self.pipeline, candidate)
-        self.candidate, self.name = candidate, name
+    def load(self, candidate):
+        super().load(candidate)
         self.encode = TextEncodings(self.pipeline.tokenizer, self.pipeline.text_encoder, self.method.guide)
-        return self
 
     def noise(self, seed: int):
         """Standard normal latents (channels, height, width), the same for every device."""

@@ -108,9 +108,10 @@ def work_of(
     rows = plan(class_rows, counts, method, key, already=already, cluster_sizes=sizes)
     cut = batches(rows, settings.batch_size, share.part, share.parts)
     sampler = functools.cache(lambda: sampler_of(inputs, method, settings, loading))
+    own = {row["class"] for batch in cut for row in batch} if method.per_class else None
     return [
         Work(
-            lambda name=name, file=file: sampler().use(candidates.load(file) if file else {}, name),
+            lambda name=name, file=file: sampler().use(candidates.load(file, own) if file else {}, name),
             cut,
             key,
             name,

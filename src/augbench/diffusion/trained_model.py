@@ -1,6 +1,7 @@
 """The model that fine-tuning works on: a pipeline's denoiser and text encoder, of which only some parts are trained."""
 
 import contextlib
+import functools
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -9,7 +10,7 @@ from augbench.diffusion.learned_rows import LearnedRows
 from augbench.diffusion.text_encodings import FamilyEncodings, TextEncodings
 from augbench.models import families
 from augbench.study.methods import Method
-from augbench.study.parts import PARTS
+from augbench.study.parts import PARTS, Part
 from augbench.study.sections.diffusion import Finetune
 
 
@@ -28,11 +29,14 @@ class TrainedModel(torch.nn.Module):
         self.denoiser_name = self.family.denoiser
         self.pixels_per_latent = pipeline.vae_scale_factor
         self.unet, self.text_encoder, self.tokenizer = self.family.parts_of(pipeline)
+        self.encoders = families.encoders_of(pipeline)
+        self.tokenize = functools.partial(self.family.tokenize, pipeline)
         if self.family.has_own_sampler:
             self.encodings = TextEncodings(self.tokenizer, self.text_encoder)
         else:
             self.encodings = FamilyEncodings(pipeline, self.family, self.text_encoder)
         self.guide = method.guide
+        self.adapter_scales: dict[Part, float] = {}  # alpha / rank of each part that is an adapter
         self.requires_grad_(False)
         trained = [part for part in PARTS.values() if part in method.trained]  # in one order, however they are listed
         self.groups = {part: part.attach(self, classes, method, getattr(settings, part.name, None)) for part in trained}
@@ -53,6 +57,10 @@ class TrainedModel(torch.nn.Module):
             for weights in module.parameters():
                 if not weights.requires_grad:
                     weights.data = weights.data.to(dtype)
+
+    def read(self, tokens):
+        """Encodings (n, rows, width) of prompts' tokens, through which gradients flow."""
+        return self.family.read(self.encoders.values(), tokens)
 
     def forward(self, noisy, timesteps, guides):
         dtype = self.unet.dtype

@@ -15,6 +15,7 @@ from augbench import images
 from augbench.core import collectives, determinism, resume
 from augbench.core.seeds import derive, generator, torch_generator
 from augbench.diffusion import clusters, latents
+from augbench.diffusion.class_adapters import ClassByClass, Together
 from augbench.diffusion.memory_limit import MemoryLimit
 from augbench.diffusion.objective import draw_timesteps, even_timesteps, losses, noise_schedule, sample_posterior
 from augbench.diffusion.optimizer import Optimizer
@@ -92,6 +93,9 @@ class Trainer:
         }
 
         self.optimizer = Optimizer(self.model, scaled_rates(method, settings, rate))
+        self.turns = Together(self.model, self.optimizer)
+        if method.per_class:
+            self.turns = ClassByClass(self.model, self.optimizer, [row["class"] for row in class_rows])
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
         share = -(-settings.batch_size // self.group.num_processes)
         self.memory = MemoryLimit(self.model.unet, settings, share, self.device)
@@ -118,6 +122,7 @@ class Trainer:
         drawn while the GPU computes.
         """
         batch = self._training_batch(positions, epoch, step)
+        self._turn_to("train", positions)
         self.model.train()
         self.model.begin(batch.guides)
         total = self.memory.within(lambda: self._gradients(batch))
@@ -132,6 +137,13 @@ class Trainer:
         self.optimizer.clear()
         self.model.end()
         return loss if math.isfinite(norm) or self.scaler.is_enabled() else math.inf
+
+    def batches(self, split: str, order, size: int) -> list:
+        """Images of a split, positions in this order, in batches of what is trained together."""
+        return self.turns.batches(order, list(self.tables[split]["class"]), size)
+
+    def _turn_to(self, split: str, positions) -> None:
+        self.turns.turn_to(self.tables[split]["class"].iloc[int(positions[0])])
 
     def _gradients(self, batch: Batch) -> torch.Tensor:
         """Compute the gradients of this process's share of a batch; returns its summed loss, (1,)."""
@@ -153,10 +165,12 @@ class Trainer:
         sums = torch.zeros(2, device=self.device)  # of finite losses, and how many others there are
         self.model.eval()
         with torch.no_grad():
-            for start in range(0, len(order), batch_size):
+            start = 0
+            for positions in self.batches("validation", order, batch_size):
                 key = (self.seed, "finetune", "validation", start)
-                positions = torch.from_numpy(order[start : start + batch_size])
-                batch = self._batch("validation", positions, key, key, stratified=True)
+                start += len(positions)
+                self._turn_to("validation", positions)
+                batch = self._batch("validation", torch.from_numpy(positions), key, key, stratified=True)
                 self.model.begin(batch.guides)
                 sums += self.memory.within(lambda batch=batch: self._validated(batch))
         self.model.end()
@@ -221,7 +235,7 @@ class Trainer:
         """Write what :meth:`restore` goes on from. All processes call it, and the first writes."""
         note = {"history": history, "position": position, "scaler": self.scaler.state_dict()}
         note |= {"memory": self.memory.state()}
-        groups = {"trained": self.model.state(), "optimizer": self.optimizer.tensors()}
+        groups = self.turns.state()
         if self.is_main:
             resume.save(path, fingerprint, note, groups)
 
@@ -231,8 +245,7 @@ class Trainer:
         if not kept:
             return [], dict(START)
         note, groups = kept
-        self.model.restore(groups["trained"])
-        self.optimizer.restore(groups["optimizer"])
+        self.turns.restore(groups)
         self.scaler.load_state_dict(note["scaler"])
         self.memory.restore(note["memory"])
         print(f"going on in epoch {len(note['history']) + 1}, step {note['position']['step']}", flush=True)

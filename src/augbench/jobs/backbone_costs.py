@@ -62,8 +62,11 @@ class BackboneCosts:
         if self.section.train:
             assert self.clip and self.clip.train
             return self.section.train.text_tokens, self.clip.train.width, 0
+        tokens, width = self.family.encoding
         if self.folder is None:
-            return 77, 768, UNET_BYTES / 2
+            return tokens, width, UNET_BYTES / 2
         weights = sum(file.stat().st_size for file in (self.folder / self.family.denoiser).glob("*.safetensors"))
-        config = json.loads((self.folder / "text_encoder" / "config.json").read_text())
-        return 77, config.get("hidden_size", 768), weights / 2
+        if self.family.has_own_sampler:
+            config = json.loads((self.folder / "text_encoder" / "config.json").read_text())
+            width = config.get("hidden_size", width)
+        return tokens, width, weights / 2

@@ -364,8 +364,10 @@ class JobCosts:
         section, row, backbone = self.study.finetune, self.files.methods[method], self.backbone_of(method)
         side = backbone.with_defaults(self.study.generate).image_size
         work = backbone.family.work * resources.finetuning(self.train, self._epochs(method), side, row.trained)
-        # What is learned of each class stays in the host's memory, with its two moments.
-        learned = 3 * self._candidate_bytes([part for part in row.trained if not part.needs_full_precision], method)
+        # What is learned of each class stays in the host's memory, with its two moments; of adapters, whose files are
+        # in half precision, once more when they are written.
+        own = [part for part in row.trained if not part.needs_full_precision]
+        learned = (8 if row.per_class else 3) * self._candidate_bytes(own, method)
         model = any(part.needs_full_precision for part in row.trained) * 2 * backbone.denoiser[2]  # float32
         memory = 2 * GIGABYTE + section.processes * backbone.megabytes + (4 * model + learned) / 1e6
         memory += self._mapped(backbone)
@@ -388,8 +390,9 @@ class JobCosts:
         return min(most, max(numbered)) if len(numbered) == len(names) else most
 
     def _candidate_bytes(self, parts: Sequence[Part], method: str) -> float:
-        sizes = len(self.size.train), self.files.methods[method].clusters, *self.backbone_of(method).denoiser
-        return sum(part.candidate_bytes(*sizes) for part in parts)
+        row, classes = self.files.methods[method], len(self.size.train)
+        sizes = classes, row.clusters, *self.backbone_of(method).denoiser
+        return (classes if row.per_class else 1) * sum(part.candidate_bytes(*sizes) for part in parts)
 
     def screen(self, method: str, part: str) -> Need:
         """A classifier for each candidate of the job, trained on what is there and what is added to it."""

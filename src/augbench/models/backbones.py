@@ -24,7 +24,7 @@ ORIGIN = "origin.json"  # in a backbone's folder: where it comes from
 
 class Origin(NamedTuple):
     """Where a backbone comes from: the model as the configuration names it, its commit on the hub, and the licence that
-    its authors name; None where that is not known."""
+    its authors name, or that is presumed for its family; None where that is not known."""
 
     model: str
     commit: str | None = None
@@ -66,6 +66,9 @@ def resolve(
             local_files.check_pipeline(temporary, has_checker)
         except ValueError as error:
             raise ValueError(str(error).replace(str(temporary), model)) from None
+        presumed = families.of_folder(temporary).licence
+        if origin.licence is None and presumed:
+            origin = origin._replace(licence=f"presumed {presumed}")
         write_json(temporary / ORIGIN, origin._asdict())
 
 
@@ -171,7 +174,9 @@ def _front_matter(text: str) -> Mapping:
 def _licence(facts) -> str | None:
     """The licence that a model card names."""
     licence = facts.get("license")
-    return str(facts.get("license_name") or licence) if licence == "other" else (str(licence) if licence else None)
+    if licence == "other":
+        licence = facts.get("license_name") or licence
+    return ", ".join(map(str, licence if isinstance(licence, list) else [licence])) if licence else None
 
 
 def resolve_checker(model: str, folder: str | Path) -> None:

@@ -6,13 +6,13 @@ size are those of the pipelines' signatures in diffusers 0.42. Nothing here impo
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from augbench.core.files import BadInput
 from augbench.study.methods import Method
-from augbench.study.parts import Part
+from augbench.study.parts import ENCODERS, Part
 from augbench.study.sections.diffusion import Generate, Sampling
 
 
@@ -32,9 +32,11 @@ class Family:
     is_flow: bool | None = True  # flow matching is the scheduler's objective; None: unknown, not checked
     has_own_sampler = False  # augbench denoises step by step; else the pipeline's own call draws the pictures
     ships_checker = False  # its repositories have a safety checker, at least some of them
+    encoding = (77, 768)  # of a prompt, as what is learned in its place has it: rows and width
     megabytes = 24_000  # of a process that has the model, about
     work = 3.0  # time of a denoising step, in those of Stable Diffusion 1.x at the same size
     bytes = 20e9  # of its files, about
+    licence: str | None = None  # of most of its models, as the hub calls it: where a folder names none
     guidance_name = "guidance_scale"
     takes_negative_prompt = True
     neutral_prompt: str | None = None  # what guidance leads away from where there is no negative prompt
@@ -46,18 +48,29 @@ class Family:
         """What training takes of a pipeline: the denoiser, what encodes prompts as one module, and its tokenizer."""
         import torch
 
-        names = ("text_encoder", "text_encoder_2", "text_encoder_3")
-        encoders = [encoder for name in names if (encoder := getattr(pipeline, name, None)) is not None]
-        return getattr(pipeline, self.denoiser), torch.nn.ModuleList(encoders), None
+        encoders = torch.nn.ModuleList(encoders_of(pipeline).values())
+        return getattr(pipeline, self.denoiser), encoders, None
 
     def encode(self, pipeline, prompts: Sequence[str]):
         """What the denoiser reads of prompts in training, (n, rows, width): the encoders' states, and in a last row
         their pooled output, followed by zeros."""
         raise NotImplementedError
 
+    def tokenize(self, pipeline, prompts: Sequence[str]):
+        """What :meth:`read` takes, int64 (n, ...): of families whose text encoders can be trained."""
+        raise NotImplementedError
+
+    def read(self, encoders: Iterable, tokens):
+        """What :meth:`encode` gives, from tokens, and with gradients."""
+        raise NotImplementedError
+
     def predict(self, denoiser, noisy, timesteps, guides, pixels: int):
         """What the denoiser predicts from noisy latents (n, channels, height, width), timesteps (n,) and guides, see
         :meth:`encode`; ``pixels`` are a side of the images."""
+        raise NotImplementedError
+
+    def guided(self, pipeline, guides) -> dict[str, Any]:
+        """Arguments of the pipeline's call in place of prompts, see :meth:`encode`: of families that learn guides."""
         raise NotImplementedError
 
     def can_start(self, start) -> bool:
@@ -124,6 +137,7 @@ class StableDiffusion(Family):
     megabytes = 6_000
     work = 1.0
     bytes = 5.5e9
+    licence = "creativeml-openrail-m"
 
     def can_train(self, part):
         return True
@@ -133,6 +147,13 @@ class StableDiffusion(Family):
 
     def parts_of(self, pipeline):
         return pipeline.unet, pipeline.text_encoder, pipeline.tokenizer
+
+    def tokenize(self, pipeline, prompts):
+        return _tokens(pipeline.tokenizer, prompts)
+
+    def read(self, encoders, tokens):
+        (encoder,) = encoders
+        return encoder(tokens)[0]
 
     def predict(self, denoiser, noisy, timesteps, guides, pixels):
         return denoiser(noisy, timesteps, guides, return_dict=False)[0]
@@ -150,18 +171,35 @@ class StableDiffusionXL(Family):
     denoiser = "unet"
     dtype = "float16"
     is_flow = False
+    encoding = (78, 2048)
     megabytes = 14_000
     work = 2.5
     bytes = 13.9e9
+    licence = "openrail++"
 
     def can_train(self, part):
-        return part.is_adapter
+        return part.is_adapter or not part.keeps_prompts
 
     def encode(self, pipeline, prompts):
         states, _, pooled, _ = pipeline.encode_prompt(
             list(prompts), device=_device(pipeline), do_classifier_free_guidance=False
         )
         return _with_row(states, pooled)
+
+    def tokenize(self, pipeline, prompts):
+        import torch
+
+        tokenizers = [each for each in (pipeline.tokenizer, pipeline.tokenizer_2) if each is not None]
+        return torch.stack([_tokens(tokenizer, prompts) for tokenizer in tokenizers], dim=1)
+
+    def read(self, encoders, tokens):
+        """The last states but one of all encoders, and the projection of the last encoder."""
+        import torch
+
+        read = [
+            encoder(own, output_hidden_states=True) for encoder, own in zip(encoders, tokens.unbind(1), strict=True)
+        ]
+        return _with_row(torch.cat([each.hidden_states[-2] for each in read], dim=-1), read[-1][0])
 
     def predict(self, denoiser, noisy, timesteps, guides, pixels):
         """Images are what they were scaled to, none of them cropped: so the model is told."""
@@ -170,6 +208,10 @@ class StableDiffusionXL(Family):
         sizes = noisy.new_tensor([pixels, pixels, 0, 0, pixels, pixels]).repeat(len(noisy), 1)
         added = {"text_embeds": guides[:, -1, :width], "time_ids": sizes}
         return denoiser(noisy, timesteps, guides[:, :-1], added_cond_kwargs=added, return_dict=False)[0]
+
+    def guided(self, pipeline, guides):
+        width = pipeline.text_encoder_2.config.projection_dim
+        return {"prompt_embeds": guides[:, :-1], "pooled_prompt_embeds": guides[:, -1, :width]}
 
     def components(self, index):
         return {"add_watermarker": False}  # else pictures are marked where invisible-watermark is installed
@@ -185,9 +227,10 @@ class StableDiffusion3(Family):
     guidance = 7.0
     dtype = "float16"
     bytes = 16e9
+    licence = "stabilityai-ai-community"
 
     def can_train(self, part):
-        return part.is_adapter
+        return part.is_adapter and not part.trains_encoder
 
     def encode(self, pipeline, prompts):
         states, _, pooled, _ = pipeline.encode_prompt(
@@ -218,10 +261,11 @@ class Flux(Family):
     megabytes = 40_000
     work = 10.0
     bytes = 34e9
+    licence = "flux-1-dev-non-commercial-license"  # the stricter one of two
     takes_negative_prompt = False
 
     def can_train(self, part):
-        return part.is_adapter
+        return part.is_adapter and not part.trains_encoder
 
     def encode(self, pipeline, prompts):
         states, pooled, _ = pipeline.encode_prompt(list(prompts), device=_device(pipeline))
@@ -280,6 +324,7 @@ class PixArt(Family):
     is_flow = False
     work = 1.0
     bytes = 22e9
+    licence = "openrail++"
 
 
 class QwenImage(Family):
@@ -292,6 +337,7 @@ class QwenImage(Family):
     megabytes = 64_000
     work = 15.0
     bytes = 58e9
+    licence = "apache-2.0"
     guidance_name = "true_cfg_scale"
     neutral_prompt = " "  # its authors' own
 
@@ -345,6 +391,15 @@ FAMILIES: tuple[Family, ...] = (
     Unguided(),
 )
 DEFAULT = FAMILIES[0]  # of small models that are trained here, and of what is not known before it is fetched
+
+
+def encoders_of(pipeline) -> dict[str, Any]:
+    """A pipeline's text encoders, by diffusers' names."""
+    return {name: encoder for name in ENCODERS if (encoder := getattr(pipeline, name, None)) is not None}
+
+
+def _tokens(tokenizer, prompts):
+    return tokenizer(list(prompts), padding="max_length", truncation=True, return_tensors="pt").input_ids
 
 
 def _device(pipeline):

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from augbench.core import package_data
 from augbench.study.augments import AUGMENTS, Augment
 from augbench.study.matches import MATCHES, Match
-from augbench.study.parts import PARTS, PROMPT, Guide, Part
+from augbench.study.parts import PARTS, PROMPT, TRAINED_READING, Guide, Part
 from augbench.study.prompts import TEMPLATES, is_prompt_file, template_file, uses_pseudo_word
 from augbench.study.queries import Query
 from augbench.study.recipes import Mix, Recipe
@@ -51,6 +51,9 @@ class Method(Section):
         [],
         description="what is fine-tuned on the target: "
         + "; ".join(f"{name}, {row.meaning}" for name, row in PARTS.items()),
+    )
+    per_class: bool = Field(
+        False, description="adapters are trained for each class by itself, on its images alone (DataDream)"
     )
     clusters: Count = Field(1, description="conditionings per class, one for each k-means cluster")
     strength: Annotated[float, Field(gt=0, le=1)] | None = Field(
@@ -127,7 +130,8 @@ class Method(Section):
     @property
     def guide(self) -> Guide:
         """What guides the denoiser: the trained part that does, or else the prompt."""
-        return next((part for part in self.trained if isinstance(part, Guide)), PROMPT)
+        reading = TRAINED_READING if any(part.trains_encoder for part in self.trained) else PROMPT
+        return next((part for part in self.trained if isinstance(part, Guide)), reading)
 
     @property
     def recipe(self) -> Recipe:
@@ -229,6 +233,13 @@ class Method(Section):
         denoising = [part.name for part in self.trained if part.trains_denoiser]
         if len(denoising) > 1:
             raise ValueError(f"trained takes either {' or '.join(denoising)}: both change the denoiser")
+        if self.per_class and not (self.trained and all(part.is_adapter for part in self.trained)):
+            adapters = _names(PARTS, lambda part: part.is_adapter)
+            raise ValueError(f"per_class goes with adapters and nothing else that is trained: `trained: [{adapters}]`")
+        unread = [part.name for part in self.trained if not part.keeps_prompts]
+        reading = [part.name for part in self.trained if part.trains_encoder]
+        if unread and reading:
+            raise ValueError(f"trained takes either {unread[0]} or {reading[0]}: in place of the one no prompt is read")
         if self.clusters > 1 and not any(part.has_clusters for part in self.trained):
             clustered = _names(PARTS, lambda part: part.has_clusters)
             raise ValueError(f"clusters needs `trained: [{clustered}]`: nothing else that is learned has clusters")

@@ -2,11 +2,12 @@
 
 Nothing else in the program compares a part with a string: it asks the object. A new part is a class here and a row of
 ``PARTS``. What was trained is a *candidate*, a mapping from names to tensors: ``conditioning`` (classes x clusters,
-tokens, width), ``pseudo_word`` (classes, width), ``unet.NAME``, of an adapter
-``unet.NAME.lora_A.weight`` and ``lora_B``. Models, tokenizers and encoders are passed in; torch is
-imported by those methods alone that need it, for the configuration is read without it.
+tokens, width), ``pseudo_word`` (classes, width), ``unet.NAME``, of adapters
+``unet.NAME.lora_A.weight``, ``text_encoder.NAME.lora_A.weight`` and so on. Models, tokenizers and encoders are passed
+in; torch is imported by those methods alone that need it, for the configuration is read without it.
 """
 
+import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from pydantic import Field
@@ -14,6 +15,8 @@ from pydantic import Field
 from augbench.core.seeds import derive, generator
 from augbench.study import prompts, pseudo_words
 from augbench.study.sections.base import Count, Positive, Section
+
+ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")  # of prompts, as diffusers calls them
 
 
 class Guide:
@@ -54,7 +57,19 @@ class Guide:
         return f"for the prompt {row['prompt']!r}", "change the prompt"
 
 
+class TrainedReading(Guide):
+    """Prompts, read by text encoders that are trained themselves: guides are token numbers."""
+
+    def of_images(self, table, classes, method, clusters, model):
+        texts = _drawn_prompts(table, classes, method)
+        return lambda positions, *key: model.tokenize(texts(positions, *key))
+
+    def encode(self, model, guides):
+        return model.read(guides)
+
+
 PROMPT = Guide()  # of methods none of whose trained parts guides
+TRAINED_READING = TrainedReading()  # of those that train a text encoder beside
 
 
 class Part:
@@ -70,8 +85,9 @@ class Part:
     keeps_prompts = True  # images are still generated from various prompts
     uses_pseudo_word = False  # its prompts, and no others, have a place {p}
     has_clusters = False  # it can learn something for each cluster of a class's training images
-    is_adapter = False  # of any denoiser that takes adapters; what other parts do is Stable Diffusion's own
+    is_adapter = False  # of any denoiser that takes adapters; what other parts do few families allow
     trains_denoiser = False  # of two such parts one would undo the other
+    trains_encoder = False  # prompts are read anew in each step
     needs_full_precision = False  # the denoiser's own weights are trained: half precision would lose small steps
     settings: type[Section] | None = None  # a section of its own in `finetune`, under its name
 
@@ -83,8 +99,9 @@ class Part:
     def attach(self, model, classes: Sequence[Mapping], method, settings: Section | None) -> list:
         """Put what is trained into a model whose weights are frozen, and return its parameters.
 
-        ``model`` has ``unet`` (``denoiser_name`` is what diffusers calls it), ``text_encoder``, ``tokenizer``, ``seed``
-        and ``encodings``, which encodes prompts; tensors that become its attributes move and are saved with it.
+        ``model`` has ``unet`` (``denoiser_name`` is what diffusers calls it), ``text_encoder``, ``encoders`` (all of
+        them, by diffusers' names), ``tokenizer``, ``seed`` and ``encodings``, which encodes prompts; tensors that
+        become its attributes move and are saved with it.
         ``model.rows(start, repeats)`` is a table of which each image trains one row, to be returned in place of a
         parameter.
         """
@@ -251,27 +268,99 @@ class Unet(Part):
 
 
 class LoraSettings(Section):
-    """A low-rank adapter (Hu et al. 2022)."""
+    """A low-rank adapter (Hu et al. 2022) of the denoiser."""
 
     rank: Count = Field(16, description="of the change of each weight; 16 as in DataDream, 4 in diffusers' examples")
     alpha: Positive | None = Field(None, description="the change is scaled by alpha / rank; null: the rank")
     targets: list[str] = Field(
         ["to_k", "to_q", "to_v", "to_out.0", "add_k_proj", "add_v_proj"],
         min_length=1,
-        description="layers of the denoiser, by the ends of their names",
+        description="layers that are adapted, by the ends of their names",
     )
 
 
-class Lora(Part):
-    """A low-rank adapter of the denoiser. Candidates are adapters as diffusers saves them."""
+class TextEncoderLoraSettings(LoraSettings):
+    """A low-rank adapter of each text encoder."""
 
-    name = "lora"
-    meaning = "a low-rank adapter of the denoiser"
+    targets: list[str] = Field(
+        ["q_proj", "k_proj", "v_proj", "out_proj"],
+        min_length=1,
+        description="layers that are adapted, by the ends of their names",
+    )
+
+
+class _Adapter(Part):
+    """Low-rank adapters of some of the model's networks. Candidates are adapters as diffusers saves them."""
+
     learning_rate = 1e-4
-    learning_rate_of = "of adapters (diffusers, DataDream)"
     weight_decay = 0.01
     gpu_hours = 380  # the pass through the denoiser, as for the others
     is_adapter = True
+
+    def networks(self, model) -> dict:
+        """What is adapted, by diffusers' names."""
+        raise NotImplementedError
+
+    def attach(self, model, classes, method, settings):
+        """The change begins as none: the second factor is zero."""
+        import torch
+        from peft import LoraConfig, inject_adapter_in_model
+
+        assert isinstance(settings, LoraSettings)
+        scale, trained = settings.alpha or settings.rank, []
+        with torch.random.fork_rng():
+            torch.manual_seed(derive(model.seed, self.name))
+            for network in self.networks(model).values():
+                config = LoraConfig(
+                    r=settings.rank, lora_alpha=scale, init_lora_weights="gaussian", target_modules=settings.targets
+                )
+                others = [weights for weights in network.parameters() if weights.requires_grad]
+                inject_adapter_in_model(config, network)
+                for weights in others:  # a pseudo-word, which peft freezes like all else
+                    weights.requires_grad_(True)
+                trained += _adapter_weights(network).values()
+        model.adapter_scales[self] = scale / settings.rank
+        for weights in trained:
+            weights.data = weights.data.float()  # also where the network's are in half precision
+        return trained
+
+    def tensors(self, model):
+        networks = self.networks(model).items()
+        return {f"{name}.{key}": weights for name, net in networks for key, weights in _adapter_weights(net).items()}
+
+    def candidate(self, model):
+        """With alpha / rank in the second factor, for a file of an adapter says nothing of it."""
+        tensors, scale = self.tensors(model), model.adapter_scales[self]
+        return {name: value * scale if ".lora_B." in name else value for name, value in tensors.items()}
+
+    def restore(self, model, candidate):
+        import torch
+
+        with torch.no_grad():
+            for name, weights in self.tensors(model).items():
+                weights.copy_(candidate[name])
+
+
+def _adapter_weights(network) -> dict:
+    """An adapter's weights, by the names that diffusers gives them in files."""
+    # CLIP's text model, which transformers has flattened: files keep the names that older programs know.
+    is_flat = hasattr(network, "embeddings") and not hasattr(network, "text_model")
+    prefix = "text_model." if is_flat else ""
+    trained = {name: value for name, value in network.named_parameters() if ".lora_" in name}
+    return {prefix + name.replace(".default.", "."): value for name, value in trained.items()}
+
+
+def _weights_of(candidate: Mapping, name: str) -> dict:
+    """What a candidate holds of the adapter of the network with this name, by the names inside the network."""
+    prefix = f"{name}."
+    own = {key.removeprefix(prefix): value for key, value in candidate.items() if key.startswith(prefix)}
+    return {key: value for key, value in own.items() if ".lora_" in key}
+
+
+class Lora(_Adapter):
+    name = "lora"
+    meaning = "a low-rank adapter of the denoiser"
+    learning_rate_of = "of adapters of the denoiser (diffusers, DataDream)"
     trains_denoiser = True
     settings = LoraSettings
     SHARE = 0.004  # of the denoiser's numbers, at rank 16 in its attention
@@ -279,51 +368,52 @@ class Lora(Part):
     def candidate_bytes(self, classes, clusters, tokens, width, unet):
         return self.SHARE * unet
 
-    def attach(self, model, classes, method, settings):
-        """The change begins as none: the second factor is zero."""
-        import torch
-        from peft import LoraConfig
-
-        assert isinstance(settings, LoraSettings)
-        scale = settings.alpha or settings.rank
-        config = LoraConfig(
-            r=settings.rank, lora_alpha=scale, init_lora_weights="gaussian", target_modules=settings.targets
-        )
-        with torch.random.fork_rng():
-            torch.manual_seed(derive(model.seed, "lora"))
-            model.unet.add_adapter(config)
-        model.lora_scale = scale / settings.rank
-        trained = list(self._weights(model.unet).values())
-        for weights in trained:
-            weights.data = weights.data.float()  # also where the denoiser's are in half precision
-        return trained
-
-    def tensors(self, model):
-        return {f"{model.denoiser_name}.{name}": weights for name, weights in self._weights(model.unet).items()}
-
-    def candidate(self, model):
-        """With alpha / rank in the second factor, for a file of an adapter says nothing of it."""
-        tensors = self.tensors(model)
-        return {name: value * model.lora_scale if ".lora_B." in name else value for name, value in tensors.items()}
-
-    def restore(self, model, candidate):
-        import torch
-
-        with torch.no_grad():
-            for name, weights in self._weights(model.unet).items():
-                weights.copy_(candidate[f"{model.denoiser_name}.{name}"])
+    def networks(self, model):
+        return {model.denoiser_name: model.unet}
 
     def load(self, pipeline, candidate):
-        pipeline.unload_lora_weights()
-        pipeline.load_lora_weights({name: value for name, value in candidate.items() if ".lora_" in name})
-
-    def _weights(self, module) -> dict:
-        """The adapter's weights, by the names that diffusers gives them in files."""
-        trained = {name: value for name, value in module.named_parameters() if ".lora_" in name}
-        return {name.replace(".default.", "."): value for name, value in trained.items()}
+        # It misses adapters of the encoders, which are loaded below, or not trained.
+        logging.getLogger("diffusers.loaders.lora_base").setLevel(logging.ERROR)
+        name = "unet" if hasattr(pipeline, "unet") else "transformer"
+        getattr(pipeline, name).unload_lora()
+        pipeline.load_lora_weights({f"{name}.{key}": value for key, value in _weights_of(candidate, name).items()})
 
 
-PARTS: dict[str, Part] = {part.name: part for part in (Conditioning(), PseudoWord(), Unet(), Lora())}
+class TextEncoderLora(_Adapter):
+    name = "text_encoder_lora"
+    meaning = "a low-rank adapter of each text encoder"
+    learning_rate_of = "of adapters of text encoders (DataDream)"
+    trains_encoder = True
+    settings = TextEncoderLoraSettings
+    NUMBERS = 32 * 4 * 2 * 16  # for each of the encoding's width: of 32 layers, at rank 16 in their attention
+
+    def candidate_bytes(self, classes, clusters, tokens, width, unet):
+        return 2 * self.NUMBERS * width
+
+    def networks(self, model):
+        return model.encoders
+
+    def load(self, pipeline, candidate):
+        """As diffusers would, whose way is closed where transformers wants a newer peft than there is."""
+        import torch
+        from peft import LoraConfig, inject_adapter_in_model
+
+        for name in ENCODERS:
+            weights, encoder = _weights_of(candidate, name), getattr(pipeline, name, None)
+            if not weights:
+                continue
+            if not _adapter_weights(encoder):
+                factors = [key for key in weights if key.endswith(".lora_A.weight")]
+                rank = weights[factors[0]].shape[0]
+                layers = [key.removesuffix(".lora_A.weight").removeprefix("text_model.") for key in factors]
+                inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=rank, target_modules=layers), encoder)
+                encoder.requires_grad_(False)
+            with torch.no_grad():
+                for key, own in _adapter_weights(encoder).items():
+                    own.copy_(weights[key])
+
+
+PARTS: dict[str, Part] = {part.name: part for part in (Conditioning(), PseudoWord(), Unet(), Lora(), TextEncoderLora())}
 
 # Parts that the paper trains together, where these take not as long as the longer of them.
 TOGETHER = {frozenset({Conditioning.name, Unet.name}): 552}

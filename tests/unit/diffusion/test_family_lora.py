@@ -1,16 +1,15 @@
 """Low-rank adapters of SDXL, SD3 and FLUX, tiny: each family's objective against a plain step with diffusers'
 primitives, and what holds for all candidates."""
 
+import adapters
 import family_pipelines
 import numpy as np
 import pytest
-import random_pipelines
 import torch
 import yaml
 
-from augbench import images
-from augbench.core.seeds import torch_generator
-from augbench.diffusion import candidates, finetuning, latents
+from augbench.core.seeds import derive, torch_generator
+from augbench.diffusion import candidates
 from augbench.diffusion.pipeline_sampler import PipelineSampler
 from augbench.diffusion.trainer import Batch, Trainer
 from augbench.models.backbones import read_pipeline, resolve
@@ -22,7 +21,7 @@ ROWS = yaml.safe_load(open("config/methods.yaml"))["methods"]
 LORA = Method(**ROWS["lora"] | {"candidates": ["epoch-1", "epoch-2"]})
 SETTINGS = Finetune(learning_rates={"lora": 1e-3}, lora={"rank": 4}, batch_size=4, images_at_a_time=3, max_epochs=2)
 SIDE = family_pipelines.SIDE
-TEXTS = ["A photo of three, trey.", "A photo of six, half a dozen."] * 2
+TEXTS = adapters.TEXTS * 2
 
 
 @pytest.fixture(scope="module", params=["sdxl", "sd3", "flux"])
@@ -35,29 +34,16 @@ def inputs(family, tmp_path_factory):
     """A tiny pipeline of the family, and a target of eight pictures with their latents."""
     folder = tmp_path_factory.mktemp(family)
     resolve(str(family_pipelines.write(folder / "local", family)), folder / "backbone", has_checker=False)
-    paths = {"backbone": folder / "backbone", "classes": folder / "classes.csv"}
-    random_pipelines.write_classes(paths["classes"])
-    for split, count in (("train", 8), ("validation", 4)):
-        paths[split] = folder / f"{split}.parquet"
-        paths[f"{split}_latents"] = folder / f"{split}.safetensors"
-        images.write(paths[split], random_pipelines.write_pictures(folder / split, SIDE, count))
-    encode = {paths[split]: paths[f"{split}_latents"] for split in ("train", "validation")}
-    latents.encode(folder / "backbone", encode, image_size=SIDE, mirrored=False, threads=1)
-    return finetuning.FinetuneInputs.model_validate(paths)
+    return adapters.write_inputs(folder, folder / "backbone", SIDE)
 
 
 def trainer(inputs, settings=SETTINGS) -> Trainer:
     return Trainer(inputs, LORA, settings, rate=1.0, seed=5)
 
 
-def run(inputs, folder, save_minutes=10.0):
-    finetuning.finetune(inputs, LORA, SETTINGS, folder, rate=1.0, seed=5, save_minutes=save_minutes)
-    return folder
-
-
 @pytest.fixture(scope="module")
 def trained(inputs, tmp_path_factory):
-    return run(inputs, tmp_path_factory.mktemp("lora") / "lr-1")
+    return adapters.run(inputs, LORA, SETTINGS, tmp_path_factory.mktemp("lora") / "lr-1")
 
 
 def sdxl_loss(pipeline, clean, noise, timesteps):
@@ -108,9 +94,7 @@ def test_the_gradient_is_that_of_a_plain_step_with_diffusers(family, inputs):
     from peft import LoraConfig
 
     job = trainer(inputs)
-    for name, weights in job.model.unet.named_parameters():
-        if ".lora_B." in name:
-            weights.data.normal_(std=0.05, generator=torch_generator(len(name)))  # more would blow up low bits
+    adapters.disturb(job.model.unet, 0.05)  # more would blow up low bits
     pipeline = read_pipeline(inputs.backbone)
     denoiser = getattr(pipeline, job.model.denoiser_name)
     denoiser.add_adapter(LoraConfig(r=4, lora_alpha=4, target_modules=SETTINGS.lora.targets))
@@ -119,7 +103,7 @@ def test_the_gradient_is_that_of_a_plain_step_with_diffusers(family, inputs):
     batch = job._batch("train", positions, (1, "noise"), (1,))
     config, stored = pipeline.vae.config, job.posteriors["train"]["parameters"][positions]
     mean, variance = stored.float().chunk(2, dim=1)
-    drawn = torch.randn(mean.shape, generator=torch_generator(finetuning_seed(1, "noise")))
+    drawn = torch.randn(mean.shape, generator=torch_generator(derive(1, "noise")))
     clean = (mean + torch.exp(0.5 * variance) * drawn - (config.shift_factor or 0)) * config.scaling_factor
     assert torch.allclose(batch.latents, clean, rtol=1e-5, atol=1e-6)
     losses = job._losses(Batch(*batch))
@@ -135,12 +119,6 @@ def test_the_gradient_is_that_of_a_plain_step_with_diffusers(family, inputs):
             assert ((weights.grad - theirs[name].grad).abs().max() / scale) < 5e-5, name
             trained += 1
     assert trained == len(job.model.groups[LORA.trained[0]])
-
-
-def finetuning_seed(*key):
-    from augbench.core.seeds import derive
-
-    return derive(*key)
 
 
 def test_flow_matching_draws_timesteps_as_diffusers_does(family, inputs):
@@ -172,26 +150,14 @@ def test_two_steps_change_the_adapter_alone_and_the_loss_of_a_batch_falls(inputs
     assert losses[-1] < losses[0]
 
 
-def test_a_killed_training_ends_with_the_same_bytes(inputs, trained, tmp_path, monkeypatch):
-    original, calls = Trainer.step, []
-
-    def step(self, *given):
-        calls.append(given)
-        if len(calls) == 4:
-            raise KeyboardInterrupt
-        return original(self, *given)
-
-    monkeypatch.setattr(Trainer, "step", step)
-    with pytest.raises(KeyboardInterrupt):
-        run(inputs, tmp_path / "lr-1", save_minutes=0)
-    run(inputs, tmp_path / "lr-1", save_minutes=0)
+def test_a_killed_training_ends_with_the_same_bytes(inputs, trained, tmp_path):
+    adapters.run_killed(inputs, LORA, SETTINGS, tmp_path / "lr-1")
     for name in ("epoch-1.safetensors", "epoch-2.safetensors", "candidates.csv"):
         assert (tmp_path / "lr-1" / name).read_bytes() == (trained / name).read_bytes()
 
 
 def test_diffusers_reads_the_file_and_draws_the_samplers_pictures(inputs, trained, tmp_path):
-    candidate = candidates.load(trained / "epoch-2.safetensors")
-    candidate = {name: value * 300 if ".lora_B." in name else value for name, value in candidate.items()}
+    candidate = adapters.strong(candidates.load(trained / "epoch-2.safetensors"))
     candidates.save(tmp_path / "adapter.safetensors", candidate)
     settings = Generate(image_size=SIDE, steps=2)
     rows = [{"class": "three", "index": i, "prompt": TEXTS[0], "seed": 7 + i} for i in range(2)]

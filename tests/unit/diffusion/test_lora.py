@@ -1,7 +1,6 @@
 """Low-rank adapters: what changes, what is minimised, what a kill costs, and that diffusers reads the files."""
 
-import functools
-
+import adapters
 import numpy as np
 import pytest
 import random_pipelines
@@ -9,9 +8,8 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from augbench import images
 from augbench.core.seeds import torch_generator
-from augbench.diffusion import candidates, finetuning, latents
+from augbench.diffusion import candidates
 from augbench.diffusion.sampler import Sampler
 from augbench.diffusion.trainer import Batch, Trainer
 from augbench.models.backbones import read_pipeline
@@ -36,24 +34,15 @@ def inputs(request, tmp_path_factory):
         config = dict(pipeline.scheduler.config) | {"prediction_type": request.param}
         pipeline.scheduler = type(pipeline.scheduler).from_config(config)
         pipeline.scheduler.save_pretrained(folder / "backbone" / "scheduler")
-    paths = {"backbone": folder / "backbone", "classes": folder / "classes.csv"}
-    random_pipelines.write_classes(paths["classes"])
-    for split, count in (("train", 8), ("validation", 4)):
-        paths[split] = folder / f"{split}.parquet"
-        paths[f"{split}_latents"] = folder / f"{split}.safetensors"
-        images.write(paths[split], random_pipelines.write_pictures(folder / split, 32, count))
-    encode = {paths[split]: paths[f"{split}_latents"] for split in ("train", "validation")}
-    latents.encode(folder / "backbone", encode, image_size=32, mirrored=False, threads=1)
-    return finetuning.FinetuneInputs.model_validate(paths)
+    return adapters.write_inputs(folder, folder / "backbone", 32)
 
 
 def trainer(inputs, settings=SETTINGS, method=LORA) -> Trainer:
     return Trainer(inputs, method, settings, rate=1.0, seed=5)
 
 
-def run(inputs, folder, settings=SETTINGS, method=LORA, save_minutes=10.0):
-    finetuning.finetune(inputs, method, settings, folder, rate=1.0, seed=5, save_minutes=save_minutes)
-    return folder
+def run(inputs, folder, settings=SETTINGS, method=LORA):
+    return adapters.run(inputs, method, settings, folder)
 
 
 @pytest.fixture(scope="module")
@@ -81,13 +70,11 @@ def test_the_gradient_is_that_of_a_plain_step_with_diffusers(inputs):
     from peft import LoraConfig
 
     job = trainer(inputs, SETTINGS.model_copy(update={"images_at_a_time": 4}))
-    for name, weights in job.model.unet.named_parameters():
-        if ".lora_B." in name:  # of zeros the other factor would have no gradient
-            weights.data.normal_(generator=torch_generator(len(name)))
+    adapters.disturb(job.model.unet, 1.0)
     pipeline = read_pipeline(inputs.backbone)
     pipeline.unet.add_adapter(LoraConfig(r=4, lora_alpha=4, target_modules=["to_k", "to_q", "to_v", "to_out.0"]))
     pipeline.unet.load_state_dict(job.model.unet.state_dict())
-    texts = ["A photo of three, trey.", "A photo of six, half a dozen."] * 2
+    texts = adapters.TEXTS * 2
     positions = torch.arange(4)
     batch = job._batch("train", positions, (1, "noise"), (1,))
     job.optimizer.clear()
@@ -115,20 +102,8 @@ def test_the_loss_on_one_batch_falls(inputs):
     assert losses[-1] < losses[0]
 
 
-def test_a_killed_training_ends_with_the_same_bytes(inputs, trained, tmp_path, monkeypatch):
-    original, calls = Trainer.step, []
-
-    def step(self, *given):
-        calls.append(given)
-        if len(calls) == 4:
-            raise KeyboardInterrupt
-        return original(self, *given)
-
-    monkeypatch.setattr(Trainer, "step", step)
-    with pytest.raises(KeyboardInterrupt):
-        run(inputs, tmp_path / "lr-1", save_minutes=0)
-    run(inputs, tmp_path / "lr-1", save_minutes=0)
-    assert len(calls) == 5  # two epochs of two steps, one of which was begun twice
+def test_a_killed_training_ends_with_the_same_bytes(inputs, trained, tmp_path):
+    assert adapters.run_killed(inputs, LORA, SETTINGS, tmp_path / "lr-1") == 5  # two epochs of two steps, one twice
     for name in ("epoch-1.safetensors", "epoch-2.safetensors", "candidates.csv"):
         assert (tmp_path / "lr-1" / name).read_bytes() == (trained / name).read_bytes()
 
@@ -146,11 +121,8 @@ def pictures(sampler, candidate=None):
         return np.stack([np.asarray(each, int) for each in used.denoise(rows())])
 
 
-@functools.cache
 def strong(folder, factor=300.0):
-    """A candidate whose change can be seen in pictures."""
-    candidate = candidates.load(folder / "epoch-2.safetensors")
-    return {name: value * factor if ".lora_B." in name else value for name, value in candidate.items()}
+    return adapters.strong(candidates.load(folder / "epoch-2.safetensors"), factor)
 
 
 def test_diffusers_reads_the_file_and_draws_the_samplers_pictures(inputs, trained, tmp_path):

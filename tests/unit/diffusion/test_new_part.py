@@ -76,7 +76,8 @@ def section(parts):
 def test_its_learning_rate_and_its_own_settings_are_keys_of_the_configuration(adapter):
     settings = section(PARTS.values())(adapter={"rank": 3})
     assert settings.learning_rates.model_dump() == {
-        "conditioning": 2e-3, "pseudo_word": 5e-4, "unet": 5e-7, "lora": 1e-4, "adapter": 1e-2,
+        "conditioning": 2e-3, "pseudo_word": 5e-4, "unet": 5e-7, "lora": 1e-4, "text_encoder_lora": 1e-4,
+        "adapter": 1e-2,
     }  # fmt: skip
     assert settings.model_dump()["adapter"] == {"rank": 3}
     with pytest.raises(ValueError, match="rank"):

@@ -42,6 +42,23 @@ def test_each_method_has_the_files_of_its_own_backbone():
     assert large.megabytes > plain.megabytes
 
 
+def test_adapters_of_each_class_take_so_many_times_the_memory_and_the_disk():
+    costs = JobCosts(StudyFiles(parsed(["datadream", "datadream_target"], backbone=SD14), "s"))
+    own, shared = (costs.select(name).writes for name in ("datadream", "datadream_target"))
+    assert own == len(costs.size.train) * shared
+    one, all_classes = (costs.finetune(name, "1").megabytes for name in ("datadream_target", "datadream"))
+    assert all_classes - one == pytest.approx((8 * own - 3 * shared) / 1e6)
+
+
+def test_a_learned_conditioning_of_sdxl_has_the_states_of_two_encoders_and_their_pooled_output():
+    rows = ROWS | {"wide": ROWS["ft_conditioning"] | {"backbone": "sdxl"}}
+    raw = {"methods": ["none", "ft_conditioning", "wide"], "target": {"reader": "digits"}, "backbone": SD14}
+    study = config.parse({"methods": rows, "studies": {"s": raw | {"backbones": {"sdxl": SDXL}}}})
+    costs = JobCosts(StudyFiles(study, "s"))
+    own, wide = (costs.select(name).writes for name in ("ft_conditioning", "wide"))
+    assert wide / own == pytest.approx(78 * 2048 / (77 * 768))
+
+
 def test_a_name_that_is_not_there_and_a_method_without_one_are_named():
     none = {"safety": {"model": "none"}}
     with pytest.raises(config.ConfigError, match=r"there is no 'sdxl', by which large is generated.* \(known: sd14\)"):

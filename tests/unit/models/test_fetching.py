@@ -119,6 +119,18 @@ def test_a_licence_with_a_name_of_its_own_is_named(repository, tmp_path):
     assert origin_of(tmp_path / "out").licence == "flux-1-dev-non-commercial-license"
 
 
+def test_several_licences_are_all_named(repository, tmp_path):
+    repository.card_data = {"license": ["mit", "apache-2.0"]}
+    resolve("owner/name", tmp_path / "out")
+    assert origin_of(tmp_path / "out").licence == "mit, apache-2.0"
+
+
+def test_where_no_licence_is_named_that_of_the_family_is_presumed(repository, tmp_path):
+    repository.card_data = None
+    resolve("owner/name", tmp_path / "out")
+    assert origin_of(tmp_path / "out").licence == "presumed creativeml-openrail-m"
+
+
 def test_what_cannot_be_used_is_refused_before_its_weights_are_fetched(repository, tmp_path):
     def said() -> str:
         with pytest.raises(ValueError, match="owner/name") as told:

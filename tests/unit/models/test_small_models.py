@@ -128,7 +128,7 @@ def test_a_local_backbone_is_linked_without_touching_it(world, tmp_path):
     resolve(str(local), tmp_path / "backbone")
     linked = {path.relative_to(tmp_path / "backbone") for path in (tmp_path / "backbone").rglob("*")}
     assert linked == files | {Path(ORIGIN)}
-    assert origin_of(tmp_path / "backbone") == Origin(str(local))
+    assert origin_of(tmp_path / "backbone") == Origin(str(local), None, "presumed creativeml-openrail-m")
     assert (local / "unet/config.json").samefile(tmp_path / "backbone/unet/config.json")
     with pytest.raises(ValueError, match=r"has no model_index\.json"):
         resolve(str(tmp_path), tmp_path / "other")

@@ -135,3 +135,52 @@ def test_a_timm_model_of_this_machine_gives_features(tmp_path):
     for text, message in (("tim/x", "did you mean 'timm'"), ("timm", "written as"), ("clip/x", "written as `clip`")):
         with pytest.raises(ValueError, match=message):
             encoders.find(text)
+
+
+def test_a_study_is_measured_in_the_eyes_of_a_timm_model(tmp_path):
+    """A whole job, against the features that timm itself gives of the same images: all 8 added ones, and 8 of the real
+    ones, which are chosen as the study's seed says."""
+    timm = pytest.importorskip("timm")
+    import torch
+    from random_pipelines import write_classes, write_pictures
+    from safetensors.torch import save_file
+
+    from augbench import images
+    from augbench.classifier.networks import Network
+    from augbench.models import clip
+    from augbench.report import domain_gap
+    from augbench.study import encoders
+    from augbench.study.sections.classifier import Classifier
+
+    torch.manual_seed(0)
+    network = timm.create_model("test_vit", num_classes=3).eval()
+    timm.models.save_for_hf(network, tmp_path / "model", safe_serialization=True)
+    tables = {name: write_pictures(tmp_path / name, 40, count) for name, count in (("test", 12), ("added", 8))}
+    for name, table in tables.items():
+        images.write(tmp_path / f"{name}.parquet", table)
+    write_classes(tmp_path / "classes.csv")
+    (tmp_path / "judge").mkdir()
+    save_file(Network("small_cnn", 2).weights(), tmp_path / "judge" / "best.safetensors")
+    (tmp_path / "judge" / "metrics.json").write_text('{"accuracy": 50.0}')
+    text = f"timm/local-dir:{tmp_path / 'model'}"
+    encoder, model = encoders.find(text)
+    embedder = encoder.embedder(model, load_clip=None)
+    domain_gap.write(
+        tmp_path / "gap.csv", tmp_path / "metrics.csv", ["mine"],
+        Classifier(model="small_cnn", image_size=32, workers=0).model_dump(), text, 7,
+        classes=str(tmp_path / "classes.csv"), test=str(tmp_path / "test.parquet"),
+        metrics=str(tmp_path / "judge" / "metrics.json"), weights=str(tmp_path / "judge" / "best.safetensors"),
+        added=[str(tmp_path / "added.parquet")], embed=lambda table: clip.embed(table, embedder, lambda *_: None),
+    )  # fmt: skip
+    prepare = timm.data.create_transform(**timm.data.resolve_model_data_config(network), is_training=False)
+
+    def features(table):
+        pixels = torch.stack([prepare(images.load(row)) for row in table.itertuples()])
+        with torch.inference_mode():
+            return network.forward_head(network.forward_features(pixels), pre_logits=True).numpy()
+
+    chosen = set_metrics.drawn(12, 8, 7, "test")
+    wanted = directly(features(tables["test"].iloc[chosen]), features(tables["added"]))
+    row = pd.read_csv(tmp_path / "metrics.csv").iloc[0]
+    assert (row["method"], row["encoder"], row["images"]) == ("mine", text, 8)
+    assert row[list(set_metrics.NAMES)].to_numpy(float) == pytest.approx(np.array(wanted), rel=1e-3, abs=1e-4)

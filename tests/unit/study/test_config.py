@@ -129,7 +129,10 @@ def test_a_missing_template_names_the_known_ones():
         ({"trained": ["pseudo_word"]}, "templates hold {p}, the learned pseudo-word, with"),
         ({"conditioning": "textual_inversion"}, "templates hold {p}, the learned pseudo-word, with"),
         ({"conditioning": None}, "start: noise needs a conditioning"),
-        ({"trained": ["vae"]}, "there is no part 'vae' (known: conditioning, pseudo_word, unet, lora)"),
+        (
+            {"trained": ["vae"]},
+            "there is no part 'vae' (known: conditioning, pseudo_word, unet, lora, text_enc",
+        ),
         ({"trained": [3]}, "there is no part 3"),
         ({"start": ["noise"]}, "there is no start ['noise']"),
         ({"candidates": ["best"]}, "String should match pattern"),
@@ -273,6 +276,7 @@ def test_a_method_generates_by_its_own_settings_where_it_has_some():
     known = {"noise_share": 0.7, "guidance": 2.0, "steps": 9, "negative_prompt": "text", "times": 4}
     assert varied.model_dump() == section.model_dump() | known | {"images_per_class": None}
     assert [methods[f"da_fusion_{share}"].strength for share in (25, 50, 75)] == [0.25, 0.5, 0.75]
+    assert {methods[f"da_fusion_{share}"].mix.probability for share in (25, 50, 75)} == {0.5}
     study = birds(backbone={"model": "x/y"}, ratios=[5.0])
     assert study.main_times(config.Method.model_validate(methods["boomerang"].model_dump() | own)) == 5
 
