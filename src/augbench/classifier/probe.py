@@ -60,7 +60,8 @@ class Probes:
         validation loss. A row of ``history.csv`` is one strength; ``best.safetensors`` holds the last layer alone. No
         choice is random: runs on the same images are equal.
         """
-        classes, folder = list(classes), Path(folder)
+        classes, folder, pretrained = list(classes), Path(folder), self.network.pretrained
+        assert pretrained  # a probe without is refused
         tables = {"training": train, "validation": validation, "test": test}
         labels = {key: labels_of(table, classes, key) for key, table in tables.items()}
         vectors = {key: torch.from_numpy(self.features.of(table)) for key, table in tables.items()}
@@ -89,7 +90,7 @@ class Probes:
             "n_test": len(test),
             "seed": seed,
             "model": self.settings.model,
-            "weights": self.network.pretrained._asdict(),
+            "weights": pretrained._asdict(),
         }
         write_results(folder, {f"{name}.weight": weight, f"{name}.bias": bias}, history, scored, metrics)
         return metrics

@@ -341,10 +341,12 @@ def _cast(column, kind):
         return pa.array([None if value is None else read(value) for value in column.to_pylist()], kind)
 
 
-def _as_text(value) -> str:
+def _as_text(value) -> str | None:
     if isinstance(value, bytes):
         return texts.decode(value)
     if isinstance(value, list):  # of several captions the first
+        if not any(value):
+            return None
         value = next((text for text in value if isinstance(text, str) and text), value)
     return value if isinstance(value, str) else json.dumps(value, default=str)
 

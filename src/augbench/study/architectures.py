@@ -151,7 +151,7 @@ class Timm(Library):
         if pretrained:
             file, weights = _weights_of(model, folder, facts)
             options = {"pretrained_cfg_overlay": {"file": str(file), "source": ""}} if folder is None else {}
-        module = timm.create_model(name, pretrained=pretrained, num_classes=classes, **options)
+        module: Any = timm.create_model(name, pretrained=pretrained, num_classes=classes, **options)
         module.reset_classifier(classes)  # also where its own layer has as many classes, but others
         return module, weights
 
@@ -164,7 +164,7 @@ class Timm(Library):
         steps: Any = data.create_transform(**settings, is_training=False, normalize=False)
 
         def scored(picture):
-            for step in steps.transforms[:-1]:  # all but the last, which makes a tensor
+            for step in list(steps.transforms)[:-1]:  # all but the last, which makes a tensor
                 picture = step(picture)
             return picture
 
@@ -252,7 +252,9 @@ def _pretrained_facts(model: str, name: str, folder: str | None) -> dict:
         known = models.list_pretrained(f"{name.partition('.')[0]}*")[:3]
         more = f"; timm has {', '.join(f'timm/{each}' for each in known)}" if known else ""
         raise ValueError(f"timm has no model {model}{more}")
-    return models.get_pretrained_cfg(name).to_dict()
+    facts = models.get_pretrained_cfg(name)
+    assert facts  # the name is known
+    return facts.to_dict()
 
 
 def _check_size(model: str, facts: dict, image_size: int | None) -> None:

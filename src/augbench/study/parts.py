@@ -402,6 +402,7 @@ class TextEncoderLora(_Adapter):
             weights, encoder = _weights_of(candidate, name), getattr(pipeline, name, None)
             if not weights:
                 continue
+            assert encoder is not None  # an adapter's name is that of the encoder it was trained in
             if not _adapter_weights(encoder):
                 factors = [key for key in weights if key.endswith(".lora_A.weight")]
                 rank = weights[factors[0]].shape[0]

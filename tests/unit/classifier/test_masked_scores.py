@@ -7,10 +7,10 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from tinted import untrained
 
 from augbench import images
 from augbench.classifier import runs, scoring
-from augbench.classifier.networks import build
 from augbench.study.sections.classifier import Classifier
 
 SETTINGS = Classifier(model="small_cnn", image_size=8, workers=0)
@@ -18,7 +18,7 @@ SETTINGS = Classifier(model="small_cnn", image_size=8, workers=0)
 
 def classifier(folder, logits):
     """One that gives every image the same ``logits``."""
-    module = build("small_cnn", len(logits))
+    module = untrained("small_cnn", len(logits))
     with torch.no_grad():
         module[-1].weight.zero_()
         module[-1].bias.copy_(torch.tensor(logits))

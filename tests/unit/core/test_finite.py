@@ -8,10 +8,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from sampled import KEY, METHOD, work
-from tinted import CLASSES, SEED, SETTINGS, tinted, with_settings
+from tinted import CLASSES, SEED, SETTINGS, tinted, untrained, with_settings
 
 from augbench import images
-from augbench.classifier import networks, scoring, training
+from augbench.classifier import scoring, training
 from augbench.core import finite
 from augbench.diffusion import latents, sampling, sampling_plan
 from augbench.models import aesthetics, backbones, clip
@@ -50,7 +50,7 @@ def test_a_classifier_that_diverges_is_an_error(tmp_path):
 
 def test_a_classifier_whose_output_is_none_scores_nothing(tmp_path):
     table = tinted(tmp_path, "test", 4)
-    network = networks.build(SETTINGS.model, len(CLASSES))
+    network = untrained(SETTINGS.model, len(CLASSES))
     weights = network.state_dict()
     weights[next(iter(weights))][0] = math.nan
     save_file(weights, tmp_path / "best.safetensors")

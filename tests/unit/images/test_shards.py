@@ -316,7 +316,7 @@ PARTS = [
     {"similarity": pa.array([0.1, 0.2])},
 ]
 SAID = {
-    "url": ["u0", "u1", "u2", "u3", "u4", "u5", '["a"]', "[]", None, None],
+    "url": ["u0", "u1", "u2", "u3", "u4", "u5", "a", None, None, None],
     "caption": ["c0", None, None, None, "1", "2", "é", "x", None, None],
     "aesthetic": [5.5, None, None, None, None, None, 6.5, None, None, None],
 }

@@ -160,14 +160,15 @@ def test_a_study_is_measured_in_the_eyes_of_a_timm_model(tmp_path):
         images.write(tmp_path / f"{name}.parquet", table)
     write_classes(tmp_path / "classes.csv")
     (tmp_path / "judge").mkdir()
-    save_file(Network("small_cnn", 2).weights(), tmp_path / "judge" / "best.safetensors")
+    settings = Classifier(model="small_cnn", image_size=32, workers=0)
+    save_file(Network(settings, 2).weights(), tmp_path / "judge" / "best.safetensors")
     (tmp_path / "judge" / "metrics.json").write_text('{"accuracy": 50.0}')
     text = f"timm/local-dir:{tmp_path / 'model'}"
     encoder, model = encoders.find(text)
     embedder = encoder.embedder(model, load_clip=None)
     domain_gap.write(
         tmp_path / "gap.csv", tmp_path / "metrics.csv", ["mine"],
-        Classifier(model="small_cnn", image_size=32, workers=0).model_dump(), text, 7,
+        settings.model_dump(), text, 7,
         classes=str(tmp_path / "classes.csv"), test=str(tmp_path / "test.parquet"),
         metrics=str(tmp_path / "judge" / "metrics.json"), weights=str(tmp_path / "judge" / "best.safetensors"),
         added=[str(tmp_path / "added.parquet")], embed=lambda table: clip.embed(table, embedder, lambda *_: None),
