@@ -127,7 +127,7 @@ def test_licences_and_boxes_come_from_the_metadata_of_an_index(tmp_path, kind):
             writer.write_table(table)
     rows = metadata_of(tmp_path, [3, 2, 0])
     assert rows["licence"].tolist() == [None, "CC0", None]
-    assert [text and faces.boxes(text) for text in rows["face_bboxes"]] == [[], [tuple(BOX)], None]
+    assert [text and faces.boxes(text) for text in rows["face_bboxes"]] == [None, [tuple(BOX)], None]
 
 
 def test_a_list_of_urls_may_state_licences(tmp_path):
