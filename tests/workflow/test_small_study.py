@@ -3,7 +3,11 @@
 import json
 
 import pandas as pd
+import pytest
+import yaml
 from made_report import make_results
+
+from augbench import images
 
 FINE_TUNED = "cluster_dm"  # plays `ft` of the results that are made for tests of the report
 
@@ -40,3 +44,29 @@ def test_the_report_counts_the_time_of_every_job(built):
     results = built.folder / "results" / "small"
     measured = sorted(path for path in results.glob("benchmarks/*/*.tsv") if path.parent.name != "export")
     assert pd.read_csv(results / "tables" / "compute.csv")["jobs"].sum() == len(measured)
+
+
+@pytest.mark.slow
+def test_clip_scores_choose_images_and_clip_sees_sets_of_them(built):
+    """A row that keeps the images most like their class's prompt, and metrics of image sets in CLIP's eyes."""
+    study = yaml.safe_load((built.folder / built.study).read_text())
+    closest = {"filter": {"by": "clip", "keep": 0.5, "allow_fewer": True}, "start": "noise", "family": "mine"}
+    study["methods"]["closest"] = closest | {"title": "Closest", "conditioning": "clip_prompts"}
+    study["studies"]["small"]["methods"] += ["closest"]
+    study["studies"]["small"]["metrics"] = {"encoder": "clip"}
+    (built.folder / "mine.yaml").write_text(yaml.safe_dump(study))
+    results = built.folder / "results" / "small"
+    wanted = ("results/small/tables/set_metrics.csv", "results/small/augmentation/closest/x1/split-1.parquet")
+    arguments = ("--configfile", "mine.yaml", "--", *wanted)
+    assert "generate" not in {rule for rule, _ in built.plan(*arguments)}  # clip_prompts made the images
+    code, output = built.snakemake("--cores", "2", *arguments)
+    assert code == 0, output
+    scores = pd.read_parquet(results / "scores" / "clip_prompts" / "main" / "scores.parquet").set_index("image_id")
+    kept = images.read(results / "filtered" / "closest" / "main" / "images.parquet")["image_id"]
+    for _, each in scores.groupby("class"):
+        mine = each.index.isin(kept)
+        assert mine.sum() == -(-len(each) // 2)
+        assert each["clip"][mine].min() >= each["clip"][~mine].max()
+    metrics = pd.read_csv(results / "tables" / "set_metrics.csv")
+    assert set(metrics["encoder"]) == {"clip"}
+    assert set(metrics["method"]) == set(study["studies"]["small"]["methods"]) - {"none"}

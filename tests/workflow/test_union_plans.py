@@ -54,8 +54,5 @@ def test_the_row_of_the_method_table_trains_on_halves_of_what_is_there(built):
     assert set(counts.index) == {"retrieval", "clip_prompts"} and abs(counts["retrieval"] - counts["clip_prompts"]) <= 1
     train = images.read(results / "dataset" / "train.parquet")
     assert added["class"].value_counts().to_dict() == train["class"].value_counts().to_dict()
-    assert (
-        0
-        <= json.loads((results / "classifier" / name / "x1" / "run-1" / "metrics.json").read_text())["accuracy"]
-        <= 100
-    )
+    metrics = json.loads((results / "classifier" / name / "x1" / "run-1" / "metrics.json").read_text())
+    assert metrics["n_train"] == 2 * len(train) and metrics["n_classes"] == train["class"].nunique()
