@@ -1,3 +1,7 @@
+from augbench.study import prompts
+from augbench.study.scores import PROMPT
+
+
 # Features of images, which probes are fitted on: computed once for all methods, runs and strengths.
 rule encode_features:
     input:
@@ -77,3 +81,32 @@ for place, (first, last) in enumerate(sorted({stretch for files in FILES.values(
                 f"{{wildcards.study}}: train classifiers{which} {first} to {last} of {{wildcards.method}} at ratio {{wildcards.ratio}}"
             script:
                 "../scripts/classify.py"
+
+
+# A baseline without training: CLIP sorts the test images by the names of the classes.
+rule zero_shot:
+    input:
+        test=ANY.split("test"),
+        classes=ANY.classes,
+        clip=lambda w: files_of(w).clip,
+    output:
+        metrics=ANY.zero_shot("metrics.json"),
+        predictions=ANY.zero_shot("predictions.parquet"),
+    log:
+        "results/{study}/logs/zero_shot/test.log",
+    benchmark:
+        "results/{study}/benchmarks/zero_shot/test.tsv"
+    conda:
+        "../../envs/augbench.yaml"
+    threads: 1
+    resources:
+        **needs("zero_shot"),
+        gpu=1,
+    params:
+        clip=lambda w: files_of(w).clip_name,
+        prompts=lambda w: prompts.digest(PROMPT),
+        data=data_in("clip"),
+    message:
+        "{wildcards.study}: score CLIP on the test images by the names of the classes"
+    script:
+        "../scripts/zero_shot.py"

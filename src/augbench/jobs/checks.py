@@ -75,7 +75,7 @@ def check_world(
     for name, study in config.studies.items():
         place = f"studies.{name}"
         methods = config.methods_of(study)
-        prompted = any(row.conditioning for row in methods.values())
+        prompted = study.zero_shot or any(row.conditioning for row in methods.values())
         further = next((method for method, row in methods.items() if row.start.split), None)
         check_target(study, place, prompted=prompted, further=further)
         check_models(config, study, place)
@@ -146,7 +146,7 @@ def _lacking(conditioning: str | None, class_info: dict) -> list[str]:
 def check_target(study: Study, place: str, *, prompted: bool, further: str | None) -> None:
     """Whether there can be a study of the target: its images, splits and names. Raises ConfigError.
 
-    ``prompted``: whether a method makes prompts of its classes; ``further``: a method that adds further real images
+    ``prompted``: whether prompts are made of its classes; ``further``: a method that adds further real images
     """
     if not study.target.reader.is_built_in:
         try:

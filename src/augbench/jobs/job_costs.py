@@ -487,6 +487,10 @@ class JobCosts:
         images = sum(self.size.images[split] for split in reserve)
         return self._classifier(PLAIN, images)._replace(writes=self._weights_bytes())
 
+    def zero_shot(self) -> Need:
+        images = self.size.images["test"]
+        return self._embedding(images)._replace(writes=self._table(images))
+
     def domain_gap(self) -> Need:
         added = sum(self.distinct(method, [self.files.ratios(method)[0]]) for method in self.files.adding)
         readers = max(1, self._readers())  # what it waits for
@@ -609,6 +613,8 @@ class JobCosts:
         yield from ("split_target", "dataset", "tables", "per_class", "study_page")
         if files.shows_classifiers:
             yield "classifiers"
+        if study.zero_shot:
+            yield "zero_shot"
         if study.safety.named and any(start.is_checked for start in starts):
             yield "fetch_safety_checker"
         if study.backbone and (files.draws_with_own or (files.retrieving and study.safety.is_backbones)):

@@ -133,6 +133,10 @@ class Paths:
         """What all sets of a method's images at a ratio are called."""
         return f"{method}/x{ratio}"
 
+    def zero_shot(self, name: str) -> str:
+        """A file of CLIP's zero-shot classification: ``metrics.json`` or ``predictions.parquet``."""
+        return f"{self.folder}/zero_shot/{name}"
+
     def evaluation_images(self, name: str) -> str:
         """The image table of a further test set."""
         return f"{self.folder}/evaluation/{name}/images.parquet"

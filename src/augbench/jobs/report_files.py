@@ -24,6 +24,7 @@ def report_files(files: StudyFiles) -> dict:
         "evaluation": files.table("evaluation") if files.study.evaluate else None,
         "subsamples": files.table("subsamples") if files.study.subsamples > 1 else None,
         "classifiers": files.table("classifiers") if files.shows_classifiers else None,
+        "zero_shot": files.zero_shot("metrics.json") if files.study.zero_shot else None,
         "clusters": files.clusters if files.cluster_counts else None,
         "paper_results": package_data.as_input("paper_results.csv"),
         "paper_compute": package_data.as_input("paper_compute.csv"),
@@ -99,6 +100,8 @@ def _for_all_methods(files: StudyFiles):
         names["evaluate"] = [f"{name}-images" for name in study.evaluate]
     if files.probes:
         names["features"] = [f"{probe}/{images}" for probe in files.probes for images in files.featured(probe)]
+    if study.zero_shot:
+        names["zero_shot"] = ["test"]
     names["report"] = ["tables", "per_class", *["classifiers"] * files.shows_classifiers]
     names["report"] += ["evaluation"] * bool(study.evaluate) + ["subsamples"] * (study.subsamples > 1)
     return [(stage, name, "", "") for stage, each in names.items() for name in each]

@@ -29,6 +29,12 @@ class Clip:
             model, use_jit=False, device=self.device, warmup_batch_size=1
         )
 
+    @property
+    def logit_scale(self) -> float:
+        """What cosines are multiplied by to make logits, as it learned; where it names none 100, CLIP's upper bound."""
+        learned = [value for name, value in self.model.named_parameters() if name.endswith("logit_scale")]
+        return learned[0].float().exp().item() if learned else 100.0
+
     def texts(self, texts: Sequence[str]):
         """Embeddings of texts, float32 (n, width), each of length 1."""
         # One at a time, as clip-retrieval does: the same low bits.

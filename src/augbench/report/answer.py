@@ -31,6 +31,7 @@ def answer(facts: Facts) -> dict:
             Line("What it costs", sentences.costs(chosen, facts)),
         ]
         lines.append(Line("What speaks against it", sentences.against(chosen, facts)))
+    lines.append(Line("Without training", sentences.untrained(facts)))
     lines.append(Line("What this cannot say", sentences.unknown(facts)))
     shown = [{"label": line.label, "sentences": line.text} for line in lines if line.text]
     return {"verdict": verdict, "case": case, "lines": shown}

@@ -90,6 +90,13 @@ class Option:
         return self.leak.percent < self.gain.low
 
 
+class ZeroShot(NamedTuple):
+    """What a CLIP recognises of the test images by the names of the classes alone, in percent."""
+
+    model: str
+    accuracy: float
+
+
 @dataclass(frozen=True)
 class Facts:
     """What a study says, as :func:`answer` takes it."""
@@ -103,6 +110,7 @@ class Facts:
     runs: int  # of each method
     unit: str = "core-hours"
     recognised_test: float = math.nan  # percent of the test images, by the judge of the domain gap
+    zero_shot: ZeroShot | None = None
     excluded: int = 0  # classes left out for every method
     pairs: Mapping[tuple[str, str], Gain] = field(default_factory=dict)  # of two options; p by itself
 

@@ -45,6 +45,7 @@ class Files:
     evaluation: str | None = None
     subsamples: str | None = None  # accuracy over several draws of the target
     classifiers: str | None = None
+    zero_shot: str | None = None  # metrics of the study's CLIP
     clusters: str | None = None
     added: dict[str, str] = field(default_factory=dict)  # the first set that a method adds, at the main ratio
     audits: dict[str, str] = field(default_factory=dict)
@@ -219,6 +220,12 @@ class StudyResults:
     @cached_property
     def classifiers(self) -> pd.DataFrame:
         return _csv(self.files.classifiers)
+
+    @cached_property
+    def zero_shot(self) -> dict | None:
+        """What CLIP recognises by the names of the classes: accuracy (percent), model, prompts and numbers of classes
+        and test images; None where the study does not ask for it."""
+        return _json(self.files.zero_shot) if self.files.zero_shot else None
 
     @cached_property
     def clusters(self) -> pd.DataFrame:

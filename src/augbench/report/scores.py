@@ -20,8 +20,8 @@ from augbench.audit.duplicates import BITS, SIMILARITIES
 from augbench.core import files, resume
 from augbench.core.files import whole
 from augbench.images import embeddings
-from augbench.study import classes, prompts
-from augbench.study.scores import COLUMNS, PROMPT, SCORES
+from augbench.study import classes
+from augbench.study.scores import COLUMNS, SCORES
 from augbench.study.sections import base
 from augbench.study.sections.classifier import Classifier
 
@@ -261,9 +261,9 @@ def write_method(
 def class_vectors(rows: Sequence[Mapping], train: pd.DataFrame, vectors: np.ndarray, clip) -> ClassVectors:
     """CLIP's view of classes, which are ``rows`` of the class table: ``train`` are their training images, of which
     ``vectors`` (n, width) are the embeddings; ``clip`` embeds their prompts."""
-    texts = [prompts.fill(template, row) for row in rows for template in prompts.templates(PROMPT)]
-    seen = clip.texts(texts).reshape(len(rows), -1, vectors.shape[1]).mean(1)
+    from augbench.models import class_prompts
+
+    of_prompts = {row["class"]: mine for row, mine in zip(rows, class_prompts.embed(rows, clip), strict=True)}
     places = train["class"].groupby(train["class"]).indices
     means = {row["class"]: vectors[places[row["class"]]].mean(0) for row in rows}
-    of_prompts = {row["class"]: mine for row, mine in zip(rows, seen, strict=True)}
-    return ClassVectors(*({key: each / np.linalg.norm(each) for key, each in of.items()} for of in (of_prompts, means)))
+    return ClassVectors(of_prompts, {key: mean / np.linalg.norm(mean) for key, mean in means.items()})

@@ -232,6 +232,23 @@ def against(option: Option, facts: Facts) -> list[str]:
     return sentences or ["Nothing that this study looked for."]
 
 
+def untrained(facts: Facts) -> list[str]:
+    """What CLIP recognises as it is, beside the study's own classifier at its best."""
+    clip = facts.zero_shot
+    if clip is None:
+        return []
+    trained = [each for each in (*facts.options, facts.alone, facts.more_real) if each is not None]
+    best = max(trained, key=lambda each: each.accuracy)
+    sentences = [
+        f"CLIP ({clip.model}) labels {_percent(clip.accuracy)} of your test images correctly by the names of your "
+        f"classes alone; the classifier of this study reaches {_percent(best.accuracy)} at best, with {best.title}."
+    ]
+    if clip.accuracy > best.accuracy:
+        sentences.append("Compare methods with a pretrained classifier, too (docs/classifiers.md).")
+    sentences.append("CLIP was trained on pictures of the web: it may have seen your test images.")
+    return sentences
+
+
 def unknown(facts: Facts) -> list[str]:
     sentences = []
     if facts.options and not any(each.retrieves for each in facts.options):

@@ -9,14 +9,14 @@ from augbench.report import comparison, compute, power
 from augbench.report.exhibits.compute import relative
 from augbench.report.exhibits.duplicates import reviews
 from augbench.report.exhibits.origins import origins
-from augbench.report.options import UNTESTED, Amount, Facts, Gain, Leak, Option
+from augbench.report.options import UNTESTED, Amount, Facts, Gain, Leak, Option, ZeroShot
 from augbench.report.results import StudyResults, records
 from augbench.study.sections.models import Backbone
 
 
 def facts(results: StudyResults) -> Facts:
     """The facts of a study."""
-    plan = results.plan
+    plan, clip = results.plan, results.zero_shot
     known = _Known(results)
     real = plan.where(lambda method: method.start.is_real and method.start.adds_images)
     keys = [key for key in plan.methods if key != plan.without and key not in real]
@@ -30,6 +30,7 @@ def facts(results: StudyResults) -> Facts:
         runs=plan.settings.runs,
         unit=known.costs["unit"],
         recognised_test=float(results.domain_gap["recognised_test"].iloc[0]) if plan.adding else math.nan,
+        zero_shot=ZeroShot(clip["model"].replace("`", "'"), clip["accuracy"]) if clip else None,
         excluded=len(results.class_info) - len(results.kept),
         pairs={(one, other): known.gain(one, other) for one in keys for other in keys if one != other},
     )

@@ -65,6 +65,11 @@ class Study(Section):
         description="further ones, by their names: trained on the same sets of images, at the main ratio, for the "
         "table that crosses methods and classifiers",
     )
+    zero_shot: bool = Field(
+        False,
+        description="score the study's CLIP on the test images by the names of the classes alone, `A photo of NAME`, "
+        "as a baseline that nothing is trained for",
+    )
     evaluate: dict[Name, EvaluationSet] = Field({}, description="further test sets, by names of your own")
     audit: Audit = Audit.default()
     metrics: Metrics = Metrics.default()
@@ -183,6 +188,11 @@ class Config(Section):
                 )
             if study.audit.detector == "clip" and study.clip is None:
                 raise ValueError(f"studies.{name}.audit.detector: clip needs the section `clip`")
+            if study.zero_shot and study.clip is None:
+                raise ValueError(
+                    f"studies.{name}.zero_shot: true needs the section `clip`; write it, e.g. "
+                    "`clip: {model: ViT-L/14}`, or `zero_shot: false`"
+                )
             if study.metrics.row.needs_clip and study.clip is None:
                 raise ValueError(
                     f"studies.{name}.metrics.encoder: {study.metrics.encoder} needs the section `clip`; write it, or "

@@ -285,3 +285,16 @@ def test_further_classifiers_and_features_are_jobs_of_their_own():
     measured = [job for job in measured_jobs(one.files) if job[1] in ("classifiers", "features")]
     assert len(measured) == rules.count("classify_further") + rules.count("encode_features")
     assert ("results/s/benchmarks/features/probe/retrieval/x1.tsv", "features", "", "") in measured
+
+
+def test_clip_is_scored_once_where_a_study_asks_for_it(monkeypatch):
+    one = costs(zero_shot=True)
+    rules = [rule for rule, _ in one.jobs()]
+    assert rules.count("zero_shot") == 1 and "zero_shot" not in [rule for rule, _ in costs().jobs()]
+    assert {job[0] for job in measured_jobs(one.files)} - {job[0] for job in measured_jobs(costs().files)} == {
+        "results/s/benchmarks/zero_shot/test.tsv"
+    }
+    need = one.zero_shot()
+    assert need.gpus == 1 and need.seconds > 0
+    monkeypatch.setattr(job_costs, "study_size", lambda files: StudySize((10, 20), IMAGES | {"test": 200}))
+    assert costs(zero_shot=True).zero_shot().seconds == pytest.approx(2 * need.seconds)

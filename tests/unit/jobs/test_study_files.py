@@ -410,3 +410,8 @@ def test_classifiers_that_cannot_be_trained_are_refused(sections, sentence):
     with pytest.raises(config.ConfigError) as error:
         files(**sections)
     assert sentence in str(error.value)
+
+
+def test_the_report_reads_what_clip_recognises_where_a_study_asks_for_it():
+    assert report_files(files(zero_shot=True))["zero_shot"] == f"{S}/zero_shot/metrics.json"
+    assert report_files(files())["zero_shot"] is None

@@ -220,5 +220,5 @@ def test_rules_name_log_and_benchmark_alike():
                 assert re.search(r"logs/(.*)\.log", rule)[1] == benchmark[1]
             found += "gpu=" in rule and "script:" in rule  # not of a rule that takes another's script
     scripts = [path.read_text() for path in Path("workflow/scripts").glob("*.py")]
-    assert found == 18
+    assert found == 19
     assert sum("take_gpus(snakemake.log[0], snakemake.resources.gpu)" in text for text in scripts) == found

@@ -237,6 +237,17 @@ def test_clusters_need_an_embedding_and_candidates_their_epochs():
         config.parse(raw)
 
 
+def test_a_zero_shot_baseline_needs_a_clip():
+    raw = load("config/methods.yaml", "config/config.yaml")
+    raw["studies"] = {"s": {"methods": ["none"], "target": {"reader": "digits"}, "zero_shot": True}}
+    with pytest.raises(
+        config.ConfigError, match=r"studies.s.zero_shot: true needs the section `clip`; write it, e.g. "
+    ):
+        config.parse(raw)
+    raw["studies"]["s"]["clip"] = {"model": "ViT-B/32"}
+    assert config.parse(raw).studies["s"].zero_shot
+
+
 def test_ratios_of_a_method_are_the_studys_and_those_of_its_scaling():
     raw = load("config/methods.yaml", "config/config.yaml")
     raw["studies"]["digits"] |= {

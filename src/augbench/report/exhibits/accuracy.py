@@ -86,6 +86,7 @@ def table1(results: StudyResults) -> dict:
         "dataset": plan.dataset,
         "further": paper[~paper["method"].isin(list(plan.methods))].to_dict("records"),
         "budget": plan.settings.classifier.account,
+        "zero_shot": results.zero_shot,
         "groups": [name for name in GROUPS if results.table1.get(f"{name}_classes", pd.Series([0])).any()],
         "capped": [row for row in results.summaries if row["at_cap"]],
     }
@@ -104,7 +105,18 @@ def _table1_caption(data: Mapping) -> str:
         "Accuracy per method, in percent; the standard error is over the runs, on these test images. Ratio: added "
         "images / training images. Sets: how many different sets of images the runs added; with one, the error leaves "
         f"out the spread between sets. Epochs, steps and images seen are means over the runs: {data['budget']} "
-        f"{paper}{also}"
+        f"{paper}{also}{_zero_shot_caption(data['zero_shot'])}"
+    )
+
+
+def _zero_shot_caption(clip: Mapping | None) -> str:
+    if clip is None:
+        return ""
+    prompts = " and ".join(f"“{prompt.replace('{n}', 'NAME')}”" for prompt in clip["prompts"])
+    return (
+        f" CLIP zero-shot, a baseline below the methods: each of {clip['n_test']:,} test images is taken for the class "
+        f"whose name, as {prompts}, has the most similar embedding. CLIP was trained on pictures of the web, and may "
+        "have seen test images."
     )
 
 
