@@ -32,7 +32,7 @@ def test_table1_has_a_line_below_its_methods(study):
     html = section(study(), "table1")
     line = re.search("<tfoot>(.*)</tfoot>", html, re.DOTALL)[1]
     assert "CLIP zero-shot" in line and ">71.2</a>" in line and 'data-file="zero_shot/metrics.json"' in line
-    assert html.index("<tfoot>") > html.rindex("</tr>", 0, html.index("<tfoot>"))
+    assert html.index("</tbody>") < html.index("<tfoot>")
     columns = len(re.findall("<th ", html[html.index("<thead>") : html.index("</thead>")]))
     assert columns == 2 + int(re.search('colspan="([0-9]+)"', line)[1])
     assert "each of 1,000 test images" in html and "“A NAME.” and “No NAME.”" in html and "may have seen" in html
@@ -53,7 +53,7 @@ def test_the_answer_sets_it_beside_the_best_trained_classifier(study, accuracy, 
     text = " ".join(line["sentences"])
     assert text.startswith(f"CLIP (hf_clip:{EVIL}) labels {accuracy:.1f}% of your test images correctly by the names")
     assert "reaches 98.1% at best, with Further real data." in text and "may have seen your test images" in text
-    assert ("pretrained weights" in text) == more
+    assert ("a pretrained classifier" in text) == more
 
 
 def test_a_missing_file_is_an_error(study, tmp_path):
