@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from random_pipelines import write_pictures
 
 
 def read(path):
@@ -14,11 +15,20 @@ def read(path):
 @pytest.fixture(scope="module")
 def fresh(clone):
     """A clone with ``my.yaml``, the digits study with all rules that it can have: every method, a job for each run of a
-    classifier, and a second detector in the audit."""
+    classifier, a second classifier, which is a probe, a further test set, scores, CLIP zero-shot,
+    and a second detector in the audit."""
     fresh = clone()
     config = read("config/config.yaml")
     config["studies"]["digits"] |= read("config/digits_all.yaml")["studies"]["digits"]
-    config["studies"]["digits"] |= {"jobs": {"runs_per_classifier": 1}, "audit": {"detector": "clip"}}
+    config["studies"]["digits"] |= {
+        "jobs": {"runs_per_classifier": 1},
+        "audit": {"detector": "clip"},
+        "scores": True,
+        "zero_shot": True,
+        "classifiers": {"probe": {"model": "timm/resnet18", "weights": "pretrained", "train": "probe"}},
+        "evaluate": {"drawn": {"path": "drawn", "classes": "position"}},
+    }
+    write_pictures(fresh.folder / "drawn" / "0", 16, 1)
     (fresh.folder / "my.yaml").write_text(yaml.safe_dump(config))
     return fresh
 
