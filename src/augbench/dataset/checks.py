@@ -4,11 +4,12 @@ import itertools
 import os
 import re
 from collections import Counter
+from pathlib import Path
 
 from augbench.core import files
 from augbench.core.files import BadInput
 from augbench.dataset.class_table import class_table
-from augbench.images import folders
+from augbench.images import folders, parquet_images, places
 from augbench.study.readers import Layout
 from augbench.study.readers.layout import same_name
 
@@ -37,6 +38,8 @@ def check(target) -> None:
             raise BadInput(f"the {part} split of {target.path} holds no image; remove it, and augbench splits one off")
     if target.reader.names_files:
         _check_paths(layout, target)
+    for file in layout.packed:
+        _check_packed(file, target.unreadable)
     names = {}
     for key, row in class_table(target).set_index("class").iterrows():
         same = names.setdefault(same_name(row["lemmas"]).casefold(), key)
@@ -51,7 +54,7 @@ def check(target) -> None:
 def _check_paths(layout: Layout, target) -> None:
     """Raise BadInput when none of a list's first files is there, or, where it is short, one is not."""
     parts = [layout.train, *layout.own.values()]
-    every = (path for part in parts for key in layout.classes for path in part(key))
+    every = (Path(places.file_of(place)) for part in parts for key in layout.classes for place in part(key))
     paths = list(itertools.islice(every, LOOKED_AT))
     missing = [path for path in paths if not path.is_file()]
     if missing and re.match("[a-z]+://?", os.path.relpath(missing[0], layout.root)):
@@ -65,6 +68,20 @@ def _check_paths(layout: Layout, target) -> None:
         raise BadInput(
             f"there is no file {files.printable(missing[0])}, which {target.path} names ({len(missing)} of "
             f"{len(paths)} files are missing); remove these rows, or set `unreadable: skip`"
+        )
+
+
+def _check_packed(file: str, unreadable: str) -> None:
+    """Raise BadInput when a file of images lacks some, as far as its statistics tell."""
+    missing, rows = parquet_images.count_missing(file)
+    if missing and missing == rows:
+        raise BadInput(
+            f"{file} has the bytes of none of its images; write it so that they are in it, as datasets' `push_to_hub` "
+            "does"
+        )
+    if missing and unreadable == "stop":
+        raise BadInput(
+            f"{missing} of the {rows} rows of {file} have no image; remove these rows, or set `unreadable: skip`"
         )
 
 

@@ -1,6 +1,5 @@
 """Further test sets: which images they hold, under the target's classes."""
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import pandas as pd
 from augbench import images
 from augbench.core.files import BadInput
 from augbench.dataset.verification import Verifier
+from augbench.images import places
 from augbench.study.sections.evaluation import EvaluationSet
 
 
@@ -39,7 +39,7 @@ def read(
             print(f"left out: {len(paths)} images of {key}, which takes no part in the study", flush=True)
             continue
         for path in verifier.readable(paths, unreadable, messages):
-            rows.append({"image_id": os.path.relpath(path, layout.root), "class": key, "path": str(path)})
+            rows.append(places.reference(path, layout.root) | {"class": key})
     for message in messages:
         print(f"left out: {message}", flush=True)
     if not rows:

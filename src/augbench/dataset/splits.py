@@ -1,9 +1,7 @@
 """Splits the target as the paper does."""
 
 import math
-import os
 from collections.abc import Collection, Iterable
-from pathlib import Path
 
 import pandas as pd
 
@@ -11,7 +9,8 @@ from augbench import images
 from augbench.core.files import BadInput
 from augbench.core.seeds import generator
 from augbench.dataset.verification import Verifier
-from augbench.images import folders
+from augbench.images import folders, places
+from augbench.images.places import Place
 
 SPLITS = ("train", "validation", "test", "more_real", "unused")
 
@@ -33,7 +32,7 @@ def split(target, dataset, seed: int, verifier: Verifier | None = None, decode: 
     readable = (verifier or Verifier()).readable
     rows, unreadable = [], []
 
-    def usable(paths: Iterable[Path]) -> list[Path]:
+    def usable(paths: Iterable[Place]) -> list[Place]:
         return readable(sorted(paths), target.unreadable, unreadable) if decode else sorted(paths)
 
     for key in layout.classes:
@@ -52,9 +51,7 @@ def split(target, dataset, seed: int, verifier: Verifier | None = None, decode: 
         rows += [("unused", key, file) for file in sorted(order[start:])]
         for name, files_of in layout.own.items():
             rows += [(name, key, file) for file in usable(files_of(key))]
-    table = images.table(
-        {"image_id": os.path.relpath(file, layout.root), "class": key, "path": str(file)} for _, key, file in rows
-    )
+    table = images.table(places.reference(file, layout.root) | {"class": key} for _, key, file in rows)
     table["split"] = [name for name, _, _ in rows]
     for file in unreadable:
         print(f"left out: {file}", flush=True)

@@ -13,7 +13,8 @@ from pathlib import Path
 from augbench import images
 from augbench.core import code_digest, files
 from augbench.core.files import BadInput
-from augbench.images import folders, pixels
+from augbench.images import folders, pixels, places
+from augbench.images.places import Place, Row
 
 SIZE = 16  # bytes of what stands for a file
 AT_A_TIME = 1024  # files that are opened before those that can be read are noted
@@ -35,10 +36,10 @@ class Verifier:
         self._decoder = f"{PIL.__version__} {code_digest.digest_of_module(pixels.__name__)}".encode()
         self._known = {entry for file in {*others, *([notes] if notes else [])} for entry in _entries(file)}
 
-    def readable(self, paths: Sequence[Path], policy: str, unreadable: list[str]) -> list[Path]:
-        """The files that can be read. Of the others, messages are added to ``unreadable``, or, with the policy
+    def readable(self, paths: Sequence[Place], policy: str, unreadable: list[str]) -> list[Place]:
+        """The images that can be read. Of the others, messages are added to ``unreadable``, or, with the policy
         ``stop``, the first raises BadInput."""
-        good: list[Path] = []
+        good: list[Place] = []
         with ThreadPoolExecutor(self.threads) as pool:
             for start in range(0, len(paths), AT_A_TIME):
                 fresh, chunk = [], paths[start : start + AT_A_TIME]
@@ -55,25 +56,28 @@ class Verifier:
                 self._note(fresh)
         return good
 
-    def _look_at(self, path: Path) -> tuple[bytes, str]:
-        """What stands for a file, and why it cannot be read; empty where it can."""
+    def _look_at(self, place: Place) -> tuple[bytes, str]:
+        """What stands for an image, and why it cannot be read; empty where it can."""
         entry = b""
         try:
-            if not folders.is_text(path):
-                raise BadInput(f"the name of {files.printable(path)} is not UTF-8")
-            entry = self._entry(path)
+            if not folders.is_text(places.file_of(place)):
+                raise BadInput(f"the name of {files.printable(place)} is not UTF-8")
+            entry = self._entry(place)
             if entry not in self._known:
-                images.decode(files.read_bytes(path), str(path))
+                images.decode(places.load_bytes(place), places.name_of(place))
         except ValueError as error:
             return entry, str(error)
         return entry, ""
 
-    def _entry(self, path: Path) -> bytes:
+    def _entry(self, place: Place) -> bytes:
+        path = places.file_of(place)
         try:
             status = os.stat(path)  # noqa: PTH116 (of a million files)
         except OSError:
             return b""  # reading it says what is wrong
-        facts = f"{os.path.abspath(path)}\0{status.st_size} {status.st_mtime_ns} ".encode("utf-8", "surrogateescape")  # noqa: PTH100
+        row = f"\0{place.number}" if isinstance(place, Row) else ""
+        name = f"{os.path.abspath(path)}{row}\0"  # noqa: PTH100
+        facts = f"{name}{status.st_size} {status.st_mtime_ns} ".encode("utf-8", "surrogateescape")
         return hashlib.blake2b(facts + self._decoder, digest_size=SIZE).digest()
 
     def _note(self, entries: Sequence[bytes]) -> None:

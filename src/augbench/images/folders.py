@@ -100,6 +100,15 @@ def images(folder: str | Path, left_out: Counter | None = None) -> Iterator[Path
                 left_out[kind] += 1
 
 
+def files_below(folder: str | Path) -> list[str]:
+    """All files at any depth below a folder, sorted, without what systems and programs put there."""
+    below: list[str] = []
+    for place, inside, names in os.walk(folder):
+        inside[:] = [name for name in inside if not is_system(name)]
+        below += [os.path.join(place, name) for name in names if not is_system(name)]
+    return sorted(below)
+
+
 def entries(folder: str | Path) -> Iterator[os.DirEntry]:
     try:
         with os.scandir(folder) as entries:

@@ -44,6 +44,23 @@ def _holds_images(kind: pa.DataType) -> bool:
     return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
 
 
+def is_published(path: str | Path) -> bool:
+    """Whether a file has a column of images as the library datasets writes them, ``{bytes, path}``."""
+    kinds = [field.type for field in list_files.open_parquet(path).schema_arrow]
+    return any(pa.types.is_struct(kind) and _holds_images(kind) for kind in kinds)
+
+
+def count_missing(path: str | Path) -> tuple[int, int]:
+    """The rows of a file without the bytes of an image, as far as its own statistics tell, and all its rows."""
+    file = list_files.open_parquet(path)
+    image, missing = image_column(path, file.schema_arrow), 0
+    for group in map(file.metadata.row_group, range(file.num_row_groups)):
+        for chunk in map(group.column, range(group.num_columns)):
+            if chunk.path_in_schema in (image, f"{image}.bytes") and chunk.statistics is not None:
+                missing += chunk.statistics.null_count or 0
+    return missing, file.metadata.num_rows
+
+
 def check(path: str | Path, columns: Mapping[str, Sequence[str]]) -> int:
     """The rows of a file. Raises BadInput unless it has images, and its captions are text; ``columns`` : name ->
     spellings."""

@@ -54,10 +54,10 @@ def is_image(path: str | Path) -> bool:
         return False
 
 
-def size_of(path: str | Path) -> tuple[int, int] | None:
+def size_of(file: str | Path | io.BytesIO) -> tuple[int, int] | None:
     """Width and height of the image in a file, as stored, from its head alone; None when it cannot be read."""
     try:
-        with _pillow().open(path) as image:
+        with _pillow().open(file) as image:
             return image.size
     except Exception:
         return None

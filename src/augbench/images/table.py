@@ -28,7 +28,7 @@ SCHEMA = pa.schema(
         ("class", pa.string()),  # class key, e.g. a wnid or folder name
         ("path", pa.string()),  # file, or shard that holds the bytes
         ("offset", pa.int64()),  # first byte within the shard, or row of Parquet; null: the file is the image
-        ("length", pa.int64()),  # number of bytes; null with offset
+        ("length", pa.int64()),  # number of bytes; null with offset, and perhaps of a row of Parquet
         # provenance of generated images
         ("prompt", pa.string()),
         ("seed", pa.int64()),

@@ -19,7 +19,7 @@ from augbench import images
 from augbench.core.files import printable
 from augbench.dataset import checks as target_checks
 from augbench.dataset import splits
-from augbench.images import folders
+from augbench.images import folders, places
 from augbench.jobs import checks, resources
 from augbench.study import classes, config
 from augbench.study.parts import PARTS
@@ -65,10 +65,10 @@ def examine(path: str, top_folders: str | None = None) -> TargetInfo:
             "split them: add images or remove the class"
         )
     every_file = [file for mine in files.values() for file in mine]
-    if odd := next((file for file in every_file if not folders.is_text(file)), None):
+    if odd := next((file for file in map(places.file_of, every_file) if not folders.is_text(file)), None):
         raise ValueError(f"the name of {printable(odd)} is not UTF-8; rename it")
     some = every_file[:: max(1, len(every_file) // LOOKED_AT)]
-    sides = sorted(min(size) for file in some if (size := images.size_of(file)))
+    sides = sorted(min(size) for file in some if (size := images.size_of(places.to_open(file))))
     if not sides:
         raise ValueError(f"none of the images of {path} that were looked at can be read")
     counts = {key: len(mine) for key, mine in files.items()}
@@ -254,7 +254,8 @@ def write(path: str, name: str, folder: str | Path = "config", top_folders: str 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m augbench.jobs.new_study", description="Write config/NAME.yaml.")
-    parser.add_argument("images", help="folder with train/CLASS/*.jpg (test/CLASS/*.jpg), or CLASS/*.jpg; or a list")
+    shapes = "folder with train/CLASS/*.jpg (test/CLASS/*.jpg), or CLASS/*.jpg; or a list, or Hugging Face's Parquet"
+    parser.add_argument("images", help=shapes)
     parser.add_argument("name", help="of the study, e.g. birds")
     parser.add_argument("--folders", choices=["splits", "classes"], help="what the top folders are")
     options = parser.parse_args(arguments)

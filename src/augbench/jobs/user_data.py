@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from augbench.images import folders
+from augbench.images import folders, places
 from augbench.models import local_files
 from augbench.study import encoders
 from augbench.study.config import Study
@@ -42,9 +42,11 @@ def digest_of_target(section: Target) -> str:
 
 def digest_of_layout(section: Target | EvaluationSet, layout: Layout) -> str:
     """:func:`digest_of_target`, of a layout that is read already."""
+    if layout.packed:
+        return _hashed([digest(layout.packed), *map(_digest_of_place, _tables(section))])
     groups = [(part, key) for part in (layout.train, *layout.own.values()) for key in layout.classes]
     with ThreadPoolExecutor(AT_A_TIME) as pool:
-        images = pool.map(lambda group: digest(group[0](group[1])), groups)
+        images = pool.map(lambda group: digest(map(places.file_of, group[0](group[1]))), groups)
         return _hashed([*images, *map(_digest_of_place, _tables(section))])
 
 

@@ -6,7 +6,6 @@ of ``SOURCES``.
 
 import functools
 import itertools
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -191,15 +190,7 @@ class HuggingFace(Files):
         """At any depth, as in ``data/train-00000-of-00001.parquet``."""
         if Path(path).is_file():
             return [str(path)]
-        return [file for file in self._all(path) if file.lower().endswith(self.extensions)]
-
-    @staticmethod
-    def _all(path: str | Path) -> list[str]:
-        below: list[str] = []
-        for place, inner, inside in os.walk(path):
-            inner[:] = [name for name in inner if not folders.is_system(name)]
-            below += [os.path.join(place, name) for name in inside if not folders.is_system(name)]
-        return sorted(below)
+        return [file for file in folders.files_below(path) if file.lower().endswith(self.extensions)]
 
     def check_files(self, path, names, columns):
         if not sum([parquet_images.check(name, spellings(columns)) for name in names]):
@@ -208,7 +199,7 @@ class HuggingFace(Files):
     def left_out(self, path):
         if Path(path).is_file():
             return Counter()
-        others = set(self._all(path)) - set(self.files(path))
+        others = set(folders.files_below(path)) - set(self.files(path))
         return Counter(files.printable(Path(file).suffix.lower() or "without extension") for file in others)
 
     def columns(self, path):

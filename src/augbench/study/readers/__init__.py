@@ -9,6 +9,7 @@ from pathlib import Path
 from augbench.study.readers.caltech256 import Caltech256
 from augbench.study.readers.digits import Digits
 from augbench.study.readers.folder import Folder
+from augbench.study.readers.huggingface import HuggingFace
 from augbench.study.readers.imagenet import ImageNet
 from augbench.study.readers.layout import Layout, Reader
 from augbench.study.readers.list_file import ListFile
@@ -17,7 +18,7 @@ __all__ = ["READERS", "Layout", "Reader", "reader_of"]
 
 # A row's images may also look like those of the rows above it.
 READERS: dict[str, Reader] = {
-    reader.name: reader for reader in (Digits(), Folder(), ImageNet(), Caltech256(), ListFile())
+    reader.name: reader for reader in (Digits(), Folder(), ImageNet(), Caltech256(), ListFile(), HuggingFace())
 }
 
 

@@ -4,13 +4,14 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from augbench.core import files
 from augbench.core.files import BadInput
 from augbench.images import folders
+from augbench.images.places import Place
 
 SPLIT_NAMES = {  # what people call the folders and rows of a split, in any case
     "train": ("train", "training", "trn"),
@@ -31,14 +32,16 @@ class Layout:
         looks at a disk before it is asked.
     names : CSV of the classes' names, or None
     left_out : counts of ignored files, by kind (see :mod:`augbench.images.folders`), of what has been looked at so far
+    packed : the files that hold the images, where each holds many
     """
 
     root: Path
     classes: dict[str, str]
-    train: Callable[[str], Iterable[Path]]
-    own: Mapping[str, Callable[[str], Iterable[Path]]] = field(default_factory=dict)
+    train: Callable[[str], Iterable[Place]]
+    own: Mapping[str, Callable[[str], Iterable[Place]]] = field(default_factory=dict)
     names: Path | None = None
     left_out: Counter = field(default_factory=Counter)
+    packed: Sequence[str] = ()
 
 
 class Reader:

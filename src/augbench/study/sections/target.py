@@ -17,7 +17,8 @@ class Target(Section):
     path: str | None = Field(None, description="the folder, or the list")
     folders: Literal["splits", "classes"] | None = Field(
         None,
-        description="for the reader folder: what the top folders are; null: decided by their names, see docs/inputs.md",
+        description="for the reader folder: what the top folders are; null: decided by their names, see "
+        "docs/inputs.md; for huggingface, splits leaves out the files that are named like none",
     )
     ground_truth: str | None = Field(
         None,
