@@ -163,13 +163,14 @@ def write_domain_gap(folder: Path, scale: float) -> None:
     from safetensors.torch import save_file
 
     from augbench.classifier import networks
+    from augbench.study.sections.classifier import Classifier
 
     write_added(folder, scale)
     write_classes(folder, scaled(SPLIT, scale))
     pq.write_table(rows_of(np.arange(scaled(TEST, scale)), "test"), folder / "test.parquet")
     torch.manual_seed(0)
     (folder / "judge").mkdir()
-    save_file(networks.build(SMALL["model"], CLASSES).state_dict(), folder / "judge" / "best.safetensors")
+    save_file(networks.Network(Classifier(**SMALL), CLASSES).weights(), folder / "judge" / "best.safetensors")
     files.write_json(folder / "judge" / "metrics.json", {"accuracy": 50.0})
 
 
@@ -395,7 +396,7 @@ def run_classify_process(folder: Path) -> int:
     crops.images.load = lambda row, at_least=None: picture
     job = {name: launching._unpacked(packed) for name, packed in files.read_json(folder / "call.json").items()}
     sets = {"training": job["train"], "validation": job["validation"], "test": job["test"]}
-    labels = {name: training._labels(table, job["classes"], name) for name, table in sets.items()}
+    labels = {name: training.labels_of(table, job["classes"], name) for name, table in sets.items()}
     network = networks.Network(job["settings"], len(job["classes"]))
     started = training._Training(network, sets, labels, job["settings"], job["seed"])
     started.resume_from(folder / "state.safetensors", job["classes"])

@@ -28,7 +28,7 @@ def folder_table(folder: str | Path, unreadable: str = "stop") -> pd.DataFrame:
         raise BadInput(f"the name of {files.printable(odd)} is not UTF-8; rename it, or set `unreadable: skip`")
     if left_out:
         print(f"ignored: {folders.left_out_message(left_out)}", flush=True)
-    names = [os.path.relpath(file, folder) for file in paths]
+    names = [os.path.relpath(str(file), folder) for file in paths]
     return images.table(
         {"image_id": name, "class": name.rpartition(os.sep)[0], "path": str(file)}
         for name, file in zip(names, paths, strict=True)

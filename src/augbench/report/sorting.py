@@ -14,6 +14,7 @@ for (const table of document.querySelectorAll(".scroll table:not(.gallery)")) {
   let page;
   if (heads.length < 2 || [...table.tBodies].reduce((sum, body) => sum + body.rows.length, 0) < 2) continue;
   heads.forEach((head, column) => {
+    if (!head.textContent.trim()) return;
     const button = document.createElement("button");
     button.type = "button";
     button.append(...head.childNodes);

@@ -193,7 +193,7 @@ def bytes_below(folder: str) -> int:
 
 def test_a_study_writes_what_the_check_of_the_disk_says(study, monkeypatch):
     monkeypatch.setattr(sampling, "sampler_of", Sampler)
-    monkeypatch.setattr(sampling.candidates, "load", lambda file: {})
+    monkeypatch.setattr(sampling.candidates, "load", lambda file, classes: {})
     monkeypatch.setattr(download, "_fetch_list", fetch_list)
     needed = JobCosts(study)
     expected, before = {}, checks.disk_needed(needed) - checks.ROOM
