@@ -178,6 +178,13 @@ class StudyFiles(Paths):
         return self.pool_files[int(part) * size : (int(part) + 1) * size]
 
     @property
+    def pool_ledgers(self) -> list[str]:
+        """What became of each link of a pool that is downloaded as a whole, before it is searched."""
+        source = self.pool.source
+        whole = source.downloads and source.is_packed
+        return [self.pool_shard(part, "parquet") for part in range(len(self.pool_shards))] if whole else []
+
+    @property
     def embedding_jobs(self) -> int:
         return parts_of(len(self.pool_shards), self.study.jobs.shards_per_embedding)
 
@@ -382,6 +389,13 @@ class StudyFiles(Paths):
         if self.study.scores:
             wanted = [method for method in self.adding if not self.methods[method].start.is_union]
         return list(dict.fromkeys(self.makers[method] for method in wanted))
+
+    def card_classifier(self, method: str) -> str | list:
+        """Metrics that name the pretrained weights of the classifiers that chose among a method's images, as a filter
+        or among candidates: those of the judge, a classifier like these. None where no such classifier chose."""
+        rows = [self.methods[part] for part in self.shares(method) or [method]]
+        chosen = any(row.trained or (row.filter and row.filter.by.needs_classifier) for row in rows)
+        return self.judge("metrics.json") if chosen and self.study.classifier.is_pretrained else []
 
     def selection_of(self, method: str) -> str | list:
         """Which candidate of a fine-tuning makes a method's images; none for a method without."""

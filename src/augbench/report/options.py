@@ -68,6 +68,7 @@ class Option:
     review: str = ""  # page on which people judge duplicate candidates
     verdicts: str = ""  # where their verdicts belong
     validation_leak: float = 0.0  # percent of the validation images that resemble added ones
+    further_leaks: tuple[tuple[str, float], ...] = ()  # the same of each further test set, by its name
     recognised: float = math.nan  # percent of the added images, by the judge of the domain gap
     terms: tuple[str, ...] = ()  # sentences on licences
     unchecked: bool = False  # for unsafe content

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 
@@ -159,8 +160,16 @@ def test_a_pool_is_shards_of_its_own_or_made_here_or_an_index_elsewhere(pool, sh
     assert study.index == index
     if shards is not None:
         assert study.pool_shards == shards and study.embedding_jobs == len(shards)
+    assert study.pool_ledgers == []
     if pool["source"] == "folder":
         assert study.images_of_pool_shard("1") == ["data/c/1.png", "data/d/1.png"]
+
+
+def test_the_report_reads_what_became_of_the_links_of_a_pool_that_is_downloaded_first(tmp_path):
+    pd.DataFrame({"url": ["http://a.org/1", "http://a.org/2", "http://a.org/3"]}).to_parquet(tmp_path / "a.parquet")
+    study = files(pool={"source": "urls", "path": str(tmp_path)}, jobs={"images_per_shard": 2})
+    assert report_files(study)["pool_ledgers"] == [f"{S}/pool/shards/{part}.parquet" for part in (0, 1)]
+    assert report_files(files(methods=["none"]))["pool_ledgers"] == []
 
 
 def test_captions_are_indexed_for_the_methods_that_match_them():
@@ -312,6 +321,17 @@ def test_further_images_are_filtered_apart_and_are_made_for_both_rows():
     assert [study.enough_for("retrieval_filtered", extent) for extent in ("main", "further")] == [1, None]
     assert [study.allows_fewer("retrieval_filtered", ratio) for ratio in ("1", "5")] == [True, False]
     assert not study.allows_fewer("retrieval", "1")
+
+
+def test_cards_name_the_weights_of_classifiers_that_chose_among_images():
+    """By a filter, or among the candidates of a fine-tuning; not where they are trained from scratch."""
+    pretrained = {"classifier": {"model": "timm/x", "weights": "pretrained"}}
+    study = filtered("retrieval", {"by": "confidence", "keep": 0.5}, **pretrained)
+    judge = f"{S}/domain_gap/judge/metrics.json"
+    assert study.card_classifier("retrieval_filtered") == judge and study.card_classifier("retrieval") == []
+    assert files(**pretrained).card_classifier("ft_cluster_conditioning_k5") == judge
+    assert files().card_classifier("ft_cluster_conditioning_k5") == []
+    assert filtered("retrieval", {"by": "clip", "keep": 0.5}, **pretrained).card_classifier("retrieval_filtered") == []
 
 
 def test_leaks_are_those_of_the_audit_and_are_dropped_from_all_methods():
