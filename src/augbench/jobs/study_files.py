@@ -9,7 +9,7 @@ from augbench.audit.duplicates import RADIUS
 from augbench.dataset.class_table import class_keys
 from augbench.jobs.paths import SPLITS, Paths
 from augbench.study import prompts, unions
-from augbench.study.config import Config, Study, draw_names, parts_of
+from augbench.study.config import Config, Study, draw_names, first_draw, parts_of
 from augbench.study.methods import GENERATION, Method
 from augbench.study.readers.layout import HELD_OUT
 from augbench.study.recipes import Recipe
@@ -30,6 +30,11 @@ class StudyFiles(Paths):
         self.config = config
         self.study: Study = config.studies[name]
         self.methods: dict[str, Method] = config.methods_of(self.study)
+        first = first_draw(name)
+        # A world that is made here has a web of its own for each draw, made for that draw's test images.
+        self.borrows = first != name and not self.study.target.reader.is_built_in
+        if self.borrows:
+            self.shared = Paths(first).folder
 
     # Methods: those of the study, and those that are here for their images alone, which a union takes.
 

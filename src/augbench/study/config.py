@@ -307,6 +307,11 @@ def draw_names(name: str, study: Study) -> list[str]:
     return [name, *(f"{name}-{number}" for number in range(2, study.subsamples + 1))]
 
 
+def first_draw(name: str) -> str:
+    """The study whose target a study, itself or another, is a draw of."""
+    return name.partition("-")[0]
+
+
 def with_draws(config: Config) -> Config:
     """The configuration with a study of its own for each further draw of a target: the same, of another seed."""
     studies = {}

@@ -141,6 +141,21 @@ def test_each_draw_of_a_target_is_a_study_of_another_seed():
     assert report_files(StudyFiles(drawn, "s-2"))["subsamples"] is None
 
 
+def test_draws_share_models_and_the_pool_but_not_a_web_that_is_made_for_their_test_images():
+    study = {"methods": METHODS, "target": {"reader": "folder", "path": "data"}, "subsamples": 2}
+    study |= {"clip": {"model": "ViT-B/32"}, "backbone": {"model": "owner/name"}}
+    study |= {"pool": {"source": "folder", "path": "data"}, "backbones": {"xl": {"model": "owner/xl"}}}
+    made = study | {"target": {"reader": "digits"}, "pool": {"source": "digits"}}
+    drawn = config.with_draws(config.parse(ROWS | {"studies": {"s": study, "made": made}}))
+    second, first = StudyFiles(drawn, "s-2"), StudyFiles(drawn, "s")
+    assert second.index == first.index == [f"{S}/pool/index"] and second.pool_shards == first.pool_shards
+    assert second.backbone_of("clip_prompts") == f"{S}/backbone" and second.safety == f"{S}/backbone"
+    assert second.backbone_folder("xl") == f"{S}/backbones/xl"
+    assert second.latents("train") == f"{S}-2/latents/train.safetensors"
+    assert second.retrieved("retrieval", "tar") == f"{S}-2/retrieval/retrieval/images.tar"
+    assert StudyFiles(drawn, "made-2").index == ["results/made-2/pool/index"]
+
+
 def test_the_judge_learns_from_what_no_method_adds():
     assert files().reserve == [f"{S}/dataset/unused.parquet"]
     assert files(methods=["none"]).reserve == [f"{S}/dataset/{name}.parquet" for name in ("unused", "more_real")]
