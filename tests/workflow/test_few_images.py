@@ -2,6 +2,7 @@
 fill each class, and both draws make a table."""
 
 import re
+import shutil
 
 import pandas as pd
 import pytest
@@ -36,7 +37,9 @@ def test_classes_are_topped_up_in_each_draw(clone, world):
             Image.new("RGB", (16, 16), (80 * place, 3 * number, 0)).save(path)
     (tree.folder / "sketches" / "owl").mkdir(parents=True)
     Image.new("RGB", (16, 16), (160, 0, 9)).save(tree.folder / "sketches" / "owl" / "1.png")
-    study = STUDY | {"pool": {"source": "shards", "path": str(world.shard)}}
+    (tree.folder / "web").mkdir()
+    shutil.copy(world.shard, tree.folder / "web")
+    study = STUDY | {"pool": {"source": "shards", "path": "web"}}
     study |= {"clip": {"model": f"hf_clip:{world.clip}"}, "backbone": {"model": str(world.backbone)}}
     (tree.folder / "own.yaml").write_text(yaml.safe_dump({"studies": {"own": study}}))
     tree.study = "own.yaml"

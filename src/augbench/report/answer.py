@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 from augbench.report import sentences
 from augbench.report.comparison import LEVEL, holm
-from augbench.report.exhibits.exhibit import counted
 from augbench.report.options import Facts, Option
 
 
@@ -120,19 +119,15 @@ def _leaking(facts: Facts, alone: Option, first: Option, trusted: list[Option]) 
     now = f"Use {second.title} for now" if second else "Train on your own images alone for now"
     if first.leak.is_judged:
         verdict = f"{now}: {first.title} adds copies of test images."
-        clean = f"Set `drop_leaks: true` in the study and run again: then {first.title} adds no copies of test images."
+        clean = sentences.cleaning(first)
     else:
-        pairs = counted(first.leak.pairs, "pair")
-        verdict = f"{now}, and look at what {first.title} adds: it may include copies of test images."
-        clean = (
-            f"Before you use {first.title}, open `{first.review}` and judge the {pairs}: each shows an image that it "
-            f"adds beside a test image that it resembles. Save your verdicts as `{first.verdicts}` and run again. Or "
-            "set `drop_leaks: true` and run again, which leaves all of these images out."
-        )
+        verdict = f"{now}: what {first.title} adds may include copies of test images."
+        clean = sentences.judging(first)
     todo = sentences.recipe(second, facts) if second else sentences.own_images(facts)
     gained = sentences.gained(second, alone) if second else []
     lines = [
-        Line("What to do", [*todo, clean, *sentences.harmful(facts)]),
+        Line("What to do", [*todo, *sentences.harmful(facts)]),
+        Line("Optional", clean),
         Line("What you gain", [*gained, *sentences.leaked(first), *sentences.more_real(facts)]),
         Line("How sure it is", sentences.certain(second, facts) if second else []),
     ]

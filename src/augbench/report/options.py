@@ -109,6 +109,7 @@ class Facts:
     train: int  # training images
     tested: int  # test images
     runs: int  # of each method
+    classifier: str = "this study's"  # its network
     unit: str = "core-hours"
     recognised_test: float = math.nan  # percent of the test images, by the judge of the domain gap
     zero_shot: ZeroShot | None = None

@@ -16,7 +16,9 @@ CHEAPER = 0.5  # of the best method's hours: what is as good and takes no more i
 ERRORS = 2.0  # standard errors by which another number of added images is better or worse
 NAMED = 3  # methods that a sentence names
 ALONE = "your own images alone"
-EVIDENCE = ((0.01, "likely"), (0.001, "very likely"), (0.0, "almost certain"))  # by the least p-value
+FILE = "in your configuration file"
+AGAIN = "and run the same command again"
+EVIDENCE = ((0.01, "probably"), (0.001, "very probably"), (0.0, "almost certainly"))  # by the least p-value
 
 
 def own_images(facts: Facts) -> list[str]:
@@ -27,9 +29,30 @@ def recipe(option: Option, facts: Facts) -> list[str]:
     if not option.added:
         return [f"Train on your own {_number(facts.train)} images with {option.title}; no image is added."]
     return [
-        f"Run `snakemake results/{facts.study}/export/{option.method}/folder` and train on the folder that it writes: "
-        f"your own {_number(facts.train)} images together with {_number(option.added)} that {option.title} adds."
+        f"Run `snakemake results/{facts.study}/export/{option.method}/folder`, which copies your own "
+        f"{_number(facts.train)} images and {_number(option.added)}{_kind(option)} images that {option.title} adds "
+        "into one folder. Train on that folder."
     ]
+
+
+def _kind(option: Option) -> str:
+    kinds = [word for word, is_one in (("retrieved", option.retrieves), ("generated", option.generates)) if is_one]
+    return f" {' and '.join(kinds)}" if kinds else ""
+
+
+def judging(option: Option) -> list[str]:
+    """How to find out whether a method's gain is real, where nobody looked at its candidates."""
+    pairs = counted(option.leak.pairs, "pair")
+    return [
+        f"To see whether {option.title} is better, open `{option.review}` and judge the {pairs}: each shows an image "
+        "that it adds beside a test image that it resembles. Save your verdicts by the page's button, put the file at "
+        f"`{option.verdicts}` {AGAIN}. Or write `drop_leaks: true` {FILE} {AGAIN}: then none of these images are added."
+    ]
+
+
+def cleaning(option: Option) -> list[str]:
+    """How to use a method that adds copies of test images."""
+    return [f"To see whether {option.title} helps without these copies, write `drop_leaks: true` {FILE} {AGAIN}."]
 
 
 def cheaper(first: Option, equal: Iterable[Option], facts: Facts) -> list[str]:
@@ -56,7 +79,8 @@ def leaked(option: Option) -> list[str]:
     return [
         f"With {option.title}, {_gain(option.gain)}. But {_copies(option.leak)}. A classifier labels "
         "pictures correctly that it has been shown before, which says nothing of new ones: up to "
-        f"{_thousand(option.leak.percent)} of this gain may be due to that, and what is left may be chance."
+        f"{_thousand(option.leak.percent)} of the {_thousand(option.gain.points)} may be due to that, and what is left "
+        "may be chance."
     ]
 
 
@@ -77,17 +101,17 @@ def more_real(facts: Facts) -> list[str]:
 
 
 def certain(option: Option, facts: Facts) -> list[str]:
-    return [_evidence("That it helps", "gain", option.gain.p, facts.tests)]
+    return [_evidence(option, f"{option.title} {{}} helps", "gain")]
 
 
-def _evidence(claim: str, effect: str, p: float, tests: int) -> str:
-    """How sure it is that a method makes a difference."""
+def _evidence(option: Option, claim: str, effect: str) -> str:
+    """How sure it is that a method makes a difference; p is corrected for the number of methods."""
+    p = option.gain.p
     chance = "fewer than 1" if p < 0.001 else f"about {1000 * p:.0f}"
     words = next(words for least, words in EVIDENCE if p >= least)
-    compared = f" ({_allowing(tests)})" if tests > 1 else ""
     return (
-        f"{claim} is {words}: if it made no difference, chance alone would show such a {effect} in {chance} of 1,000 "
-        f"studies like this one{compared}."
+        f"{claim.format(words)}: if it made no difference, chance alone would show such a {effect} in {chance} of "
+        "1,000 studies like this one."
     )
 
 
@@ -103,9 +127,9 @@ def standing(facts: Facts, helping: list[Option], equal: list[Option]) -> list[s
             *_separating(facts, gap, first.title, rival, len(others)),
         ]
     if len(others) > 1:
-        return [f"It is better than each of the {len(others)} other methods that help."]
+        return [f"The {len(others)} other methods that help gain less."]
     if others:
-        return [f"It is better than {others[0].title}, which helps too."]
+        return [f"{others[0].title} helps too, but less."]
     return ["It is the only method that is shown to help."] if len(facts.options) > 1 else []
 
 
@@ -118,10 +142,10 @@ def promising(facts: Facts) -> list[str]:
     most = max(each.gain.high for each in undecided)
     if most < POINTLESS:
         return [
-            f"You can stop here: it is unlikely that any method labels more than {_thousand(most)} more of 1,000 "
-            "images correctly (each method's range is right in 95 of 100 studies)."
+            f"Sure enough to stop here: it is unlikely that any method labels more than {_thousand(most)} more of "
+            "1,000 images correctly (each method's range is right in 95 of 100 studies)."
         ]
-    sentences = ["The study is too small to tell: a method may help all the same."]
+    sentences = ["Not sure: that none is shown to help leaves it open whether one does."]
     if best.gain.points <= 0:
         return [
             *sentences,
@@ -142,46 +166,32 @@ def _separating(facts: Facts, gap: Gain, one: str, other: str, tests: int) -> li
     if gap.spread is None:
         return []
     needed = power.needed(gap.points, gap.spread, LEVEL / tests)
-    terms = "If the difference is as large as measured, that"
+    works = "This works in 4 of 5 cases, if the true difference is the measured one."
     if needed.runs is not None:
         more = max(1, needed.runs - facts.runs)
-        runs = "1 more seed" if more == 1 else f"{more} more seeds"
+        runs = "1 more run" if more == 1 else f"{more} more runs"
         return [
-            f"Run {runs} (repetitions) of each method to separate {one} from {other}: set `runs: {facts.runs + more}` "
-            f"in the study{_training(facts, more)}. {terms} shows it in 4 of 5 cases{_test(tests)}."
+            f"To separate {one} from {other}, {runs} of each method are needed: write `runs: {facts.runs + more}` "
+            f"{FILE} {AGAIN}{_training(facts, more)}. {works}"
         ]
     if needed.tested is not None:
         return [
-            f"More seeds would not separate {one} from {other}, but about {_number(needed.tested)} test images instead "
-            f"of {_number(facts.tested)} could. {terms} shows it in 4 of 5 cases{_test(tests)}."
+            f"More runs would not separate {one} from {other}, but about {_number(needed.tested)} test images instead "
+            f"of {_number(facts.tested)} could. {works}"
         ]
-    return [
-        f"Not even {power.MOST_RUNS} seeds would separate {one} from {other}: treat them as equal. {terms} would still "
-        f"not show it in 4 of 5 cases{_test(tests)}."
-    ]
-
-
-def _test(tests: int) -> str:
-    """What statisticians want to know of such an estimate."""
-    return f" (power 80%; two-sided test at 5%{f', {_allowing(tests)}' if tests > 1 else ''})"
-
-
-def _allowing(tests: int) -> str:
-    return f"allowing for {tests} comparisons"
+    return [f"Not even {power.MOST_RUNS} runs would separate {one} from {other}: treat them as equal."]
 
 
 def _training(facts: Facts, runs: int) -> str:
-    """What so many more runs of all methods cost."""
+    """What so many more runs of all methods will cost."""
     hours = sum(each.training for each in (*facts.options, facts.alone, facts.more_real) if each is not None)
-    return "" if math.isnan(hours) else f", which takes {_hours(runs * hours, facts.unit)} for all methods"
+    return "" if math.isnan(hours) else f", which will take {_hours(runs * hours, facts.unit)}"
 
 
 def certain_harm(facts: Facts) -> list[str]:
-    """How sure it is that what does most harm does any."""
+    """How sure it is that methods do harm."""
     harmful = _harmful(facts)
-    if not harmful:
-        return []
-    return [_evidence(f"That {harmful[0].title} makes it worse", "loss", harmful[0].gain.p, facts.tests)]
+    return [_evidence(each, f"{each.title} {{}} does harm", "loss") for each in harmful[:NAMED]]
 
 
 def _harmful(facts: Facts) -> list[Option]:
@@ -193,26 +203,26 @@ def harmful(facts: Facts) -> list[str]:
     harmful = _harmful(facts)
     if not harmful:
         return []
-    worst = harmful[0]
-    low, high = (round(-10 * each) for each in (worst.gain.high, worst.gain.low))
-    lost = f"{round(-10 * worst.gain.points)} fewer of 1,000 images correctly ({low} to {high} fewer fits the data)"
-    which = f"With {worst.title}, the worst, it" if len(harmful) > 1 else "It"
+    losses = [
+        f"{_thousand(-each.gain.points)} fewer with {each.title} ({_thousand(-each.gain.high)} to "
+        f"{_thousand(-each.gain.low)} fits the data)"
+        for each in harmful[:NAMED]
+    ]
     return [
-        f"Do not use {_listed([each.title for each in harmful])}: shown to make the classifier worse. {which} labels "
-        f"{lost}."
+        f"Do not use {_listed([each.title for each in harmful])}: of 1,000 images the classifier then gets fewer "
+        f"right, {', '.join(losses)}."
     ]
 
 
 def amounts(option: Option) -> list[str]:
     if not option.added:
         return ["None: it changes how the classifier is trained."]
-    sentences = [f"{_number(option.added)}, that is {_ratio(option.ratio)}."]
+    sentences = [f"{_number(option.added)}: {_ratio(option.ratio)}."]
     if not option.amounts:
         return [
             *sentences,
-            "Other numbers were not tried. To try half and twice as many, write "
-            f"`scaling: {{methods: [{option.method}], ratios: [{option.ratio / 2:g}, {2 * option.ratio:g}]}}` in the "
-            "study and run again.",
+            "Other numbers were not tried. To try half and twice as many, write `scaling: {methods: "
+            f"[{option.method}], ratios: [{option.ratio / 2:g}, {2 * option.ratio:g}]}}` {FILE} {AGAIN}.",
         ]
     tried = [f"{_percent(each.accuracy)} with {_ratio(each.ratio)}" for each in option.amounts]
     sentences.append(f"Accuracy was {_percent(option.accuracy)} with these, {', '.join(tried)}.")
@@ -235,12 +245,12 @@ def costs(option: Option, facts: Facts) -> list[str]:
     if option.added:
         besides = f", and {_hours(option.searching, facts.unit)} for what was tried besides" if option.searching else ""
         took = "not known here" if math.isnan(option.hours) else f"{_hours(option.hours, facts.unit)}{besides}"
-        sentences.append(f"Time to get its images: {took}.")
+        sentences.append(f"Already spent to get its images: {took}.")
     if not math.isnan(option.training):
         instead = ""
         if facts.alone and not math.isnan(facts.alone.training):
             instead = f" instead of {_hours(facts.alone.training, facts.unit)} on your own images alone"
-        sentences.append(f"Training a classifier takes {_hours(option.training, facts.unit)}{instead}.")
+        sentences.append(f"Each training of a classifier takes {_hours(option.training, facts.unit)}{instead}.")
     downloads = list(option.downloads) or ["No image or model is downloaded for it."]
     return [*sentences, *downloads]
 
@@ -248,16 +258,16 @@ def costs(option: Option, facts: Facts) -> list[str]:
 def links(asked: int, answered: int, sent: int, used: int) -> str:
     """What is downloaded where images are fetched one by one."""
     return (
-        f"Downloads: {size(sent)}, from {_number(answered)} of {_number(asked)} links; the others no longer answer or "
-        f"were refused. {_number(used)} of these images were good enough and needed."
+        f"Already downloaded: {size(sent)}, from {_number(answered)} of {_number(asked)} links; the others no longer "
+        f"answer or were refused. {_number(used)} of these images were good enough and needed."
     )
 
 
 def whole_pool(asked: int, answered: int, sent: int) -> str:
     """What is downloaded where a pool is fetched before it is searched."""
     return (
-        f"Downloads: {size(sent)}, once, for the whole pool: {_number(answered)} of its {_number(asked)} links still "
-        "answer."
+        f"Already downloaded: {size(sent)}, for the whole pool: {_number(answered)} of its {_number(asked)} links "
+        "still answer."
     )
 
 
@@ -328,19 +338,21 @@ def unknown(facts: Facts) -> list[str]:
     help_more = "help more" if any(each.helps for each in facts.options) else "help"
     if facts.options and not any(each.retrieves for each in facts.options):
         sentences.append(
-            f"Whether retrieved images would {help_more}: no pool was searched. To find out, name a `pool` and add "
-            "`retrieval` to `methods` (docs/pools.md)."
+            f"Whether retrieved images would {help_more}: no pool of images was named. To find out, name a `pool` and "
+            f"add `retrieval` to `methods` {FILE} (docs/pools.md)."
         )
     if facts.options and not any(each.generates for each in facts.options):
         sentences.append(
-            f"Whether generated images would {help_more}: none were made. To find out, name a `backbone` and add "
-            "`clip_prompts` to `methods` (docs/backbones.md)."
+            f"Whether generated images would {help_more}: none were made. To find out, name a `backbone` "
+            f"and add `clip_prompts` to `methods` {FILE} (docs/backbones.md)."
         )
     if facts.excluded:
         verb = "was" if facts.excluded == 1 else "were"
         plural = "class" if facts.excluded == 1 else "classes"
         sentences.append(f"Anything on {facts.excluded} {plural} that {verb} left out for every method.")
-    sentences.append("Whether it holds for images unlike the test images, or for another classifier than this study's.")
+    sentences.append(
+        f"Whether it holds for images unlike the test images, or for a classifier other than {facts.classifier}."
+    )
     return sentences
 
 
@@ -383,7 +395,7 @@ def _between(gain: Gain) -> str:
 
 
 def _ratio(ratio: float) -> str:
-    return "one for each of your own" if ratio == 1 else f"{ratio:g} for each of your own"
+    return "as many as you have yourself" if ratio == 1 else f"{ratio:g} times as many as you have yourself"
 
 
 def _listed(names: Sequence[str]) -> str:

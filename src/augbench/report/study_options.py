@@ -29,6 +29,7 @@ def facts(results: StudyResults) -> Facts:
         train=sum(row["train"] for row in results.kept),
         tested=known.tested,
         runs=plan.settings.runs,
+        classifier=plan.settings.classifier.model.replace("`", "'"),
         unit=known.costs["unit"],
         recognised_test=float(results.domain_gap["recognised_test"].iloc[0]) if plan.adding else math.nan,
         zero_shot=ZeroShot(clip["model"].replace("`", "'"), clip["accuracy"]) if clip else None,
@@ -135,7 +136,10 @@ class _Known:
         if models or method.start.is_external:
             return [f"The licence of {models or 'its images'} is not recorded: look it up before you publish anything."]
         if method.start.is_retrieved and settings.pool and not settings.pool.source.is_built_in:
-            return ["Its images belong to others and no licence is recorded: ask before you publish them."]
+            return [
+                "Its images belong to others and no licence is recorded: clear the rights before you "
+                "publish them, or a classifier that was trained on them."
+            ]
         return []
 
     def _leaks(self, key: str) -> dict:
