@@ -109,6 +109,7 @@ def _not_helped(facts: Facts) -> Decided:
     lines = [
         Line("What to do", [*sentences.own_images(facts), *sentences.harmful(facts), *sentences.more_real(facts)]),
         Line("How sure it is", [*sentences.certain_harm(facts), *sentences.promising(facts)]),
+        Line("Optional", sentences.more_runs(facts)),
     ]
     return case, verdict, None, lines
 

@@ -17,7 +17,8 @@ ERRORS = 2.0  # standard errors by which another number of added images is bette
 NAMED = 3  # methods that a sentence names
 ALONE = "your own images alone"
 FILE = "in your configuration file"
-AGAIN = "and run the same command again"
+AGAIN = "and run the study again, as you did for this report"
+WORKS = "If the true difference is the measured one, 4 of 5 such studies show it."
 EVIDENCE = ((0.01, "probably"), (0.001, "very probably"), (0.0, "almost certainly"))  # by the least p-value
 
 
@@ -44,9 +45,10 @@ def judging(option: Option) -> list[str]:
     """How to find out whether a method's gain is real, where nobody looked at its candidates."""
     pairs = counted(option.leak.pairs, "pair")
     return [
-        f"To see whether {option.title} is better, open `{option.review}` and judge the {pairs}: each shows an image "
-        "that it adds beside a test image that it resembles. Save your verdicts by the page's button, put the file at "
-        f"`{option.verdicts}` {AGAIN}. Or write `drop_leaks: true` {FILE} {AGAIN}: then none of these images are added."
+        f"To see whether {option.title} is better, open `{option.review}` and say of each of the {pairs} whether "
+        "both are the same picture: an image that it adds, and a test image that it resembles. Save your verdicts by "
+        f"the page's button, put the file at `{option.verdicts}` {AGAIN}. Or write `drop_leaks: true` {FILE} {AGAIN}: then "
+        "those of its images that resemble test images are left out."
     ]
 
 
@@ -124,6 +126,7 @@ def standing(facts: Facts, helping: list[Option], equal: list[Option]) -> list[s
         return [
             f"It is not shown to be better than {names}, which {help_too} as well: of 1,000 images it labelled "
             f"{_differing(gap.points)} correctly than {rival}, while {_between(gap)} fits the data.",
+            *_inseparable(facts, gap, first.title, rival, len(others)),
             *_separating(facts, gap, first.title, rival, len(others)),
         ]
     if len(others) > 1:
@@ -158,26 +161,42 @@ def promising(facts: Facts) -> list[str]:
     )
     if best.leak.percent >= gain.points:
         sentences.append(f"But {_copies(best.leak)}: see `{best.review}` first.")
-    return sentences + _separating(facts, gain, best.title, ALONE, facts.tests)
+    return sentences + _inseparable(facts, gain, best.title, ALONE, facts.tests)
+
+
+def more_runs(facts: Facts) -> list[str]:
+    """Where no method helps: how to be sure of the most promising."""
+    undecided = [each for each in facts.options if not each.gain.counts]
+    best = max(undecided, key=lambda each: each.gain.points, default=None)
+    if best is None or best.gain.points <= 0 or max(each.gain.high for each in undecided) < POINTLESS:
+        return []
+    return _separating(facts, best.gain, best.title, ALONE, facts.tests)
 
 
 def _separating(facts: Facts, gap: Gain, one: str, other: str, tests: int) -> list[str]:
-    """How many more runs would separate two methods."""
+    """How many more runs would separate two methods; nothing where none would."""
+    runs = None if gap.spread is None else power.needed(gap.points, gap.spread, LEVEL / tests).runs
+    if runs is None:
+        return []
+    more = max(1, runs - facts.runs)
+    return [
+        f"To separate {one} from {other}, write `runs: {facts.runs + more}` {FILE} {AGAIN}. The {facts.runs} runs of "
+        f"each method that are there are kept, and {more} more {'is' if more == 1 else 'are'} made"
+        f"{_training(facts, more)}. {WORKS}"
+    ]
+
+
+def _inseparable(facts: Facts, gap: Gain, one: str, other: str, tests: int) -> list[str]:
+    """What else would separate two methods, where no number of runs would."""
     if gap.spread is None:
         return []
     needed = power.needed(gap.points, gap.spread, LEVEL / tests)
-    works = "This works in 4 of 5 cases, if the true difference is the measured one."
     if needed.runs is not None:
-        more = max(1, needed.runs - facts.runs)
-        runs = "1 more run" if more == 1 else f"{more} more runs"
-        return [
-            f"To separate {one} from {other}, {runs} of each method are needed: write `runs: {facts.runs + more}` "
-            f"{FILE} {AGAIN}{_training(facts, more)}. {works}"
-        ]
+        return []
     if needed.tested is not None:
         return [
             f"More runs would not separate {one} from {other}, but about {_number(needed.tested)} test images instead "
-            f"of {_number(facts.tested)} could. {works}"
+            f"of {_number(facts.tested)} could. {WORKS}"
         ]
     return [f"Not even {power.MOST_RUNS} runs would separate {one} from {other}: treat them as equal."]
 
@@ -259,7 +278,7 @@ def links(asked: int, answered: int, sent: int, used: int) -> str:
     """What is downloaded where images are fetched one by one."""
     return (
         f"Already downloaded: {size(sent)}, from {_number(answered)} of {_number(asked)} links; the others no longer "
-        f"answer or were refused. {_number(used)} of these images were good enough and needed."
+        f"answer or were refused. {_number(used)} of these images are used."
     )
 
 
@@ -273,7 +292,7 @@ def whole_pool(asked: int, answered: int, sent: int) -> str:
 
 def model(name: str, needed: float | None) -> str:
     """A model that is downloaded."""
-    return f"The model {name} is downloaded once{'' if needed is None else f', about {size(needed)}'}."
+    return f"The model {name} was downloaded once{'' if needed is None else f', about {size(needed)}'}."
 
 
 def against(option: Option, facts: Facts) -> list[str]:
@@ -339,12 +358,12 @@ def unknown(facts: Facts) -> list[str]:
     if facts.options and not any(each.retrieves for each in facts.options):
         sentences.append(
             f"Whether retrieved images would {help_more}: no pool of images was named. To find out, name a `pool` and "
-            f"add `retrieval` to `methods` {FILE} (docs/pools.md)."
+            f"add `retrieval` to `methods` {FILE} (docs/pools.md) {AGAIN}."
         )
     if facts.options and not any(each.generates for each in facts.options):
         sentences.append(
             f"Whether generated images would {help_more}: none were made. To find out, name a `backbone` "
-            f"and add `clip_prompts` to `methods` {FILE} (docs/backbones.md)."
+            f"and add `clip_prompts` to `methods` {FILE} (docs/backbones.md) {AGAIN}."
         )
     if facts.excluded:
         verb = "was" if facts.excluded == 1 else "were"

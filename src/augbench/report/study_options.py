@@ -132,7 +132,10 @@ class _Known:
         models, licences = (", ".join(sorted(set(table[name].dropna()) - {""})) for name in ("model", "licence"))
         if licences:
             made = f"by {models} " if models else ""
-            return [f"Its images were made {made}under the licence {licences}: read its terms before you publish them."]
+            return [
+                f"Its images were made {made}under the licence {licences}: read its terms before you publish them, or "
+                "a classifier that was trained on them."
+            ]
         if models or method.start.is_external:
             return [f"The licence of {models or 'its images'} is not recorded: look it up before you publish anything."]
         if method.start.is_retrieved and settings.pool and not settings.pool.source.is_built_in:
