@@ -120,14 +120,19 @@ def embed(table: pd.DataFrame, embedder: Callable[[list], object], progress: Cal
     :meth:`Clip.pictures`. Raises RuntimeError naming an image of which it makes no numbers."""
     import numpy as np
 
+    rows = images.References(table)
+    order = rows.reading_order()
+
     def pictures_from(start: int) -> list:
-        return [images.load(row) for row in table.iloc[start : start + BATCH].itertuples()]
+        return [images.load(rows[place]) for place in order[start : start + BATCH]]
 
     parts, done = [], 0
     for pictures in prefetch.ahead(pictures_from, range(0, len(table), BATCH)):
         parts.append(embedder(pictures))
         done += len(pictures)
         progress(done, len(table), "images embedded")
-    vectors = np.concatenate(parts)
+    embedded = np.concatenate(parts)
+    vectors = np.empty_like(embedded)
+    vectors[order] = embedded
     finite.check(vectors, "the embedding model", [images.name_of(row) for row in table.itertuples()])
     return vectors
