@@ -5,8 +5,9 @@
 the same of a `clip-retrieval back` on the same index, in the same run. `... pool` embeds and indexes pools of tiny
 images of growing size. `... metadata` asks tables of metadata of 5 and of 50 million rows for the neighbours of 1,000
 queries; it needs 10 GB of disk. `... scan` compares published embeddings with queries, against faiss' `IndexFlatIP`
-on the same blocks, and against an index that autofaiss builds, by processor seconds, so that it matters little what else
-the machine does; set OMP_NUM_THREADS=1. All print what they measured; nothing is asserted.
+on the same blocks, and with an index that autofaiss builds, by processor seconds, so that it matters little what else
+the machine does; set OMP_NUM_THREADS=1. `... captions` makes full-text indices of captions. All print what they
+measured; nothing is asserted.
 """
 
 import argparse
@@ -32,10 +33,11 @@ from PIL import Image
 from augbench import images
 from augbench.models import train_clip
 from augbench.models.clip import Clip
-from augbench.retrieval import embedding, metadata, scan
+from augbench.retrieval import captions, embedding, metadata, scan
 from augbench.retrieval import index as neighbours
 from augbench.study import embedding_pairs
 from augbench.study.sections.models import ClipTraining
+from augbench.study.sections.retrieval import Pool
 
 CLIP = {"image_size": 32, "patch_size": 8, "width": 64, "layers": 2, "heads": 2, "text_tokens": 16}
 CLIP |= {"steps": 1, "batch_size": 16, "learning_rate": 1e-3, "threads": 1}
@@ -277,8 +279,8 @@ def write_pairs(folder: Path, rows: int, width: int) -> None:
 
 
 def flat_search(pairs, queries: np.ndarray, each: int) -> float:
-    """Processor seconds of ``IndexFlatIP`` with the blocks of a scan. Neither reading them is counted, nor what a scan does
-    beside: it reads the vectors of the first tenth of the neighbours, as a study wants them at first."""
+    """Processor seconds of ``IndexFlatIP`` with the blocks of a scan. Neither reading them is counted, nor what a scan
+    does beside: it reads the vectors of the first tenth of the neighbours, as a study wants them at first."""
     import faiss
 
     best, seconds, shown = faiss.ResultHeap(len(queries), each, keep_max=True), 0.0, 0
@@ -359,14 +361,41 @@ def compare_scan(rows: int, width: int, queries: list[int], each: int, rounds: i
             print(f"  a scan is the quicker way up to {even} queries, by its time of a query at {count:,}", flush=True)
 
 
+def index_captions(sizes: list[int]) -> None:
+    """Full-text indices of captions of twelve words, of which few are frequent and many are rare, as in a language."""
+    for rows in sizes:
+        random = np.random.default_rng(4)
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            (folder / "metadata").mkdir()
+            words = np.array([f"word{number}" for number in range(1_000_000)], object)
+            for part, start in enumerate(range(0, rows, 100_000)):
+                count = min(100_000, rows - start)
+                drawn = np.minimum(random.zipf(1.2, (count, 12)), len(words)) - 1
+                table = pa.table({"url": ["u"] * count, "caption": [" ".join(words[row]) for row in drawn]})
+                pq.write_table(table, folder / f"metadata/{part:04d}.parquet")
+            del words, table, drawn
+            pool, file = Pool(source="index", path=name), folder / "captions.sqlite"
+            with Memory() as memory:
+                start = time.process_time()
+                captions.build(pool, folder, file)
+                took = time.process_time() - start
+            print(
+                f"{rows:,} captions: {took:.0f} processor seconds, {rows / took:,.0f} a second; private memory "
+                f"{memory.largest:.0f} MB at most, {memory.before:.0f} MB before; {file.stat().st_size / rows:.0f} "
+                "bytes each on disk",
+                flush=True,
+            )
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["search", "pool", "metadata", "ask", "scan"])
+    parser.add_argument("what", choices=["search", "pool", "metadata", "ask", "scan", "captions"])
     parser.add_argument("--count", type=int, default=1_000_000)
     parser.add_argument("--queries", type=int, default=1000)
     parser.add_argument("--each", type=int, default=1820, help="neighbours of a query")
     parser.add_argument("--asked", type=int, default=20, help="queries that ClipClient is timed on")
-    parser.add_argument("--sizes", type=int, nargs="+", help="of pools, or of tables of metadata")
+    parser.add_argument("--sizes", type=int, nargs="+", help="of pools, or of tables of metadata or captions")
     parser.add_argument("--width", type=int, default=512, help="of the embeddings of `scan`")
     parser.add_argument("--asks", type=int, nargs="+", default=[10, 100, 1000], help="numbers of queries of a `scan`")
     parser.add_argument("--rounds", type=int, default=3, help="of `scan`, of which the best counts")
@@ -382,5 +411,7 @@ if __name__ == "__main__":
     elif options.what == "scan":
         for size in options.sizes or [20_000, 200_000, 2_000_000]:
             compare_scan(size, options.width, options.asks, options.each, options.rounds, options.indexed)
+    elif options.what == "captions":
+        index_captions(options.sizes or [200_000, 2_000_000])
     else:
         ask_metadata(options.folder, options.count, options.queries, options.each)

@@ -96,9 +96,9 @@ def large_row_groups(target) -> str:
     if size < LARGE_ROW_GROUP:
         return ""
     return (
-        f"{files[0]} has row groups of {count:,} images ({size / 1e6:,.0f} MB): a classifier draws images at random, and "
-        "each costs the reading of half a group; in groups of 100 they are read quicker, `pyarrow.parquet.write_table("
-        "table, file, row_group_size=100)`"
+        f"{files[0]} has row groups of {count:,} images ({size / 1e6:,.0f} MB): a classifier draws images at random, "
+        "and each costs the reading of half a group; in groups of 100 they are read quicker, "
+        "`pyarrow.parquet.write_table(table, file, row_group_size=100)`"
     )
 
 

@@ -37,8 +37,8 @@ class Verifier:
         self._known = {entry for file in {*others, *([notes] if notes else [])} for entry in _entries(file)}
 
     def look_through(self, rows: Iterable[Place]) -> None:
-        """Note which rows of Parquet files can be read, in the order in which they lie: :meth:`readable`, which is asked
-        class by class, would read each file for each of them."""
+        """Note which rows of Parquet files can be read, in the order in which they lie: :meth:`readable`, which is
+        asked class by class, would read each file for each of them."""
         ordered = sorted(rows)
         with ThreadPoolExecutor(self.threads) as pool:
             for start in range(0, len(ordered), AT_A_TIME):

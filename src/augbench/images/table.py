@@ -227,7 +227,7 @@ class References(Sequence):
         return len(self.columns[0])
 
     def reading_order(self) -> np.ndarray:
-        """The places of the images, int64 (n,), in the order in which a job that loads them all does so the quickest."""
+        """The places of the images, int64 (n,), in the order in which a job loads all of them the quickest."""
         _, paths, offsets, _ = self.columns
         return parquet_images.reading_order(paths, offsets)
 
