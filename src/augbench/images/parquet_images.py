@@ -200,7 +200,7 @@ class _RowGroup:
             if (file, group) != (self.file, self.group) or row < self.recent[0][0]:
                 self._begin(file, group)
             while row >= self.end:
-                self._advance(row)
+                self._advance(file, row)
             first, images = next(each for each in self.recent if row < each[0] + len(each[1]))
             return images[row - first].as_py()
 
@@ -210,14 +210,14 @@ class _RowGroup:
         self.recent.clear()
         self.recent.append((self.end, ()))
 
-    def _advance(self, row: int) -> None:
+    def _advance(self, file: _File, row: int) -> None:
         try:
             images = _bytes(next(self.batches).column(0))
         except (StopIteration, BadInput) as error:
-            path, self.file = self.file.path, None
+            self.file = None
             if isinstance(error, BadInput):
                 raise
-            raise BadInput(f"{files.printable(path)} ends before its row {row}; copy it again") from None
+            raise BadInput(f"{files.printable(file.path)} ends before its row {row}; copy it again") from None
         self.recent.append((self.end, images))
         self.end += len(images)
 
