@@ -5,7 +5,9 @@
 the same of a `clip-retrieval back` on the same index, in the same run. `... pool` embeds and indexes pools of tiny
 images of growing size. `... metadata` asks tables of metadata of 5 and of 50 million rows for the neighbours of 1,000
 queries; it needs 10 GB of disk. `... scan` compares published embeddings with queries, against faiss' `IndexFlatIP`
-on the same blocks, and builds an index of some of them. All print what they measured; nothing is asserted.
+on the same blocks, and with an index that autofaiss builds, by processor seconds, so that it matters little what else
+the machine does; set OMP_NUM_THREADS=1. `... captions` makes full-text indices of captions. All print what they
+measured; nothing is asserted.
 """
 
 import argparse
@@ -31,10 +33,11 @@ from PIL import Image
 from augbench import images
 from augbench.models import train_clip
 from augbench.models.clip import Clip
-from augbench.retrieval import embedding, metadata, scan
+from augbench.retrieval import captions, embedding, metadata, scan
 from augbench.retrieval import index as neighbours
 from augbench.study import embedding_pairs
 from augbench.study.sections.models import ClipTraining
+from augbench.study.sections.retrieval import Pool
 
 CLIP = {"image_size": 32, "patch_size": 8, "width": 64, "layers": 2, "heads": 2, "text_tokens": 16}
 CLIP |= {"steps": 1, "batch_size": 16, "learning_rate": 1e-3, "threads": 1}
@@ -255,88 +258,148 @@ def embed(sizes: list[int]) -> None:
 class Directions:
     """Takes the place of a CLIP whose texts have random directions."""
 
+    def __init__(self, width: int):
+        self.width = width
+
     def texts(self, texts):
-        vectors = np.random.default_rng(2).standard_normal((len(texts), 512), dtype=np.float32)
+        vectors = np.random.default_rng(2).standard_normal((len(texts), self.width), dtype=np.float32)
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-def write_pairs(folder: Path, rows: int) -> None:
+def write_pairs(folder: Path, rows: int, width: int) -> None:
     """Random directions in half precision, in files of at most half a million, and their addresses."""
     random = np.random.default_rng(3)
     for part, start in enumerate(range(0, rows, 500_000)):
         count = min(500_000, rows - start)
-        file = np.lib.format.open_memmap(folder / f"{part:04d}.npy", "w+", np.float16, (count, 512))
+        file = np.lib.format.open_memmap(folder / f"{part:04d}.npy", "w+", np.float16, (count, width))
         for begin in range(0, count, 50_000):
-            vectors = random.standard_normal((min(50_000, count - begin), 512), dtype=np.float32)
+            vectors = random.standard_normal((min(50_000, count - begin), width), dtype=np.float32)
             file[begin : begin + 50_000] = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
         table = pa.table({"url": [f"http://example.org/{number}.jpg" for number in range(start, start + count)]})
         pq.write_table(table, folder / f"{part:04d}.parquet")
 
 
 def flat_search(pairs, queries: np.ndarray, each: int) -> float:
-    """Seconds of ``IndexFlatIP`` with the blocks of a scan. Neither reading them is counted, nor what a scan does
-    beside: it reads the vectors of the first tenth of the neighbours, as a study wants them at first."""
+    """Processor seconds of ``IndexFlatIP`` with the blocks of a scan. Neither reading them is counted, nor what a scan
+    does beside: it reads the vectors of the first tenth of the neighbours, as a study wants them at first."""
     import faiss
 
-    index, best, seconds, shown = faiss.IndexFlatIP(512), faiss.ResultHeap(len(queries), each, keep_max=True), 0.0, 0
+    best, seconds, shown = faiss.ResultHeap(len(queries), each, keep_max=True), 0.0, 0
+    index = faiss.IndexFlatIP(queries.shape[1])
     for pair in pairs:
         for block in scan.blocks(embedding_pairs.vectors(pair)):
-            start = time.monotonic()
+            start = time.process_time()
             index.add(block)
             similarities, ids = index.search(queries, each)
             best.add_result(similarities, ids + shown)
             index.reset()
-            seconds += time.monotonic() - start
+            seconds += time.process_time() - start
             shown += len(block)
-    start = time.monotonic()
+    start = time.process_time()
     best.finalize()
-    return seconds + time.monotonic() - start
+    return seconds + time.process_time() - start
 
 
-def compare_scan(rows: int, queries: list[int], each: int, rounds: int, indexed: int) -> None:
+def scan_seconds(folder: Path, queries: np.ndarray, each: int) -> float:
+    """Processor seconds of a scan from the beginning."""
+    count, start = len(queries), time.process_time()
+    with contextlib.redirect_stdout(io.StringIO()):
+        source = scan.Scan(folder, None, Directions(queries.shape[1]))
+        for _ in source.nearest(queries, [each // 10] * count, [each] * count):
+            pass
+    return time.process_time() - start
+
+
+def index_seconds(folder: Path, queries: np.ndarray, each: int) -> tuple[str, float, float]:
+    """What kind of index autofaiss builds of a folder of pairs as for a pool's own embeddings, the
+    processor seconds that this takes, and those of a query for all neighbours of a scan."""
+    import faiss
+
+    (folder / "e" / "metadata").mkdir(parents=True)
+    (folder / "e" / "img_emb").mkdir()
+    for pair in embedding_pairs.pairs(folder):
+        (folder / "e" / "img_emb" / pair.vectors.name).symlink_to(pair.vectors)
+    start = time.process_time()
+    embedding.build_index([folder / "e"], folder / "i", exact=False, memory="4G", threads=1)
+    built = time.process_time() - start
+    index = faiss.read_index(str(folder / "i" / "image.index"), faiss.IO_FLAG_MMAP)
+    lists = faiss.extract_index_ivf(index)
+    kind = f"{type(lists).__name__} of {lists.nlist:,} lists, of which {lists.nprobe:,} are searched"
+    start = time.process_time()
+    for query in queries:
+        index.search_and_reconstruct(query[None], each)
+    return kind, built, (time.process_time() - start) / len(queries)
+
+
+def compare_scan(rows: int, width: int, queries: list[int], each: int, rounds: int, indexed: int) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_pairs(folder, rows)
-        pairs, per_query, before = embedding_pairs.pairs(folder), [], Memory.private()
-        print(f"{rows:,} x 512, float16:", flush=True)
+        write_pairs(folder, rows, width)
+        pairs, scans, before = embedding_pairs.pairs(folder), {}, Memory.private()
+        print(f"{rows:,} x {width}, float16:", flush=True)
         for count in queries:
-            vectors = Directions().texts([""] * count)
+            vectors = Directions(width).texts([""] * count)
             ours, theirs, largest = [], [], []
             for _ in range(rounds):
-                with Memory() as memory, contextlib.redirect_stdout(io.StringIO()):
-                    source, start = scan.Scan(folder, None, Directions()), time.monotonic()
-                    for _ in source.nearest(vectors, [each // 10] * count, [each] * count):
-                        pass
-                    ours.append(time.monotonic() - start)
+                with Memory() as memory:
+                    ours.append(scan_seconds(folder, vectors, each))
                 largest.append(memory.largest - before)
                 theirs.append(flat_search(pairs, vectors, each))
-            per_query.append(min(ours) / count)
+            scans[count] = min(ours)
             print(
                 f"  {count:,} queries of {each:,}: {min(ours):.2f} s, IndexFlatIP {min(theirs):.2f} s, "
                 f"{min(ours) / min(theirs):.2f}x; private memory {largest[0]:.0f} MB more",
                 flush=True,
             )
         if rows <= indexed:
-            start = time.monotonic()
-            (folder / "e" / "metadata").mkdir(parents=True)
-            (folder / "e" / "img_emb").mkdir()
-            for pair in pairs:
-                (folder / "e" / "img_emb" / pair.vectors.name).symlink_to(pair.vectors)
-            embedding.build_index([folder / "e"], folder / "i", exact=False, memory="4G", threads=1)
-            took = time.monotonic() - start
+            kind, built, asked = index_seconds(folder, Directions(width).texts([""] * min(queries)), each)
+            print(f"  autofaiss: {kind}; built in {built:.0f} s, {1000 * asked:.0f} ms a query")
+            for count, took in scans.items():
+                other = built + count * asked
+                print(f"  {count:,} queries: a scan takes {took / other:.2f}x the time of that index ({other:.0f} s)")
+            most = max(scans)
+            gain = scans[most] / most - asked
+            even = f"{built / gain:,.0f}" if gain > 0 else "any number of"
+            print(f"  a scan is the quicker way up to {even} queries, by its time of a query at {most:,}", flush=True)
+
+
+def index_captions(sizes: list[int]) -> None:
+    """Full-text indices of captions of twelve words, of which few are frequent and many are rare, as in a language."""
+    for rows in sizes:
+        random = np.random.default_rng(4)
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            (folder / "metadata").mkdir()
+            words = np.array([f"word{number}" for number in range(1_000_000)], object)
+            for part, start in enumerate(range(0, rows, 100_000)):
+                count = min(100_000, rows - start)
+                drawn = np.minimum(random.zipf(1.2, (count, 12)), len(words)) - 1
+                table = pa.table({"url": ["u"] * count, "caption": [" ".join(words[row]) for row in drawn]})
+                pq.write_table(table, folder / f"metadata/{part:04d}.parquet")
+            del words, table, drawn
+            pool, file = Pool.model_validate({"source": "index", "path": name}), folder / "captions.sqlite"
+            with Memory() as memory:
+                start = time.process_time()
+                captions.build(pool, folder, file)
+                took = time.process_time() - start
             print(
-                f"  an index by autofaiss: {took:.0f} s, as a scan for {took / min(per_query):,.0f} queries", flush=True
+                f"{rows:,} captions: {took:.0f} processor seconds, {rows / took:,.0f} a second; private memory "
+                f"{memory.largest:.0f} MB at most, {memory.before:.0f} MB before; {file.stat().st_size / rows:.0f} "
+                "bytes each on disk",
+                flush=True,
             )
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["search", "pool", "metadata", "ask", "scan"])
+    parser.add_argument("what", choices=["search", "pool", "metadata", "ask", "scan", "captions"])
     parser.add_argument("--count", type=int, default=1_000_000)
     parser.add_argument("--queries", type=int, default=1000)
     parser.add_argument("--each", type=int, default=1820, help="neighbours of a query")
     parser.add_argument("--asked", type=int, default=20, help="queries that ClipClient is timed on")
-    parser.add_argument("--sizes", type=int, nargs="+", help="of pools, or of tables of metadata")
+    parser.add_argument("--sizes", type=int, nargs="+", help="of pools, or of tables of metadata or captions")
+    parser.add_argument("--width", type=int, default=512, help="of the embeddings of `scan`")
+    parser.add_argument("--asks", type=int, nargs="+", default=[10, 100, 1000], help="numbers of queries of a `scan`")
     parser.add_argument("--rounds", type=int, default=3, help="of `scan`, of which the best counts")
     parser.add_argument("--indexed", type=int, default=200_000, help="rows of which `scan` also builds an index")
     parser.add_argument("--folder", type=Path, help="of the metadata that `ask` reads")
@@ -349,6 +412,8 @@ if __name__ == "__main__":
         compare_metadata(options.sizes or [5_000_000, 50_000_000], options.queries, options.each)
     elif options.what == "scan":
         for size in options.sizes or [20_000, 200_000, 2_000_000]:
-            compare_scan(size, [10, 100, 1000], options.each, options.rounds, options.indexed)
+            compare_scan(size, options.width, options.asks, options.each, options.rounds, options.indexed)
+    elif options.what == "captions":
+        index_captions(options.sizes or [200_000, 2_000_000])
     else:
         ask_metadata(options.folder, options.count, options.queries, options.each)

@@ -1,6 +1,6 @@
 """Perceptual hashes of images: computed once per set of images, kept, and compared by the audit."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -26,20 +26,18 @@ def hashes(
     ValueError naming the image that cannot be read.
     """
     rows = images.References(table)
+    order = rows.reading_order()
     values = np.zeros(len(rows), np.uint64)
     done = 0
     with ThreadPoolExecutor(threads) as pool:
-        for batch in _batches(rows):
+        for places in (order[start : start + BATCH] for start in range(0, len(order), BATCH)):
+            batch = [rows[place] for place in places]
             # A batch is a whole number of SIMD vectors, so the DCT's low bits are those of one image at a time.
             small = np.stack(list(pool.map(shrunk, batch) if threads > 1 else map(shrunk, batch)))
-            values[done : done + len(batch)] = of_pixels(small)
+            values[places] = of_pixels(small)
             done += len(batch)
             progress(done, len(rows), "images hashed")
     return values
-
-
-def _batches(rows: Sequence) -> Iterator[Sequence]:
-    return (rows[start : start + BATCH] for start in range(0, len(rows), BATCH))
 
 
 def shrunk(row) -> np.ndarray:

@@ -164,7 +164,9 @@ class Batches:
     def keep(self) -> "Batches":
         """Decode all images now, if they fit into memory."""
         if self._fits:
-            self.kept = [self.prepare(row) for row in self.rows]
+            order = self.rows.reading_order()
+            prepared = {place: self.prepare(self.rows[place]) for place in order}
+            self.kept = [prepared[place] for place in range(len(order))]
         return self
 
     @functools.cached_property

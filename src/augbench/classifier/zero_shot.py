@@ -37,6 +37,7 @@ def write(
         "n_classes": len(rows),
         "n_test": len(scored),
         "model": model.name,
+        "sha256": model.sha256,
         "prompts": prompts.templates(PROMPT),
     }
     write_json(metrics, numbers)

@@ -15,6 +15,8 @@ from augbench.study.readers.layout import same_name
 
 LOOKED_AT = 10_000  # files of a list of which a plan asks whether they are there
 LISTED = 100_000  # images of a target that a plan lists
+IN_MEMORY = 200e6  # bytes of encoded images, which a classifier keeps in memory once they are decoded
+LARGE_ROW_GROUP = 32e6  # bytes of which half take longer to read than an image takes to decode
 
 
 def check(target) -> None:
@@ -83,6 +85,21 @@ def _check_packed(file: str, unreadable: str) -> None:
         raise BadInput(
             f"{missing} of the {rows} rows of {file} have no image; remove these rows, or set `unreadable: skip`"
         )
+
+
+def large_row_groups(target) -> str:
+    """A sentence on a target's Parquet files, where images drawn at random are slow to read; else empty."""
+    files = target.reader.layout(target).packed
+    if sum(Path(file).stat().st_size for file in files) < IN_MEMORY:
+        return ""
+    count, size = parquet_images.largest_row_group(files[0])
+    if size < LARGE_ROW_GROUP:
+        return ""
+    return (
+        f"{files[0]} has row groups of {count:,} images ({size / 1e6:,.0f} MB): a classifier draws images at random, "
+        "and each costs the reading of half a group; in groups of 100 they are read quicker, "
+        "`pyarrow.parquet.write_table(table, file, row_group_size=100)`"
+    )
 
 
 def left_out(target) -> Counter:

@@ -33,6 +33,8 @@ def read(
     meant = assign(section, list(layout.classes), classes.to_dict("records"))
     order = {key: place for place, key in enumerate(classes["class"])}
     excluded = set(classes.loc[classes["excluded"] != "", "class"])
+    if layout.packed:
+        verifier.look_through(row for label, key in meant.items() if key not in excluded for row in images_of(label))
     for label, key in sorted(meant.items(), key=lambda item: order[item[1]]):
         paths = sorted(images_of(label))
         if key in excluded:

@@ -1,5 +1,7 @@
 """Exports an augmented data set, real and added training images, in the layouts that other software reads."""
 
+import contextlib
+import itertools
 import json
 import re
 import unicodedata
@@ -61,7 +63,7 @@ def export(
             sources = _write_shards(temporary, table, labels, names)
         else:
             sources = _write_folders(temporary, table, names, with_metadata=form == "huggingface")
-        write_csv(temporary / "sources.csv", pd.DataFrame(sources, columns=list(SOURCES)))
+        _write_sources(temporary / "sources.csv", sources)
         if form == "huggingface":
             weights = read_json(classifier)["weights"] if classifier else None
             (temporary / "README.md").write_text(_card(table, len(names), card_info, weights), encoding="utf-8")
@@ -129,32 +131,42 @@ def _rows(table: pd.DataFrame) -> Iterator:
     """Rows as attributes; ``class``, a reserved word in Python, is ``_class``."""
     from types import SimpleNamespace
 
-    for values in table.rename(columns={"class": "_class"}).to_dict("records"):
-        yield SimpleNamespace(**{str(name): value for name, value in values.items()})
+    for start in range(0, len(table), PER_SHARD):
+        part = table.iloc[start : start + PER_SHARD].rename(columns={"class": "_class"})
+        for values in part.to_dict("records"):
+            yield SimpleNamespace(**{str(name): value for name, value in values.items()})
 
 
-def _write_folders(folder: Path, table: pd.DataFrame, names: Mapping[str, str], with_metadata: bool) -> list[dict]:
-    """Returns the rows of ``sources.csv``."""
+def _write_sources(file: Path, sources: Iterator[dict]) -> None:
+    """Write ``sources.csv``, some rows at a time, as the images are written."""
+    with open(file, "w", encoding="utf-8", newline="") as handle:
+        pd.DataFrame(columns=list(SOURCES)).to_csv(handle, index=False, lineterminator="\n")
+        while rows := list(itertools.islice(sources, PER_SHARD)):
+            pd.DataFrame(rows, columns=list(SOURCES)).to_csv(handle, header=False, index=False, lineterminator="\n")
+
+
+def _write_folders(folder: Path, table: pd.DataFrame, names: Mapping[str, str], with_metadata: bool) -> Iterator[dict]:
+    """Yields the rows of ``sources.csv``, each when its image is written."""
     for name in names.values():
         (folder / "train" / name).mkdir(parents=True)
-    lines = []
-    for row, extension, data in _encoded(_rows(table)):
-        place = f"{names[row._class]}/{row.name}.{extension}"
-        (folder / "train" / place).write_bytes(data)
-        lines.append({"file_name": place, "label": names[row._class], **_facts(row)})
-    if with_metadata:
-        keys = ["file_name", "label", "class", "origin", "image_id", *FACTS]
-        with open(folder / "train" / "metadata.jsonl", "w", encoding="utf-8") as handle:
-            # The same keys in each line, as readers want it.
-            handle.writelines(
-                json.dumps({key: line.get(key) for key in keys}, ensure_ascii=False) + "\n" for line in lines
-            )
-    return [{"file": f"train/{line['file_name']}"} | line for line in lines]
+    keys = ["file_name", "label", "class", "origin", "image_id", *FACTS]  # of each line, as readers want it
+    with contextlib.ExitStack() as stack:
+        metadata = None
+        if with_metadata:
+            metadata = stack.enter_context(open(folder / "train" / "metadata.jsonl", "w", encoding="utf-8"))
+        for row, extension, data in _encoded(_rows(table)):
+            place, facts = f"{names[row._class]}/{row.name}.{extension}", _facts(row)
+            (folder / "train" / place).write_bytes(data)
+            if metadata:
+                line = {"file_name": place, "label": names[row._class], **facts}
+                metadata.write(json.dumps({key: line.get(key) for key in keys}, ensure_ascii=False) + "\n")
+            yield {"file": f"train/{place}"} | facts
 
 
-def _write_shards(folder: Path, table: pd.DataFrame, labels: Mapping[str, int], names: Mapping[str, str]) -> list[dict]:
-    """Returns the rows of ``sources.csv``."""
-    sources = []
+def _write_shards(
+    folder: Path, table: pd.DataFrame, labels: Mapping[str, int], names: Mapping[str, str]
+) -> Iterator[dict]:
+    """Yields the rows of ``sources.csv``, each when its image is written."""
     table = table.iloc[generator("export", len(table)).permutation(len(table))]
     for number, start in enumerate(range(0, len(table), PER_SHARD)):
         name = f"train-{number:06d}.tar"
@@ -162,8 +174,7 @@ def _write_shards(folder: Path, table: pd.DataFrame, labels: Mapping[str, int], 
             for row, extension, data in _encoded(_rows(table.iloc[start : start + PER_SHARD])):
                 facts = {"folder": names[row._class]} | _facts(row)
                 shard.add(row.name, {extension: data, "cls": str(labels[row._class]), "json": facts}, image=extension)
-                sources.append({"file": f"{name}/{row.name}.{extension}"} | facts)
-    return sources
+                yield {"file": f"{name}/{row.name}.{extension}"} | facts
 
 
 def _card(table: pd.DataFrame, classes: int, card_info: Mapping[str, str], weights: Mapping | None) -> str:

@@ -30,12 +30,14 @@ def split(target, dataset, seed: int, verifier: Verifier | None = None, decode: 
     ValueError naming an unreadable image (``unreadable: stop``) or a class left without images.
     """
     layout = target.reader.layout(target)
-    readable = (verifier or Verifier()).readable
+    verifier, parts = verifier or Verifier(), (layout.train, *layout.own.values())
     rows, unreadable = [], []
 
     def usable(paths: Iterable[Place]) -> list[Place]:
-        return readable(sorted(paths), target.unreadable, unreadable) if decode else sorted(paths)
+        return verifier.readable(sorted(paths), target.unreadable, unreadable) if decode else sorted(paths)
 
+    if layout.packed and decode:
+        verifier.look_through(row for files_of in parts for key in layout.classes for row in files_of(key))
     for key in layout.classes:
         files_of_class = usable(layout.train(key))
         rng = generator(seed, "split", key)

@@ -36,6 +36,15 @@ class Verifier:
         self._decoder = f"{PIL.__version__} {code_digest.digest_of_module(pixels.__name__)}".encode()
         self._known = {entry for file in {*others, *([notes] if notes else [])} for entry in _entries(file)}
 
+    def look_through(self, rows: Iterable[Place]) -> None:
+        """Note which rows of Parquet files can be read, in the order in which they lie: :meth:`readable`, which is
+        asked class by class, would read each file for each of them."""
+        ordered = sorted(rows)
+        with ThreadPoolExecutor(self.threads) as pool:
+            for start in range(0, len(ordered), AT_A_TIME):
+                entries = pool.map(self._look_at, ordered[start : start + AT_A_TIME])
+                self._note([entry for entry, problem in entries if not problem and entry not in self._known])
+
     def readable(self, paths: Sequence[Place], policy: str, unreadable: list[str]) -> list[Place]:
         """The images that can be read. Of the others, messages are added to ``unreadable``, or, with the policy
         ``stop``, the first raises BadInput."""

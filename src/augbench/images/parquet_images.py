@@ -2,16 +2,24 @@
 it. They are read like shards; a row's number takes the place of an offset.
 """
 
+import bisect
+import collections
+import functools
+import itertools
 import json
+import os
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from augbench.core import files, list_files, names
 from augbench.core.files import BadInput
+from augbench.core.list_files import compute
 from augbench.images.shards import Member
 
 SUFFIX = ".parquet"
@@ -61,6 +69,17 @@ def count_missing(path: str | Path) -> tuple[int, int]:
     return missing, file.metadata.num_rows
 
 
+def largest_row_group(path: str | Path) -> tuple[int, int]:
+    """The images of a file's largest row group, and their bytes as they are stored."""
+    file = list_files.open_parquet(path)
+    image, sizes = image_column(path, file.schema_arrow), [(0, 0)]
+    for group in map(file.metadata.row_group, range(file.num_row_groups)):
+        chunks = map(group.column, range(group.num_columns))
+        stored = sum(chunk.total_compressed_size for chunk in chunks if chunk.path_in_schema.split(".")[0] == image)
+        sizes.append((group.num_rows, stored))
+    return max(sizes, key=lambda size: size[1])
+
+
 def check(path: str | Path, columns: Mapping[str, Sequence[str]]) -> int:
     """The rows of a file. Raises BadInput unless it has images, and its captions are text; ``columns`` : name ->
     spellings."""
@@ -89,7 +108,7 @@ def samples(path: str | Path, columns: Mapping[str, Sequence[str]]) -> Iterator[
     row = 0
     for batch in _batches(path, opened.num_row_groups, [image, *called]):
         said = {name: _values(name, batch.column(column)) for column, name in called.items()}
-        for place, data in enumerate(_images(batch.column(image))):
+        for place, data in enumerate(_bytes(batch.column(image)).to_pylist()):
             facts = {name: values[place] for name, values in said.items() if values[place] is not None}
             members = {} if data is None else {"jpg": Member(data, row, len(data))}
             if caption := facts.pop("caption", None):
@@ -110,8 +129,9 @@ def _batches(path: str | Path, groups: int | Sequence[int], columns: Sequence[st
         raise BadInput(f"{files.printable(path)} is damaged: {str(error)[:200]}; copy it again") from None
 
 
-def _images(column: Any) -> list[bytes | None]:
-    return (column.field("bytes") if pa.types.is_struct(column.type) else column).to_pylist()
+def _bytes(column: Any) -> Any:
+    """The bytes of a column of images; null where there is no image."""
+    return compute.struct_field(column, "bytes") if pa.types.is_struct(column.type) else column
 
 
 def _values(name: str, column: Any) -> list:
@@ -122,16 +142,93 @@ def _values(name: str, column: Any) -> list:
 
 
 def load(path: str | Path, row: int) -> bytes:
-    """The encoded image of a row; those before it in its row group stream by."""
-    with pq.ParquetFile(path, memory_map=True) as file:
-        image, begin = image_column(path, file.schema_arrow), 0
-        for group in range(file.num_row_groups):
-            count = file.metadata.row_group(group).num_rows
-            if row < begin + count:
-                break
-            begin += count
-    for batch in _batches(path, [group], [image]):
-        if row < begin + len(batch):
-            return _images(batch.column(image).slice(row - begin, 1))[0] or b""
-        begin += len(batch)
-    raise BadInput(f"{files.printable(path)} has no row {row}; it has changed since it was read")
+    """The encoded image of a row. Those before it in its row group stream by, but for what an earlier call has read: to
+    load all rows of a row group in about their order, :func:`reading_order`, reads it once."""
+    try:
+        status = os.stat(path)  # noqa: PTH116 (of each of a million images)
+    except OSError as error:
+        raise BadInput(f"{files.printable(path)} cannot be read: {error.strerror}") from None
+    file = _opened(str(path), status.st_size, status.st_mtime_ns)
+    if row >= file.ends[-1]:
+        raise BadInput(f"{files.printable(path)} has no row {row}; it has changed since it was read")
+    return _LAST.load(file, row) or b""
+
+
+def reading_order(paths: pa.Array, rows: pa.Array) -> np.ndarray:
+    """The order, int64 (n,), in which images are best loaded: those of Parquet files as they lie; others, and all where
+    there are none of Parquet, stay as they come."""
+    packed = compute.and_(compute.ends_with(paths, SUFFIX), compute.is_valid(rows))
+    if not compute.any(packed).as_py():
+        return np.arange(len(paths))
+    keys = {"packed": packed, "path": compute.if_else(packed, paths, None), "row": compute.if_else(packed, rows, None)}
+    order = compute.sort_indices(pa.table(keys), [(name, "ascending") for name in keys])
+    return order.to_numpy().astype(np.int64)
+
+
+class _File(NamedTuple):
+    """A state of a file: its column of images, and the rows up to the end of each row group."""
+
+    path: str
+    size: int
+    changed: int
+    column: str
+    ends: tuple[int, ...]
+
+
+@functools.lru_cache(maxsize=1000)
+def _opened(path: str, size: int, changed: int) -> _File:
+    file = list_files.open_parquet(path)
+    counts = (file.metadata.row_group(group).num_rows for group in range(file.num_row_groups))
+    ends = tuple(itertools.accumulate(counts)) or (0,)
+    return _File(path, size, changed, image_column(path, file.schema_arrow), ends)
+
+
+class _RowGroup:
+    """The row group of which a row was loaded last, and how far it has streamed by; threads take turns.
+
+    Threads that load rows in their order are a few rows apart, so the batch before the last is kept, too.
+    """
+
+    def __init__(self):
+        self.lock, self.file, self.group, self.end = threading.Lock(), None, 0, 0
+        self.batches: Iterator = iter(())
+        self.recent: collections.deque = collections.deque(maxlen=2)  # first row and images of a batch
+
+    def load(self, file: _File, row: int) -> bytes | None:
+        group = bisect.bisect_right(file.ends, row)
+        with self.lock:
+            if (file, group) != (self.file, self.group) or row < self.recent[0][0]:
+                self._begin(file, group)
+            while row >= self.end:
+                self._advance(file, row)
+            first, images = next(each for each in self.recent if row < each[0] + len(each[1]))
+            return images[row - first].as_py()
+
+    def _begin(self, file: _File, group: int) -> None:
+        self.file, self.group, self.end = file, group, file.ends[group - 1] if group else 0
+        self.batches = _batches(file.path, [group], [file.column])
+        self.recent.clear()
+        self.recent.append((self.end, ()))
+
+    def _advance(self, file: _File, row: int) -> None:
+        try:
+            images = _bytes(next(self.batches).column(0))
+        except (StopIteration, BadInput) as error:
+            self.file = None
+            if isinstance(error, BadInput):
+                raise
+            raise BadInput(f"{files.printable(file.path)} ends before its row {row}; copy it again") from None
+        self.recent.append((self.end, images))
+        self.end += len(images)
+
+
+_LAST = _RowGroup()
+
+
+def _forget() -> None:
+    """A process that was forked reads its own: in its parent, a thread may have been reading."""
+    global _LAST
+    _LAST = _RowGroup()
+
+
+os.register_at_fork(after_in_child=_forget)

@@ -226,6 +226,11 @@ class References(Sequence):
     def __len__(self) -> int:
         return len(self.columns[0])
 
+    def reading_order(self) -> np.ndarray:
+        """The places of the images, int64 (n,), in the order in which a job loads all of them the quickest."""
+        _, paths, offsets, _ = self.columns
+        return parquet_images.reading_order(paths, offsets)
+
     def __getitem__(self, place) -> Any:
         if isinstance(place, slice):
             return [self[each] for each in range(*place.indices(len(self)))]

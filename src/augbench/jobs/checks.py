@@ -119,6 +119,8 @@ def remarks(config: Config) -> list[str]:
             continue
         if ignored := folders.left_out_message(target_checks.left_out(study.target)):
             sentences.append(f"studies.{name}: ignored in {study.target.path}: {ignored}")
+        if slow := target_checks.large_row_groups(study.target):
+            sentences.append(f"studies.{name}: {slow}")
         class_rows = class_table(study.target).to_dict("records")
         for method, row in config.methods_of(study).items():
             conditioning = row.conditioning

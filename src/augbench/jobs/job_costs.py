@@ -17,6 +17,7 @@ from augbench.jobs.paths import SPLITS
 from augbench.jobs.resources import HOUR
 from augbench.jobs.study_files import StudyFiles
 from augbench.jobs.study_size import StudySize, study_size
+from augbench.retrieval.index import index_shape
 from augbench.study import classes, embedding_pairs
 from augbench.study.architectures import SIDE
 from augbench.study.parts import Part
@@ -299,8 +300,19 @@ class JobCosts:
         return Need(2 * HOUR, 2000 + 2 * float(size[:-1]) * {"M": 1, "G": 1000}[size[-1]])
 
     def index_captions(self) -> Need:
-        """How many captions a pool has is not known before it is read: some 20,000 a second go into the index."""
-        return Need(2 * HOUR, 2000)
+        """Captions are read as they stream by, so that more of them take no more memory."""
+        return Need(resources.indexing(self._rows), 1000, writes=self._rows * resources.CAPTION_BYTES)
+
+    @functools.cached_property
+    def _rows(self) -> int:
+        """Rows of the pool, each of which may have a caption; of one that is embedded here, as many as its shards are
+        taken to have."""
+        pool = self.files.pool
+        if pool.source.is_scanned:
+            return embedding_pairs.count(str(pool.path), pool.array)
+        if pool.source.brings_index:
+            return index_shape(str(pool.path))[0]
+        return self.study.jobs.images_per_shard * len(self.files.pool_shards)
 
     # Retrieval.
 
@@ -334,7 +346,7 @@ class JobCosts:
         pool = self.files.pool
         if not pool.source.is_scanned:
             return 0
-        return resources.scanning(embedding_pairs.count(str(pool.path), pool.array), len(self.size.train))
+        return resources.scanning(self._rows, len(self.size.train))
 
     # Fine-tuning.
 

@@ -33,6 +33,7 @@ PER_METRICS = 60  # of a method, on a core: the metrics of 5,000 images
 PER_EMBEDDED_IMAGE = 1 / 20  # on a core without a GPU; ViT-L/14 takes more, a GPU much less
 PER_SCANNED_ROW = 1e-5  # of embeddings, to be read from a disk
 PER_SCANNED_PAIR = 1e-7  # of an embedding and a query, on a slow core
+PER_INDEXED_CAPTION = 1 / 30_000  # of a full-text index; those of twelve words take a sixth (benchmarks/retrieval.py)
 PER_LEARNT_IMAGE = 3e-3  # of 32 pixels, when a small CLIP or diffusion model is trained on a slow core
 
 # Of jobs that hold tables: megabytes without a row (Python, its libraries, models), and bytes for each distinct row.
@@ -61,6 +62,7 @@ BYTES_PER_PIXEL = {
 SHARD_BYTES = 4 * 512  # of an image in a shard beside its own: two texts, and heads of a tar's members
 DOWNLOADED_BYTES = 120e3  # of a picture of the web, as it comes
 ROW_BYTES = 150  # of an image in an image table
+CAPTION_BYTES = 100  # of a caption in a full-text index, which has the places of its words alone
 
 
 def sampling(images: float, steps: int, side: int) -> float:
@@ -92,6 +94,11 @@ def retrieval(images: float) -> float:
 def scanning(rows: float, queries: int) -> float:
     """Seconds to compare published embeddings with queries, on one core."""
     return rows * (PER_SCANNED_ROW + queries * PER_SCANNED_PAIR)
+
+
+def indexing(captions: float) -> float:
+    """Seconds to put captions into a full-text index, on one core."""
+    return captions * PER_INDEXED_CAPTION
 
 
 def judging(images: float, networks: int, threads: int, gpu: bool) -> float:

@@ -1,5 +1,7 @@
 """CLIP as clip-retrieval loads it: texts and pictures as vectors in one space."""
 
+import functools
+import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -9,6 +11,7 @@ from augbench import images
 from augbench.core import finite, prefetch
 
 BATCH = 64  # pictures
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # of a folder, as transformers looks for them
 
 
 class Clip:
@@ -28,6 +31,19 @@ class Clip:
         self.model, self.prepare, self.tokenize = load_clip(
             model, use_jit=False, device=self.device, warmup_batch_size=1
         )
+
+    @functools.cached_property
+    def sha256(self) -> str | None:
+        """Of the file of its weights: of a folder's, or of OpenAI's archive, by which its download is checked; None
+        where it is not known."""
+        _, is_folder, folder = self.name.partition("hf_clip:")
+        if is_folder:
+            file = next((Path(folder, name) for name in WEIGHTS if Path(folder, name).is_file()), None)
+            return hashlib.sha256(file.read_bytes()).hexdigest() if file else None
+        from clip import clip as published
+
+        address = published._MODELS.get(self.name.removeprefix("openai_clip:"))
+        return address.split("/")[-2] if address else None
 
     @property
     def logit_scale(self) -> float:
@@ -120,14 +136,19 @@ def embed(table: pd.DataFrame, embedder: Callable[[list], object], progress: Cal
     :meth:`Clip.pictures`. Raises RuntimeError naming an image of which it makes no numbers."""
     import numpy as np
 
+    rows = images.References(table)
+    order = rows.reading_order()
+
     def pictures_from(start: int) -> list:
-        return [images.load(row) for row in table.iloc[start : start + BATCH].itertuples()]
+        return [images.load(rows[place]) for place in order[start : start + BATCH]]
 
     parts, done = [], 0
     for pictures in prefetch.ahead(pictures_from, range(0, len(table), BATCH)):
         parts.append(embedder(pictures))
         done += len(pictures)
         progress(done, len(table), "images embedded")
-    vectors = np.concatenate(parts)
+    embedded = np.concatenate(parts)
+    vectors = np.empty_like(embedded)
+    vectors[order] = embedded
     finite.check(vectors, "the embedding model", [images.name_of(row) for row in table.itertuples()])
     return vectors

@@ -204,6 +204,7 @@ def _bytes_of(rows: pd.DataFrame, fetch: Callable[[list[str]], Iterable[pd.DataF
     """Fate, reason, and place of the bytes of neighbours, by address; downloads those that lie nowhere here."""
     here = rows["path"].notna()
     local = rows[here][["address", "path", "offset", "length"]].assign(fate="fetched", reason="")
+    local = local.sort_values(["path", "offset"], kind="stable")  # rows of Parquet are best read as they lie
     local["sha256"] = [hashlib.sha256(images.load_bytes(row)).hexdigest() for row in local.itertuples()]
     yield local
     for table in fetch(sorted(rows.loc[~here, "address"])):

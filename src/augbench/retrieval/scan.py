@@ -2,8 +2,9 @@
 
 The vectors are read block by block, whatever their number. No index is ever built instead: to add a row to one with
 inverted lists is to compare it with the centroids of all lists, some 4 to 16 times the square root of the rows, as a
-scan compares it with the queries. Of 2 million rows an index would save time from some 6,000 queries on, of 100 million
-from 40,000 on (benchmarks/README.md has what was measured); a study has one for each class.
+scan compares it with the queries. By that, of 2 million rows an index would save time from some 6,000 queries on, of
+100 million from 40,000 on; where both were measured, up to 1,000 queries of 500,000 rows, it never did
+(benchmarks/README.md). A study has one query for each class.
 """
 
 import itertools

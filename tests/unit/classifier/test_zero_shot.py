@@ -1,6 +1,8 @@
 """CLIP's zero-shot classification: vectors worked by hand, and a tiny CLIP against transformers alone."""
 
+import hashlib
 import math
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -77,6 +79,7 @@ def test_predictions_are_those_of_transformers(world, tmp_path):
         "n_classes": 3,
         "n_test": 60,
         "model": name,
+        "sha256": hashlib.sha256((Path(world.clip) / "model.safetensors").read_bytes()).hexdigest(),
         "prompts": ["A photo of {n}."],
     }
     assert noted[-1][:2] == (60, 60)

@@ -13,6 +13,7 @@ from PIL import Image
 from torchvision.datasets import ImageFolder
 
 from augbench import images
+from augbench.dataset import export as exporting
 from augbench.dataset.export import EXTENSIONS, export, folder_names
 
 GIFS = {(30 * number, 99, 0) for number in (1, 3, 5, 7)}  # colours of the images that are GIF
@@ -101,6 +102,23 @@ def test_an_imagefolder_has_metadata_and_a_card(tables, tmp_path):
     head = (tmp_path / "out" / "README.md").read_text().split("---\n")[1]
     assert yaml.safe_load(head)["pretty_name"] == "mine, augmented by Retrieval: [x](y)"
     assert "16 real and 8 added training images of 8 classes" in (tmp_path / "out" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("form", ["folder", "webdataset", "huggingface"])
+def test_rows_are_written_as_their_images_are(tables, tmp_path, monkeypatch, form):
+    """A thousand at a time, here three: the others are in memory no more, or not yet."""
+    export(form, *tables, CLASSES, tmp_path / "out", ABOUT)
+    whole = (tmp_path / "out" / "sources.csv").read_text().splitlines()
+    events, load, to_csv = [], images.load_bytes, pd.DataFrame.to_csv
+    monkeypatch.setattr(exporting, "PER_SHARD", 3)
+    monkeypatch.setattr(images, "load_bytes", lambda row: events.append("image") or load(row))
+    monkeypatch.setattr(pd.DataFrame, "to_csv", lambda self, *a, **k: events.append(len(self)) or to_csv(self, *a, **k))
+    export(form, *tables, CLASSES, tmp_path / "out", ABOUT)
+    assert events == [0, *["image", "image", "image", 3] * len(KEYS), len(KEYS)]  # the head first, classes.csv last
+    parts = (tmp_path / "out" / "sources.csv").read_text().splitlines()
+    if form == "webdataset":  # more shards
+        whole, parts = ([line.partition("/")[2] for line in lines] for lines in (whole, parts))
+    assert parts == whole
 
 
 @pytest.mark.parametrize("form", ["folder", "webdataset", "huggingface"])

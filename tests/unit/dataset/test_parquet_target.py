@@ -16,6 +16,7 @@ from augbench import images
 from augbench.dataset import checks, evaluation_sets, splits
 from augbench.dataset.class_table import class_table
 from augbench.dataset.verification import Verifier
+from augbench.images import parquet_images
 from augbench.jobs import new_study, user_data
 from augbench.study.config import Dataset, Target
 from augbench.study.readers import reader_of
@@ -125,6 +126,34 @@ def test_each_row_is_decoded_once_until_its_file_changes(tmp_path, monkeypatch):
     os.utime(tmp_path / "hf/data/train-00001-of-00002.parquet", ns=(1, 1))
     splits.split(target, SHARES, 3, Verifier(1, tmp_path / "notes"))
     assert len(opened) == 17  # of 34
+
+
+def test_classes_that_are_mixed_in_a_file_are_looked_through_in_one_go(tmp_path, monkeypatch):
+    labels = [row % 3 for row in range(40)]
+    write(tmp_path / "train.parquet", labels, [encoded(row, 0, 0) for row in range(40)], note(), group=8)
+    groups, read = [], parquet_images._batches
+    monkeypatch.setattr(parquet_images, "_batches", lambda path, *rest: groups.append(rest[0]) or read(path, *rest))
+    target = Target(reader="huggingface", path=str(tmp_path))
+    splits.split(target, SHARES, 3)
+    assert groups == [[group] for group in range(5)]
+    groups.clear()
+    classes = pd.DataFrame(
+        {"class": NAMES, "lemmas": ["great tit", "owl", "robin"], "excluded": ["", "few images", ""]}
+    )
+    table = evaluation_sets.read(EvaluationSet(reader="huggingface", path=str(tmp_path)), classes, "stop")
+    assert groups == [[group] for group in range(5)] and len(table) == 27
+
+
+def test_large_row_groups_are_told_where_images_are_drawn_from_the_file(tmp_path, monkeypatch):
+    target = parquet(tmp_path, ["train", "test"])
+    assert checks.large_row_groups(target) == ""
+    monkeypatch.setattr(checks, "LARGE_ROW_GROUP", 100)
+    assert checks.large_row_groups(target) == ""  # a classifier keeps so few in memory
+    monkeypatch.setattr(checks, "IN_MEMORY", 1000)
+    sentence = checks.large_row_groups(target)
+    assert "-00000-of-00002.parquet has row groups of 4 images (0 MB)" in sentence and "row_group_size=100" in sentence
+    class_folders(tmp_path / "folders", ["train"])
+    assert checks.large_row_groups(Target(reader="folder", path=str(tmp_path / "folders"))) == ""
 
 
 def test_an_unreadable_row_is_named_and_left_out_when_asked(tmp_path, capsys):

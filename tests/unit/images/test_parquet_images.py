@@ -2,6 +2,8 @@
 
 import io
 import json
+import random
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
@@ -11,6 +13,7 @@ import pytest
 from PIL import Image
 
 from augbench import images
+from augbench.audit import hashes
 from augbench.core.files import BadInput
 from augbench.images import parquet_images
 from augbench.models.captioned_pool import CaptionedPool
@@ -112,6 +115,86 @@ def test_files_of_a_data_set_are_found_at_any_depth(tmp_path):
     assert source.files(files[0]) == [str(files[0])]
     assert dict(source.left_out(tmp_path)) == {".md": 1}
     source.check(tmp_path)
+
+
+@pytest.fixture
+def begun(monkeypatch):
+    """The row groups that are begun to be read, and the rows of each batch that is decoded, two at a time."""
+    groups, batches, read = [], [], parquet_images._batches
+
+    def counted(path, chosen, columns):
+        groups.append((path, *chosen))
+        for batch in read(path, chosen, columns):
+            batches.append(len(batch))
+            yield batch
+
+    monkeypatch.setattr(parquet_images, "_batches", counted)
+    monkeypatch.setattr(parquet_images, "BATCH", 2)
+    return groups, batches
+
+
+def shuffled(tmp_path, group=7):
+    """The rows of two files that have an image, in any order, as an image table; and the number of row groups."""
+    files = [write(tmp_path / name, "datasets", group) for name in ("b.parquet", "a.parquet")]
+    rows = [(str(file), row) for file in files for row in range(COUNT) if PICTURES[row]]
+    random.Random(0).shuffle(rows)
+    table = images.table({"image_id": f"{file}:{row}", "path": file, "offset": row} for file, row in rows)
+    return table, 2 * -(-COUNT // group)
+
+
+def test_a_job_that_loads_all_rows_reads_each_row_group_once(tmp_path, begun):
+    table, count = shuffled(tmp_path)
+    groups, batches = begun
+    values = hashes.hashes(table)
+    assert len(groups) == len(set(groups)) == count
+    assert sum(batches) == 2 * COUNT
+    lone = {row: hashes.hashes(table.iloc[[row]])[0] for row in (0, 1, 50, 87)}
+    assert {row: values[row] for row in lone} == lone
+    assert len(set(values)) > 1
+
+
+def test_threads_that_load_rows_about_in_their_order_share_what_is_read(tmp_path, begun):
+    table, count = shuffled(tmp_path)
+    rows = images.References(table)
+    ordered = [rows[place] for place in rows.reading_order()]
+    with ThreadPoolExecutor(2) as pool:
+        loaded = list(pool.map(images.load_bytes, ordered))
+    assert loaded == [PICTURES[row.offset] for row in ordered]
+    assert len(begun[0]) < 2 * count
+
+
+def test_rows_load_in_any_order_and_a_file_that_changed_is_read_anew(tmp_path, begun):
+    table, _ = shuffled(tmp_path, COUNT)
+    assert [images.load_bytes(row) for row in table.itertuples()] == [PICTURES[row] for row in table["offset"]]
+    path = tmp_path / "a.parquet"
+    assert parquet_images.load(path, 1) == PICTURES[1]
+    pq.write_table(pa.table({"image": pa.array([b"x", b"yy"])}), path)
+    assert parquet_images.load(path, 1) == b"yy"
+    with pytest.raises(BadInput, match="has no row 2; it has changed since it was read"):
+        parquet_images.load(path, 2)
+    path.unlink()
+    with pytest.raises(BadInput, match="cannot be read: No such file"):
+        parquet_images.load(path, 1)
+
+
+def test_a_row_of_no_image_is_empty_and_what_follows_is_not(tmp_path):
+    path = write(tmp_path / "a.parquet", "bytes")
+    assert [parquet_images.load(path, row) for row in (40, 41, 39)] == [b"", PICTURES[41], PICTURES[39]]
+
+
+def test_files_and_shards_are_loaded_as_they_are_listed(tmp_path):
+    write(tmp_path / "a.parquet", "datasets")
+    places = [("b.png", None), ("x.tar", 9), ("a.parquet", 3), ("a.parquet", 1), ("a.png", None), ("x.tar", 2)]
+    table = images.table({"image_id": str(n), "path": path, "offset": row} for n, (path, row) in enumerate(places))
+    assert images.References(table).reading_order().tolist() == [0, 1, 4, 5, 3, 2]
+    assert images.References(table.iloc[[5, 4, 0]]).reading_order().tolist() == [0, 1, 2]
+
+
+def test_the_largest_row_group_is_measured_by_its_images_alone(tmp_path):
+    rows = pa.table({"image": pa.array([bytes(range(200))] * 3 + [b"x"] * 4), "text": ["y" * 999] * 7})
+    pq.write_table(rows, tmp_path / "a.parquet", row_group_size=3, compression="none", use_dictionary=False)
+    count, size = parquet_images.largest_row_group(tmp_path / "a.parquet")
+    assert count == 3 and 600 < size < 1500
 
 
 REFUSED = {

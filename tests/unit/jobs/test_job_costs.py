@@ -1,5 +1,6 @@
 """What jobs need follows from their work: more images, candidates, steps or fewer jobs take longer."""
 
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from augbench import images
 from augbench.jobs import checks, job_costs
 from augbench.jobs.job_costs import JobCosts
 from augbench.jobs.report_files import measured_jobs
@@ -52,6 +54,30 @@ def test_a_scan_takes_longer_for_more_embeddings_and_reads_none(tmp_path):
 
     # Of two classes: to read a row takes 10 microseconds, to compare it 0.1 with each.
     assert seconds(1_000_000) - seconds(500_000) == pytest.approx(500_000 * (10e-6 + 2 * 0.1e-6))
+
+
+def test_an_index_of_captions_takes_longer_for_more_rows_and_no_more_memory(tmp_path):
+    def need(**pool):
+        return costs(pool={"path": str(tmp_path), **pool}, jobs={"images_per_shard": 500}).index_captions()
+
+    def indexed(rows):
+        (tmp_path / "image.index").write_bytes(struct.pack("<4siq", b"IxFI", 512, rows))
+        return need(source="index")
+
+    def published(rows):
+        np.lib.format.open_memmap(tmp_path / "a.npy", "w+", np.float16, (rows, 4))
+        pq.write_table(pa.table({"url": pa.nulls(rows, pa.string())}), tmp_path / "a.parquet")
+        return need(source="embeddings")
+
+    for needed in (indexed, published):
+        assert needed(60_000).seconds == pytest.approx(2)  # 30,000 a second
+        assert needed(120_000).writes == 2 * needed(60_000).writes > 0
+        assert needed(120_000).megabytes == needed(60_000).megabytes
+    assert indexed(1_500_000_000).seconds == pytest.approx(50_000)
+    for number in range(3):
+        with images.ShardWriter(tmp_path / f"{number}.tar"):
+            pass
+    assert need(source="shards").seconds == pytest.approx(3 * 500 / 30_000)
 
 
 def test_sets_are_drawn_from_what_there_is():

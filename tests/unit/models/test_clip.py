@@ -37,6 +37,15 @@ def loaded(monkeypatch, dtype, gpu_has_bfloat16):
     return model
 
 
+def test_weights_are_known_by_the_digest_of_their_file():
+    """OpenAI's by the one that it publishes for ViT-B/32; of open_clip's none is known."""
+    known = {"ViT-B/32": "40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af", "open_clip:ViT-B-32": None}
+    for name, digest in known.items():
+        model = clip.Clip.__new__(clip.Clip)
+        model.name = name
+        assert model.sha256 == digest
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_embeddings_have_length_one_whatever_the_precision(monkeypatch, dtype):
     pictures = [Image.new("RGB", (1, 1), (10 * i + 1, 200 - 9 * i, 7)) for i in range(20)]

@@ -554,11 +554,13 @@ def test_images_that_lie_here_are_not_downloaded(world, packed, tmp_path):
     assert not (tmp_path / "downloads").exists()
 
 
-def test_a_data_set_of_parquet_gives_what_the_index_gives(world, index, tmp_path):
-    """The same pictures in Parquet: ids, order, similarities, captions and duplicates; and the bytes in their rows."""
+@pytest.fixture(scope="module")
+def data_set(world, tmp_path_factory):
+    """The pool as a Hugging Face data set's Parquet."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    folder = tmp_path_factory.mktemp("data_set")
     stored = [sample for _, sample in images.read_shard(world.shard)]
     table = pa.table(
         {
@@ -569,14 +571,35 @@ def test_a_data_set_of_parquet_gives_what_the_index_gives(world, index, tmp_path
     )
     half = len(stored) // 2
     for name, part in (("a", table[:half]), ("b", table[half:])):
-        pq.write_table(part, tmp_path / f"{name}.parquet", row_group_size=50)
-    source = embedded(world, SOURCES["huggingface"].files(tmp_path), tmp_path / "pool")
+        pq.write_table(part, folder / f"{name}.parquet", row_group_size=50)
+    return embedded(world, SOURCES["huggingface"].files(folder), folder / "pool")
+
+
+def test_a_data_set_of_parquet_gives_what_the_index_gives(world, index, data_set):
+    """The same pictures in Parquet: ids, order, similarities, captions and duplicates; and the bytes in their rows."""
+    stored = [sample for _, sample in images.read_shard(world.shard)]
     for one, two in zip(
-        index.neighbours(PROMPTS, [40, 25], 0.99), source.neighbours(PROMPTS, [40, 25], 0.99), strict=True
+        index.neighbours(PROMPTS, [40, 25], 0.99), data_set.neighbours(PROMPTS, [40, 25], 0.99), strict=True
     ):
         place = ["path", "offset", "length"]
         pd.testing.assert_frame_equal(one.drop(columns=place), two.drop(columns=place))
         assert [images.load_bytes(row) for row in two.itertuples()] == [stored[i]["png"] for i in two["id"]]
+
+
+@pytest.mark.slow
+def test_every_layout_of_a_pool_gives_the_same_ids_in_the_same_order(world, folder, index, data_set, service, tmp_path):
+    sources = {
+        "shards": embedded(world, [world.shard], tmp_path),
+        "embeddings": scan.Scan(folder / "embeddings", None, index.clip),
+        "service": Service(service, "web"),
+        "huggingface": data_set,
+    }
+    known = [table["id"].tolist() for table in index.neighbours(PROMPTS, [40, 25], 0.94)]
+    assert [len(ids) for ids in known] == [40, 25] and known[0] != known[1]
+    answers = {name: source.neighbours(PROMPTS, [40, 25], 0.94) for name, source in sources.items()}
+    assert {name: [table["id"].tolist() for table in tables] for name, tables in answers.items()} == dict.fromkeys(
+        sources, known
+    )
 
 
 @pytest.mark.parametrize("kind", ["index", "embeddings"])
