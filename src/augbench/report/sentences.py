@@ -47,8 +47,8 @@ def judging(option: Option) -> list[str]:
     return [
         f"To see whether {option.title} is better, open `{option.review}` and say of each of the {pairs} whether "
         "both are the same picture: an image that it adds, and a test image that it resembles. Save your verdicts by "
-        f"the page's button, put the file at `{option.verdicts}` {AGAIN}. Or write `drop_leaks: true` {FILE} {AGAIN}: then "
-        "those of its images that resemble test images are left out."
+        f"the page's button, put the file at `{option.verdicts}` {AGAIN}. Or write `drop_leaks: true` {FILE} {AGAIN}: "
+        "then those of its images that resemble test images are left out."
     ]
 
 
