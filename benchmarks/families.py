@@ -37,7 +37,8 @@ from augbench.study.sections.diffusion import Finetune, Generate  # noqa: E402
 
 ROUNDS, IMAGES, BATCH, SIDE = 5, 8, 8, family_pipelines.SIDE
 ROWS = yaml.safe_load((ROOT / "config" / "methods.yaml").read_text())["methods"]
-STEPS = {"lora": "denoiser", "datadream_target": "and encoder", "datadream": "and class by class"}
+STEPS = 4  # of a round
+LORA = {"lora": "denoiser", "datadream_target": "and encoder", "datadream": "and class by class"}
 
 
 def medians(*ways) -> list[float]:
@@ -89,7 +90,12 @@ def training(row: str, folder: Path) -> list[float]:
     trainer = Trainer(target(folder), method, settings, rate=1.0, seed=1)
     batches = itertools.cycle([np.arange(0, 2 * BATCH, 2), np.arange(1, 2 * BATCH, 2)])  # of one class each
     plain = plain_step(folder / "backbone", settings, any(part.trains_encoder for part in method.trained))
-    return medians(plain, lambda: trainer.step(next(batches), 1, 0))
+
+    def ours():
+        for _ in range(STEPS):
+            trainer.step(next(batches), 1, 0)
+
+    return [seconds / STEPS for seconds in medians(lambda: [plain() for _ in range(STEPS)], ours)]
 
 
 def target(folder: Path) -> finetuning.FinetuneInputs:
@@ -150,7 +156,7 @@ def main(names: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         for name in names or family_pipelines.PIPELINES:
             line(f"sampling, {name}", *sampling(name, Path(folder) / name))
-        for row, title in STEPS.items():
+        for row, title in LORA.items():
             line(f"LoRA step, SD, {title}", *training(row, Path(folder) / row))
 
 
