@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -27,7 +28,6 @@ from augbench.diffusion import finetuning, latents, sampling
 from augbench.diffusion.sampler import Sampler
 from augbench.diffusion.sampling_plan import batches
 from augbench.diffusion.trainer import mixed_precision
-from augbench.models import backbones
 from augbench.study import config
 
 ROOT = Path(__file__).parents[1]
@@ -84,7 +84,7 @@ def plain_finetuning(
     precision = mixed_precision()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(precision, torch.float32)
-    pipeline = StableDiffusionPipeline.from_pretrained(folder, **backbones.UNCHECKED).to(device)
+    pipeline = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None).to(device)
     vae, encoder, unet = pipeline.vae.requires_grad_(False), pipeline.text_encoder.requires_grad_(False), pipeline.unet
     encoder.get_input_embeddings().weight.requires_grad_("pseudo_word" in trained)
     unet.requires_grad_("unet" in trained)
@@ -94,7 +94,7 @@ def plain_finetuning(
     extra = torch.zeros((1, 1, encoder.config.hidden_size), device=device, requires_grad="conditioning" in trained)
     optimizer = torch.optim.AdamW([*weights, *([extra] if extra.requires_grad else [])], lr=1e-6)
     scaler = torch.amp.GradScaler(device, enabled=precision == "fp16")
-    schedule = DDPMScheduler.from_config(pipeline.scheduler.config)
+    schedule: Any = DDPMScheduler.from_config(pipeline.scheduler.config)
     names = {row["class"]: row["lemmas"] for row in CLASSES}
 
     def step(rows):
@@ -149,7 +149,7 @@ def denoiser_alone(folder: Path, side: int, steps: int, batch: int, trained: lis
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(mixed_precision(), torch.float32)
     whole = "unet" in trained
-    unet = UNet2DConditionModel.from_pretrained(folder / "unet").to(device, torch.float32 if whole else dtype)
+    unet: Any = UNet2DConditionModel.from_pretrained(folder / "unet").to(device, torch.float32 if whole else dtype)
     unet.requires_grad_(whole)
     if device == "cuda":
         unet.to(memory_format=torch.channels_last)
@@ -177,7 +177,7 @@ def plain_sampling(folder: Path, prompts: list[str], side: int, steps: int) -> f
     from diffusers import StableDiffusionPipeline
 
     gpu = torch.cuda.is_available()
-    pipeline = StableDiffusionPipeline.from_pretrained(folder, dtype=torch.float16 if gpu else torch.float32)
+    pipeline: Any = StableDiffusionPipeline.from_pretrained(folder, dtype=torch.float16 if gpu else torch.float32)
     pipeline.to("cuda" if gpu else "cpu").set_progress_bar_config(disable=True)
     pipeline(prompts[0], height=side, width=side, num_inference_steps=1)
     start = _now()

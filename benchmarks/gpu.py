@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "helpers"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
@@ -46,7 +47,6 @@ from augbench.diffusion import latents, sampling
 from augbench.diffusion.sampler import Sampler
 from augbench.diffusion.sampling_plan import batches
 from augbench.diffusion.trainer import mixed_precision
-from augbench.models.backbones import UNCHECKED
 from augbench.study.sections.classifier import Classifier
 from augbench.study.sections.diffusion import Generate
 
@@ -164,7 +164,7 @@ def plain_finetuning(bench: Bench, name: str, steps: int, reads_files: bool) -> 
 
     trained = {part.name for part in gpu_stages.method(name).trained}
     dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(mixed_precision(), torch.float32)
-    pipeline = StableDiffusionPipeline.from_pretrained(bench.material.pipeline, **UNCHECKED).to(DEVICE)
+    pipeline = StableDiffusionPipeline.from_pretrained(bench.material.pipeline, safety_checker=None).to(DEVICE)
     vae, encoder, unet = pipeline.vae, pipeline.text_encoder, pipeline.unet
     for module, is_trained in ((vae, False), (encoder, "pseudo_word" in trained), (unet, "unet" in trained)):
         module.requires_grad_(False).to(torch.float32 if is_trained else dtype)
@@ -174,7 +174,7 @@ def plain_finetuning(bench: Bench, name: str, steps: int, reads_files: bool) -> 
     weights = [p for p in (*encoder.parameters(), *unet.parameters(), extra) if p.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=1e-6)
     scaler = torch.amp.GradScaler(DEVICE, enabled=dtype == torch.float16)
-    schedule = DDPMScheduler.from_config(pipeline.scheduler.config)
+    schedule: Any = DDPMScheduler.from_config(pipeline.scheduler.config)
     names = {row["class"]: row["lemmas"] for row in random_pipelines.CLASSES}
     rows = list(images.read(bench.material.table("train")).itertuples())
     decoded = {row.image_id: np.asarray(images.load(row)) for row in rows}
@@ -241,7 +241,7 @@ def sampling_speed(bench: Bench) -> Figures:
             pipeline(batch, height=size.side, width=size.side, num_inference_steps=size.steps)
         speed = count * repeats / (now() - start)
         figures[f"StableDiffusionPipeline, {what}, images/s"] = speed
-        figures[f"ratio to {what}"] = figures["images/s"] / speed
+        figures[f"ratio to {what}"] = float(figures["images/s"]) / speed
     return figures | {"StableDiffusionPipeline, peak GiB": peak()}
 
 
@@ -287,7 +287,7 @@ def encoding(bench: Bench) -> Figures:
         progress=lambda done, *_: ticks.append((done, now())),
     )
     (first, begin), (last, end) = ticks[0], ticks[-1]
-    figures = {"images/s": (last - first) / (end - begin), "peak GiB": peak()}
+    figures: Figures = {"images/s": (last - first) / (end - begin), "peak GiB": peak()}
     from diffusers import AutoencoderKL
 
     dtype = torch.float16 if HAS_GPU else torch.float32
@@ -299,7 +299,10 @@ def encoding(bench: Bench) -> Figures:
         for _ in range(3):
             vae.encode(pixels)
         speed = 3 * first / (now() - start)
-    return figures | {"the encoder alone, images/s": speed, "ratio to the encoder alone": figures["images/s"] / speed}
+    return figures | {
+        "the encoder alone, images/s": speed,
+        "ratio to the encoder alone": float(figures["images/s"]) / speed,
+    }
 
 
 # --- classifier ---------------------------------------------------------------------------------------
@@ -310,7 +313,7 @@ def classifying(bench: Bench) -> Figures:
     size = bench.size
     clean()
     limit = plain_classifier(size)
-    figures = {"a loop over pixels on the GPU, images/s": limit}
+    figures: Figures = {"a loop over pixels on the GPU, images/s": limit}
     clean()
     speed = from_pixels(size)
     figures |= {"from pixels in memory, images/s": speed, "from pixels in memory, share of the loop's": speed / limit}

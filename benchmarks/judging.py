@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from augbench.core import processes
-from augbench.retrieval import download
+from augbench.retrieval import download, inspection
 from augbench.retrieval.inspection import Inspection
 from augbench.study.sections.retrieval import Retrieval
 
@@ -80,7 +80,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=0.3, help="until the server answers")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    download.LIST_SIZE = options.images // LISTS
+    # Lists are many times what is judged at a time, as they are at their real length.
+    download.LIST_SIZE, inspection.KEPT = options.images // LISTS, inspection.AT_A_TIME
     network, server = Network(), serve(options.seconds)
     urls = [f"http://127.0.0.1:{server.server_port}/{i}.jpg" for i in range(options.images)]
     one_by_one, first = judge(urls, list, network)

@@ -113,8 +113,9 @@ class Memory:
 def metadata_batch(start: int, count: int) -> pa.Table:
     """Rows whose address and caption take some 60 bytes each: 50 million are more than 2 GiB a column."""
     numbers = pc.cast(pa.array(np.arange(start, start + count)), pa.string())
-    url = pc.binary_join_element_wise("https://images.example.org/some-folder-of-pictures/", numbers, ".jpg", "")
-    caption = pc.binary_join_element_wise("a photograph of the thing that has the number ", numbers, " of many", "")
+    around = lambda *texts: pc.call_function("binary_join_element_wise", [texts[0], numbers, texts[1], ""])  # noqa: E731
+    url = around("https://images.example.org/some-folder-of-pictures/", ".jpg")
+    caption = around("a photograph of the thing that has the number ", " of many")
     return pa.table({"url": url, "caption": caption, "aesthetic": np.full(count, 6.0)})
 
 

@@ -53,7 +53,7 @@ def scaled(count: int, scale: float) -> int:
 def texts(form: str, numbers: np.ndarray) -> pa.Array:
     """``form`` with each number in the place of its ``#``."""
     before, after = form.split("#")
-    return pc.binary_join_element_wise(before, pc.cast(pa.array(numbers), pa.string()), after, "")
+    return pc.call_function("binary_join_element_wise", [before, pc.cast(pa.array(numbers), pa.string()), after, ""])
 
 
 def keys(numbers: np.ndarray) -> pa.Array:

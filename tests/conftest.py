@@ -23,6 +23,10 @@ from clones import Clone, kept_small_study
 # Tests run side by side, a core each; with more threads they would wait for each other. What tests start inherits it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# A power cut is not tested, and each file that appears whole waits some milliseconds for the disk. Processes that tests
+# start do wait.
+os.fsync = lambda file: None
+
 GPU_TESTS = Path(__file__).parent / "gpu"
 
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from slurm_cluster import wait_for
@@ -14,6 +15,7 @@ from slurm_cluster import wait_for
 pytestmark = pytest.mark.slow
 
 TABLE = "results/small/tables/table1.csv"
+FINE_TUNED = "results/small/finetune/pseudoword_dm/lr-1.csv"
 
 
 @pytest.fixture
@@ -85,23 +87,36 @@ PREEMPTED = ["scancel", "--signal=TERM"]
 AT_ITS_LIMIT = ["scontrol", "update", "TimeLimit=1"]  # a minute, and five before it the profile has SIGTERM sent: now
 
 
-@pytest.mark.parametrize("command", [PREEMPTED, AT_ITS_LIMIT], ids=["preempted", "at-its-limit"])
-def test_a_fine_tuning_that_is_ended_goes_on_where_it_was(unfinished, cluster, command):
-    unfinished.forget("finetune/pseudoword_dm", "selection", "images/pseudoword_dm", "classifier/pseudoword_dm")
-    shutil.rmtree(unfinished.folder / "results/small/augmentation/pseudoword_dm")
-    log = unfinished.folder / "results/small/logs/finetune/pseudoword_dm-lr-1.log"
-    log.unlink()
-    process = unfinished.submitted(TABLE)
+@pytest.fixture(scope="module")
+def longer(remote, tmp_path_factory):
+    """The study, with a fine-tuning that takes long; and what that gives when nothing ends it."""
+    made = remote.copy(tmp_path_factory.mktemp("longer") / "clone")
+    made.overlays = (*remote.overlays, "tests/cluster/long_training.yaml")
+    made.submit(FINE_TUNED)
+    made.whole = made.digests("finetune/*/lr-1.csv", "finetune/*/lr-1/**/*")
+    assert len(made.whole) > 1
+    yield made
+    made.end()
 
-    state = unfinished.folder / "results/small/finetune/pseudoword_dm/.lr-1.partial/state.safetensors"
+
+@pytest.mark.parametrize("command", [PREEMPTED, AT_ITS_LIMIT], ids=["preempted", "at-its-limit"])
+def test_a_fine_tuning_that_is_ended_goes_on_where_it_was(longer, cluster, command):
+    shutil.rmtree(longer.folder / Path(FINE_TUNED).parent)
+    log = longer.folder / "results/small/logs/finetune/pseudoword_dm-lr-1.log"
+    log.unlink()
+    longer.known = set(cluster.look())
+    process = longer.submitted(FINE_TUNED)
+
+    state = longer.folder / Path(FINE_TUNED).with_name(".lr-1.partial") / "state.safetensors"
     wait_for(state.exists, 600, "state")
-    (running,) = (r["JobId"] for r in cluster.queue() if re.search(r"finetune_.*_1$", r["Comment"]))
+    (running,) = (record["JobId"] for record in cluster.queue())
     subprocess.run([*command, running if command is PREEMPTED else f"JobId={running}"], check=True)
     end(process)
     # The first attempt's log is gone: what it saved shows in the second's.
     assert re.search(r"going on in epoch \d+", log.read_text())
     print(cluster.jobs[running]["JobState"])
-    assert jobs_of(unfinished, cluster)["finetune"] == 3  # of two learning rates
+    assert jobs_of(longer, cluster)["finetune"] == 2
+    assert longer.digests("finetune/*/lr-1.csv", "finetune/*/lr-1/**/*") == longer.whole
 
 
 def test_a_node_and_the_controller_of_slurm_die_and_come_back(unfinished, cluster):

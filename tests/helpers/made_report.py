@@ -4,7 +4,10 @@ The stages write them themselves where they can without training anything. `work
 columns of all of them, also of those that are written here, with those of a study that was really run.
 """
 
+import functools
 import math
+import shutil
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -170,7 +173,19 @@ class Made:
 
 
 def make_results(folder, keys=("a", EVIL)):
-    """A results folder of a study as the workflow leaves it."""
+    """A results folder of a study as the workflow leaves it. Its pictures lie where they were first made."""
+    return Path(shutil.copytree(_once(tuple(keys)).name, folder))
+
+
+@functools.cache
+def _once(keys):
+    """The same in a folder that lasts as long as the process: tests that change it take a copy, which is cheap."""
+    temporary = tempfile.TemporaryDirectory(prefix="made-report-")
+    _make(Path(temporary.name), keys)
+    return temporary
+
+
+def _make(folder, keys):
     made = Made(folder, keys, _images(folder, "train", keys))
     classes = pd.DataFrame({"class": [*keys, "empty"], "lemmas": ["ay, alpha", f"b {EVIL}", "none at all"]})
     classes = classes.assign(hypernyms="letter", definition="", train=[5, 5, 0])
@@ -186,7 +201,6 @@ def make_results(folder, keys=("a", EVIL)):
     for stage, name, seconds in (("classify", "a", 61), ("classify", "b", 10), ("audit", "a", 5)):
         path = folder / "benchmarks" / stage / f"{name}.tsv"
         files.write_text(path, f"s\th:m:s\tmax_rss\n{seconds}.0\t0:01:00\t{'-' if name == 'b' else 300}\n")
-    return folder
 
 
 def _write_generated(made):

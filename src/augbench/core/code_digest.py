@@ -34,7 +34,7 @@ def digest(source: str | Path) -> str:
     """SHA-256 (16 hex digits) over a Python file and all of :func:`modules_of`."""
     total = hashlib.sha256(Path(source).read_bytes())
     for file in modules_of(source):
-        total.update(file.relative_to(PACKAGE).as_posix().encode() + b"\0" + file.read_bytes())
+        total.update(_line(file, PACKAGE))
     return total.hexdigest()[:16]
 
 
@@ -43,7 +43,13 @@ def digest_of_module(module: str) -> str:
     return digest(PACKAGE.parent.joinpath(*module.split(".")).with_suffix(".py"))
 
 
-@functools.cache  # sources do not change while a plan is made
+@functools.cache  # sources do not change while a plan is made, and most scripts import most of them
+def _line(file: Path, package: Path) -> bytes:
+    """A file's name in the package, and the digest of what it holds."""
+    return file.relative_to(package).as_posix().encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest()
+
+
+@functools.cache
 def _imports(file: Path, package: Path) -> tuple[Path, ...]:
     """The files of the package that this one imports or includes itself."""
     text = file.read_text(encoding="utf-8")

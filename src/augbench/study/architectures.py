@@ -184,9 +184,7 @@ class Torchvision(Library):
             raise ValueError(f"unknown classifier {model!r}; did you mean {names}?")
 
     def parameters(self, model):
-        stated = re.compile(r"^class (\w+)_Weights\(.*?\"num_params\": (\d+)", re.MULTILINE | re.DOTALL)
-        counts = {weights.lower(): int(count) for text in _sources() for weights, count in stated.findall(text)}
-        return counts.get(model, SMALL_PARAMETERS)
+        return _stated_parameters().get(model, SMALL_PARAMETERS)
 
     def build(self, model, classes, image_size, pretrained):
         self.check(model)
@@ -211,6 +209,13 @@ def known_models() -> list[str]:
     registered = re.compile(r"^@register_model\(\).*?^def (\w+)\(", re.MULTILINE | re.DOTALL)
     names = {name for text in _sources() for name in registered.findall(text)}
     return [SMALL, *sorted(names)]
+
+
+@functools.cache
+def _stated_parameters() -> dict[str, int]:
+    """Parameters of torchvision's models that have weights, as its sources state them."""
+    stated = re.compile(r"^class (\w+)_Weights\(.*?\"num_params\": (\d+)", re.MULTILINE | re.DOTALL)
+    return {weights.lower(): int(count) for text in _sources() for weights, count in stated.findall(text)}
 
 
 @functools.cache

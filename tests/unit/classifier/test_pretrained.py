@@ -255,6 +255,7 @@ def test_only_the_last_layer_is_trained(sets, tmp_path, request, network):
     assert recognised(tmp_path, sets[2], settings) == correct_in(tmp_path)
 
 
+@pytest.mark.middle  # takes seconds
 @pytest.mark.parametrize("step", [2, 7])
 @pytest.mark.parametrize("how", [FINE_TUNED, {"train": "head", "batch_size": 8, "max_epochs": 3, "ema": 0.9}])
 def test_a_run_ended_by_sigterm_goes_on_to_the_same_bytes(sets, tmp_path, resnet, how, step):

@@ -75,6 +75,7 @@ def test_a_feature_that_is_the_same_everywhere_does_no_harm():
     )
 
 
+@pytest.mark.middle  # takes seconds
 def test_a_probe_is_as_good_as_the_last_layer_trained_to_convergence(settings, sets, run):
     """A plain loop: timm's features of timm's pictures, a linear layer, and Adam until nothing changes."""
     network = timm.create_model(settings.model, pretrained=True, num_classes=0).eval()
@@ -134,6 +135,7 @@ def test_the_strength_is_that_of_the_best_validation_accuracy(run):
     assert run[1]["best_log10_C"] == equals["log10_C"][equals["validation_loss"].idxmin()]
 
 
+@pytest.mark.middle  # takes seconds
 def test_runs_read_features_that_are_there_and_give_the_same_bytes(settings, sets, tmp_path, monkeypatch):
     added = tinted(tmp_path, "added", 30, side=SIDE, noise=60)
     added["image_id"] = "added/" + added["image_id"].astype(str)
@@ -175,6 +177,7 @@ def test_images_are_encoded_once_for_all_probes_of_a_job(settings, sets, tmp_pat
     assert len(encoded) == len(set(encoded)) == 60 + 60 + 20
 
 
+@pytest.mark.middle  # takes seconds
 def test_added_images_weigh_what_a_method_says(settings, sets, tmp_path):
     """Images with wrong labels do less harm the less they weigh."""
     wrong = sets[0].iloc[100:250].copy()

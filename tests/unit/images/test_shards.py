@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 from types import SimpleNamespace
 
 import numpy as np
@@ -279,6 +280,19 @@ def test_a_pool_of_images_is_packed_without_what_cannot_be_read(tmp_path, capsys
     assert sample["txt"].decode() == "wörds"
     output = capsys.readouterr().out
     assert "b.jpg: cannot read image" in output and "c.jpg: cannot read" in output
+
+
+@pytest.mark.parametrize("change", [b"other", b"longer than before"])
+def test_a_changed_file_of_a_pool_is_noticed(tmp_path, change):
+    """Also where its size is what it was."""
+    one, other = tmp_path / "one.jpg", tmp_path / "other.jpg"
+    one.write_bytes(b"first")
+    other.write_bytes(b"alike")
+    before = pools.states([str(one), str(other)])
+    one.write_bytes(change)
+    os.utime(one, ns=(0, before[0][2] + 1))
+    after = pools.states([str(one), str(other)])
+    assert after[0] != before[0] and after[1] == before[1]
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ def figure():
         print(f"{family:<16}{ends.total():>7}{ends['succeeded']:>11}{ends['sentence']:>14}")
 
 
+@pytest.mark.middle  # takes seconds
 @pytest.mark.filterwarnings("ignore")  # Pillow's own, of the damage
 @pytest.mark.parametrize("family", hostile.FAMILIES)
 def test_hostile_inputs_end_in_success_or_in_one_sentence(family, tmp_path, capsys):

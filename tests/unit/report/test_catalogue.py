@@ -96,6 +96,7 @@ def test_which_figures_a_study_has_follows_from_its_configuration(methods, scale
     assert "figure3" in catalogue.figures(plan({"boomerang": boomerang}, scaling={}))
 
 
+@pytest.mark.middle  # takes seconds
 @pytest.mark.parametrize("name", ["differences", "figure7"])  # lines and text; pictures
 def test_a_pdf_is_whole_and_undated(gathered, name):
     figure, data = gathered[name]
@@ -104,6 +105,7 @@ def test_a_pdf_is_whole_and_undated(gathered, name):
     assert (b"/Subtype /Image" in drawn) == (name == "figure7")
 
 
+@pytest.mark.middle  # takes seconds
 def test_figures_are_whole_and_safe(written):
     for path in written.glob("*.svg"):
         text = path.read_bytes()

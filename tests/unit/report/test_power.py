@@ -54,6 +54,7 @@ def test_a_spread_is_what_a_row_of_the_table_was_computed_from():
     assert row["difference"] / error == pytest.approx(row["t"])
 
 
+@pytest.mark.middle  # takes seconds
 @pytest.mark.parametrize(("images", "gap", "taste", "luck"), [(1500, 0.25, 0.4, 0.25), (600, 0.33, 1.6, 0.15)])
 def test_so_many_runs_have_the_power_that_is_said(images, gap, taste, luck):
     """The spread of methods is known from 300 studies of five runs: mostly over runs, or mostly over test images. As

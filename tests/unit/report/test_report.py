@@ -3,12 +3,14 @@
 import re
 import shutil
 from html.parser import HTMLParser
+from pathlib import Path
 from urllib.parse import unquote
 
 import pandas as pd
 import pytest
 from made_report import EVIL, METHODS, exhibits, make_results, plan, results, section, write_page
 
+from augbench import images
 from augbench.core import benchmarks, files
 from augbench.report import catalogue
 from augbench.report import page as report_page
@@ -150,7 +152,7 @@ def test_gathered_numbers(folder, shown):
 
 
 def test_an_image_that_cannot_be_read_leaves_the_rest(folder):
-    picture = folder / "pictures" / "train-0.png"
+    picture = Path(images.read(folder / "dataset" / "train.parquet")["path"][0])
     hidden = picture.rename(picture.with_name("hidden"))
     try:
         picture.write_bytes(b"not an image")

@@ -36,6 +36,7 @@ def test_the_standard_error_holds_both_sources_of_variance():
     assert np.median([row["sd_draws"] for row in rows]) == pytest.approx(BETWEEN, rel=0.2)
 
 
+@pytest.mark.middle  # takes seconds
 def test_differences_are_paired_by_draw_and_their_intervals_cover():
     """What draws have in common cancels: of 3 draws of 5 runs a difference varies by 2 / 15."""
     one, two = simulated(effect=0.5)
