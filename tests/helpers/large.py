@@ -55,6 +55,7 @@ def make_results(folder, classes=1000):
         )
 
     images.write(folder / "dataset" / "train.parquet", table("train"))
+    images.write(folder / "dataset" / "validation.parquet", table("validation"))
     summaries, accuracies, confusions = [], [], []
     generating = [method for method, row in METHODS.items() if row["start"] in ("noise", "image")]
     for method, row in METHODS.items():

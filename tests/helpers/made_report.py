@@ -77,7 +77,8 @@ def files_of(folder, plan, **further):
     main = {method: f"x{plan.ratios(method)[0]:g}" for method in plan.methods}
     tables = ("table1", "differences", "scaling", "groups", "per_class", "confusions")
     named = {name: f"{folder}/tables/{name}.csv" for name in tables}
-    named |= {"classes": f"{folder}/dataset/classes.csv", "train": f"{folder}/dataset/train.parquet"}
+    named |= {"classes": f"{folder}/dataset/classes.csv"}
+    named |= {split: f"{folder}/dataset/{split}.parquet" for split in ("train", "validation")}
     named |= {name: f"{folder}/tables/{name}.csv" if plan.adding else None for name in ("domain_gap", "set_metrics")}
     named |= {"clusters": f"{folder}/finetune/clusters.parquet" if plan.clustered else None}
     named |= {f"paper_{name}": str(package_data.bundled(f"paper_{name}.csv")) for name in ("results", "compute")}
@@ -192,6 +193,7 @@ def _make(folder, keys):
     classes["excluded"] = ["", "", f"3 images <b>only</b> {EVIL}"]
     files.write_csv(folder / "dataset" / "classes.csv", classes)
     images.write(folder / "dataset" / "train.parquet", made.train)
+    images.write(folder / "dataset" / "validation.parquet", made.train.iloc[:3])
     _write_generated(made)
     _write_finetuned(made)
     _write_retrieved(made)
@@ -257,7 +259,7 @@ def _write_retrieved(made):
         ledger[ledger["fate"] != "lost"].groupby(["class", "fate"]).size(), wanted
     ).assign(lost=lost)
     files.write_csv(place / "funnel.csv", funnel.assign(considered=funnel["considered"] + lost))
-    answers = [("example.org", 20, 17, 3, 0, 0, 0, 0), (f"{EVIL}.org", 5, 2, 0, 3, 0, 0, 0)]
+    answers = [("example.org", 20, 17, 3, 0, 0, 0, 0, 3_400_000), (f"{EVIL}.org", 5, 2, 0, 3, 0, 0, 0, 200_000)]
     files.write_csv(place / "hosts.csv", pd.DataFrame(answers, columns=hosts.COLUMNS))
 
 

@@ -143,7 +143,7 @@ rule review:
     params:
         title=lambda w: METHODS[w.method].title,
         inspected=setting("audit.inspected"),
-        in_full=setting("audit.in_full"),
+        in_full=setting("judged_in_full"),
         seed=setting("seed"),
     message:
         "{wildcards.study}: make the page on which people judge {wildcards.method}'s duplicate candidates"

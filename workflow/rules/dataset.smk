@@ -251,6 +251,7 @@ rule export:
         train=ANY.split("train"),
         classes=rules.dataset.output.classes,
         added=lambda w: files_of(w).first_added_set(w.method),
+        classifier=lambda w: files_of(w).card_classifier(w.method),
     output:
         directory(ANY.export("{method}", "{form}")),
     log:

@@ -4,7 +4,7 @@
 # VAE posteriors of the target, encoded once for every fine-tuning.
 rule encode_latents:
     input:
-        backbone=ANY.model("backbone"),
+        backbone=lambda w: files_of(w).model("backbone"),
         train=ANY.split("train"),
         validation=ANY.split("validation"),
     output:
@@ -34,7 +34,7 @@ rule encode_latents:
 
 use rule encode_latents as encode_named_latents with:
     input:
-        backbone=ANY.backbone_folder("{backbone}"),
+        backbone=lambda w: files_of(w).backbone_folder(w.backbone),
         train=ANY.split("train"),
         validation=ANY.split("validation"),
     output:

@@ -13,4 +13,5 @@ export(
     classes.kept(snakemake.input.classes),
     snakemake.output[0],
     snakemake.params.card,
+    snakemake.input.classifier or None,
 )

@@ -10,7 +10,7 @@ import pandas as pd
 import yaml
 
 from augbench import images
-from augbench.core.files import whole, write_csv
+from augbench.core.files import read_json, whole, write_csv
 from augbench.core.seeds import generator
 
 FORMATS = ("folder", "webdataset", "huggingface")
@@ -32,6 +32,7 @@ def export(
     classes: Sequence[Mapping],
     folder: str | Path,
     card_info: Mapping[str, str],
+    classifier: str | Path | None = None,
 ) -> None:
     """Write the training images and those that a method adds as the folder ``folder``, whole or not at all.
 
@@ -45,6 +46,8 @@ def export(
     ----------
     train, added : image tables; classes : rows with class and lemmas; images of other classes are left out
     card_info : for the card: study, method, ratio and text on it
+    classifier : metrics of a classifier whose pretrained weights had a say in which images are added; the card names
+        them
 
     Raises ValueError naming an image that cannot be read.
     """
@@ -60,7 +63,8 @@ def export(
             sources = _write_folders(temporary, table, names, with_metadata=form == "huggingface")
         write_csv(temporary / "sources.csv", pd.DataFrame(sources, columns=list(SOURCES)))
         if form == "huggingface":
-            (temporary / "README.md").write_text(_card(table, len(names), card_info), encoding="utf-8")
+            weights = read_json(classifier)["weights"] if classifier else None
+            (temporary / "README.md").write_text(_card(table, len(names), card_info, weights), encoding="utf-8")
         rows = [{"label": labels[row["class"]], "folder": names[row["class"]], **row} for row in classes]
         known = pd.DataFrame(rows)[["label", "folder", "class", "lemmas"]].sort_values("label")
         write_csv(temporary / "classes.csv", known)
@@ -162,7 +166,7 @@ def _write_shards(folder: Path, table: pd.DataFrame, labels: Mapping[str, int], 
     return sources
 
 
-def _card(table: pd.DataFrame, classes: int, card_info: Mapping[str, str]) -> str:
+def _card(table: pd.DataFrame, classes: int, card_info: Mapping[str, str], weights: Mapping | None) -> str:
     """A dataset card; nothing in it but numbers, what the configuration says, and the names of models and licences."""
     counts = table["origin"].value_counts()
     head = {
@@ -181,7 +185,19 @@ def _card(table: pd.DataFrame, classes: int, card_info: Mapping[str, str]) -> st
         "and similarity of a retrieved one. `classes.csv` has the names of the classes, `sources.csv` the source and "
         "licence of every image, as far as they are known.\n\n"
         "Retrieved images are other people's: whoever passes them on needs the right to do so. "
-        f"Generated ones are under the terms of the model that made them{_terms(table)}.\n"
+        f"Generated ones are under the terms of the model that made them{_terms(table)}.\n{_chosen_by(weights)}"
+    )
+
+
+def _chosen_by(weights: Mapping | None) -> str:
+    """The pretrained weights of the classifiers that chose among images."""
+    if weights is None:
+        return ""
+    facts = {"revision": weights["revision"], "SHA-256": weights["sha256"], "licence": weights["licence"] or "unknown"}
+    known = ", ".join(f"{key}: {NO_NAME.sub('_', str(value))}" for key, value in facts.items() if value)
+    return (
+        "\nWhich images were added was decided with the help of a classifier that began with the weights "
+        f"{NO_NAME.sub('_', str(weights['name']))} ({known}).\n"
     )
 
 

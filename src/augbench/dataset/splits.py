@@ -22,8 +22,9 @@ def split(target, dataset, seed: int, verifier: Verifier | None = None, decode: 
     (paper, section 3): ``validation``, a disjoint ``train`` and a further disjoint set of the size of the
     training set, ``more_real``, as far as images are left; the rest is ``unused``. Validation images are drawn
     first, so they are the same for 10% of ImageNet and for all of it. With ``shots`` test images are drawn next, so
-    that the training images of more shots are those of fewer, and others. Sizes are those of :func:`sizes`.
-    Of a validation or test split of the target's own, all images are taken, and none are drawn for it.
+    that the training images of more shots are those of fewer, and others; so are validation images that are no share
+    of a class: they are the last in its order. Sizes are those of :func:`sizes`. Of a validation or test split of the
+    target's own, all images are taken, and none are drawn for it.
 
     Without ``decode`` images are taken to be readable, as all are where one that is not stops the study. Raises
     ValueError naming an unreadable image (``unreadable: stop``) or a class left without images.
@@ -39,13 +40,16 @@ def split(target, dataset, seed: int, verifier: Verifier | None = None, decode: 
         files_of_class = usable(layout.train(key))
         rng = generator(seed, "split", key)
         order = [files_of_class[i] for i in rng.permutation(len(files_of_class))]
-        start = 0
-        for name, count in sizes(len(order), dataset, layout.own).items():
+        counts, start = sizes(len(order), dataset, layout.own), 0
+        if dataset.shots and dataset.validation is None:
+            last = len(order) - counts.get("validation", 0)
+            order = order[last:] + order[:last]
+        for name, count in counts.items():
             part = order[start : start + count]
             start += count
             if name == "train" and dataset.shots and len(part) < dataset.shots:
                 raise BadInput(too_few_for_shots(key, len(order), len(part), dataset.shots))
-            if getattr(dataset, name, 0) > 0 and not part:
+            if getattr(dataset, name, 0) and not part:
                 raise BadInput(f"the class {key} has {len(order)} images, too few for the split {name!r}")
             rows += [(name, key, file) for file in sorted(part)]
         rows += [("unused", key, file) for file in sorted(order[start:])]
@@ -68,11 +72,14 @@ def sizes(count: int, dataset, own: Collection[str] = ()) -> dict[str, int]:
     images are shared out and rounding wants more than there are, validation and test give in turn, so that what
     training leaves makes two equal parts (Caltech256); without a test share training gives, so that it is all but
     the validation split (full ImageNet). With ``shots``, training takes so many of what the other splits leave, or
-    all of it.
+    all of it, and validation at most four, unless a share is set aside for it.
     """
     if dataset.shots:
         held_out = {name: getattr(dataset, name) for name in ("validation", "test") if name not in own}
-        wanted = {name: min(count, math.ceil(round(share * count, 9))) for name, share in held_out.items()}
+        wanted = {
+            name: min(count, dataset.validation_shots if share is None else math.ceil(round(share * count, 9)))
+            for name, share in held_out.items()
+        }
         wanted["train"] = max(0, min(dataset.shots, count - sum(wanted.values())))
         return wanted | {"more_real": max(0, min(wanted["train"], count - sum(wanted.values())))}
     shares = {name: getattr(dataset, name) for name in ("validation", "train", "test") if name not in own}

@@ -164,7 +164,7 @@ def check_shares(study: Study, place: str, further: str | None) -> None:
     """That shares are of one whole, and leave some to a method that adds further real images. Raises ConfigError."""
     own = _own_splits(study)
     drawn = ("validation", "test") if study.dataset.shots else ("train", "validation", "test")
-    shares = {name: getattr(study.dataset, name) for name in drawn if name not in own}
+    shares = {name: share for name in drawn if name not in own and (share := getattr(study.dataset, name)) is not None}
     total = round(sum(shares.values()), 9)
     if total > 1:
         raise ConfigError(f"{place}.dataset: {' + '.join(shares)} must not exceed 1; they are {total:g}")
@@ -193,8 +193,9 @@ def check_splits(study: Study, place: str) -> None:
     if study.target.reader.is_built_in:
         return
     layout, shots = study.target.reader.layout(study.target), study.dataset.shots or 0
-    left = 1 - study.dataset.validation - study.dataset.test
-    enough = ENOUGH + math.ceil((shots + 2) / max(left, 0.01))  # each share is rounded up
+    left = 1 - (study.dataset.validation or 0) - study.dataset.test
+    drawn = shots + study.dataset.validation_shots
+    enough = ENOUGH + math.ceil((drawn + 2) / max(left, 0.01))  # each share is rounded up
     for key in layout.classes:
         count = sum(1 for _ in itertools.islice(layout.train(key), enough))
         sizes = splits.sizes(count, study.dataset, own)

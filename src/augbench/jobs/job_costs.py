@@ -42,6 +42,12 @@ PRODUCTS = 2e11  # a second, in double precision, on a T4
 VECTOR_BYTES = 4 * 768  # of an image's embedding by the audit's second detector
 
 
+# Rules whose outputs all draws of a target share.
+SHARED = frozenset({"pack_pool", "download_pool", "embed_pool", "index_pool", "index_captions", "train_clip"})
+SHARED |= {"fetch_backbone", "fetch_named_backbone", "fetch_safety_checker"}
+SHARED |= {"train_vae", "train_unet", "train_safety_checker"}
+
+
 class Need(NamedTuple):
     """What one job needs: ``seconds`` by the clock, ``megabytes`` of memory, ``gpus`` and the ``card`` by whose time
     the seconds are estimated, and the bytes that it ``writes`` to stay, and ``drops`` when what needs them is done."""
@@ -576,7 +582,12 @@ class JobCosts:
         return largest
 
     def jobs(self) -> Iterator[tuple[str, Need]]:
-        """The rule and the need of each job of the study's report."""
+        """The rule and the need of each job of the study's report; of a further draw of a target without those of which
+        the first draw has the results."""
+        skipped = SHARED if self.files.borrows else frozenset()
+        return ((rule, need) for rule, need in self._every_job() if rule not in skipped)
+
+    def _every_job(self) -> Iterator[tuple[str, Need]]:
         for rule in self._once():
             yield rule, getattr(self, rule)()
         yield from self._pool_jobs()

@@ -12,6 +12,7 @@ class Paths:
     def __init__(self, study: str):
         self.name = study
         self.folder = f"{RESULTS}/{study}"
+        self.shared = self.folder  # of models and the pool, which all draws of a target use
 
     # The target, and the data set of the classes that take part.
 
@@ -41,22 +42,22 @@ class Paths:
     def model(self, name: str) -> str:
         """The folder of a model: ``backbone``, ``clip``, ``vae``, ``safety`` (trained with the backbone) or
         ``safety_checker`` (named)."""
-        return f"{self.folder}/{name}"
+        return f"{self.shared}/{name}"
 
     def pool_shard(self, part: int | str, extension: str = "tar") -> str:
-        return f"{self.folder}/pool/shards/{part}.{extension}"
+        return f"{self.shared}/pool/shards/{part}.{extension}"
 
     def pool_embeddings(self, part: int | str) -> str:
-        return f"{self.folder}/pool/embeddings/{part}"
+        return f"{self.shared}/pool/embeddings/{part}"
 
     @property
     def pool_index(self) -> str:
-        return f"{self.folder}/pool/index"
+        return f"{self.shared}/pool/index"
 
     @property
     def pool_captions(self) -> str:
         """The full-text index of the pool's captions."""
-        return f"{self.folder}/pool/captions.sqlite"
+        return f"{self.shared}/pool/captions.sqlite"
 
     # What methods make.
 
@@ -85,7 +86,7 @@ class Paths:
 
     def backbone_folder(self, name: str | None = None) -> str:
         """The folder of a diffusion model that the configuration gives a name, or of the study's own."""
-        return f"{self.folder}/backbones/{name}" if name else self.model("backbone")
+        return f"{self.shared}/backbones/{name}" if name else self.model("backbone")
 
     def latents(self, split: str, backbone: str | None = None) -> str:
         """The latents of a split by the autoencoder of a backbone that has a name, or of the study's own."""

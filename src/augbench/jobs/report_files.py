@@ -19,6 +19,7 @@ def report_files(files: StudyFiles) -> dict:
     return {
         "classes": files.classes,
         "train": files.split("train"),
+        "validation": files.split("validation"),
         **{name: files.table(name) for name in TABLES},
         **{name: files.table(name) if adding else None for name in ("domain_gap", "set_metrics")},
         "evaluation": files.table("evaluation") if files.study.evaluate else None,
@@ -42,6 +43,7 @@ def report_files(files: StudyFiles) -> dict:
         "ledgers": {key: files.retrieval(maker, "ledger.parquet") for key, maker in retrieved.items()},
         "funnels": {key: files.retrieval(maker, "funnel.csv") for key, maker in retrieved.items()},
         "hosts": {key: files.retrieval(maker, "hosts.csv") for key, maker in retrieved.items()},
+        "pool_ledgers": files.pool_ledgers if retrieved else [],
         "scores": {key: files.scores(makers[key], "main") for key in adding if makers[key] in files.scored},
         "filtered": {key: files.filtered(key, "main", "counts.csv") for key in files.filtering if key in adding},
     }

@@ -9,7 +9,7 @@ from augbench.audit.duplicates import RADIUS
 from augbench.dataset.class_table import class_keys
 from augbench.jobs.paths import SPLITS, Paths
 from augbench.study import prompts, unions
-from augbench.study.config import Config, Study, draw_names, parts_of
+from augbench.study.config import Config, Study, draw_names, first_draw, parts_of
 from augbench.study.methods import GENERATION, Method
 from augbench.study.readers.layout import HELD_OUT
 from augbench.study.recipes import Recipe
@@ -30,6 +30,11 @@ class StudyFiles(Paths):
         self.config = config
         self.study: Study = config.studies[name]
         self.methods: dict[str, Method] = config.methods_of(self.study)
+        first = first_draw(name)
+        # A world that is made here has a web of its own for each draw, made for that draw's test images.
+        self.borrows = first != name and not self.study.target.reader.is_built_in
+        if self.borrows:
+            self.shared = Paths(first).folder
 
     # Methods: those of the study, and those that are here for their images alone, which a union takes.
 
@@ -176,6 +181,13 @@ class StudyFiles(Paths):
         """The image files that make one shard of a pool that is a folder."""
         size = self.study.jobs.images_per_shard
         return self.pool_files[int(part) * size : (int(part) + 1) * size]
+
+    @property
+    def pool_ledgers(self) -> list[str]:
+        """What became of each link of a pool that is downloaded as a whole, before it is searched."""
+        source = self.pool.source
+        whole = source.downloads and source.is_packed
+        return [self.pool_shard(part, "parquet") for part in range(len(self.pool_shards))] if whole else []
 
     @property
     def embedding_jobs(self) -> int:
@@ -382,6 +394,13 @@ class StudyFiles(Paths):
         if self.study.scores:
             wanted = [method for method in self.adding if not self.methods[method].start.is_union]
         return list(dict.fromkeys(self.makers[method] for method in wanted))
+
+    def card_classifier(self, method: str) -> str | list:
+        """Metrics that name the pretrained weights of the classifiers that chose among a method's images, as a filter
+        or among candidates: those of the judge, a classifier like these. None where no such classifier chose."""
+        rows = [self.methods[part] for part in self.shares(method) or [method]]
+        chosen = any(row.trained or (row.filter and row.filter.by.needs_classifier) for row in rows)
+        return self.judge("metrics.json") if chosen and self.study.classifier.is_pretrained else []
 
     def selection_of(self, method: str) -> str | list:
         """Which candidate of a fine-tuning makes a method's images; none for a method without."""

@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 from augbench.report import sentences
 from augbench.report.comparison import LEVEL, holm
-from augbench.report.exhibits.exhibit import counted
 from augbench.report.options import Facts, Option
 
 
@@ -66,7 +65,7 @@ def _decided(facts: Facts) -> Decided:
         return _leaking(facts, facts.alone, helping[0], trusted)
     if helping:
         return _helped(facts, facts.alone, trusted)
-    return _not_helped(facts, facts.alone)
+    return _not_helped(facts)
 
 
 def _without_comparison(facts: Facts) -> Decided:
@@ -93,14 +92,14 @@ def _helped(facts: Facts, alone: Option, helping: list[Option]) -> Decided:
         verdict = f"Use {first.title} or {equal[0].title}: which is better is open."
     elif equal:
         verdict = f"Use {first.title} or one of {len(equal)} others that help: which is best is open."
-    todo = [*sentences.recipe(first, facts), *sentences.cheaper(first, equal, facts)]
+    todo = [*sentences.recipe(first, facts), *sentences.cheaper(first, equal, facts), *sentences.harmful(facts)]
     gained = [*sentences.gained(first, alone), *sentences.more_real(facts)]
-    sure = [*sentences.certain(first, facts), *sentences.standing(facts, helping, equal), *sentences.harmful(facts)]
+    sure = [*sentences.certain(first, facts), *sentences.standing(facts, helping, equal)]
     lines = [Line("What to do", todo), Line("What you gain", gained), Line("How sure it is", sure)]
     return "open" if equal else "winner", verdict, first, lines
 
 
-def _not_helped(facts: Facts, alone: Option) -> Decided:
+def _not_helped(facts: Facts) -> Decided:
     harmful = [each for each in facts.options if each.harms]
     verdict, case = "Train on your own images alone: no method is shown to help.", "no difference"
     if harmful:
@@ -108,8 +107,8 @@ def _not_helped(facts: Facts, alone: Option) -> Decided:
     if len(harmful) == len(facts.options):
         verdict = "Train on your own images alone: what was tried makes the classifier worse."
     lines = [
-        Line("What to do", [*sentences.own_images(facts), *sentences.more_real(facts)]),
-        Line("How sure it is", [*sentences.harmful(facts), *sentences.promising(facts, alone)]),
+        Line("What to do", [*sentences.own_images(facts), *sentences.harmful(facts), *sentences.more_real(facts)]),
+        Line("How sure it is", [*sentences.certain_harm(facts), *sentences.promising(facts)]),
     ]
     return case, verdict, None, lines
 
@@ -120,21 +119,17 @@ def _leaking(facts: Facts, alone: Option, first: Option, trusted: list[Option]) 
     now = f"Use {second.title} for now" if second else "Train on your own images alone for now"
     if first.leak.is_judged:
         verdict = f"{now}: {first.title} adds copies of test images."
-        clean = f"Set `drop_leaks: true` in the study and run again: then {first.title} adds no copies of test images."
+        clean = sentences.cleaning(first)
     else:
-        pairs = counted(first.leak.pairs, "pair")
-        verdict = f"{now}, and look at what {first.title} adds: it may include copies of test images."
-        clean = (
-            f"Before you use {first.title}, open `{first.review}` and judge the {pairs}: each shows an image that it "
-            f"adds beside a test image that it resembles. Save your verdicts as `{first.verdicts}` and run again. Or "
-            "set `drop_leaks: true` and run again, which leaves all of these images out."
-        )
+        verdict = f"{now}: what {first.title} adds may include copies of test images."
+        clean = sentences.judging(first)
     todo = sentences.recipe(second, facts) if second else sentences.own_images(facts)
     gained = sentences.gained(second, alone) if second else []
     lines = [
-        Line("What to do", [*todo, clean]),
+        Line("What to do", [*todo, *sentences.harmful(facts)]),
+        Line("Optional", clean),
         Line("What you gain", [*gained, *sentences.leaked(first), *sentences.more_real(facts)]),
-        Line("How sure it is", [*(sentences.certain(second, facts) if second else []), *sentences.harmful(facts)]),
+        Line("How sure it is", sentences.certain(second, facts) if second else []),
     ]
     return "leak", verdict, second, lines
 

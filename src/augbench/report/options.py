@@ -68,6 +68,7 @@ class Option:
     review: str = ""  # page on which people judge duplicate candidates
     verdicts: str = ""  # where their verdicts belong
     validation_leak: float = 0.0  # percent of the validation images that resemble added ones
+    further_leaks: tuple[tuple[str, float], ...] = ()  # the same of each further test set, by its name
     recognised: float = math.nan  # percent of the added images, by the judge of the domain gap
     terms: tuple[str, ...] = ()  # sentences on licences
     unchecked: bool = False  # for unsafe content
@@ -108,6 +109,7 @@ class Facts:
     train: int  # training images
     tested: int  # test images
     runs: int  # of each method
+    classifier: str = "this study's"  # its network
     unit: str = "core-hours"
     recognised_test: float = math.nan  # percent of the test images, by the judge of the domain gap
     zero_shot: ZeroShot | None = None

@@ -30,6 +30,7 @@ class Files:
 
     classes: str
     train: str
+    validation: str
     table1: str
     differences: str
     scaling: str
@@ -59,6 +60,7 @@ class Files:
     ledgers: dict[str, str] = field(default_factory=dict)
     funnels: dict[str, str] = field(default_factory=dict)
     hosts: dict[str, str] = field(default_factory=dict)  # what became of the links that were asked for
+    pool_ledgers: list[str] = field(default_factory=list)  # the same of a pool that is downloaded as a whole
     scores: dict[str, str] = field(default_factory=dict)  # of the images that a method could add at the main ratio
     filtered: dict[str, str] = field(default_factory=dict)  # how many of them were left out
 
@@ -124,6 +126,10 @@ class StudyResults:
     @cached_property
     def train(self) -> pd.DataFrame:
         return images.read_columns(_present(self.files.train), columns=[*images.REFERENCE, "prompt", "url"])
+
+    @cached_property
+    def validation_count(self) -> int:
+        return images.count(_present(self.files.validation))
 
     @cached_property
     def train_by_class(self) -> dict[str, pd.DataFrame]:
@@ -267,9 +273,16 @@ class StudyResults:
         )
 
     def links(self, method: str) -> dict:
-        """How many links were asked for, on how many hosts, and how many answered."""
-        table = pd.read_csv(_present(self.files.hosts[method]), usecols=["asked", "answered"])
-        return {"hosts": len(table), "asked": int(table["asked"].sum()), "answered": int(table["answered"].sum())}
+        """How many links were asked for, on how many hosts, how many answered, and with how many bytes."""
+        table = pd.read_csv(_present(self.files.hosts[method]), usecols=["asked", "answered", "bytes"])
+        return {"hosts": len(table)} | {name: int(table[name].sum()) for name in table}
+
+    @cached_property
+    def pool_links(self) -> dict:
+        """The same of a pool that is downloaded as a whole, but for the hosts."""
+        parts = [pd.read_parquet(_present(path), columns=["bytes"])["bytes"] for path in self.files.pool_ledgers]
+        sizes = pd.concat(parts) if parts else pd.Series(dtype="int64")
+        return {"asked": len(sizes), "answered": int((sizes > 0).sum()), "bytes": int(sizes.sum())}
 
 
 def named_class(row) -> dict:

@@ -1,4 +1,5 @@
-"""The sentences of a study's answer, for readers who know no statistics."""
+"""The sentences of a study's answer, for readers who know no statistics: accuracies and gains are told as images of
+1,000, which percentage points are not for everybody."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -14,6 +15,10 @@ LEAKY = 1.0  # percent of the validation images that resemble added ones
 CHEAPER = 0.5  # of the best method's hours: what is as good and takes no more is named
 ERRORS = 2.0  # standard errors by which another number of added images is better or worse
 NAMED = 3  # methods that a sentence names
+ALONE = "your own images alone"
+FILE = "in your configuration file"
+AGAIN = "and run the same command again"
+EVIDENCE = ((0.01, "probably"), (0.001, "very probably"), (0.0, "almost certainly"))  # by the least p-value
 
 
 def own_images(facts: Facts) -> list[str]:
@@ -24,9 +29,30 @@ def recipe(option: Option, facts: Facts) -> list[str]:
     if not option.added:
         return [f"Train on your own {_number(facts.train)} images with {option.title}; no image is added."]
     return [
-        f"Train on your own {_number(facts.train)} images together with {_number(option.added)} that {option.title} "
-        f"adds. `snakemake results/{facts.study}/export/{option.method}/folder` writes this set as folders of images."
+        f"Run `snakemake results/{facts.study}/export/{option.method}/folder`, which copies your own "
+        f"{_number(facts.train)} images and {_number(option.added)}{_kind(option)} images that {option.title} adds "
+        "into one folder. Train on that folder."
     ]
+
+
+def _kind(option: Option) -> str:
+    kinds = [word for word, is_one in (("retrieved", option.retrieves), ("generated", option.generates)) if is_one]
+    return f" {' and '.join(kinds)}" if kinds else ""
+
+
+def judging(option: Option) -> list[str]:
+    """How to find out whether a method's gain is real, where nobody looked at its candidates."""
+    pairs = counted(option.leak.pairs, "pair")
+    return [
+        f"To see whether {option.title} is better, open `{option.review}` and judge the {pairs}: each shows an image "
+        "that it adds beside a test image that it resembles. Save your verdicts by the page's button, put the file at "
+        f"`{option.verdicts}` {AGAIN}. Or write `drop_leaks: true` {FILE} {AGAIN}: then none of these images are added."
+    ]
+
+
+def cleaning(option: Option) -> list[str]:
+    """How to use a method that adds copies of test images."""
+    return [f"To see whether {option.title} helps without these copies, write `drop_leaks: true` {FILE} {AGAIN}."]
 
 
 def cheaper(first: Option, equal: Iterable[Option], facts: Facts) -> list[str]:
@@ -41,19 +67,20 @@ def cheaper(first: Option, equal: Iterable[Option], facts: Facts) -> list[str]:
 
 def gained(option: Option, alone: Option) -> list[str]:
     here, before = round(10 * option.accuracy), round(10 * alone.accuracy)
-    low, high = (round(10 * each) for each in (option.gain.low, option.gain.high))
     return [
-        f"Of 1,000 new images like your test images, {option.title} labels about {here} correctly instead of {before}: "
-        f"{here - before} more. With other training runs and other test images it may be {low} to {high} more (95% "
-        "interval)."
+        f"Of 1,000 new images like your test images, a classifier trained with {option.title} labels about {here} "
+        f"correctly, one trained on your own images alone {before}: {here - before} more. Measured again, with other "
+        f"training runs and test images, it could be {_range(option.gain)} more; such a range is right in 95 of 100 "
+        "studies."
     ]
 
 
 def leaked(option: Option) -> list[str]:
     return [
-        f"{option.title} was measured to gain {_points(option.gain)}. But {_copies(option.leak)}. If the classifier "
-        f"labels these correctly because it has seen them, up to {option.leak.percent:.1f} points of the gain are not "
-        "real, and what is left may be chance."
+        f"With {option.title}, {_gain(option.gain)}. But {_copies(option.leak)}. A classifier labels "
+        "pictures correctly that it has been shown before, which says nothing of new ones: up to "
+        f"{_thousand(option.leak.percent)} of the {_thousand(option.gain.points)} may be due to that, and what is left "
+        "may be chance."
     ]
 
 
@@ -70,15 +97,22 @@ def more_real(facts: Facts) -> list[str]:
     real = facts.more_real
     if real is None or not real.helps:
         return []
-    return [
-        f"For comparison: {_number(real.added)} more real images that you label yourself gain {_points(real.gain)}."
-    ]
+    return [f"For comparison: with {_number(real.added)} more real images that you label yourself, {_gain(real.gain)}."]
 
 
 def certain(option: Option, facts: Facts) -> list[str]:
-    chance = "less than 1 in 1,000" if option.gain.p < 0.001 else f"about {1000 * option.gain.p:.0f} in 1,000"
-    corrected = f", corrected for {facts.tests} comparisons" if facts.tests > 1 else ""
-    return [f"If it did not help at all, chance alone would show such a gain in {chance} studies{corrected}."]
+    return [_evidence(option, f"{option.title} {{}} helps", "gain")]
+
+
+def _evidence(option: Option, claim: str, effect: str) -> str:
+    """How sure it is that a method makes a difference; p is corrected for the number of methods."""
+    p = option.gain.p
+    chance = "fewer than 1" if p < 0.001 else f"about {1000 * p:.0f}"
+    words = next(words for least, words in EVIDENCE if p >= least)
+    return (
+        f"{claim.format(words)}: if it made no difference, chance alone would show such a {effect} in {chance} of "
+        "1,000 studies like this one."
+    )
 
 
 def standing(facts: Facts, helping: list[Option], equal: list[Option]) -> list[str]:
@@ -88,39 +122,43 @@ def standing(facts: Facts, helping: list[Option], equal: list[Option]) -> list[s
         rival, names = equal[0].title, _listed([each.title for each in equal])
         gap, help_too = facts.pairs[first.method, equal[0].method], "help" if len(equal) > 1 else "helps"
         return [
-            f"It is not shown to be better than {names}, which {help_too} as well: measured {gap.points:+.1f} "
-            f"percentage points over {rival}, while {gap.low:+.1f} to {gap.high:+.1f} fits the data.",
+            f"It is not shown to be better than {names}, which {help_too} as well: of 1,000 images it labelled "
+            f"{_differing(gap.points)} correctly than {rival}, while {_between(gap)} fits the data.",
             *_separating(facts, gap, first.title, rival, len(others)),
         ]
     if len(others) > 1:
-        return [f"It is better than each of the {len(others)} other methods that help."]
+        return [f"The {len(others)} other methods that help gain less."]
     if others:
-        return [f"It is better than {others[0].title}, which helps too."]
+        return [f"{others[0].title} helps too, but less."]
     return ["It is the only method that is shown to help."] if len(facts.options) > 1 else []
 
 
-def promising(facts: Facts, alone: Option) -> list[str]:
+def promising(facts: Facts) -> list[str]:
     """Where no method helps: what may still be, and what would tell."""
     undecided = [each for each in facts.options if not each.gain.counts]
     if not undecided:
         return []
     best = max(undecided, key=lambda each: each.gain.points)
     most = max(each.gain.high for each in undecided)
-    sentences = ["That none is shown to help does not prove that none does."]
     if most < POINTLESS:
         return [
-            f"You can stop here: with 95% confidence in each, no method gains more than {most:.1f} percentage points."
+            f"Sure enough to stop here: it is unlikely that any method labels more than {_thousand(most)} more of "
+            "1,000 images correctly (each method's range is right in 95 of 100 studies)."
         ]
+    sentences = ["Not sure: that none is shown to help leaves it open whether one does."]
     if best.gain.points <= 0:
-        return [*sentences, f"But none was measured to be better, and gains above {most:.1f} points are unlikely."]
+        return [
+            *sentences,
+            f"But none was measured to be better, and more than {_thousand(most)} more of 1,000 images are unlikely.",
+        ]
     gain = best.gain
     sentences.append(
-        f"The most promising is {best.title}: measured {gain.points:+.1f} percentage points, while anything from "
-        f"{gain.low:+.1f} to {gain.high:+.1f} fits the data (95% interval)."
+        f"The most promising is {best.title}: of 1,000 images {_differing(gain.points)} were labelled correctly than "
+        f"with {ALONE}, but {_between(gain)} fits the data (such a range is right in 95 of 100 studies)."
     )
     if best.leak.percent >= gain.points:
         sentences.append(f"But {_copies(best.leak)}: see `{best.review}` first.")
-    return sentences + _separating(facts, gain, best.title, alone.title, facts.tests)
+    return sentences + _separating(facts, gain, best.title, ALONE, facts.tests)
 
 
 def _separating(facts: Facts, gap: Gain, one: str, other: str, tests: int) -> list[str]:
@@ -128,45 +166,64 @@ def _separating(facts: Facts, gap: Gain, one: str, other: str, tests: int) -> li
     if gap.spread is None:
         return []
     needed = power.needed(gap.points, gap.spread, LEVEL / tests)
-    corrected = f", corrected for {tests} comparisons" if tests > 1 else ""
-    terms = f"two-sided test at 5%{corrected}, power 80%, if the true difference is the measured one"
+    works = "This works in 4 of 5 cases, if the true difference is the measured one."
     if needed.runs is not None:
         more = max(1, needed.runs - facts.runs)
-        runs = "1 more seed" if more == 1 else f"{more} more seeds"
-        setting = f"set `runs: {facts.runs + more}`{_training(facts, more)}"
-        return [f"Run {runs} of each method to separate {one} from {other}: {setting} ({terms})."]
+        runs = "1 more run" if more == 1 else f"{more} more runs"
+        return [
+            f"To separate {one} from {other}, {runs} of each method are needed: write `runs: {facts.runs + more}` "
+            f"{FILE} {AGAIN}{_training(facts, more)}. {works}"
+        ]
     if needed.tested is not None:
         return [
-            f"More seeds would not separate {one} from {other}; about {_number(needed.tested)} test images instead of "
-            f"{_number(facts.tested)} could ({terms})."
+            f"More runs would not separate {one} from {other}, but about {_number(needed.tested)} test images instead "
+            f"of {_number(facts.tested)} could. {works}"
         ]
-    return [f"Not even {power.MOST_RUNS} seeds would separate {one} from {other} ({terms}): treat them as equal."]
+    return [f"Not even {power.MOST_RUNS} runs would separate {one} from {other}: treat them as equal."]
 
 
 def _training(facts: Facts, runs: int) -> str:
-    """What so many more runs of all methods cost."""
+    """What so many more runs of all methods will cost."""
     hours = sum(each.training for each in (*facts.options, facts.alone, facts.more_real) if each is not None)
-    return "" if math.isnan(hours) else f", which takes {_hours(runs * hours, facts.unit)} for all methods"
+    return "" if math.isnan(hours) else f", which will take {_hours(runs * hours, facts.unit)}"
+
+
+def certain_harm(facts: Facts) -> list[str]:
+    """How sure it is that methods do harm."""
+    harmful = _harmful(facts)
+    return [_evidence(each, f"{each.title} {{}} does harm", "loss") for each in harmful[:NAMED]]
+
+
+def _harmful(facts: Facts) -> list[Option]:
+    """The methods that do harm, the worst first."""
+    return sorted((each for each in facts.options if each.harms), key=lambda each: each.gain.points)
 
 
 def harmful(facts: Facts) -> list[str]:
-    harmful = sorted((each for each in facts.options if each.harms), key=lambda each: each.gain.points)
+    harmful = _harmful(facts)
     if not harmful:
         return []
-    worst = harmful[0]
-    lost = f"{-worst.gain.points:.1f} percentage points ({-worst.gain.high:.1f} to {-worst.gain.low:.1f})"
+    losses = [
+        f"{_thousand(-each.gain.points)} fewer with {each.title} ({_thousand(-each.gain.high)} to "
+        f"{_thousand(-each.gain.low)} fits the data)"
+        for each in harmful[:NAMED]
+    ]
     return [
-        f"Do not use {_listed([each.title for each in harmful])}: shown to make the classifier worse, {worst.title} by "
-        f"{lost}."
+        f"Do not use {_listed([each.title for each in harmful])}: of 1,000 images the classifier then gets fewer "
+        f"right, {', '.join(losses)}."
     ]
 
 
 def amounts(option: Option) -> list[str]:
     if not option.added:
         return ["None: it changes how the classifier is trained."]
-    sentences = [f"{_number(option.added)}, that is {_ratio(option.ratio)}."]
+    sentences = [f"{_number(option.added)}: {_ratio(option.ratio)}."]
     if not option.amounts:
-        return [*sentences, "Other numbers were not tried: `scaling` in the study measures them."]
+        return [
+            *sentences,
+            "Other numbers were not tried. To try half and twice as many, write `scaling: {methods: "
+            f"[{option.method}], ratios: [{option.ratio / 2:g}, {2 * option.ratio:g}]}}` {FILE} {AGAIN}.",
+        ]
     tried = [f"{_percent(each.accuracy)} with {_ratio(each.ratio)}" for each in option.amounts]
     sentences.append(f"Accuracy was {_percent(option.accuracy)} with these, {', '.join(tried)}.")
     best = max(option.amounts, key=lambda each: each.accuracy)
@@ -188,14 +245,35 @@ def costs(option: Option, facts: Facts) -> list[str]:
     if option.added:
         besides = f", and {_hours(option.searching, facts.unit)} for what was tried besides" if option.searching else ""
         took = "not known here" if math.isnan(option.hours) else f"{_hours(option.hours, facts.unit)}{besides}"
-        sentences.append(f"Time to make its images: {took}.")
+        sentences.append(f"Already spent to get its images: {took}.")
     if not math.isnan(option.training):
         instead = ""
         if facts.alone and not math.isnan(facts.alone.training):
             instead = f" instead of {_hours(facts.alone.training, facts.unit)} on your own images alone"
-        sentences.append(f"Training a classifier takes {_hours(option.training, facts.unit)}{instead}.")
-    downloads = list(option.downloads) or ["Nothing is downloaded."]
+        sentences.append(f"Each training of a classifier takes {_hours(option.training, facts.unit)}{instead}.")
+    downloads = list(option.downloads) or ["No image or model is downloaded for it."]
     return [*sentences, *downloads]
+
+
+def links(asked: int, answered: int, sent: int, used: int) -> str:
+    """What is downloaded where images are fetched one by one."""
+    return (
+        f"Already downloaded: {size(sent)}, from {_number(answered)} of {_number(asked)} links; the others no longer "
+        f"answer or were refused. {_number(used)} of these images were good enough and needed."
+    )
+
+
+def whole_pool(asked: int, answered: int, sent: int) -> str:
+    """What is downloaded where a pool is fetched before it is searched."""
+    return (
+        f"Already downloaded: {size(sent)}, for the whole pool: {_number(answered)} of its {_number(asked)} links "
+        "still answer."
+    )
+
+
+def model(name: str, needed: float | None) -> str:
+    """A model that is downloaded."""
+    return f"The model {name} is downloaded once{'' if needed is None else f', about {size(needed)}'}."
 
 
 def against(option: Option, facts: Facts) -> list[str]:
@@ -203,12 +281,18 @@ def against(option: Option, facts: Facts) -> list[str]:
     if option.leak.images:
         copies = _copies(option.leak)
         sentences.append(
-            f"{copies[0].upper()}{copies[1:]}. At most {option.leak.percent:.1f} points of its gain are not real for "
-            f"that reason. See `{option.review}`."
+            f"{copies[0].upper()}{copies[1:]}. Of its gain, at most {_thousand(option.leak.percent)} of 1,000 images "
+            f"are not real for that reason. See `{option.review}`."
         )
     if option.validation_leak >= LEAKY:
         sentences.append(
-            f"{option.validation_leak:.1f}% of the validation images, by which training ends, resemble added ones."
+            f"{option.validation_leak:.1f}% of the validation images, by which training ends, resemble added ones: it "
+            "may end too late."
+        )
+    for name, percent in option.further_leaks:
+        sentences.append(
+            f"{percent:.1f}% of the images of the further test set {name} resemble images that it adds: accuracy there "
+            "may be too high."
         )
     if facts.recognised_test - option.recognised >= FAR:
         sentences.append(
@@ -251,22 +335,32 @@ def untrained(facts: Facts) -> list[str]:
 
 def unknown(facts: Facts) -> list[str]:
     sentences = []
+    help_more = "help more" if any(each.helps for each in facts.options) else "help"
     if facts.options and not any(each.retrieves for each in facts.options):
         sentences.append(
-            "Whether retrieved images would help more: no pool was searched. To find out, name a `pool` and add "
-            "`retrieval` to `methods` (docs/pools.md)."
+            f"Whether retrieved images would {help_more}: no pool of images was named. To find out, name a `pool` and "
+            f"add `retrieval` to `methods` {FILE} (docs/pools.md)."
         )
     if facts.options and not any(each.generates for each in facts.options):
         sentences.append(
-            "Whether generated images would help more: none were. To find out, name a `backbone` and add "
-            "`clip_prompts` to `methods` (docs/backbones.md)."
+            f"Whether generated images would {help_more}: none were made. To find out, name a `backbone` "
+            f"and add `clip_prompts` to `methods` {FILE} (docs/backbones.md)."
         )
     if facts.excluded:
         verb = "was" if facts.excluded == 1 else "were"
         plural = "class" if facts.excluded == 1 else "classes"
         sentences.append(f"Anything on {facts.excluded} {plural} that {verb} left out for every method.")
-    sentences.append("Whether it holds for images unlike the test images, or for another classifier than this study's.")
+    sentences.append(
+        f"Whether it holds for images unlike the test images, or for a classifier other than {facts.classifier}."
+    )
     return sentences
+
+
+def size(count: float) -> str:
+    """Bytes in decimal units, as disks and contracts have them."""
+    if count >= 1e9:
+        return f"{count / 1e9:,.{0 if count >= 1e10 else 1}f} GB"
+    return f"{count / 1e6:,.0f} MB" if count >= 1.5e6 else "less than 2 MB"
 
 
 def _number(value: float) -> str:
@@ -277,12 +371,31 @@ def _percent(value: float) -> str:
     return f"{value:.1f}%"
 
 
-def _points(gain: Gain) -> str:
-    return f"{gain.points:.1f} percentage points ({gain.low:.1f} to {gain.high:.1f})"
+def _thousand(points: float) -> str:
+    """Percentage points as images of 1,000."""
+    return _number(round(10 * points))
+
+
+def _range(gain: Gain) -> str:
+    return f"{_thousand(gain.low)} to {_thousand(gain.high)}"
+
+
+def _gain(gain: Gain) -> str:
+    return f"{_thousand(gain.points)} more of 1,000 images are labelled correctly ({_range(gain)} fits the data)"
+
+
+def _differing(points: float) -> str:
+    """Images of 1,000 by which one method differs from another."""
+    count = round(10 * points)
+    return f"{_number(abs(count))} {'more' if count >= 0 else 'fewer'}"
+
+
+def _between(gain: Gain) -> str:
+    return f"anything from {_differing(gain.low)} to {_differing(gain.high)}"
 
 
 def _ratio(ratio: float) -> str:
-    return "one for each of your own" if ratio == 1 else f"{ratio:g} for each of your own"
+    return "as many as you have yourself" if ratio == 1 else f"{ratio:g} times as many as you have yourself"
 
 
 def _listed(names: Sequence[str]) -> str:

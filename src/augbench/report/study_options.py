@@ -5,13 +5,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from augbench import images
-from augbench.report import comparison, compute, power
+from augbench.models import families
+from augbench.report import comparison, compute, power, sentences
 from augbench.report.exhibits.compute import relative
 from augbench.report.exhibits.duplicates import reviews
 from augbench.report.exhibits.origins import origins
 from augbench.report.options import UNTESTED, Amount, Facts, Gain, Leak, Option, ZeroShot
 from augbench.report.results import StudyResults, records
-from augbench.study.sections.models import Backbone
+from augbench.study.sections.models import Backbone, Clip
 
 
 def facts(results: StudyResults) -> Facts:
@@ -28,6 +29,7 @@ def facts(results: StudyResults) -> Facts:
         train=sum(row["train"] for row in results.kept),
         tested=known.tested,
         runs=plan.settings.runs,
+        classifier=plan.settings.classifier.model.replace("`", "'"),
         unit=known.costs["unit"],
         recognised_test=float(results.domain_gap["recognised_test"].iloc[0]) if plan.adding else math.nan,
         zero_shot=ZeroShot(clip["model"].replace("`", "'"), clip["accuracy"]) if clip else None,
@@ -105,18 +107,20 @@ class _Known:
         }
 
     def _downloads(self, key: str) -> list[str]:
+        """Sentences on what is downloaded for a method's images."""
         settings, method = self.plan.settings, self.plan.rows[key]
         if method.start.is_generated:
             backbone = settings.backbone_of(method)
-            return _download(backbone) if backbone else []
-        pool = settings.pool
-        if not method.start.is_retrieved or pool is None or (pool.source.is_local and not pool.source.downloads):
+            return _model(backbone) if backbone else []
+        if not method.start.is_retrieved:
             return []
-        if key not in self.results.files.funnels:
-            return ["Its images are downloaded one by one."]
-        funnel = self.results.funnel(key)
-        used, considered = (int(funnel[name].sum()) for name in ("used", "considered"))
-        return [f"Its images are downloaded one by one: {used:,} were used of {considered:,} that were considered."]
+        links = self.results.pool_links
+        texts = [sentences.whole_pool(links["asked"], links["answered"], links["bytes"])] if links["asked"] else []
+        if key in self.results.files.hosts:  # not of a method that only lends a union its images
+            links, used = self.results.links(key), int(self.results.funnel(key)["used"].sum())
+            if links["asked"]:
+                texts.append(sentences.links(links["asked"], links["answered"], links["bytes"], used))
+        return texts + _clip(settings.clip)
 
     def _terms(self, part: str, key: str) -> list[str]:
         """Sentences on the licences of the images that a method adds by itself, or a union takes from ``part``."""
@@ -132,7 +136,10 @@ class _Known:
         if models or method.start.is_external:
             return [f"The licence of {models or 'its images'} is not recorded: look it up before you publish anything."]
         if method.start.is_retrieved and settings.pool and not settings.pool.source.is_built_in:
-            return ["Its images belong to others and no licence is recorded: clear the rights before you publish them."]
+            return [
+                "Its images belong to others and no licence is recorded: clear the rights before you "
+                "publish them, or a classifier that was trained on them."
+            ]
         return []
 
     def _leaks(self, key: str) -> dict:
@@ -140,11 +147,13 @@ class _Known:
         if key not in self.plan.augmenting:
             return {}
         references = self.results.audit(key)["references"]
-        validation = 100 * references["validation"]["share"] if "validation" in references else 0.0
+        shares = {name: 100 * counts["share"] for name, counts in references.items()}
+        further = tuple((name, shares[name]) for name in self.plan.settings.evaluate if shares.get(name))
         leak = _leak(references["test"], self.judged.get(key, {}).get("test"))
         review = self.results.files.reviews[key]
         verdicts = f"resources/verdicts/{self.plan.name}/{key}.csv"
-        return {"leak": leak, "review": review, "verdicts": verdicts, "validation_leak": validation}
+        known = {"leak": leak, "review": review, "verdicts": verdicts}
+        return known | {"validation_leak": shares.get("validation", 0.0), "further_leaks": further}
 
 
 def _leak(counts: Mapping, judged: Mapping | None) -> Leak:
@@ -154,10 +163,17 @@ def _leak(counts: Mapping, judged: Mapping | None) -> Leak:
     return Leak(judged["leaked_high"], judged["drop_high"], pairs, confirmed, is_judged=True)
 
 
-def _download(backbone: Backbone) -> list[str]:
+def _model(backbone: Backbone) -> list[str]:
     if backbone.model is None or Path(backbone.model).is_dir():
         return []
-    return [f"The model {backbone.model} is downloaded once."]
+    family = families.of_name(backbone.model)
+    return [sentences.model(backbone.model, family.bytes if family else None)]
+
+
+def _clip(clip: Clip | None) -> list[str]:
+    if clip is None or clip.model is None or Path(clip.model.removeprefix("hf_clip:")).is_dir():
+        return []
+    return [sentences.model(f"CLIP ({clip.model})", None)]
 
 
 def _unit(results: StudyResults) -> str:

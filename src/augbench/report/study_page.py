@@ -116,6 +116,8 @@ def _classes(results: StudyResults) -> dict:
         "all": len(results.class_info),
         "kept": len(results.kept),
         "train": sum(row["train"] for row in results.kept),
+        "validation": results.validation_count,
+        "shots": results.plan.settings.dataset.shots,
         "excluded": [
             {"class": row["class"], "name": str(row["lemmas"] or row["class"]).split(",")[0].strip()}
             | {"why": row["excluded"]}

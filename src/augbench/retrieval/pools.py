@@ -77,7 +77,8 @@ def download_shard(
     work: str | Path,
     settings: Retrieval,
 ) -> None:
-    """A shard of the images at ``rows`` (columns of :func:`url_list`), and a Parquet ledger of all: url, fate, reason.
+    """A shard of the images at ``rows`` (columns of :func:`url_list`), and a Parquet ledger of all: url, fate, reason,
+    and the bytes that came.
 
     Downloads are cached in ``work``.
     """
@@ -99,7 +100,8 @@ def download_shard(
     outcome.loc[bad, "fate"], outcome.loc[bad, "reason"] = "unreadable", outcome.loc[bad, "url"].map(unreadable)
     print(outcome["fate"].value_counts().to_string(), flush=True)
     with whole(ledger) as temporary:
-        outcome[["url", "fate", "reason"]].to_parquet(temporary, index=False)
+        table = outcome.assign(bytes=outcome["length"].fillna(0).astype("int64"))
+        table[["url", "fate", "reason", "bytes"]].to_parquet(temporary, index=False)
 
 
 def _write_shard(samples: Iterable, shard: str | Path, max_image_size: int, max_pixels: int) -> dict[str, str]:

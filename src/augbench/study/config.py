@@ -92,6 +92,11 @@ class Study(Section):
         return {MAIN: self.classifier, **self.classifiers}
 
     @property
+    def judged_in_full(self) -> list[str]:
+        """The reference sets of which people judge all candidate pairs: all test sets, unless others are named."""
+        return ["test", *self.evaluate] if self.audit.in_full is None else self.audit.in_full
+
+    @property
     def main_ratio(self) -> float:
         """The ratio of Table 1, at which retrieval must fill a class or it is excluded for every method."""
         return 1.0 if 1.0 in self.ratios else min(self.ratios)
@@ -107,10 +112,17 @@ class Study(Section):
         return max(method.generation(self.generate).times, self.main_ratio)
 
     @model_validator(mode="after")
-    def _named_once(self):
+    def _sets_named(self):
         for name in self.evaluate:
             if name in ("train", *REFERENCES, *self.audit.references):
                 raise ValueError(f"evaluate: {name} is a split of the target, or named in `audit`; choose another name")
+        known = [*REFERENCES, *self.audit.references, *self.evaluate]
+        for name in self.audit.in_full or []:
+            if name not in known:
+                meant = did_you_mean(name, known)
+                raise ValueError(
+                    f"audit.in_full: there is no reference set {name!r}{meant} (known: {', '.join(known)})"
+                )
         return self
 
     @model_validator(mode="after")
@@ -293,6 +305,11 @@ class Config(Section):
 def draw_names(name: str, study: Study) -> list[str]:
     """The studies that are the draws of a study's target, itself the first. A user's names have no hyphen."""
     return [name, *(f"{name}-{number}" for number in range(2, study.subsamples + 1))]
+
+
+def first_draw(name: str) -> str:
+    """The study whose target a study, itself or another, is a draw of."""
+    return name.partition("-")[0]
 
 
 def with_draws(config: Config) -> Config:

@@ -15,6 +15,7 @@ class Score:
     meaning: str
     needs_clip: bool = False
     needs_embedding: bool = False  # the study's CLIP, or the audit's second detector
+    needs_classifier: bool = False  # that which measures the domain gap
     nearest: bool = False
 
     @property
@@ -27,7 +28,11 @@ SCORES: dict[str, Score] = {
     for score in (
         Score("clip", "CLIP similarity to the prompt of its class, `A photo of NAME`", needs_clip=True),
         Score("clip_images", "CLIP similarity to the mean of its class's training images", needs_clip=True),
-        Score("confidence", "probability of its class in the eyes of the classifier that measures the domain gap"),
+        Score(
+            "confidence",
+            "probability of its class in the eyes of the classifier that measures the domain gap",
+            needs_classifier=True,
+        ),
         Score(
             "train_bits", "bits in which its perceptual hash differs from the nearest training image's", nearest=True
         ),

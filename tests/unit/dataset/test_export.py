@@ -134,6 +134,19 @@ def test_the_card_names_the_models_that_made_images_and_their_licences(tables, t
     assert "made them: local_x_(y) (licence unknown), owner/sdxl@0123 (licence: openrail++)." in card
 
 
+def test_the_card_names_the_weights_of_a_classifier_that_chose_among_images(tables, tmp_path):
+    weights = {"name": "timm/x.a1_in1k", "revision": "0123", "sha256": "ab" * 32, "licence": "[mit](y)"}
+    (tmp_path / "metrics.json").write_text(json.dumps({"accuracy": 90.0, "weights": weights}))
+    export("huggingface", *tables, CLASSES, tmp_path / "out", ABOUT, tmp_path / "metrics.json")
+    card = (tmp_path / "out" / "README.md").read_text()
+    known = f"the weights timm/x.a1_in1k (revision: 0123, SHA-256: {'ab' * 32}, licence: _mit_(y))."
+    assert card.endswith(f"was decided with the help of a classifier that began with {known}\n")
+    weights |= {"revision": None, "licence": None}
+    (tmp_path / "metrics.json").write_text(json.dumps({"weights": weights}))
+    export("huggingface", *tables, CLASSES, tmp_path / "local", ABOUT, tmp_path / "metrics.json")
+    assert f"(SHA-256: {'ab' * 32}, licence: unknown)" in (tmp_path / "local" / "README.md").read_text()
+
+
 def test_no_name_leads_out_of_the_folder_and_none_is_like_another(tmp_path):
     names = folder_names([*KEYS, "x" * 300, "猫" * 300, ""])
     assert len({name.casefold() for name in names.values()}) == len(KEYS) + 3

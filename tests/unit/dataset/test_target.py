@@ -84,21 +84,24 @@ def test_shots_are_exact_and_those_of_fewer_are_among_those_of_more(tmp_path):
         taken[shots] = {name: set(rows["image_id"]) for name, rows in table.groupby("split")}
         for count in table[table["split"] == "train"].groupby("class").size():
             assert count == shots
-        # a tenth of 40 and of 23, rounded up, whatever the shots
-        assert [len(taken[shots][name]) for name in ("validation", "test")] == [4 + 3, 4 + 3]
-        assert taken[shots]["validation"] == taken[1]["validation"]
+        # of the two classes as many as shots, at most four; and a tenth of 40 and of 23, rounded up
+        assert [len(taken[shots][name]) for name in ("validation", "test")] == [2 * min(shots, 4), 4 + 3]
         assert taken[shots]["test"] == taken[1]["test"]
     for fewer, more in ((1, 2), (2, 4), (4, 8), (8, 16)):
         assert taken[fewer]["train"] < taken[more]["train"]
-    assert len(taken[16]["more_real"]) == 16 + 1  # what the others leave of b: 23 - 3 - 3 - 16
+        assert taken[fewer]["validation"] <= taken[more]["validation"]
+    assert taken[1]["validation"] < taken[2]["validation"] and taken[4]["validation"] == taken[16]["validation"]
+    assert len(taken[16]["more_real"]) == 16 + 0  # what the others leave of b: 23 - 4 - 3 - 16
     assert taken[8]["train"] != set(splits.split(given, Dataset(shots=8), seed=4).query("split == 'train'")["image_id"])
 
 
 def test_a_class_with_fewer_images_than_shots_is_named(tmp_path):
     given = make(tmp_path, {"a": 40, "b": 10})
-    with pytest.raises(ValueError, match=r"class b has 10 images, of which 8 are left .* than 9 shots: write `sho"):
+    with pytest.raises(ValueError, match=r"class b has 10 images, of which 5 are left .* than 9 shots: write `sho"):
         splits.split(given, Dataset(shots=9), seed=1)
-    assert splits.sizes(10, Dataset(shots=9), own={"test"})["train"] == 9  # no test images are drawn
+    assert splits.sizes(10, Dataset(shots=9), own={"test"})["train"] == 6  # no test images are drawn
+    assert splits.sizes(10, Dataset(shots=9, validation=0.1), own={"test"})["train"] == 9
+    assert splits.sizes(10, Dataset(shots=9), own={"test", "validation"})["train"] == 9
     with pytest.raises(ValueError, match="leave out `train`"):
         Dataset(shots=9, train=0.5)
 

@@ -103,9 +103,9 @@ def test_empty_class():
 def test_more_shots_than_a_class_has_images():
     target = folder("scarce", {"cat": 40, "dog": 12})
     said = sentence(target=target, methods=["none"], dataset={"shots": 16})
-    assert "studies.mine.dataset.shots: the class dog has 12 images, of which 8 are left to train on" in said
-    assert "write `shots: 8` or fewer" in said
-    assert check(target=target, methods=["none"], dataset={"shots": 8}) == []
+    assert "studies.mine.dataset.shots: the class dog has 12 images, of which 6 are left to train on" in said
+    assert "write `shots: 6` or fewer" in said
+    assert check(target=target, methods=["none"], dataset={"shots": 6}) == []
 
 
 def test_further_test_sets_hold_classes_of_the_target():

@@ -298,3 +298,15 @@ def test_clip_is_scored_once_where_a_study_asks_for_it(monkeypatch):
     assert need.gpus == 1 and need.seconds > 0
     monkeypatch.setattr(job_costs, "study_size", lambda files: StudySize((10, 20), IMAGES | {"test": 200}))
     assert costs(zero_shot=True).zero_shot().seconds == pytest.approx(2 * need.seconds)
+
+
+def test_what_draws_of_a_target_share_is_counted_once(tmp_path):
+    for key in "ab":
+        (tmp_path / key).mkdir()
+        (tmp_path / key / "1.png").touch()
+    study = {"methods": METHODS, "target": {"reader": "folder", "path": str(tmp_path)}, "subsamples": 2}
+    study |= {"clip": {"model": "ViT-B/32"}, "backbone": {"model": "owner/name"}}
+    study |= {"pool": {"source": "index", "path": "data"}}
+    drawn = config.with_draws(config.parse(ROWS | {"studies": {"s": study}}))
+    first, second = ({rule for rule, _ in JobCosts(StudyFiles(drawn, name)).jobs()} for name in ("s", "s-2"))
+    assert first - second == {"fetch_backbone", "subsamples"} and second < first

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 
@@ -140,6 +141,21 @@ def test_each_draw_of_a_target_is_a_study_of_another_seed():
     assert report_files(StudyFiles(drawn, "s-2"))["subsamples"] is None
 
 
+def test_draws_share_models_and_the_pool_but_not_a_web_that_is_made_for_their_test_images():
+    study = {"methods": METHODS, "target": {"reader": "folder", "path": "data"}, "subsamples": 2}
+    study |= {"clip": {"model": "ViT-B/32"}, "backbone": {"model": "owner/name"}}
+    study |= {"pool": {"source": "folder", "path": "data"}, "backbones": {"xl": {"model": "owner/xl"}}}
+    made = study | {"target": {"reader": "digits"}, "pool": {"source": "digits"}}
+    drawn = config.with_draws(config.parse(ROWS | {"studies": {"s": study, "made": made}}))
+    second, first = StudyFiles(drawn, "s-2"), StudyFiles(drawn, "s")
+    assert second.index == first.index == [f"{S}/pool/index"] and second.pool_shards == first.pool_shards
+    assert second.backbone_of("clip_prompts") == f"{S}/backbone" and second.safety == f"{S}/backbone"
+    assert second.backbone_folder("xl") == f"{S}/backbones/xl"
+    assert second.latents("train") == f"{S}-2/latents/train.safetensors"
+    assert second.retrieved("retrieval", "tar") == f"{S}-2/retrieval/retrieval/images.tar"
+    assert StudyFiles(drawn, "made-2").index == ["results/made-2/pool/index"]
+
+
 def test_the_judge_learns_from_what_no_method_adds():
     assert files().reserve == [f"{S}/dataset/unused.parquet"]
     assert files(methods=["none"]).reserve == [f"{S}/dataset/{name}.parquet" for name in ("unused", "more_real")]
@@ -159,8 +175,16 @@ def test_a_pool_is_shards_of_its_own_or_made_here_or_an_index_elsewhere(pool, sh
     assert study.index == index
     if shards is not None:
         assert study.pool_shards == shards and study.embedding_jobs == len(shards)
+    assert study.pool_ledgers == []
     if pool["source"] == "folder":
         assert study.images_of_pool_shard("1") == ["data/c/1.png", "data/d/1.png"]
+
+
+def test_the_report_reads_what_became_of_the_links_of_a_pool_that_is_downloaded_first(tmp_path):
+    pd.DataFrame({"url": ["http://a.org/1", "http://a.org/2", "http://a.org/3"]}).to_parquet(tmp_path / "a.parquet")
+    study = files(pool={"source": "urls", "path": str(tmp_path)}, jobs={"images_per_shard": 2})
+    assert report_files(study)["pool_ledgers"] == [f"{S}/pool/shards/{part}.parquet" for part in (0, 1)]
+    assert report_files(files(methods=["none"]))["pool_ledgers"] == []
 
 
 def test_captions_are_indexed_for_the_methods_that_match_them():
@@ -312,6 +336,17 @@ def test_further_images_are_filtered_apart_and_are_made_for_both_rows():
     assert [study.enough_for("retrieval_filtered", extent) for extent in ("main", "further")] == [1, None]
     assert [study.allows_fewer("retrieval_filtered", ratio) for ratio in ("1", "5")] == [True, False]
     assert not study.allows_fewer("retrieval", "1")
+
+
+def test_cards_name_the_weights_of_classifiers_that_chose_among_images():
+    """By a filter, or among the candidates of a fine-tuning; not where they are trained from scratch."""
+    pretrained = {"classifier": {"model": "timm/x", "weights": "pretrained"}}
+    study = filtered("retrieval", {"by": "confidence", "keep": 0.5}, **pretrained)
+    judge = f"{S}/domain_gap/judge/metrics.json"
+    assert study.card_classifier("retrieval_filtered") == judge and study.card_classifier("retrieval") == []
+    assert files(**pretrained).card_classifier("ft_cluster_conditioning_k5") == judge
+    assert files().card_classifier("ft_cluster_conditioning_k5") == []
+    assert filtered("retrieval", {"by": "clip", "keep": 0.5}, **pretrained).card_classifier("retrieval_filtered") == []
 
 
 def test_leaks_are_those_of_the_audit_and_are_dropped_from_all_methods():

@@ -7,6 +7,8 @@ from made_report import make_results, plan, results, section
 
 from augbench.core import files
 from augbench.report import evaluation
+from augbench.report.exhibits.evaluation import by_set
+from augbench.report.study_options import facts
 
 
 def scored(**columns) -> pd.DataFrame:
@@ -56,3 +58,27 @@ def test_the_report_shows_them(tmp_path):
     html = section(results(folder, study, evaluation=str(path)), "evaluation")
     assert "Further test sets" in html and "sketch<br>1 images, 1 classes" in html and "own test split" in html
     assert "15 bins of equal width" in html and html.count("10.0 ± 0.00") == 2 * len(study.methods)
+
+
+def test_the_audit_of_further_test_sets_is_shown_and_speaks_against_a_method(tmp_path):
+    """Two of five images of a further set may be among the retrieved ones."""
+    folder = make_results(tmp_path / "digits")
+    study = plan(evaluate={"sketch": {"path": "data/sketch"}})
+    summary = files.read_json(folder / "audit" / "retrieval" / "summary.json")
+    found = {"images": 5, "pairs": 3, "added_images_with_candidate": 3, "reference_images_with_candidate": 2}
+    summary["references"]["sketch"] = found | {"share": 0.4}
+    files.write_json(folder / "audit" / "retrieval" / "summary.json", summary)
+    row = {"images": 5, "classes": 2, "runs": 3, "bins": 15}
+    row |= {f"{name}_{part}": 50.0 for name in evaluation.MEASURES for part in ("mean", "se")}
+    rows = [row | {"set": name, "method": method} for name in ("test", "sketch") for method in study.methods]
+    path = folder / "tables" / "evaluation.csv"
+    files.write_csv(path, pd.DataFrame(rows, columns=evaluation.COLUMNS))
+    read = results(folder, study, evaluation=str(path))
+    own, sketch = by_set(read)
+    assert {row["method"]: row["resembling"] for row in sketch["rows"] if row["resembling"]} == {"retrieval": 40.0}
+    resembling = {row["method"]: row["resembling"] for row in own["rows"]}
+    assert resembling["none"] is None and resembling["retrieval"] == 10.0  # one test image of ten
+    html = section(read, "evaluation", "audit")
+    assert '<td class="number">40.00%</td>' in html and "<td>sketch</td>" in html
+    by_method = {each.method: each for each in facts(read).options}
+    assert by_method["retrieval"].further_leaks == (("sketch", 40.0),) and by_method["ft"].further_leaks == ()

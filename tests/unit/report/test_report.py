@@ -307,6 +307,13 @@ def test_the_papers_figures_are_named_for_what_they_are(folder, target, words):
     assert all(word in page for word in words)
 
 
+def test_the_report_says_how_many_validation_images_few_shots_have(folder):
+    text = " ".join(section(results(folder, plan(dataset={"shots": 5})), "table1").split())
+    assert "2 classes with 10 training images in all (5 of each class). 3 validation images say when training" in text
+    plain = " ".join(section(results(folder, plan()), "table1").split())
+    assert "2 classes with 10 training images in all. 3 validation images say when training" in plain
+
+
 @pytest.mark.middle  # takes seconds
 def test_verdicts_are_reported_beside_the_candidates(folder, tmp_path):
     """Twelve pairs at most of one reference image: two confirmed, one unsure, the rest none."""

@@ -138,21 +138,22 @@ def test_a_list_of_urls_may_state_licences(tmp_path):
 def test_each_link_counts_once_for_its_host():
     counted = hosts.Hosts()
     rows = [
-        ("http://a.org/1", "used", "0f", 0),
-        ("http://a.org:80/2", "dead", None, 1),
-        ("https://B.org/1", "too large", "0e", 2),  # in pixels: its bytes came
-        ("http://a.org/3", "duplicate", None, -1),  # of another image: nobody asked
-        ("//a.org/4", "timeout", None, 7),
+        ("http://a.org/1", "used", "0f", 0, 700),
+        ("http://a.org:80/2", "dead", None, 1, None),
+        ("https://B.org/1", "too large", "0e", 2, 9000),  # in pixels: its bytes came
+        ("http://a.org/3", "duplicate", None, -1, None),  # of another image: nobody asked
+        ("//a.org/4", "timeout", None, 7, None),
+        ("http://a.org/5", "unsafe", "0d", 8, 60),
     ]
-    first = pd.DataFrame(rows, columns=["url", "fate", "sha256", "link"])
+    first = pd.DataFrame(rows, columns=["url", "fate", "sha256", "link", "length"]).astype({"length": "Int64"})
     second = first.iloc[[0, 2]].assign(fate="other class")
     counted.add(first)
     counted.add(second)
     counted.add(first[first["link"] < 0])
     table = counted.table()
     assert list(table) == hosts.COLUMNS
-    assert table[["host", "asked", "answered", "dead", "timeout"]].values.tolist() == [
-        ["a.org", 3, 1, 1, 1],
-        ["b.org", 1, 1, 0, 0],
+    assert table[["host", "asked", "answered", "dead", "timeout", "bytes"]].values.tolist() == [
+        ["a.org", 4, 2, 1, 1, 760],
+        ["b.org", 1, 1, 0, 0, 9000],
     ]
     assert list(hosts.Hosts().table()) == hosts.COLUMNS

@@ -307,7 +307,7 @@ def test_every_planted_fact_meets_its_fate(world, outcome):
         assert (stays[pair.to_numpy()].isin(["used", "spare"])).sum() <= 1
 
 
-def test_hosts_are_told_with_the_links_that_still_answer(retrieved, outcome):
+def test_hosts_are_told_with_the_links_that_still_answer(world, retrieved, outcome):
     _, candidates, _ = outcome
     links = {
         "answered": set(candidates.loc[candidates["sha256"].notna(), "url"]),
@@ -319,6 +319,8 @@ def test_hosts_are_told_with_the_links_that_still_answer(retrieved, outcome):
         for host in ("pictures.example", "blog.example", "shop.example")
     }
     assert (table["answered"] + table["dead"] == table["asked"]).all() and table["dead"].sum() > 0
+    sizes = {row.url: len(images.load_bytes(row)) for row in images.read(world.web).itertuples()}
+    assert table["bytes"].sum() == sum(sizes[url] for url in links["answered"])
 
 
 def test_used_are_the_first_good_ones(outcome):
@@ -619,11 +621,16 @@ def test_a_list_of_urls_becomes_a_shard(world, tmp_path, monkeypatch):
         fetch = functools.partial(download.fetch, proxy=proxy)
         monkeypatch.setattr(pools.download, "fetch", fetch)
         pools.download_shard(rows, tmp_path / "0.tar", tmp_path / "0.parquet", tmp_path / "downloads", SETTINGS)
-    fates = pd.read_parquet(tmp_path / "0.parquet").set_index("url")["fate"]
+    ledger = pd.read_parquet(tmp_path / "0.parquet").set_index("url")
+    fates = ledger["fate"]
     dead = planted.set_index("url").loc[rows["url"], "dead"].to_numpy()
     assert dead.any()
     assert (fates == np.where(dead, "dead", "fetched")).all()
     bytes_of = {row.url: images.load_bytes(row) for row in served.itertuples()}
+    sizes = [len(bytes_of[url]) for url in rows["url"][~dead]]
+    assert (
+        list(ledger.loc[rows["url"][~dead], "bytes"]) == sizes and (ledger.loc[rows["url"][dead], "bytes"] == 0).all()
+    )
     samples = [sample for _, sample in images.read_shard(tmp_path / "0.tar")]
     assert [sample["jpg"] for sample in samples] == [bytes_of[url] for url in rows["url"][~dead]]
     assert json.loads(samples[0]["json"])["aesthetic"] == 6.5

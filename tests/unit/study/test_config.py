@@ -402,9 +402,11 @@ def test_added_images_are_compared_with_every_split_but_their_own():
 
 
 def test_sets_that_are_judged_in_full_are_reference_sets():
-    assert config.Audit().in_full == ["test"]
-    config.Audit(references={"original_test": "data/test"}, in_full=["original_test"])
-    with pytest.raises(ValueError, match="no reference set 'tests', did you mean 'test'"):
-        config.Audit(in_full=["tests"])
+    study = {"methods": ["none"], "target": {"reader": "digits"}, "evaluate": {"sketch": {"path": "data/sketch"}}}
+    assert config.Study(**study).judged_in_full == ["test", "sketch"]
+    audit = {"references": {"original_test": "data/test"}, "in_full": ["original_test", "sketch"]}
+    assert config.Study(**study, audit=audit).judged_in_full == ["original_test", "sketch"]
+    with pytest.raises(ValueError, match=r"audit.in_full: there is no reference set 'tests', did you mean 'test'"):
+        config.Study(**study, audit={"in_full": ["tests"]})
     with pytest.raises(ValueError, match="more_real is a split of the target"):
         config.Audit(references={"more_real": "data/more"})

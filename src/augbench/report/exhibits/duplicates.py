@@ -80,12 +80,13 @@ def reviews(results: StudyResults) -> list[dict]:
 
     Raises ValueError with one sentence when the verdicts do not fit the candidates.
     """
-    rule, items = results.plan.settings.audit, []
+    settings, items = results.plan.settings, []
     for method, path in results.files.verdicts.items():
         candidates, audit = results.candidates(method), results.audit(method)
         sizes = {name: counts["images"] for name, counts in audit["references"].items()}
-        sampling = rule.inspected, rule.in_full, results.plan.settings.seed, method
+        sampling = settings.audit.inspected, settings.judged_in_full, settings.seed, method
         sets = verdicts.summarise(candidates, verdicts.read(path, candidates), sizes, *sampling)
+        sets = {name: counts | {"tested": name in ("test", *settings.evaluate)} for name, counts in sets.items()}
         items.append(results.plan.named(method) | {"source": path, "added": audit["added"], "sets": sets})
     return items
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
+from augbench.report import sentences
 from augbench.report.drawing import Drawing, label_rows, short
 from augbench.report.exhibits.exhibit import Exhibit
 from augbench.report.families import NEUTRAL
@@ -42,6 +43,7 @@ def funnel(results: StudyResults, method: str) -> dict:
             | {"counts": [int(counts[fate]) for fate in fates], "good": int(counts["used"] + counts["spare"])}
             | {name: int(counts[name]) for name in ("wanted", "considered", "used")}
         )
+    links = results.links(method)
     asked = [row for row in rows if row["wanted"]]  # a class that is large enough wants none
     closest = sorted(asked, key=lambda row: (row["used"] / row["wanted"], row["good"] / max(1, row["considered"])))
     return results.plan.named(method) | {
@@ -50,7 +52,7 @@ def funnel(results: StudyResults, method: str) -> dict:
         "closest": closest[:CLOSEST],
         "total": [int(table[fate].sum()) for fate in fates],
         "source": results.files.funnels[method],
-        "links": results.links(method) | {"source": results.files.hosts[method]},
+        "links": links | {"size": sentences.size(links["bytes"]), "source": results.files.hosts[method]},
         "several": len(results.plan.retrieving) > 1,
         "first": method == results.plan.retrieving[0],
     }

@@ -1,8 +1,8 @@
 """The audit for duplicates."""
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
-from augbench.study.sections.base import Count, Name, Section, Share, did_you_mean
+from augbench.study.sections.base import Count, Name, Section, Share
 
 INSPECTED = 500  # candidate pairs, as in the paper
 REFERENCES = ("test", "validation", "more_real", "unused")  # splits that added images are compared with
@@ -18,7 +18,11 @@ class Audit(Section):
         INSPECTED,
         description="candidate pairs per reference set that people judge; a random sample where there are more",
     )
-    in_full: list[Name] = Field(["test"], description="reference sets of which people judge all candidate pairs")
+    in_full: list[Name] | None = Field(
+        None,
+        description="reference sets of which people judge all candidate pairs; null: the test split, and further test "
+        "sets (`evaluate`)",
+    )
     detector: str | None = Field(
         None,
         description="a second detector besides the perceptual hash, which compares embeddings: clip, the study's, or "
@@ -38,12 +42,3 @@ class Audit(Section):
         if taken := set(REFERENCES) & set(value):
             raise ValueError(f"{min(taken)} is a split of the target; give the folder another name")
         return value
-
-    @model_validator(mode="after")
-    def _known(self):
-        known = [*REFERENCES, *self.references]
-        for name in self.in_full:
-            if name not in known:
-                meant = did_you_mean(name, known)
-                raise ValueError(f"in_full: there is no reference set {name!r}{meant} (known: {', '.join(known)})")
-        return self

@@ -8,6 +8,8 @@ from augbench.study.readers import READERS, Reader
 from augbench.study.sections.base import Count, RowOf, Section, Share
 
 TRAIN = 0.1  # share of a class to train on: the paper's 10% of ImageNet
+VALIDATION = 0.1
+VALIDATION_SHOTS = 4  # validation images of a class at most, beside few training images (CoOp, Zhou et al. 2022)
 
 
 class Target(Section):
@@ -43,9 +45,13 @@ class Dataset(Section):
     shots: Count | None = Field(
         None,
         description="instead of a share: exactly so many training images of each class; those of fewer shots are among "
-        "those of more, and validation and test images are the same",
+        "those of more, and test images are the same",
     )
-    validation: Share = Field(0.1, description="share for the disjoint validation split, where the target has none")
+    validation: Share | None = Field(
+        None,
+        description=f"share for the disjoint validation split, where the target has none; null: {VALIDATION} or, with "
+        f"`shots`, as many images of a class as shots, at most {VALIDATION_SHOTS}",
+    )
     test: Share = Field(0.1, description="share for the test split, where the target has none")
 
     fill_to: Literal["largest"] | Count | None = Field(
@@ -53,6 +59,17 @@ class Dataset(Section):
         description="top classes up: add to each what it lacks of so many training images, or of the largest class's, "
         "in place of as many as it has; a ratio is then the share of what is lacking",
     )
+
+    @property
+    def validation_shots(self) -> int:
+        """Validation images of a class, where no share of its images is set aside for them."""
+        return min(self.shots or 0, VALIDATION_SHOTS)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shared(cls, values):
+        has_none = isinstance(values, dict) and not values.get("shots") and values.get("validation") is None
+        return values | {"validation": VALIDATION} if has_none else values
 
     @model_validator(mode="after")
     def _one_size(self):
