@@ -1,6 +1,7 @@
 """Tiny pipelines of the real classes of each family, of random weights: what a plan and a sampler see of them is what
 they see of published ones. Sizes are those with which diffusers tests its pipelines."""
 
+import inspect
 from pathlib import Path
 
 import torch
@@ -37,13 +38,14 @@ def _clip(projection: bool, width: int = 32):
     return (CLIPTextModelWithProjection if projection else CLIPTextModel)(config)
 
 
-def _words():
-    """A vocabulary of letters, as SentencePiece has it."""
+def _words(text: str = ""):
+    """A vocabulary of letters and of the words of a text, as SentencePiece has it."""
     from tokenizers import Tokenizer, models, pre_tokenizers
 
     letters = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -1.0)]
     letters += [(chr(code), -2.0) for code in range(33, 127)]
-    tokenizer = Tokenizer(models.Unigram(letters, unk_id=2))
+    words = [(f"▁{word}", -1.0) for word in dict.fromkeys(text.split())]
+    tokenizer = Tokenizer(models.Unigram(letters + words, unk_id=2))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     return tokenizer
 
@@ -132,11 +134,14 @@ def _sana(folder):
         upsample_block_type="interpolate", decoder_norm_types="rms_norm", decoder_act_fns="silu", scaling_factor=0.41,
     )  # fmt: skip
     config = Gemma2Config(
-        head_dim=8, hidden_size=8, intermediate_size=64, num_attention_heads=2, num_hidden_layers=1, vocab_size=128,
+        head_dim=8, hidden_size=8, intermediate_size=64, num_attention_heads=2, num_hidden_layers=1, vocab_size=512,
         num_key_value_heads=2, initializer_range=0.02, max_position_embeddings=8192,
     )  # fmt: skip
+    # Before each prompt the pipeline puts an instruction, which in letters would take most of the time.
+    instruction = inspect.signature(SanaPipeline.__call__).parameters["complex_human_instruction"].default
+    words = _words(" ".join(instruction))
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=_words(), pad_token="<pad>", eos_token="</s>", unk_token="<unk>", padding_side="right"
+        tokenizer_object=words, pad_token="<pad>", eos_token="</s>", unk_token="<unk>", padding_side="right"
     )
     scheduler = DPMSolverMultistepScheduler(
         prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0, algorithm_type="dpmsolver++"

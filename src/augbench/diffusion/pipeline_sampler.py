@@ -62,7 +62,7 @@ class PipelineSampler(Drawer):
 
     def _guides(self, rows: Sequence[Mapping]) -> dict[str, Any]:
         """What the pipeline is called with: prompts, which it reads itself, or what was learned in their place."""
-        if all(part.keeps_prompts for part in self.method.trained):
+        if not any(part.guides for part in self.method.trained):
             return {"prompt": [row["prompt"] for row in rows]}
         encode = functools.partial(self.family.encode, self.pipeline)
         learned = self.method.guide.encodings(rows, encode, self.candidate)

@@ -71,7 +71,7 @@ class Sampler(Drawer):
 
     def load(self, candidate):
         super().load(candidate)
-        self.encode = TextEncodings(self.pipeline.tokenizer, self.pipeline.text_encoder, self.method.guide)
+        self.encode = TextEncodings(self.pipeline.tokenizer, self.pipeline.text_encoder)
 
     def noise(self, seed: int):
         """Standard normal latents (channels, height, width), the same for every device."""

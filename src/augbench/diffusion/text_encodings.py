@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from augbench.core import finite
 from augbench.models.families import Family
-from augbench.study.parts import PROMPT, Guide
+from augbench.study import pseudo_words
 
 KEPT = 4096  # encodings in the host's memory; one of Stable Diffusion's takes 118 KB
 
@@ -34,14 +34,15 @@ class FamilyEncodings:
 
 
 class TextEncodings:
-    """Encodings (tokens, width) of prompts, each computed once; ``guide`` knows how prompts become tokens."""
+    """Encodings (tokens, width) of prompts, each computed once."""
 
-    def __init__(self, tokenizer, text_encoder, guide: Guide = PROMPT, batch_size: int = 64):
-        self.tokenizer, self.text_encoder, self.guide, self.batch_size = tokenizer, text_encoder, guide, batch_size
+    def __init__(self, tokenizer, text_encoder, batch_size: int = 64):
+        self.tokenizer, self.text_encoder, self.batch_size = tokenizer, text_encoder, batch_size
         self.known = {}
 
     def __call__(self, prompts: Sequence[str], words: Sequence[tuple[str, int] | None] | None = None):
-        """Encodings (n, tokens, width) of n prompts; ``words`` are their pseudo-words, as the guide takes them."""
+        """Encodings (n, tokens, width) of n prompts; ``words`` are their pseudo-words, see
+        :func:`augbench.study.pseudo_words.tokenize`."""
         import torch
 
         keys = list(zip(prompts, words or [None] * len(prompts), strict=True))
@@ -54,7 +55,7 @@ class TextEncodings:
                 part = fresh[start : start + self.batch_size]
                 # A batch of one shape: which prompts come together must not change the low bits of any.
                 padded = part + [("", None)] * (self.batch_size - len(part))
-                tokens = self.guide.tokenize(self.tokenizer, *map(list, zip(*padded, strict=True)))
+                tokens = pseudo_words.tokenize(self.tokenizer, *map(list, zip(*padded, strict=True)))
                 encodings = self.text_encoder(tokens.to(self.text_encoder.device))[0][: len(part)]
                 finite.check(encodings, "the text encoder", [f"the prompt {text!r}" for text, _ in part])
                 self.known |= dict(zip(part, encodings.to("cpu", copy=True), strict=True))

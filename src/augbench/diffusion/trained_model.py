@@ -28,11 +28,11 @@ class TrainedModel(torch.nn.Module):
         self.seed, self.family = seed, families.of_class(type(pipeline).__name__, "the backbone")
         self.denoiser_name = self.family.denoiser
         self.pixels_per_latent = pipeline.vae_scale_factor
-        self.unet, self.text_encoder, self.tokenizer = self.family.parts_of(pipeline)
-        self.encoders = families.encoders_of(pipeline)
+        self.unet, self.text_encoder = self.family.parts_of(pipeline)
+        self.encoders, self.tokenizers = families.encoders_of(pipeline), families.tokenizers_of(pipeline)
         self.tokenize = functools.partial(self.family.tokenize, pipeline)
         if self.family.has_own_sampler:
-            self.encodings = TextEncodings(self.tokenizer, self.text_encoder)
+            self.encodings = TextEncodings(pipeline.tokenizer, self.text_encoder)
         else:
             self.encodings = FamilyEncodings(pipeline, self.family, self.text_encoder)
         self.guide = method.guide

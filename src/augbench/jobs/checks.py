@@ -405,7 +405,7 @@ def check_backbone(config: Config, study: Study, place: str, folder: Path) -> No
         if family.has_own_sampler and section.offload != "none":
             raise ConfigError(f"{place}.{where}.offload: {family.name} needs none, in 4 GB of a GPU; leave it out")
         for key, method in own.items():
-            reading = [part.name for part in method.trained if part.trains_encoder]
+            reading = [part.name for part in method.trained if part.trains_encoder or part.uses_pseudo_word]
             if reading and section.offload == "sequential":
                 raise ConfigError(
                     f"{place}.{where}.offload: {key} fine-tunes {reading[0]}, which cannot be loaded layer by layer; "

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from augbench.core.files import BadInput
+from augbench.study import pseudo_words
 from augbench.study.methods import Method
 from augbench.study.parts import ENCODERS, Part
 from augbench.study.sections.diffusion import Generate, Sampling
@@ -45,19 +46,20 @@ class Family:
         return False
 
     def parts_of(self, pipeline) -> tuple:
-        """What training takes of a pipeline: the denoiser, what encodes prompts as one module, and its tokenizer."""
+        """What training takes of a pipeline: the denoiser, and what encodes prompts as one module."""
         import torch
 
         encoders = torch.nn.ModuleList(encoders_of(pipeline).values())
-        return getattr(pipeline, self.denoiser), encoders, None
+        return getattr(pipeline, self.denoiser), encoders
 
-    def encode(self, pipeline, prompts: Sequence[str]):
+    def encode(self, pipeline, prompts: Sequence[str], words: Sequence | None = None):
         """What the denoiser reads of prompts in training, (n, rows, width): the encoders' states, and in a last row
-        their pooled output, followed by zeros."""
+        their pooled output, followed by zeros. ``words`` are for families with pseudo-words, see :meth:`tokenize`."""
         raise NotImplementedError
 
-    def tokenize(self, pipeline, prompts: Sequence[str]):
-        """What :meth:`read` takes, int64 (n, ...): of families whose text encoders can be trained."""
+    def tokenize(self, pipeline, prompts: Sequence[str], words: Sequence | None = None):
+        """What :meth:`read` takes, int64 (n, ...): of families whose text encoders, or words of them, can be trained.
+        ``words`` are the prompts' pseudo-words, see :func:`augbench.study.pseudo_words.tokenize`."""
         raise NotImplementedError
 
     def read(self, encoders: Iterable, tokens):
@@ -146,10 +148,10 @@ class StableDiffusion(Family):
         return True
 
     def parts_of(self, pipeline):
-        return pipeline.unet, pipeline.text_encoder, pipeline.tokenizer
+        return pipeline.unet, pipeline.text_encoder
 
-    def tokenize(self, pipeline, prompts):
-        return _tokens(pipeline.tokenizer, prompts)
+    def tokenize(self, pipeline, prompts, words=None):
+        return pseudo_words.tokenize(pipeline.tokenizer, prompts, words)
 
     def read(self, encoders, tokens):
         (encoder,) = encoders
@@ -178,19 +180,17 @@ class StableDiffusionXL(Family):
     licence = "openrail++"
 
     def can_train(self, part):
-        return part.is_adapter or not part.keeps_prompts
+        return part.is_adapter or part.guides
 
-    def encode(self, pipeline, prompts):
-        states, _, pooled, _ = pipeline.encode_prompt(
-            list(prompts), device=_device(pipeline), do_classifier_free_guidance=False
-        )
-        return _with_row(states, pooled)
+    def encode(self, pipeline, prompts, words=None):
+        tokens = self.tokenize(pipeline, prompts, words).to(_device(pipeline))
+        return self.read(encoders_of(pipeline).values(), tokens)
 
-    def tokenize(self, pipeline, prompts):
+    def tokenize(self, pipeline, prompts, words=None):
         import torch
 
-        tokenizers = [each for each in (pipeline.tokenizer, pipeline.tokenizer_2) if each is not None]
-        return torch.stack([_tokens(tokenizer, prompts) for tokenizer in tokenizers], dim=1)
+        tokenizers = tokenizers_of(pipeline).values()
+        return torch.stack([pseudo_words.tokenize(tokenizer, prompts, words) for tokenizer in tokenizers], dim=1)
 
     def read(self, encoders, tokens):
         """The last states but one of all encoders, and the projection of the last encoder."""
@@ -398,8 +398,9 @@ def encoders_of(pipeline) -> dict[str, Any]:
     return {name: encoder for name in ENCODERS if (encoder := getattr(pipeline, name, None)) is not None}
 
 
-def _tokens(tokenizer, prompts):
-    return tokenizer(list(prompts), padding="max_length", truncation=True, return_tensors="pt").input_ids
+def tokenizers_of(pipeline) -> dict[str, Any]:
+    """Their tokenizers, by the encoders' names."""
+    return {name: getattr(pipeline, ENCODERS[name]) for name in encoders_of(pipeline)}
 
 
 def _device(pipeline):

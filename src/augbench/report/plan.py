@@ -19,7 +19,7 @@ class Plan:
         self.name, self.settings = name, settings
         self.rows = methods  # also of methods that are here for their images alone, which a union takes
         compared = {key: method for key, method in methods.items() if key in settings.methods}
-        self.colours = families.colours(method.family for method in compared.values())
+        self.colours = families.colours(method.family for method in [*compared.values(), *methods.values()])
         groups = list(self.colours)
         self.methods = dict(sorted(compared.items(), key=lambda item: groups.index(item[1].family)))
 

@@ -2,7 +2,7 @@
 
 Nothing else in the program compares a part with a string: it asks the object. A new part is a class here and a row of
 ``PARTS``. What was trained is a *candidate*, a mapping from names to tensors: ``conditioning`` (classes x clusters,
-tokens, width), ``pseudo_word`` (classes, width), ``unet.NAME``, of adapters
+tokens, width), ``pseudo_word`` (classes, width) and for a second encoder ``pseudo_word_2``, ``unet.NAME``, of adapters
 ``unet.NAME.lora_A.weight``, ``text_encoder.NAME.lora_A.weight`` and so on. Models, tokenizers and encoders are passed
 in; torch is imported by those methods alone that need it, for the configuration is read without it.
 """
@@ -16,7 +16,8 @@ from augbench.core.seeds import derive, generator
 from augbench.study import prompts, pseudo_words
 from augbench.study.sections.base import Count, Positive, Section
 
-ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")  # of prompts, as diffusers calls them
+# Encoders of prompts and their tokenizers, as diffusers calls them.
+ENCODERS = {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2", "text_encoder_3": "tokenizer_3"}
 
 
 class Guide:
@@ -47,10 +48,6 @@ class Guide:
     def encodings(self, rows: Sequence[Mapping], encode: Callable, candidate: Mapping):
         """What the denoiser takes for planned rows, (n, tokens, width); ``encode`` encodes prompts (and words)."""
         return encode([row["prompt"] for row in rows])
-
-    def tokenize(self, tokenizer, texts: Sequence[str], words: Sequence | None = None):
-        """Token numbers int64 (n, tokens), cut or padded to the tokenizer's length."""
-        return tokenizer(list(texts), padding="max_length", truncation=True, return_tensors="pt").input_ids
 
     def refused(self, row: Mapping) -> tuple[str, str]:
         """Why the safety checker may refuse all draws for a row, and what helps."""
@@ -99,9 +96,9 @@ class Part:
     def attach(self, model, classes: Sequence[Mapping], method, settings: Section | None) -> list:
         """Put what is trained into a model whose weights are frozen, and return its parameters.
 
-        ``model`` has ``unet`` (``denoiser_name`` is what diffusers calls it), ``text_encoder``, ``encoders`` (all of
-        them, by diffusers' names), ``tokenizer``, ``seed`` and ``encodings``, which encodes prompts; tensors that
-        become its attributes move and are saved with it.
+        ``model`` has ``unet`` (``denoiser_name`` is what diffusers calls it), ``encoders`` and ``tokenizers`` (by
+        diffusers' names of the encoders), ``seed`` and ``encodings``, which encodes prompts; tensors that become its
+        attributes move and are saved with it.
         ``model.rows(start, repeats)`` is a table of which each image trains one row, to be returned in place of a
         parameter.
         """
@@ -120,7 +117,8 @@ class Part:
         import torch
 
         with torch.no_grad():
-            getattr(model, self.name).copy_(candidate[self.name])
+            for name, weights in self.tensors(model).items():
+                weights.copy_(candidate[name])
 
     def load(self, pipeline, candidate: Mapping) -> None:
         """Take what was trained into a pipeline that samples, in place of another candidate's."""
@@ -184,7 +182,8 @@ class Conditioning(_LearnedGuide):
 
 
 class PseudoWord(_LearnedGuide):
-    """A token embedding of each class is learned, a word of prompts (textual inversion)."""
+    """A token embedding of each class is learned, a word of prompts (textual inversion); where there are several text
+    encoders, one in each."""
 
     name = "pseudo_word"
     meaning = "a token embedding per class"
@@ -199,10 +198,21 @@ class PseudoWord(_LearnedGuide):
     def attach(self, model, classes, method, settings):
         import torch
 
-        start = pseudo_words.initial(model.tokenizer, model.text_encoder, [row["lemmas"] for row in classes])
-        model.pseudo_word = torch.nn.Parameter(start)
-        pseudo_words.attach(model.text_encoder, model.pseudo_word)
-        return [model.pseudo_word]
+        for name, encoder in model.encoders.items():
+            tokenizer = model.tokenizers[name]
+            start = pseudo_words.initial(tokenizer, encoder, [row["lemmas"] for row in classes])
+            words = torch.nn.Parameter(start)
+            setattr(model, self._words_of(name), words)
+            pseudo_words.attach(tokenizer, encoder, words)
+        return list(self.tensors(model).values())
+
+    def tensors(self, model):
+        names = map(self._words_of, model.encoders)
+        return {name: getattr(model, name) for name in names}
+
+    def _words_of(self, encoder: str) -> str:
+        """What the words of an encoder are called: those of the first bear the part's name."""
+        return self.name + encoder.removeprefix("text_encoder")
 
     def of_images(self, table, classes, method, clusters, model):
         numbers, keys = _class_numbers(table, classes), list(table["class"])
@@ -210,12 +220,12 @@ class PseudoWord(_LearnedGuide):
 
         def tokens(positions, *key):
             words = [(prompts.pseudo_word(keys[i]), numbers[i]) for i in map(int, positions)]
-            return self.tokenize(model.tokenizer, texts(positions, *key), words)
+            return model.tokenize(texts(positions, *key), words)
 
         return tokens
 
     def encode(self, model, guides):
-        return model.text_encoder(guides)[0]
+        return model.read(guides)
 
     def mark(self, rows, number, method, cluster_sizes):
         for row in rows:
@@ -225,11 +235,15 @@ class PseudoWord(_LearnedGuide):
         words = [(prompts.pseudo_word(row["class"]), row["word"]) for row in rows]
         return encode([row["prompt"] for row in rows], words)
 
-    def tokenize(self, tokenizer, texts, words=None):
-        return pseudo_words.tokenize(tokenizer, texts, words)
-
     def load(self, pipeline, candidate):
-        pseudo_words.attach(pipeline.text_encoder, candidate[self.name].to(pipeline.device))
+        import torch
+
+        for name, tokenizer in ENCODERS.items():
+            if (words := candidate.get(self._words_of(name))) is not None:
+                encoder = getattr(pipeline, name)
+                # A parameter moves with its encoder, where that waits outside of the GPU.
+                own = torch.nn.Parameter(words.to(encoder.device), requires_grad=False)
+                pseudo_words.attach(getattr(pipeline, tokenizer), encoder, own)
 
 
 class Unet(Part):
@@ -332,13 +346,6 @@ class _Adapter(Part):
         """With alpha / rank in the second factor, for a file of an adapter says nothing of it."""
         tensors, scale = self.tensors(model), model.adapter_scales[self]
         return {name: value * scale if ".lora_B." in name else value for name, value in tensors.items()}
-
-    def restore(self, model, candidate):
-        import torch
-
-        with torch.no_grad():
-            for name, weights in self.tensors(model).items():
-                weights.copy_(candidate[name])
 
 
 def _adapter_weights(network) -> dict:

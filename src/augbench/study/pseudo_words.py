@@ -38,7 +38,7 @@ def initial(tokenizer, text_encoder, lemmas: Sequence[str]):
     return torch.stack([table[row].mean(0) for row in tokens]).detach().clone().float()
 
 
-def attach(text_encoder, words):
+def attach(tokenizer, text_encoder, words):
     """Let ``text_encoder`` read further tokens whose embeddings are ``words`` (n, width).
 
     Its own token table is not touched, so every other token stays as it was, bit by bit. Words that it was given
@@ -57,6 +57,10 @@ def attach(text_encoder, words):
             learned = self.words[(tokens - size).clamp(min=0)].to(known.dtype)
             return torch.where((tokens >= size)[..., None], learned, known)
 
+    # Published encoders pool at the highest number, the end of the text among their own tokens, but a word here.
+    for module in text_encoder.modules():
+        if hasattr(module, "eos_token_id"):
+            module.eos_token_id = tokenizer.eos_token_id
     embedding = text_encoder.get_input_embeddings()
     text_encoder.set_input_embeddings(WithPseudoWords(getattr(embedding, "table", embedding), words))
     return text_encoder

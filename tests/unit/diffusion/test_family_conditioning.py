@@ -88,8 +88,8 @@ def test_encodings_of_prompts_as_conditionings_give_the_pictures_of_the_prompts(
     assert np.abs(drawn(30 * encoded.flip(0))[0] - ours[0]).max() > 1
 
 
-def test_pseudo_words_of_several_encoders_are_refused_in_a_sentence():
+def test_what_else_is_trained_of_sdxl_is_no_denoiser():
     family = next(each for each in families.FAMILIES if "StableDiffusionXLPipeline" in each.pipelines)
     assert family.can_train(PARTS["conditioning"]) and not family.can_train(PARTS["unet"])
-    with pytest.raises(ValueError, match="mine fine-tunes pseudo_word, which is not possible with Stable Diffusion XL"):
-        families.check_method(family, Method(**ROWS["textual_inversion"]), "mine")
+    with pytest.raises(ValueError, match="mine fine-tunes unet, which is not possible with Stable Diffusion XL"):
+        families.check_method(family, Method(**ROWS["pseudoword_dm"]), "mine")

@@ -30,7 +30,6 @@ from augbench.digits import data
 from augbench.jobs import launching
 from augbench.study import pseudo_words
 from augbench.study.methods import Method
-from augbench.study.parts import PARTS
 from augbench.study.sections.diffusion import Finetune, Generate
 
 CLASSES = [
@@ -366,8 +365,8 @@ def test_a_pseudo_word_is_read_as_the_word_whose_embedding_it_has(world):
     plain = TextEncodings(pipeline.tokenizer, pipeline.text_encoder)(["a photo of a three"])
     table = pipeline.text_encoder.get_input_embeddings().weight
     words = torch.stack([torch.zeros(table.shape[1]), table[pipeline.tokenizer.convert_tokens_to_ids("three</w>")]])
-    encoder = pseudo_words.attach(pipeline.text_encoder, words)
-    encode = TextEncodings(pipeline.tokenizer, encoder, PARTS["pseudo_word"])
+    encoder = pseudo_words.attach(pipeline.tokenizer, pipeline.text_encoder, words)
+    encode = TextEncodings(pipeline.tokenizer, encoder)
     assert torch.equal(encode(["a photo of a <a.b c>"], [("<a.b c>", 1)]), plain)
     assert not torch.equal(encode(["a photo of a <a.b c>"], [("<a.b c>", 0)]), plain)
 

@@ -168,9 +168,7 @@ def test_what_is_frozen_may_be_in_half_precision(family, inputs, monkeypatch):
     assert moved and all(value.any() for value in moved)
 
 
-def test_a_pseudo_word_is_trained_beside(family, inputs):
-    if family != "sd":
-        pytest.skip("no pseudo-words yet")
+def test_a_pseudo_word_is_trained_beside(inputs):
     method = Method(**ROWS["lora_pseudoword"] | {"trained": ["pseudo_word", "lora", "text_encoder_lora"]})
     job = Trainer(inputs, method, SETTINGS, rate=1.0, seed=5)
     before = job.model.pseudo_word.detach().clone()

@@ -78,6 +78,7 @@ def test_a_union_says_whose_images_it_adds_and_by_what_each_was_checked(results,
     data = origins(made.results(of.folder, plan, added=added, external=of.files.external))
     rows = {row["method"]: row for row in data["rows"]}
     assert list(rows) == ["clip_prompts", "both", "retrieval", "mine"]
+    assert {row["family"] for row in data["rows"]} <= set(plan.colours)  # as the page draws them
     title = EXTERNAL["mine"]["title"]
     assert rows["both"]["origin"] == f"a union of 4 images a run: 2 of Retrieval, 2 of {title}"
     assert rows["both"]["checked"] == f"the backbone's own checker; not checked: {title}"
