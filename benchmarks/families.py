@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -111,7 +112,7 @@ def target(folder: Path) -> finetuning.FinetuneInputs:
     return finetuning.FinetuneInputs.model_validate(paths)
 
 
-def plain_step(backbone: Path, settings: Finetune, trains_encoder: bool):
+def plain_step(backbone: Path, settings: Any, trains_encoder: bool):
     """A step as the script of diffusers makes it."""
     from diffusers import DDPMScheduler
     from peft import LoraConfig, inject_adapter_in_model
@@ -127,7 +128,7 @@ def plain_step(backbone: Path, settings: Finetune, trains_encoder: bool):
     for weights in trained:
         weights.data = weights.data.float()
     optimizer = torch.optim.AdamW(trained, lr=1e-4)
-    schedule = DDPMScheduler.from_config(pipeline.scheduler.config)
+    schedule: Any = DDPMScheduler.from_config(pipeline.scheduler.config)
     pixels = torch.randn(BATCH, 3, SIDE, SIDE, device=device, dtype=vae.dtype)
     tokens = pipeline.tokenizer(
         ["a photo of three, trey."] * BATCH, padding="max_length", truncation=True, return_tensors="pt"
