@@ -39,7 +39,7 @@ PER_LEARNT_IMAGE = 3e-3  # of 32 pixels, when a small CLIP or diffusion model is
 # Of jobs that hold tables: megabytes without a row (Python, its libraries, models), and bytes for each distinct row.
 # Measured by benchmarks/rows.py, which also says what the rows are, and rounded up by a third or more.
 TABLES = {
-    "hash_added": (500, 500),
+    "hash_added": (500, 750),
     "audit": (500, 400),
     "domain_gap": (6000, 500),
     "retrieve": (5000, 400),
