@@ -7,6 +7,7 @@ import math
 import os
 import shutil
 import signal
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -298,7 +299,9 @@ def test_each_image_is_guided_by_what_its_class_and_cluster_learn(world, target,
     method, table = method_of(method), target.tables["train"]
     tokenizer = CLIPTokenizer.from_pretrained(world.backbone / "tokenizer")
     clusters = target.clusters if method.clusters > 1 else None
-    guides = method.guide.of_images(table, CLASSES, method, clusters, SimpleNamespace(tokenizer=tokenizer))
+    guides = method.guide.of_images(
+        table, CLASSES, method, clusters, SimpleNamespace(tokenize=partial(pseudo_words.tokenize, tokenizer))
+    )
     found = guides(torch.arange(len(table)), 1, "key")
     number = [[about["class"] for about in CLASSES].index(key) for key in table["class"]]
     if clusters:
