@@ -1,5 +1,6 @@
 """Tests on a real GPU: `make test-gpu`, or `PYTHONPATH=src python -m pytest tests/gpu` in a source checkout with torch,
-diffusers, transformers, accelerate, safetensors, pandas, pyarrow, pillow, pydantic and pyyaml alone.
+diffusers, transformers, accelerate, safetensors, pandas, pyarrow, pillow, pydantic and pyyaml alone; those of adapters
+want peft as well and are skipped without it.
 
 They are skipped where torch sees no GPU, and nothing else skips them. `--rehearse` runs them on the CPU nevertheless,
 with a tiny pipeline where they want one of full size: to see that they run at all.

@@ -10,7 +10,7 @@ from kills import wait_for
 from augbench import images
 
 METHODS = ("boomerang", "cluster_dm", "retrieval")  # starting from images, noise and the pool
-MODELS = ("digits", "clip", "vae", "safety", "backbone")  # their training is not cut into jobs
+SHARED = ("digits", "clip", "vae", "safety", "backbone", "pool", "latents")  # what is not cut into jobs otherwise
 FINER = """
       runs_per_classifier: 1
       candidates_per_screening: 1
@@ -38,7 +38,7 @@ def drawn(clone, name) -> list[str]:
 def test_other_granularity_one_core_and_a_kill_give_the_same_bytes(built, clone):
     other = clone()
     results = other.folder / "results" / "small"
-    for name in MODELS:
+    for name in SHARED:
         shutil.copytree(built.folder / "results" / "small" / name, results / name)
     config = other.folder / other.study
     text = config.read_text().replace("classes_per_generation: 10", "classes_per_generation: 6")
