@@ -132,7 +132,8 @@ def test_scaling_says_what_classes_that_fell_short_could_mean(results):
         assert (row.classes < test["class"].nunique()) == (gap > 0)
 
 
-def test_a_target_and_a_pool_of_parquet_are_read_where_they_lie(published):
+def test_a_target_and_a_pool_of_parquet_are_read_where_they_lie(published, monkeypatch):
+    monkeypatch.chdir(published.parents[1])  # to which paths in image tables are relative
     target, pool = (published.parents[1] / "published" / name for name in ("target", "pool"))
     splits = {name: images.read(published / "dataset" / f"{name}.parquet") for name in ("train", "validation", "test")}
     assert {file for table in splits.values() for file in table["path"]} == {
