@@ -46,6 +46,7 @@ def pictures(tmp_path_factory):
     return found
 
 
+@pytest.mark.middle  # takes seconds
 def test_hashes_are_imagehashs_bit_for_bit(pictures, monkeypatch):
     table = images.table(map(row, pictures))
     expected = [str(phash(path)) for path in pictures]

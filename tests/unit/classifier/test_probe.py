@@ -102,6 +102,7 @@ def test_a_probe_is_as_good_as_the_last_layer_trained_to_convergence(settings, s
     assert run[1]["accuracy"] == pytest.approx(accuracy, abs=0.5)
 
 
+@pytest.mark.middle  # takes seconds
 def test_its_files_are_those_of_other_classifiers(settings, sets, run):
     folder, metrics = run
     assert sorted(file.name for file in folder.iterdir()) == OUTPUTS

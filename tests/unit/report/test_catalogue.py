@@ -175,6 +175,7 @@ def test_thumbnails_keep_to_their_limit(tmp_path):
     assert decoded(thumbnail(row, "text")).size == (96, 64)
 
 
+@pytest.mark.middle  # takes seconds
 def test_leaked_candidates_are_those_of_the_test_split_closest_first(gathered, written):
     """Figures 8 and 9: the audit has twelve pairs per method with distances 0 to 11."""
     for name, methods in {"figure8": ["retrieval"], "figure9": ["clip_prompts", "ft"]}.items():
