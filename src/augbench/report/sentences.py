@@ -138,11 +138,10 @@ def standing(facts: Facts, helping: list[Option], equal: list[Option]) -> list[s
 
 def promising(facts: Facts) -> list[str]:
     """Where no method helps: what may still be, and what would tell."""
-    undecided = [each for each in facts.options if not each.gain.counts]
+    undecided = _undecided(facts)
     if not undecided:
         return []
-    best = max(undecided, key=lambda each: each.gain.points)
-    most = max(each.gain.high for each in undecided)
+    best, most = undecided[0], max(each.gain.high for each in undecided)
     if most < POINTLESS:
         return [
             f"Sure enough to stop here: it is unlikely that any method labels more than {_thousand(most)} more of "
@@ -166,11 +165,15 @@ def promising(facts: Facts) -> list[str]:
 
 def more_runs(facts: Facts) -> list[str]:
     """Where no method helps: how to be sure of the most promising."""
-    undecided = [each for each in facts.options if not each.gain.counts]
-    best = max(undecided, key=lambda each: each.gain.points, default=None)
-    if best is None or best.gain.points <= 0 or max(each.gain.high for each in undecided) < POINTLESS:
+    undecided = _undecided(facts)
+    if not undecided or undecided[0].gain.points <= 0 or max(each.gain.high for each in undecided) < POINTLESS:
         return []
-    return _separating(facts, best.gain, best.title, ALONE, facts.tests)
+    return _separating(facts, undecided[0].gain, undecided[0].title, ALONE, facts.tests)
+
+
+def _undecided(facts: Facts) -> list[Option]:
+    """The methods that are shown neither to help nor to do harm, the most promising first."""
+    return sorted((each for each in facts.options if not each.gain.counts), key=lambda each: -each.gain.points)
 
 
 def _separating(facts: Facts, gap: Gain, one: str, other: str, tests: int) -> list[str]:
@@ -180,9 +183,8 @@ def _separating(facts: Facts, gap: Gain, one: str, other: str, tests: int) -> li
         return []
     more = max(1, runs - facts.runs)
     return [
-        f"To separate {one} from {other}, write `runs: {facts.runs + more}` {FILE} {AGAIN}. The {facts.runs} runs of "
-        f"each method that are there are kept, and {more} more {'is' if more == 1 else 'are'} made"
-        f"{_training(facts, more)}. {WORKS}"
+        f"To separate {one} from {other}, write `runs: {facts.runs + more}` {FILE} {AGAIN}: {more} more of each method "
+        f"than now{_training(facts, facts.runs + more)}. {WORKS}"
     ]
 
 
@@ -202,9 +204,9 @@ def _inseparable(facts: Facts, gap: Gain, one: str, other: str, tests: int) -> l
 
 
 def _training(facts: Facts, runs: int) -> str:
-    """What so many more runs of all methods will cost."""
+    """What so many runs of all methods cost; all are trained again, as their sets are drawn together."""
     hours = sum(each.training for each in (*facts.options, facts.alone, facts.more_real) if each is not None)
-    return "" if math.isnan(hours) else f", which will take {_hours(runs * hours, facts.unit)}"
+    return "" if math.isnan(hours) else f"; to train all {runs} will take {_hours(runs * hours, facts.unit)}"
 
 
 def certain_harm(facts: Facts) -> list[str]:

@@ -95,9 +95,8 @@ def test_no_difference():
     )
     assert said(found, "Optional") == (
         f"To separate Prompts from your own images alone, write `runs: {runs}` in your configuration file and run the "
-        "study again, as you did for this report. The 5 runs of each method that are there are kept, and "
-        f"{runs - 5} more are made, which will take {1.75 * (runs - 5):.0f} GPU-hours. If the true difference is the "
-        "measured one, 4 of 5 such studies show it."
+        f"study again, as you did for this report: {runs - 5} more of each method than now; to train all {runs} will "
+        f"take {1.75 * runs:.0f} GPU-hours. If the true difference is the measured one, 4 of 5 such studies show it."
     )
     assert not said(found, "What it costs")
 
